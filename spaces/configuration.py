@@ -1,0 +1,106 @@
+"""One candidate: what happens to every site, and what is decided for the model as a whole."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from pydantic import field_validator, model_validator
+
+from spaces.choice import UNTOUCHED, SiteChoice
+from spaces.errors import ConfigurationError
+from spaces.formats import KVFormat
+from spaces.schema import Document, Frozen, sha256_of
+
+
+class Student(Frozen):
+    """The size of the model that is kept; ``None`` everywhere is the whole model.
+
+    Attributes:
+        blocks: indices of the kept blocks in the dense model, ascending.
+        kv_heads: key-value heads kept in every block, each with its query heads; which ones is decided per
+            block by ``ranking``.
+        ffn_channels: feed-forward channels kept in every block; which ones likewise.
+        ranking: registered importance that orders heads and channels.
+    """
+
+    blocks: tuple[int, ...] | None = None
+    kv_heads: int | None = None
+    ffn_channels: int | None = None
+    ranking: str = "activation"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Student:
+        blocks = self.blocks
+        if blocks is not None and (not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0):
+            raise ConfigurationError(
+                f"kept blocks {blocks}", "must be distinct, ascending and not empty", "Sort them"
+            )
+        for value, what in ((self.kv_heads, "key-value heads"), (self.ffn_channels, "FFN channels")):
+            if value is not None and value < 1:
+                raise ConfigurationError(
+                    f"{value} {what}", "at least one must be kept", "Use a positive number"
+                )
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut."""
+        return self.blocks is None and self.kv_heads is None and self.ffn_channels is None
+
+    @property
+    def name(self) -> str:
+        """E.g. ``whole``, ``blocks5-ffn256``."""
+        parts = []
+        if self.blocks is not None:
+            parts.append(f"blocks{len(self.blocks)}")
+        if self.kv_heads is not None:
+            parts.append(f"kvheads{self.kv_heads}")
+        if self.ffn_channels is not None:
+            parts.append(f"ffn{self.ffn_channels}")
+        return "-".join(parts) or "whole"
+
+
+WHOLE = Student()
+
+
+class CompressionConfig(Document):
+    """A compression configuration, keyed by site name (the module path in ``transformers``).
+
+    Sites that are not named stay as they are; naming an untouched site changes nothing, so such entries are
+    dropped and the digest stays canonical. The embedding and the head are sites like any other; tied ones
+    must agree.
+    """
+
+    sites: dict[str, SiteChoice] = {}
+    kv: KVFormat = KVFormat()
+    student: Student = WHOLE
+
+    @field_validator("sites")
+    @classmethod
+    def _canonical(cls, sites: dict[str, SiteChoice]) -> dict[str, SiteChoice]:
+        return {name: sites[name] for name in sorted(sites) if not sites[name].untouched}
+
+    @cached_property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of the canonical JSON."""
+        return sha256_of(self.model_dump(mode="json"))
+
+    def choice(self, site: str) -> SiteChoice:
+        """What happens to ``site``."""
+        return self.sites.get(site, UNTOUCHED)
+
+    def keeps_block(self, block: int | None) -> bool:
+        """Whether a site of this block (``None``: outside the blocks) is part of the candidate."""
+        return block is None or self.student.blocks is None or block in self.student.blocks
+
+    def replaced(self, **changes: Any) -> CompressionConfig:
+        """A copy with other fields, validated again."""
+        return CompressionConfig.model_validate({**dict(self), **changes})
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+DENSE_CONFIG = CompressionConfig()
+"""The model as it is: the row ``dense``."""

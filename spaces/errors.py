@@ -1,0 +1,93 @@
+"""The error tree: every refusal names the value, the rule it breaks and the remedy.
+
+The command line turns any :class:`ParetuneError` into one readable block and exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ParetuneError(Exception):
+    """A refusal that a user can act on.
+
+    Args:
+        value: what was found, e.g. ``"group size 100"``.
+        rule: what has to hold, e.g. ``"must divide the row length 512"``.
+        remedy: what to do about it, e.g. ``"use 32, 64 or 128"``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, value: str, rule: str, remedy: str) -> None:
+        super().__init__(f"{value}: {rule}. {remedy}")
+        self.value = value
+        self.rule = rule
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[ParetuneError], tuple[str, str, str]]:
+        return (type(self), (self.value, self.rule, self.remedy))
+
+
+class ModelError(ParetuneError):
+    """A model folder that is missing, cut short, unknown or already quantized."""
+
+
+class FormatError(ParetuneError):
+    """A number format that does not exist or does not fit a shape."""
+
+
+class ConfigurationError(ParetuneError):
+    """A compression configuration that contradicts itself or its model."""
+
+
+class SpaceError(ParetuneError):
+    """A search space without a legal choice, or a restriction that matches nothing."""
+
+
+class LimitError(ParetuneError):
+    """Limits that cannot be read, or that no configuration meets."""
+
+
+class TextError(ParetuneError):
+    """A text that is too short, or not disjoint from another."""
+
+
+class RunError(ParetuneError):
+    """A run file or run folder that does not fit: unknown key, other model, other text."""
+
+
+class StorageBusyError(ParetuneError):
+    """A run folder in use by another process."""
+
+
+class EngineError(ParetuneError):
+    """An engine that is absent, or refuses what it was given."""
+
+
+class VerificationError(ParetuneError):
+    """An export that does not behave as the candidate it was made from."""
+
+    exit_code = 1
+
+
+class UnknownNameError(ParetuneError):
+    """A name that is not registered; the nearest known ones are suggested."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        listed = ", ".join(names) if names else "none is registered"
+        super().__init__(f"{kind} {name!r}", f"is not a known {kind}", f"{hint}Known: {listed}")
+        self.kind = kind
+        self.name = name
+        self.known = names
+
+    def __reduce__(self) -> tuple[type[ParetuneError], tuple[str, str, str]]:
+        return (_rebuild_unknown, (self.kind, self.name, ",".join(self.known)))  # type: ignore[return-value]
+
+
+def _rebuild_unknown(kind: str, name: str, known: str) -> UnknownNameError:
+    return UnknownNameError(kind, name, known.split(","))

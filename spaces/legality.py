@@ -1,0 +1,70 @@
+"""What an engine on a device can load: rulings with a reason, and the groups that share a choice."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.formats import KVFormat
+from spaces.model import ModelSpec
+from spaces.schema import Frozen
+
+
+class Ruling(Frozen):
+    """Whether something is legal, why not, and who says so."""
+
+    legal: bool
+    reason: str = ""
+    source: str = ""
+
+    def __bool__(self) -> bool:
+        return self.legal
+
+
+LEGAL = Ruling(legal=True)
+
+
+def illegal(reason: str, source: str = "") -> Ruling:
+    """A refusal."""
+    return Ruling(legal=False, reason=reason, source=source)
+
+
+class FusedGroup(Frozen):
+    """Sites that an engine fuses, so they share one choice.
+
+    Attributes:
+        name: e.g. ``blocks.3.qkv``; the name of the gene.
+        kind: ``linear`` inside a block, ``embedding`` or ``head`` outside (a tied pair is an ``embedding``).
+        block: index of the block, ``None`` outside.
+        sites: names of the sites.
+    """
+
+    name: str
+    kind: Literal["linear", "embedding", "head"]
+    block: int | None
+    sites: tuple[str, ...]
+
+
+class Legality(Protocol):
+    """What one engine on one device generation accepts; handed to the space, which holds nothing illegal."""
+
+    @property
+    def engine(self) -> str:
+        """Registered name of the engine."""
+
+    @property
+    def device(self) -> str:
+        """Name of the device."""
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        """A partition of the sites, in the order of the model."""
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+        """Whether every site of the group can carry ``choice`` in a student of this size."""
+
+    def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
+        """Whether the cache can have this format."""
+
+    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+        """Whether a model of this size can be loaded."""

@@ -1,0 +1,185 @@
+"""A language model as a search sees it: blocks, linears with shapes, everything else, cache geometry.
+
+A :class:`ModelSpec` needs no weights; :mod:`spaces.architectures` makes it from ``config.json``.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from spaces.errors import ModelError
+from spaces.schema import Document, Frozen
+
+Role = Literal[
+    "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "embedding", "head",
+    "expert_gate_up", "expert_down",
+]  # fmt: skip
+Axis = Literal["none", "heads", "kv_heads", "qkv", "ffn", "ffn_pair"]
+"""What an axis of a tensor counts, hence what a smaller student takes away from it.
+
+``heads``: query heads x head_dim; ``kv_heads``: key-value heads x head_dim; ``qkv``: the three stacked
+(queries, keys, values); ``ffn``: FFN channels; ``ffn_pair``: gate and up stacked.
+"""
+
+
+class Linear(Frozen):
+    """One site: a linear, an embedding or a head, or the same linear of all experts of a block.
+
+    Attributes:
+        name: module path in ``transformers`` (for experts held in one 3-D parameter: its path).
+        parameter: name of the weight in ``named_parameters()``.
+        role: what it computes.
+        block: index of its block, ``None`` outside the blocks.
+        out_features, in_features: of the dense model; rows and reduction axis.
+        experts: how many matrices of that shape the parameter holds.
+        pieces: linears that each matrix is stored as in an export (an expert's gate and up are two).
+        transposed: stored ``(in, out)``, as GPT-2's ``Conv1D`` does.
+        out_axis, in_axis: what the axes count.
+    """
+
+    name: str
+    parameter: str
+    role: Role
+    block: int | None
+    out_features: int
+    in_features: int
+    experts: int = 1
+    pieces: int = 1
+    transposed: bool = False
+    out_axis: Axis = "none"
+    in_axis: Axis = "none"
+
+    @property
+    def weights(self) -> int:
+        """Number of weights in the dense model."""
+        return self.out_features * self.in_features * self.experts
+
+
+class FixedTensor(Frozen):
+    """A tensor that is never quantized: norms, biases, routers, positions.
+
+    Attributes:
+        name: in ``named_parameters()``.
+        shape: in the dense model.
+        block: index of its block, ``None`` outside.
+        axis: what its first axis counts.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    block: int | None = None
+    axis: Axis = "none"
+
+
+class CacheLayer(Frozen):
+    """What one block keeps per sequence.
+
+    Attributes:
+        kv_heads, head_dim: of the keys and values.
+        window: tokens that sliding attention keeps; ``None``: all.
+    """
+
+    kv_heads: int
+    head_dim: int
+    window: int | None = None
+
+    def tokens(self, context: int) -> int:
+        """Tokens kept at ``context``."""
+        return context if self.window is None else min(context, self.window)
+
+
+class ModelSpec(Document):
+    """A model without its weights.
+
+    Attributes:
+        source: folder or id it was read from.
+        revision: of a hub id.
+        model_type, architecture: as in ``config.json``.
+        family: registered architecture that read it.
+        dtype: ``bfloat16``, ``float16`` or ``float32``: how the checkpoint stores weights.
+        block_path: module path of the list of blocks, e.g. ``model.layers``.
+        heads, kv_heads, head_dim: attention geometry (of the first block where blocks differ).
+        ffn_size: FFN channels (of one expert in a mixture).
+        experts, active_experts: 0 for a dense model.
+        context: longest sequence.
+        tied: embedding and head are one tensor.
+        linears: the sites, in the order of execution; the head is listed also when tied (0 bytes of its own).
+        fixed: every other tensor of the checkpoint.
+        cache: one entry a block.
+    """
+
+    source: str
+    revision: str | None = None
+    model_type: str
+    architecture: str
+    family: str
+    dtype: Literal["bfloat16", "float16", "float32"]
+    block_path: str
+    blocks: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_size: int
+    vocabulary: int
+    context: int
+    tied: bool
+    experts: int = 0
+    active_experts: int = 0
+    linears: tuple[Linear, ...]
+    fixed: tuple[FixedTensor, ...]
+    cache: tuple[CacheLayer, ...]
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of one unquantized number."""
+        return 4 if self.dtype == "float32" else 2
+
+    @cached_property
+    def _by_name(self) -> dict[str, Linear]:
+        return {linear.name: linear for linear in self.linears}
+
+    def linear(self, name: str) -> Linear:
+        """The site called ``name``.
+
+        Raises:
+            ModelError: the model has no such site.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            raise ModelError(
+                f"site {name!r}", f"is not a linear of {self.source}", "`paretune inspect` lists them"
+            )
+        return found
+
+    def of_role(self, *roles: Role) -> tuple[Linear, ...]:
+        """Sites with one of these roles, in order."""
+        return tuple(linear for linear in self.linears if linear.role in roles)
+
+    @cached_property
+    def block_linears(self) -> tuple[Linear, ...]:
+        """Sites inside the blocks."""
+        return tuple(linear for linear in self.linears if linear.block is not None)
+
+    @property
+    def embedding(self) -> Linear:
+        """The token embedding."""
+        return self.of_role("embedding")[0]
+
+    @property
+    def head(self) -> Linear:
+        """The output head (shares its weight with the embedding where ``tied``)."""
+        return self.of_role("head")[0]
+
+    @cached_property
+    def parameters(self) -> int:
+        """Parameters of the dense model, tied ones counted once."""
+        linears = sum(x.weights for x in self.linears if not (self.tied and x.role == "head"))
+        fixed = 0
+        for tensor in self.fixed:
+            size = 1
+            for extent in tensor.shape:
+                size *= extent
+            fixed += size
+        return linears + fixed

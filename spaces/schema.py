@@ -1,0 +1,43 @@
+"""Frozen values with a canonical JSON form.
+
+Two values are the same if and only if their canonical JSON is the same; a digest is the SHA-256 of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    """A value: immutable, hashable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+    def to_json(self) -> str:
+        """The canonical JSON text: sorted keys, no white space, ASCII."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The value whose :meth:`to_json` is ``text``."""
+        return cls.model_validate_json(text)
+
+
+class Document(Frozen):
+    """A value that is written to disk by itself, so it carries the version of its schema."""
+
+    schema_version: Literal[1] = 1
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no white space, so that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def sha256_of(value: Any) -> str:
+    """Hexadecimal SHA-256 of the canonical JSON of ``value``."""
+    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()

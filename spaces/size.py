@@ -1,0 +1,125 @@
+"""Exact sizes: what a configuration weighs, and what a workload needs. The one oracle of both.
+
+Everything else that speaks of bytes (space, bank, engines, reports) asks here.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from spaces.formats import StoredBytes
+from spaces.model import Axis, FixedTensor, Linear, ModelSpec
+from spaces.target import Workload
+
+
+def kept_extent(spec: ModelSpec, axis: Axis, extent: int, student: Student) -> int:
+    """Length of an axis of ``extent`` in the student."""
+    kv_heads = spec.kv_heads if student.kv_heads is None else student.kv_heads
+    channels = spec.ffn_size if student.ffn_channels is None else student.ffn_channels
+    if axis in ("heads", "kv_heads", "qkv"):
+        return extent // spec.kv_heads * kv_heads
+    if axis in ("ffn", "ffn_pair"):
+        return extent // spec.ffn_size * channels
+    return extent
+
+
+def kept_shape(spec: ModelSpec, linear: Linear, student: Student) -> tuple[int, int]:
+    """``(out_features, in_features)`` of a site in the student."""
+    return (
+        kept_extent(spec, linear.out_axis, linear.out_features, student),
+        kept_extent(spec, linear.in_axis, linear.in_features, student),
+    )
+
+
+def kept_linears(spec: ModelSpec, config: CompressionConfig) -> tuple[Linear, ...]:
+    """Sites that the candidate stores: kept blocks, and a tied head only once (as the embedding)."""
+    return tuple(
+        linear
+        for linear in spec.linears
+        if config.keeps_block(linear.block) and not (spec.tied and linear.role == "head")
+    )
+
+
+def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> StoredBytes:
+    """Stored bytes of one kept site (all experts)."""
+    rows, columns = kept_shape(spec, linear, config.student)
+    one = config.choice(linear.name).weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
+    count = linear.pieces * linear.experts
+    return StoredBytes(one.payload * count, one.overhead * count)
+
+
+def weight_bytes(spec: ModelSpec, config: CompressionConfig) -> int:
+    """Bytes of every tensor of the export (file headers excluded)."""
+    linears = sum(site_bytes(spec, linear, config).total for linear in kept_linears(spec, config))
+    return linears + sum(fixed_bytes(spec, tensor, config) for tensor in spec.fixed)
+
+
+def fixed_bytes(spec: ModelSpec, tensor: FixedTensor, config: CompressionConfig) -> int:
+    """Bytes of a tensor that is never quantized; 0 when its block is cut."""
+    if not config.keeps_block(tensor.block):
+        return 0
+    first = kept_extent(spec, tensor.axis, tensor.shape[0], config.student) if tensor.shape else 1
+    return first * prod(tensor.shape[1:]) * spec.dtype_bytes
+
+
+def kept_weights(spec: ModelSpec, config: CompressionConfig) -> int:
+    """Weights of the kept linears inside the blocks: the denominator of :func:`average_bits`."""
+    return sum(
+        prod(kept_shape(spec, linear, config.student)) * linear.experts
+        for linear in spec.block_linears
+        if config.keeps_block(linear.block)
+    )
+
+
+def average_bits(spec: ModelSpec, config: CompressionConfig) -> float:
+    """Stored bits (codes, scales, zero points, indices) of the kept linears inside the blocks, per kept weight."""
+    payload = sum(
+        site_bytes(spec, linear, config).payload
+        for linear in spec.block_linears
+        if config.keeps_block(linear.block)
+    )
+    return 8 * payload / kept_weights(spec, config)
+
+
+def kv_cache_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workload) -> int:
+    """Bytes of keys and values when every sequence of the batch has reached its full length."""
+    total = 0
+    for block, layer in enumerate(spec.cache):
+        if config.keeps_block(block):
+            heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
+            per_token = config.kv.stored_bytes(heads, layer.head_dim, spec.dtype_bytes)
+            total += layer.tokens(workload.context) * per_token
+    return total * workload.batch
+
+
+def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workload) -> int:
+    """Peak bytes of intermediate results while the prompt is read, in the model's dtype.
+
+    The larger of two moments: the widest block (residual stream, normed copy and the widest pair of linear
+    outputs for every prompt token), and the head (logits of the last position of each sequence).
+    """
+    widest = 0
+    for linear in spec.block_linears:
+        if config.keeps_block(linear.block):
+            factor = max(1, spec.active_experts)
+            rows, columns = kept_shape(spec, linear, config.student)
+            widest = max(widest, (rows + columns) * (factor if linear.experts > 1 else 1))
+    prompt = workload.batch * workload.prompt_tokens * (2 * spec.hidden_size + widest)
+    head = workload.batch * (workload.prompt_tokens * spec.hidden_size + spec.vocabulary)
+    return max(prompt, head) * spec.dtype_bytes
+
+
+def memory_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workload) -> int:
+    """Weights, cache and activations at the workload, on each device of ``tensor_parallel``."""
+    total = (
+        weight_bytes(spec, config)
+        + kv_cache_bytes(spec, config, workload)
+        + activation_bytes(spec, config, workload)
+    )
+    return -(-total // workload.tensor_parallel)
+
+
+def dense_bytes(spec: ModelSpec) -> int:
+    """Bytes of the model as it is."""
+    return weight_bytes(spec, DENSE_CONFIG)
