@@ -1,0 +1,1 @@
+"""How good is it? Quality (KL, perplexity, lm-eval tasks), cost over profiles, comparison with a base model."""

@@ -1,0 +1,67 @@
+"""What a candidate costs, without running it: exact sizes and predicted times.
+
+Sizes come from :mod:`spaces.size` alone. Times come from a predictor and carry ``_predicted`` in their name,
+so that they can never be read as measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from spaces.configuration import CompressionConfig
+from spaces.measurement import Fidelity, Measurement
+from spaces.metrics import METRICS
+from spaces.model import ModelSpec
+from spaces.size import average_bits, memory_bytes, weight_bytes
+from spaces.target import Workload
+
+
+class CostPredictor(Protocol):
+    """What :class:`CostEvaluator` needs of :class:`profiles.predictor.Predictor`."""
+
+    def predict(
+        self, spec: ModelSpec, config: CompressionConfig, workload: Workload
+    ) -> Mapping[str, Measurement]:
+        """``ttft_s``, ``tpot_s`` and, where power is known, ``energy_j_per_token``."""
+
+
+class CostEvaluator:
+    """The cheap :class:`spaces.evaluator.Evaluator`: microseconds to milliseconds, no model needed.
+
+    Args:
+        spec: the model.
+        workload: what a deployment does.
+        predictor: of the engine on the device; without one, only sizes are returned.
+    """
+
+    name = "cost"
+    version = "1"
+
+    def __init__(self, spec: ModelSpec, workload: Workload, predictor: CostPredictor | None = None) -> None:
+        self._spec = spec
+        self._workload = workload
+        self._predictor = predictor
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Sizes, and ``NAME_predicted`` for times."""
+        sizes = ("average_bits", "weight_bytes", "memory_bytes")
+        return sizes if self._predictor is None else (*sizes, "ttft_s_predicted", "tpot_s_predicted")
+
+    def evaluate(self, config: CompressionConfig, fidelity: Fidelity | None = None) -> Mapping[str, Measurement]:
+        """Sizes and predicted times of ``config``; the fidelity plays no part."""
+        del fidelity
+        found = {
+            "average_bits": _size("average_bits", average_bits(self._spec, config)),
+            "weight_bytes": _size("weight_bytes", weight_bytes(self._spec, config)),
+            "memory_bytes": _size("memory_bytes", memory_bytes(self._spec, config, self._workload)),
+        }
+        if self._predictor is not None:
+            predicted = self._predictor.predict(self._spec, config, self._workload)
+            found.update({f"{name}_predicted": value for name, value in predicted.items()})
+        return found
+
+
+def _size(metric: str, value: float) -> Measurement:
+    return Measurement(value=value, unit=METRICS[metric].unit, by="size")

@@ -1,0 +1,139 @@
+"""Task scores of a candidate through lm-eval, with standard errors and the score of every item.
+
+The harness sees the assembled model in memory; weights swapped in place are seen by the same object, so the
+tasks are loaded and tokenized once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluators.task_loading import load_tasks, main_metric, quiet_harness
+from spaces.configuration import CompressionConfig
+from spaces.measurement import Fidelity, Measurement
+
+if TYPE_CHECKING:
+    from compressors.assembly import Assembler
+
+# lm-eval offers no standard error at all without a bootstrap; means get theirs analytically, so few are enough.
+_BOOTSTRAPS = 100
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """Which tasks, and how much of each.
+
+    Attributes:
+        names: task names; empty with a folder takes all of it.
+        folder: lm-eval YAML files that need no network.
+        limit: items of each task, ``None`` for all.
+        batch_size: sequences scored together.
+    """
+
+    names: tuple[str, ...] = ()
+    folder: Path | None = None
+    limit: int | None = None
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """Score of one task: mean and standard error over items, and each item's score in order."""
+
+    value: float
+    stderr: float | None
+    items: tuple[float, ...]
+
+
+class TaskScorer:
+    """Runs a fixed list of tasks on models held in memory.
+
+    Args:
+        tokenizer: of the model.
+        settings: which tasks.
+
+    Raises:
+        UnknownNameError: a task that does not exist.
+    """
+
+    def __init__(self, tokenizer: Any, settings: TaskSettings) -> None:
+        quiet_harness()
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.tasks = load_tasks(settings.names, settings.folder)
+        self.main_metrics = {name: main_metric(task) for name, task in self.tasks.items()}
+        self._harness: tuple[int, Any] | None = None
+
+    def score(self, model: Any) -> dict[str, TaskScore]:
+        """Score ``model`` (a ``transformers`` causal language model) on every task."""
+        import lm_eval
+
+        outcome = lm_eval.evaluate(
+            self._wrapped(model),
+            {"tasks": self.tasks},
+            limit=self.settings.limit,
+            bootstrap_iters=_BOOTSTRAPS,
+            log_samples=True,
+        )
+        if outcome is None:
+            raise RuntimeError("lm-eval returned nothing: it was started as a secondary rank")
+        return {name: self._read(name, outcome) for name in self.tasks}
+
+    def _wrapped(self, model: Any) -> Any:
+        from lm_eval.models.huggingface import HFLM
+
+        if self._harness is None or self._harness[0] != id(model):
+            wrapped = HFLM(pretrained=model, tokenizer=self.tokenizer, batch_size=self.settings.batch_size)
+            self._harness = (id(model), wrapped)
+        return self._harness[1]
+
+    def _read(self, name: str, outcome: Any) -> TaskScore:
+        metric = self.main_metrics[name]
+        results = outcome["results"][name]
+        key = next(key for key in results if key.split(",")[0] == metric)
+        error = results.get(key.replace(f"{metric},", f"{metric}_stderr,", 1))
+        samples = sorted(outcome["samples"][name], key=lambda sample: int(sample["doc_id"]))
+        return TaskScore(
+            value=float(results[key]),
+            stderr=float(error) if isinstance(error, (int, float)) else None,
+            items=tuple(float(sample[metric]) for sample in samples),
+        )
+
+
+class TaskEvaluator:
+    """The :class:`spaces.evaluator.Evaluator` over lm-eval tasks: ``task.NAME`` with standard errors.
+
+    Windows of a fidelity mean nothing to a task: the number of items is fixed by the settings.
+    """
+
+    name = "tasks"
+    version = "1"
+
+    def __init__(self, assembler: Assembler, scorer: TaskScorer) -> None:
+        self._assembler = assembler
+        self._scorer = scorer
+        self._seen: dict[str, dict[str, Measurement]] = {}
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """``task.NAME`` for every task."""
+        return tuple(f"task.{name}" for name in self._scorer.tasks)
+
+    def evaluate(self, config: CompressionConfig, fidelity: Fidelity | None = None) -> Mapping[str, Measurement]:
+        """Score ``config`` on every task; ``per_window`` holds the score of every item."""
+        del fidelity
+        if config.digest not in self._seen:
+            scores = self._scorer.score(self._assembler.apply(config))
+            self._seen[config.digest] = {f"task.{name}": as_measurement(score) for name, score in scores.items()}
+        return self._seen[config.digest]
+
+
+def as_measurement(score: TaskScore) -> Measurement:
+    """A task score as a measurement, one entry of ``per_window`` an item."""
+    return Measurement(
+        value=score.value, stderr=score.stderr, n=len(score.items), by="lm-eval", per_window=score.items
+    )
+
