@@ -89,6 +89,18 @@ class CacheLayer(Frozen):
         return context if self.window is None else min(context, self.window)
 
 
+class Uncuttable(Frozen):
+    """A cut that a student of this architecture cannot have, and why.
+
+    Attributes:
+        kind: field of :class:`~spaces.configuration.Student`.
+        reason: for people.
+    """
+
+    kind: Literal["blocks", "kv_heads", "ffn_channels"]
+    reason: str
+
+
 class ModelSpec(Document):
     """A model without its weights.
 
@@ -107,6 +119,7 @@ class ModelSpec(Document):
         linears: the sites, in the order of execution; the head is listed also when tied (0 bytes of its own).
         fixed: every other tensor of the checkpoint.
         cache: one entry a block.
+        uncuttable: cuts that the architecture cannot express.
     """
 
     source: str
@@ -130,6 +143,7 @@ class ModelSpec(Document):
     linears: tuple[Linear, ...]
     fixed: tuple[FixedTensor, ...]
     cache: tuple[CacheLayer, ...]
+    uncuttable: tuple[Uncuttable, ...] = ()
 
     @property
     def dtype_bytes(self) -> int:

@@ -1,0 +1,100 @@
+"""The gated decoder that most families share: q, k, v, o around attention; gate, up, down behind it.
+
+Names and shapes as in transformers' ``modeling_llama.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from spaces.architectures.fields import ConfigFields
+from spaces.architectures.layout import Geometry, Layout
+
+
+def read_geometry(fields: ConfigFields, windows: tuple[int | None, ...], **changes: Any) -> Geometry:
+    """Geometry under the keys that Llama made common; ``changes`` name what a family reads elsewhere.
+
+    ``num_key_value_heads`` falls back to the heads, ``head_dim`` to hidden size / heads.
+    """
+    heads = fields.integer("num_attention_heads")
+    hidden = fields.integer("hidden_size")
+    values: dict[str, Any] = {
+        "blocks": fields.integer("num_hidden_layers"),
+        "hidden": hidden,
+        "heads": heads,
+        "kv_heads": fields.optional_integer("num_key_value_heads") or heads,
+        "head_dim": fields.optional_integer("head_dim") or hidden // heads,
+        "vocabulary": fields.integer("vocab_size"),
+        "context": fields.integer("max_position_embeddings"),
+        "tied": fields.flag("tie_word_embeddings"),
+        "windows": windows,
+    }
+    if "ffn" not in changes:
+        values["ffn"] = fields.integer("intermediate_size")
+    return Geometry(**{**values, **changes})
+
+
+@dataclass(frozen=True)
+class Biases:
+    """Which linears of a block have a bias."""
+
+    qkv: bool = False
+    output: bool = False
+    mlp: bool = False
+
+
+def add_embedding(layout: Layout, geometry: Geometry, name: str) -> None:
+    """The token embedding; for a tied model also the head's weight."""
+    layout.linear(name, "embedding", (geometry.vocabulary, geometry.hidden))
+
+
+def add_head(layout: Layout, geometry: Geometry, name: str = "lm_head", bias: bool = False) -> None:
+    """The output head; listed also when tied."""
+    layout.linear(name, "head", (geometry.vocabulary, geometry.hidden), bias=bias)
+
+
+def add_attention(
+    layout: Layout, geometry: Geometry, block: int, biases: Biases, qk_norms: bool = False
+) -> None:
+    """Attention with separate projections below ``self_attn``."""
+    path = f"{layout.block_path}.{block}.self_attn"
+    query, cache, hidden = geometry.query_width, geometry.kv_width, geometry.hidden
+    layout.linear(
+        f"{path}.q_proj", "q", (query, hidden), block=block, axes=("heads", "none"), bias=biases.qkv
+    )
+    layout.linear(
+        f"{path}.k_proj", "k", (cache, hidden), block=block, axes=("kv_heads", "none"), bias=biases.qkv
+    )
+    layout.linear(
+        f"{path}.v_proj", "v", (cache, hidden), block=block, axes=("kv_heads", "none"), bias=biases.qkv
+    )
+    layout.linear(
+        f"{path}.o_proj", "o", (hidden, query), block=block, axes=("none", "heads"), bias=biases.output
+    )
+    if qk_norms:
+        layout.norm(f"{path}.q_norm", geometry.head_dim, block=block)
+        layout.norm(f"{path}.k_norm", geometry.head_dim, block=block)
+
+
+def add_gated_mlp(layout: Layout, geometry: Geometry, block: int, biases: Biases) -> None:
+    """Gate, up and down below ``mlp``."""
+    path = f"{layout.block_path}.{block}.mlp"
+    up, down = (geometry.ffn, geometry.hidden), (geometry.hidden, geometry.ffn)
+    layout.linear(f"{path}.gate_proj", "gate", up, block=block, axes=("ffn", "none"), bias=biases.mlp)
+    layout.linear(f"{path}.up_proj", "up", up, block=block, axes=("ffn", "none"), bias=biases.mlp)
+    layout.linear(f"{path}.down_proj", "down", down, block=block, axes=("none", "ffn"), bias=biases.mlp)
+
+
+def add_decoder(geometry: Geometry, biases: Biases, qk_norms: bool = False) -> Layout:
+    """A whole Llama-like model."""
+    layout = Layout("model.layers")
+    add_embedding(layout, geometry, "model.embed_tokens")
+    for block in range(geometry.blocks):
+        add_attention(layout, geometry, block, biases, qk_norms)
+        add_gated_mlp(layout, geometry, block, biases)
+        layout.norm(f"model.layers.{block}.input_layernorm", geometry.hidden, block=block)
+        layout.norm(f"model.layers.{block}.post_attention_layernorm", geometry.hidden, block=block)
+    layout.norm("model.norm", geometry.hidden)
+    add_head(layout, geometry)
+    return layout

@@ -1,0 +1,124 @@
+"""Names, types and shapes of the tensors in ``*.safetensors`` files, read from their headers alone.
+
+Layout of a file (huggingface/safetensors, format description): 8 bytes little-endian length of the header,
+the header as JSON (tensor -> dtype, shape, data_offsets), then the data.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spaces.errors import ModelError
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_LONGEST_HEADER = 100_000_000
+_REMEDY = "Copy or download the file again"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a checkpoint: its type in safetensors' words (``BF16``), shape, bytes and file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+    file: Path
+
+
+def read_header(file: Path) -> tuple[StoredTensor, ...]:
+    """The tensors of one file, in the order of its header.
+
+    Raises:
+        ModelError: the file is absent, no safetensors file, or shorter than its header promises.
+    """
+    try:
+        actual = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _LONGEST_HEADER
+            text = stream.read(length) if length < min(_LONGEST_HEADER, actual) else b""
+    except OSError as error:
+        raise ModelError(f"weights file {file}", f"cannot be read ({error.strerror})", _REMEDY) from error
+    header = _parse(file, text) if len(text) == length else None
+    if header is None:
+        raise ModelError(
+            f"weights file {file}", "is cut short or no safetensors file: its header is incomplete", _REMEDY
+        )
+    tensors = tuple(_tensor(file, name, entry) for name, entry in header.items() if name != "__metadata__")
+    promised = 8 + length + sum(tensor.size_bytes for tensor in tensors)
+    if actual != promised:
+        raise ModelError(
+            f"weights file {file}", f"has {actual} bytes, its header promises {promised}", _REMEDY
+        )
+    return tensors
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a model folder, named by its index where it has one.
+
+    Raises:
+        ModelError: there is none, or the index is unreadable, names an absent file or leaves the folder.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        return tuple(_shard(folder, name) for name in sorted(set(_weight_map(index).values())))
+    if (folder / SINGLE).is_file():
+        return (folder / SINGLE,)
+    others = sorted(path.name for path in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
+    found = f"only {', '.join(others[:3])} was found" if others else "nothing like it was found"
+    raise ModelError(
+        f"model folder {folder}",
+        f"must hold {SINGLE} or {INDEX}; {found}",
+        "Save the model with save_pretrained, which writes safetensors",
+    )
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file, of an index."""
+    try:
+        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"index {index}", "must be JSON with a weight_map", _REMEDY) from error
+    if not (
+        isinstance(mapping, dict) and mapping and all(isinstance(name, str) for name in mapping.values())
+    ):
+        raise ModelError(f"weight_map of {index}", "must map tensor names to files", _REMEDY)
+    return mapping
+
+
+def _shard(folder: Path, name: str) -> Path:
+    """A file that an index names, which must lie in the folder itself."""
+    if Path(name).name != name or name in (".", ".."):
+        raise ModelError(
+            f"file {name!r} in {folder / INDEX}",
+            "must be a plain file name inside the model folder",
+            "Do not use this checkpoint unless you trust who made it; write its index again",
+        )
+    if not (folder / name).is_file():
+        raise ModelError(
+            f"weights file {folder / name}", f"is named by {INDEX} but absent", "Download the missing shard"
+        )
+    return folder / name
+
+
+def _parse(file: Path, text: bytes) -> dict[str, Any] | None:
+    try:
+        header = json.loads(text)
+    except ValueError:
+        return None
+    return header if isinstance(header, dict) else None
+
+
+def _tensor(file: Path, name: str, entry: Any) -> StoredTensor:
+    try:
+        begin, end = entry["data_offsets"]
+        shape = tuple(int(extent) for extent in entry["shape"])
+        return StoredTensor(name, str(entry["dtype"]), shape, int(end) - int(begin), file)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"tensor {name!r} in {file}", "has an unreadable header entry", _REMEDY) from error

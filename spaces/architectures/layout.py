@@ -1,0 +1,143 @@
+"""What a family's file hands over: geometry, sites and fixed tensors, in the order of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spaces.architectures.fields import ConfigFields
+from spaces.model import Axis, FixedTensor, Linear, Role, Uncuttable
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The numbers of a model; ``windows`` has one entry a block (``None``: attends to everything)."""
+
+    blocks: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    vocabulary: int
+    context: int
+    tied: bool
+    windows: tuple[int | None, ...]
+    experts: int = 0
+    active_experts: int = 0
+
+    @property
+    def query_width(self) -> int:
+        """Features of all query heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Features of all keys (or values)."""
+        return self.kv_heads * self.head_dim
+
+
+@dataclass
+class Layout:
+    """Collects the tensors of a model.
+
+    Attributes:
+        block_path: module path of the list of blocks.
+        uncuttable: which cuts the architecture cannot express, and why.
+    """
+
+    block_path: str
+    linears: list[Linear] = field(default_factory=list)
+    fixed: list[FixedTensor] = field(default_factory=list)
+    uncuttable: list[Uncuttable] = field(default_factory=list)
+
+    def linear(
+        self,
+        name: str,
+        role: Role,
+        shape: tuple[int, int],
+        *,
+        block: int | None = None,
+        axes: tuple[Axis, Axis] = ("none", "none"),
+        bias: bool = False,
+        transposed: bool = False,
+    ) -> None:
+        """Add a site ``name`` with ``name.weight`` of ``shape`` (out, in), counted by ``axes``, and its bias."""
+        self.linears.append(
+            Linear(
+                name=name,
+                parameter=f"{name}.weight",
+                role=role,
+                block=block,
+                out_features=shape[0],
+                in_features=shape[1],
+                transposed=transposed,
+                out_axis=axes[0],
+                in_axis=axes[1],
+            )
+        )
+        if bias:
+            self.tensor(f"{name}.bias", (shape[0],), block=block, axis=axes[0])
+
+    def experts(
+        self,
+        name: str,
+        role: Role,
+        shape: tuple[int, int],
+        *,
+        block: int,
+        axes: tuple[Axis, Axis],
+        experts: int,
+        pieces: int = 1,
+    ) -> None:
+        """Add the linears of all experts of a block, held in one 3-D parameter ``(experts, out, in)``."""
+        self.linears.append(
+            Linear(
+                name=name,
+                parameter=name,
+                role=role,
+                block=block,
+                out_features=shape[0],
+                in_features=shape[1],
+                experts=experts,
+                pieces=pieces,
+                out_axis=axes[0],
+                in_axis=axes[1],
+            )
+        )
+
+    def tensor(
+        self, name: str, shape: tuple[int, ...], *, block: int | None = None, axis: Axis = "none"
+    ) -> None:
+        """Add a tensor that is never quantized."""
+        self.fixed.append(FixedTensor(name=name, shape=shape, block=block, axis=axis))
+
+    def norm(self, name: str, width: int, *, block: int | None = None, bias: bool = False) -> None:
+        """Add a normalization's weight, and its bias where it has one."""
+        self.tensor(f"{name}.weight", (width,), block=block)
+        if bias:
+            self.tensor(f"{name}.bias", (width,), block=block)
+
+    def cannot_cut(self, kind: str, reason: str) -> None:
+        """Say that a student of this architecture cannot lack some of its ``kind``."""
+        self.uncuttable.append(Uncuttable.model_validate({"kind": kind, "reason": reason}))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A registered family.
+
+    Attributes:
+        family: its name; the name of its file.
+        model_types: values of ``model_type`` in ``config.json`` that it reads.
+        architectures: classes with a language-model head that it reads.
+        defaults: of transformers' configuration class, for keys that a file may leave out.
+        read: from fields to geometry and layout.
+    """
+
+    family: str
+    model_types: tuple[str, ...]
+    architectures: tuple[str, ...]
+    defaults: Mapping[str, Any]
+    read: Callable[[ConfigFields], tuple[Geometry, Layout]]
