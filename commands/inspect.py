@@ -1,0 +1,121 @@
+"""``paretune inspect MODEL``: sites, groups, bytes, and what is legal for an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spaces.legality import FusedGroup
+    from spaces.space import SearchSpace
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(help="Model folder, hub id, or 'embedded'.")] = "embedded",
+    engine: Annotated[str, typer.Option(help="Engine whose rules decide what is legal.")] = "torch-cpu",
+    device: Annotated[str, typer.Option(help="Device name, or 'auto' for this machine.")] = "auto",
+    group_size: Annotated[int, typer.Option(help="Weights that share a scale; 0: one scale a channel.")] = 128,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """List sites, groups, bytes (B) at every width, and what the engine refuses, with the reason."""
+    from commands.models import read_spec
+    from engines import find_engine
+    from profiles.devices import detect_device, find_device
+    from spaces.patterns import Restrictions
+    from spaces.space import SearchSpace
+
+    spec = read_spec(model, revision)
+    target = detect_device() if device == "auto" else find_device(device)
+    restrictions = Restrictions(group_size=group_size or None)
+    space = SearchSpace(spec, find_engine(engine).legality(target), restrictions)
+    if json:
+        _print_json(space)
+    else:
+        _print_tables(space, engine)
+
+
+def group_rows(space: SearchSpace) -> list[dict[str, object]]:
+    """One row a group: its sites, shapes, dense bytes and the bytes of every legal choice."""
+    return [
+        {
+            "group": gene.group.name,
+            "sites": list(gene.group.sites),
+            "shapes": [
+                [space.spec.linear(site).out_features, space.spec.linear(site).in_features]
+                for site in gene.group.sites
+            ],
+            "choices": {choice.name: _bytes(space, gene.group, choice) for choice in gene.choices},  # type: ignore[union-attr]
+        }
+        for gene in space.genes
+        if gene.group is not None
+    ]
+
+
+def _bytes(space: SearchSpace, group: FusedGroup, choice: object) -> int:
+    from spaces.configuration import CompressionConfig
+    from spaces.size import site_bytes
+
+    config = CompressionConfig.model_validate({"sites": dict.fromkeys(group.sites, choice)})
+    return sum(site_bytes(space.spec, space.spec.linear(site), config).total for site in group.sites)
+
+
+def _print_json(space: SearchSpace) -> None:
+    import json
+
+    document = {
+        "model": space.spec.model_dump(mode="json", exclude={"linears", "fixed"}),
+        "groups": group_rows(space),
+        "model_wide": {
+            gene.name: [getattr(choice, "name", choice) for choice in gene.choices]
+            for gene in space.genes
+            if gene.group is None
+        },
+        "refused": space.refused,
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _print_tables(space: SearchSpace, engine: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from spaces.size import dense_bytes
+
+    spec, console = space.spec, Console()
+    console.print(
+        f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters in {spec.blocks} blocks, "
+        f"{dense_bytes(spec):,} B as it is ({spec.dtype})",
+        highlight=False,
+    )
+    table = Table("group", "sites", "rows x columns", "bytes (B) by choice", title=f"Groups for {engine}")
+    for row in _folded(group_rows(space)):
+        table.add_row(*row)
+    console.print(table)
+    for gene in space.genes:
+        if gene.group is None:
+            shown = ", ".join(str(getattr(choice, "name", None) or choice or "all") for choice in gene.choices)
+            console.print(f"{gene.name}: {shown}", highlight=False)
+    size = sum(len(gene.choices) > 1 for gene in space.genes)
+    console.print(f"{size} genes with a choice", highlight=False)
+    for reason in dict.fromkeys(space.refused.values()):
+        names = [what for what, why in space.refused.items() if why == reason]
+        console.print(f"refused: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}", style="dim")
+
+
+def _folded(rows: list[dict[str, object]]) -> list[tuple[str, str, str, str]]:
+    """Rows that differ only in the index of their block become one."""
+    import re
+
+    folded: dict[tuple[str, str, str], list[str]] = {}
+    for row in rows:
+        name = str(row["group"])
+        sites = ", ".join(str(site).rsplit(".", 1)[-1] for site in row["sites"])  # type: ignore[attr-defined]
+        shapes = ", ".join(f"{rows}x{columns}" for rows, columns in row["shapes"])  # type: ignore[attr-defined]
+        sizes = "  ".join(f"{key}: {value:,}" for key, value in row["choices"].items())  # type: ignore[attr-defined]
+        folded.setdefault((re.sub(r"\.\d+\.", ".*.", f"{name}|{sites}"), shapes, sizes), []).append(name)
+    return [
+        (key.split("|")[0] + (f" (x{len(names)})" if names[1:] else ""), key.split("|")[1], shapes, sizes)
+        for (key, shapes, sizes), names in folded.items()
+    ]

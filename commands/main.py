@@ -1,0 +1,93 @@
+"""The command line: one typer application, and the one place where errors become text and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from commands import advise, check, export, inspect, profile, report, search, select
+from commands.output import print_error
+from spaces.errors import ParetuneError
+
+_DEFAULT = "search"
+
+app = typer.Typer(
+    name="paretune",
+    help=(
+        "Find the compression configurations of a language model that nobody can beat on a device.\n\n"
+        "Without a command, `paretune MODEL` searches; without a model, it searches the embedded one."
+    ),
+    no_args_is_help=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("search")(search.search)
+app.command("select")(select.select)
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.command("profile")(profile.profile)
+app.command("inspect")(inspect.inspect)
+app.command("advise")(advise.advise)
+app.command("check")(check.check)
+
+COMMANDS = tuple(command.name or "" for command in app.registered_commands)
+
+
+@app.callback()
+def _options(
+    threads: int = typer.Option(
+        0, "--threads", min=0, help="CPU threads for matrix work; 0 uses all cores that this process may use."
+    ),
+) -> None:
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 when all is well, 1 when a check or verification failed, 2 when something was refused,
+        130 when interrupted before there was anything to keep.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        outcome = app(args=with_default_command(given), prog_name="paretune", standalone_mode=False)
+    except ParetuneError as error:
+        print_error(error)
+        return error.exit_code
+    except typer.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _usage_error(error)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def with_default_command(arguments: list[str]) -> list[str]:
+    """``paretune MODEL ...`` and plain ``paretune`` mean ``paretune search ...``."""
+    if not arguments:
+        return [_DEFAULT]
+    first = arguments[0]
+    if first in COMMANDS or first in ("--help", "--threads") or first.startswith("--threads="):
+        return arguments
+    return [_DEFAULT, *arguments]
+
+
+def _usage_error(error: Exception) -> int:
+    """Typer's own complaints carry an exit code and know how to show themselves; the rest is ours to fix."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    return int(getattr(error, "exit_code", 2))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""From what a user types to a folder: ``embedded``, a local folder, or a hub id that is downloaded here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spaces.errors import ModelError
+from spaces.model import ModelSpec
+
+EMBEDDED = "embedded"
+"""The name of the model that ships with Paretune."""
+
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_CONFIG_FILES = ["config.json"]
+_MODEL_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "LICENSE*", "README.md"]
+
+
+def model_folder(model: str, revision: str | None = None, config_only: bool = False) -> Path:
+    """The folder of a model.
+
+    Args:
+        model: ``embedded``, a folder, or a hub id such as ``Qwen/Qwen3-0.6B``.
+        revision: branch, tag or commit of a hub id.
+        config_only: download no weights.
+
+    Raises:
+        ModelError: no such folder, not a hub id, or the download failed.
+    """
+    if model == EMBEDDED:
+        import demo
+
+        return demo.MODEL
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.match(model):
+        raise ModelError(
+            f"model {model!r}", "is neither a folder nor a hub id", f"Give a folder, OWNER/NAME, or {EMBEDDED!r}"
+        )
+    return _download(model, revision, _CONFIG_FILES if config_only else _MODEL_FILES)
+
+
+def read_spec(model: str, revision: str | None = None) -> ModelSpec:
+    """The specification of a model, from ``config.json`` alone."""
+    from spaces.architectures import read_model
+
+    return read_model(model_folder(model, revision, config_only=True), source=model, revision=revision)
+
+
+def _download(model: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+    except Exception as error:
+        raise ModelError(
+            f"model {model!r}",
+            f"could not be read from the hub ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
+            "Check the id, the network and your access, or give a local folder",
+        ) from error
