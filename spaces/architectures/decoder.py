@@ -5,6 +5,7 @@ Names and shapes as in transformers' ``modeling_llama.py``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,22 +18,19 @@ def read_geometry(fields: ConfigFields, windows: tuple[int | None, ...], **chang
 
     ``num_key_value_heads`` falls back to the heads, ``head_dim`` to hidden size / heads.
     """
-    heads = fields.integer("num_attention_heads")
-    hidden = fields.integer("hidden_size")
-    values: dict[str, Any] = {
-        "blocks": fields.integer("num_hidden_layers"),
-        "hidden": hidden,
-        "heads": heads,
-        "kv_heads": fields.optional_integer("num_key_value_heads") or heads,
-        "head_dim": fields.optional_integer("head_dim") or hidden // heads,
-        "vocabulary": fields.integer("vocab_size"),
-        "context": fields.integer("max_position_embeddings"),
-        "tied": fields.flag("tie_word_embeddings"),
-        "windows": windows,
+    heads = changes.get("heads") or fields.integer("num_attention_heads")
+    hidden = changes.get("hidden") or fields.integer("hidden_size")
+    readers: dict[str, Callable[[], Any]] = {
+        "blocks": lambda: fields.integer("num_hidden_layers"),
+        "kv_heads": lambda: fields.optional_integer("num_key_value_heads") or heads,
+        "head_dim": lambda: fields.optional_integer("head_dim") or hidden // heads,
+        "ffn": lambda: fields.integer("intermediate_size"),
+        "vocabulary": lambda: fields.integer("vocab_size"),
+        "context": lambda: fields.integer("max_position_embeddings"),
+        "tied": lambda: fields.flag("tie_word_embeddings"),
     }
-    if "ffn" not in changes:
-        values["ffn"] = fields.integer("intermediate_size")
-    return Geometry(**{**values, **changes})
+    values = {name: read() for name, read in readers.items() if name not in changes}
+    return Geometry(**{**values, "heads": heads, "hidden": hidden, "windows": windows, **changes})
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ class ConfigFields:
         self.defaults = defaults
 
     def get(self, *names: str) -> Any:
-        """The first of several spellings that the file has; a null in the file is ``None``, not the default."""
+        """The first of several spellings that the file has; a null there is ``None``, not the default."""
         present = [name for name in names if name in self.values]
         for name in present:
             if self.values[name] is not None:
@@ -69,6 +69,17 @@ class ConfigFields:
                 f"{names[0]} = {found!r} in {self.where}", "must be true or false", "Correct the file"
             )
         return found
+
+    def nested(self, name: str, defaults: Mapping[str, Any]) -> ConfigFields:
+        """The object below ``name``, with defaults of its own.
+
+        Raises:
+            ModelError: it is no object.
+        """
+        found = self.values.get(name) or {}
+        if not isinstance(found, dict):
+            raise ModelError(f"{name} of {self.where}", "must be an object", "Correct the file")
+        return ConfigFields(found, f"{self.where} ({name})", defaults)
 
     def dtype(self) -> Dtype | None:
         """How the weights are stored: ``dtype`` (transformers 5) or ``torch_dtype`` (4); ``None`` if unsaid.

@@ -45,7 +45,7 @@ def read_header(file: Path) -> tuple[StoredTensor, ...]:
             text = stream.read(length) if length < min(_LONGEST_HEADER, actual) else b""
     except OSError as error:
         raise ModelError(f"weights file {file}", f"cannot be read ({error.strerror})", _REMEDY) from error
-    header = _parse(file, text) if len(text) == length else None
+    header = _parse(text) if len(text) == length else None
     if header is None:
         raise ModelError(
             f"weights file {file}", "is cut short or no safetensors file: its header is incomplete", _REMEDY
@@ -107,7 +107,7 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _parse(file: Path, text: bytes) -> dict[str, Any] | None:
+def _parse(text: bytes) -> dict[str, Any] | None:
     try:
         header = json.loads(text)
     except ValueError:

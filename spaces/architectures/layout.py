@@ -63,7 +63,7 @@ class Layout:
         bias: bool = False,
         transposed: bool = False,
     ) -> None:
-        """Add a site ``name`` with ``name.weight`` of ``shape`` (out, in), counted by ``axes``, and its bias."""
+        """Add the site ``name`` of ``shape`` (out, in), whose ``axes`` count the same two, and its bias."""
         self.linears.append(
             Linear(
                 name=name,
@@ -123,6 +123,13 @@ class Layout:
         """Say that a student of this architecture cannot lack some of its ``kind``."""
         self.uncuttable.append(Uncuttable.model_validate({"kind": kind, "reason": reason}))
 
+    def cannot_cut_heads(self, family: str) -> None:
+        """Say so for a family whose width of a head is derived from its configuration."""
+        self.cannot_cut(
+            "kv_heads",
+            f"{family} derives the width of a head as hidden size / heads, so heads cannot be left out",
+        )
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -134,6 +141,9 @@ class Architecture:
         architectures: classes with a language-model head that it reads.
         defaults: of transformers' configuration class, for keys that a file may leave out.
         read: from fields to geometry and layout.
+        keys: where ``config.json`` has a student's counts, if not under Llama's keys.
+        layer_types: whether the family heeds ``layer_types``.
+        nested: key of the object that holds the language model's numbers, ``""`` for the file itself.
     """
 
     family: str
@@ -141,3 +151,6 @@ class Architecture:
     architectures: tuple[str, ...]
     defaults: Mapping[str, Any]
     read: Callable[[ConfigFields], tuple[Geometry, Layout]]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    layer_types: bool = False
+    nested: str = ""

@@ -38,4 +38,5 @@ QWEN2 = Architecture(
         "tie_word_embeddings": False,
     },
     read=_read,
+    layer_types=True,
 )

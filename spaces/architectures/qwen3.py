@@ -32,4 +32,5 @@ QWEN3 = Architecture(
         "tie_word_embeddings": False,
     },
     read=_read,
+    layer_types=True,
 )

@@ -43,9 +43,14 @@ def read_model(folder: Path, source: str | None = None, revision: str | None = N
         {
             "source": str(folder) if source is None else source,
             "revision": revision,
-            "dtype": fields.dtype() or stored_dtype(folder) or "float32",
+            "dtype": _dtype(fields, architecture) or stored_dtype(folder) or "float32",
         },
     )
+
+
+def _dtype(fields: ConfigFields, architecture: Architecture) -> Dtype | None:
+    nested = fields.nested(architecture.nested, {}).dtype() if architecture.nested else None
+    return fields.dtype() or nested
 
 
 def stored_dtype(folder: Path) -> Dtype | None:

@@ -1,0 +1,107 @@
+"""Small stand-ins for tests: a model specification without a model, an engine that accepts everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from spaces.architectures.decoder import Biases, add_decoder
+from spaces.architectures.layout import Geometry
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.formats import KVFormat
+from spaces.groups import fused_groups, single_groups
+from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from spaces.model import CacheLayer, ModelSpec
+from spaces.size import kept_shape
+
+
+def tiny_spec(
+    *,
+    blocks: int = 3,
+    hidden: int = 128,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 32,
+    ffn: int = 256,
+    vocabulary: int = 256,
+    context: int = 256,
+    tied: bool = True,
+    dtype: str = "float32",
+    window: int | None = None,
+) -> ModelSpec:
+    """A Llama without weights; the defaults are the sizes of ``tests.models``' tiny Llama, but tied."""
+    geometry = Geometry(
+        blocks=blocks,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        ffn=ffn,
+        vocabulary=vocabulary,
+        context=context,
+        tied=tied,
+        windows=(window,) * blocks,
+    )
+    layout = add_decoder(geometry, Biases())
+    return ModelSpec.model_validate(
+        {
+            "source": "tiny",
+            "model_type": "llama",
+            "architecture": "LlamaForCausalLM",
+            "family": "llama",
+            "dtype": dtype,
+            "block_path": layout.block_path,
+            "blocks": blocks,
+            "hidden_size": hidden,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "head_dim": head_dim,
+            "ffn_size": ffn,
+            "vocabulary": vocabulary,
+            "context": context,
+            "tied": tied,
+            "linears": tuple(layout.linears),
+            "fixed": tuple(layout.fixed),
+            "cache": (CacheLayer(kv_heads=kv_heads, head_dim=head_dim, window=window),) * blocks,
+        }
+    )
+
+
+@dataclass
+class FakeLegality:
+    """Accepts whatever the container can hold; refuses more where told to.
+
+    Attributes:
+        fused: whether q/k/v, gate/up and experts share a choice.
+        refuse_choice: a reason for a choice it shall refuse, else ``""``.
+        refused_kv, refused_students: names that are refused.
+    """
+
+    engine: str = "fake"
+    device: str = "fake-device"
+    fused: bool = True
+    refuse_choice: Callable[[FusedGroup, SiteChoice], str] = field(default=lambda group, choice: "")
+    refused_kv: tuple[str, ...] = ()
+    refused_students: tuple[str, ...] = ()
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        return fused_groups(spec) if self.fused else single_groups(spec)
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+        reason = self.refuse_choice(group, choice)
+        if reason:
+            return illegal(reason, "fake")
+        for site in group.sites:
+            columns = kept_shape(spec, spec.linear(site), student)[1]
+            size = choice.weight.group_size
+            if size is not None and columns % size:
+                return illegal(f"group size {size} does not divide {columns}", "fake")
+        return LEGAL
+
+    def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
+        return illegal(f"{kv.name} is refused", "fake") if kv.name in self.refused_kv else LEGAL
+
+    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+        refused = student.name in self.refused_students
+        return illegal(f"{student.name} is refused", "fake") if refused else LEGAL
