@@ -1,4 +1,4 @@
-"""Mixtral (transformers ``modeling_mixtral.py``; Jiang et al. 2024, arXiv:2401.04088): mixtures all through."""
+"""Mixtral (transformers ``modeling_mixtral.py``; Jiang et al. 2024, arXiv:2401.04088): all mixtures."""
 
 from __future__ import annotations
 
