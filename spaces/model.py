@@ -6,6 +6,7 @@ A :class:`ModelSpec` needs no weights; :mod:`spaces.architectures` makes it from
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from typing import Literal
 
 from spaces.errors import ModelError
@@ -49,6 +50,14 @@ class Linear(Frozen):
     transposed: bool = False
     out_axis: Axis = "none"
     in_axis: Axis = "none"
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the parameter in the dense model."""
+        shape = (self.out_features, self.in_features)
+        if self.transposed:
+            shape = shape[::-1]
+        return (self.experts, *shape) if self.role.startswith("expert") else shape
 
     @property
     def weights(self) -> int:
@@ -187,13 +196,12 @@ class ModelSpec(Document):
         return self.of_role("head")[0]
 
     @cached_property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor of the dense model by its name in ``named_parameters()``; a tied head is not there."""
+        shapes = {x.parameter: x.stored_shape for x in self.linears if not (self.tied and x.role == "head")}
+        return shapes | {tensor.name: tensor.shape for tensor in self.fixed}
+
+    @cached_property
     def parameters(self) -> int:
         """Parameters of the dense model, tied ones counted once."""
-        linears = sum(x.weights for x in self.linears if not (self.tied and x.role == "head"))
-        fixed = 0
-        for tensor in self.fixed:
-            size = 1
-            for extent in tensor.shape:
-                size *= extent
-            fixed += size
-        return linears + fixed
+        return sum(prod(shape) for shape in self.parameter_shapes.values())

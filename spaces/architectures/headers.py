@@ -79,6 +79,12 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     )
 
 
+def present_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files that are there, whatever an index says; none is no error."""
+    named = set(_weight_map(folder / INDEX).values()) if (folder / INDEX).is_file() else {SINGLE}
+    return tuple(path for name in sorted(named) if (path := folder / Path(name).name).is_file())
+
+
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor -> file, of an index."""
     try:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from spaces.architectures.fields import ConfigFields, Dtype
-from spaces.architectures.headers import INDEX, SINGLE
+from spaces.architectures.headers import present_files
 from spaces.architectures.layout import Architecture, Geometry, Layout
 from spaces.architectures.registry import ARCHITECTURES, find_architecture
-from spaces.architectures.weights import check_weights
+from spaces.architectures.unknown import read_unknown
+from spaces.architectures.weights import check_weights, stored_dtype
 from spaces.errors import ModelError
 from spaces.model import CacheLayer, ModelSpec
 
@@ -29,41 +30,33 @@ def read_model(folder: Path, source: str | None = None, revision: str | None = N
     file = folder / "config.json"
     values = _load(file)
     _refuse_quantized(values, file)
+    given: dict[str, Any] = {"source": str(folder) if source is None else source, "revision": revision}
     architecture = find_architecture(str(values.get("model_type")))
     if architecture is None:
-        raise _unknown(values, file)
+        fields = ConfigFields(values, str(file), {})
+        return _from_headers(folder, fields, {**given, "dtype": _dtype(folder, fields)})
     fields = ConfigFields(values, str(file), architecture.defaults)
     geometry, layout = architecture.read(fields)
     _check_geometry(geometry, file)
-    return _specify(
-        architecture,
-        fields,
-        geometry,
-        layout,
-        {
-            "source": str(folder) if source is None else source,
-            "revision": revision,
-            "dtype": _dtype(fields, architecture) or stored_dtype(folder) or "float32",
-        },
-    )
+    given["dtype"] = _dtype(folder, fields, architecture.nested)
+    return _specify(architecture, fields, geometry, layout, given)
 
 
-def _dtype(fields: ConfigFields, architecture: Architecture) -> Dtype | None:
-    nested = fields.nested(architecture.nested, {}).dtype() if architecture.nested else None
-    return fields.dtype() or nested
+def _dtype(folder: Path, fields: ConfigFields, nested: str = "") -> Dtype:
+    """How the weights are stored: as they say themselves, else as the configuration says."""
+    said = fields.dtype() or (fields.nested(nested, {}).dtype() if nested else None)
+    return stored_dtype(folder) or said or "float32"
 
 
-def stored_dtype(folder: Path) -> Dtype | None:
-    """The type that most numbers of the checkpoint have, ``None`` where there are no weights."""
-    if not ((folder / INDEX).is_file() or (folder / SINGLE).is_file()):
-        return None
-    known: dict[str, Dtype] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-    count = dict.fromkeys(known, 0)
-    for tensor in check_weights(folder):
-        if tensor.dtype in count:
-            count[tensor.dtype] += tensor.size_bytes
-    most = max(count, key=lambda name: count[name])
-    return known[most] if count[most] else None
+def _from_headers(folder: Path, fields: ConfigFields, given: dict[str, Any]) -> ModelSpec:
+    """A model of a family that is not known by name."""
+    model_type = str(fields.values.get("model_type"))
+    if not present_files(folder):
+        raise _unknown(model_type, fields.where)
+    names = fields.values.get("architectures") or (model_type,)
+    geometry, layout, cache = read_unknown(fields, check_weights(folder))
+    family = Architecture("headers", (model_type,), (str(names[0]),), {}, lambda _: (geometry, layout))
+    return _specify(family, fields, geometry, layout, {**given, "cache": cache})
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -95,12 +88,12 @@ def _refuse_quantized(values: dict[str, Any], file: Path) -> None:
             )
 
 
-def _unknown(values: dict[str, Any], file: Path) -> ModelError:
+def _unknown(model_type: str, where: str) -> ModelError:
     known = sorted(name for architecture in ARCHITECTURES for name in architecture.model_types)
     return ModelError(
-        f"model_type {values.get('model_type')!r} in {file}",
-        "is not a known architecture",
-        f"Known: {', '.join(known)}",
+        f"model_type {model_type!r} in {where}",
+        "is not a known architecture, and there are no safetensors to read it from",
+        f"Known: {', '.join(known)}; or put the weights beside config.json",
     )
 
 
@@ -127,8 +120,12 @@ def _specify(
             "must be a language model with a head",
             f"Known for {architecture.family}: {', '.join(architecture.architectures)}",
         )
+    cache = tuple(
+        CacheLayer(kv_heads=geometry.kv_heads, head_dim=geometry.head_dim, window=window)
+        for window in geometry.windows
+    )
     return ModelSpec(
-        **given,
+        **{"cache": cache, **given},
         model_type=str(fields.values["model_type"]),
         architecture=str(names[0]),
         family=architecture.family,
@@ -146,9 +143,5 @@ def _specify(
         active_experts=geometry.active_experts,
         linears=tuple(layout.linears),
         fixed=tuple(layout.fixed),
-        cache=tuple(
-            CacheLayer(kv_heads=geometry.kv_heads, head_dim=geometry.head_dim, window=window)
-            for window in geometry.windows
-        ),
         uncuttable=tuple(layout.uncuttable),
     )

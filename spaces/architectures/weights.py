@@ -1,17 +1,101 @@
-"""Whether the weight files of a model folder are all there and whole."""
+"""Whether the weight files of a model folder are all there, whole, unquantized and those of the model."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from math import prod
 from pathlib import Path
 
-from spaces.architectures.headers import StoredTensor, read_header, weight_files
+from spaces.architectures.fields import Dtype
+from spaces.architectures.headers import StoredTensor, present_files, read_header, weight_files
+from spaces.errors import ModelError
+from spaces.model import ModelSpec
+
+_PACKED = {
+    "weight_packed": "compressed-tensors",
+    "weight_scale": "compressed-tensors",
+    "weight_scale_inv": "FP8 by blocks",
+    "qweight": "GPTQ or AWQ",
+    "qzeros": "GPTQ or AWQ",
+    "absmax": "bitsandbytes",
+    "quant_map": "bitsandbytes",
+    "SCB": "bitsandbytes",
+}
+_DTYPES: dict[str, Dtype] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|\.masked_bias|position_ids|(attn|attention)\.bias)$")
 
 
-def check_weights(folder: Path) -> tuple[StoredTensor, ...]:
-    """Every tensor of the checkpoint, after seeing that each file is present and of the promised length.
+def check_weights(folder: Path, spec: ModelSpec | None = None) -> tuple[StoredTensor, ...]:
+    """Every tensor of the checkpoint, after a look at each file's presence, length and number types.
+
+    Args:
+        folder: holds ``model.safetensors``, or shards and their index.
+        spec: the model that the weights have to be of; ``None`` leaves that question out.
 
     Raises:
-        ModelError: an index names a file that is absent or outside the folder, a file is cut short, or there
-            are no safetensors at all.
+        ModelError: an index names a file that is absent or outside the folder, a file is cut short, there are
+            no safetensors at all, the tensors are quantized, or they are not those of ``spec``.
     """
-    return tuple(tensor for file in weight_files(folder) for tensor in read_header(file))
+    tensors = tuple(tensor for file in weight_files(folder) for tensor in read_header(file))
+    refuse_packed(tensors)
+    if spec is not None:
+        _check_against(folder, spec, tensors)
+    return tensors
+
+
+def refuse_packed(tensors: Iterable[StoredTensor]) -> None:
+    """Refuse a checkpoint whose tensors are codes of a quantization method.
+
+    Raises:
+        ModelError: names the method and the tensor.
+    """
+    for tensor in tensors:
+        method = _PACKED.get(tensor.name.rpartition(".")[2])
+        if method is None and tensor.dtype not in (*_DTYPES, "F64") and not is_buffer(tensor):
+            method = f"codes of type {tensor.dtype}"
+        if method is not None:
+            raise ModelError(
+                f"tensor {tensor.name} in {tensor.file}",
+                f"the model is already quantized ({method})",
+                "Start from the unquantized checkpoint that it was made from",
+            )
+
+
+def is_buffer(tensor: StoredTensor) -> bool:
+    """Whether a tensor is a constant that old checkpoints carry and ``transformers`` computes itself."""
+    found = _BUFFERS.search(tensor.name)
+    return found is not None and (not found.group().endswith(".bias") or len(tensor.shape) == 4)
+
+
+def stored_dtype(folder: Path) -> Dtype | None:
+    """The type that most bytes of the checkpoint have; ``None`` where no weights are present."""
+    size = dict.fromkeys(_DTYPES, 0)
+    for file in present_files(folder):
+        for tensor in read_header(file):
+            if tensor.dtype in size and not is_buffer(tensor):
+                size[tensor.dtype] += tensor.size_bytes
+    most = max(size, key=lambda name: size[name])
+    return _DTYPES[most] if size[most] else None
+
+
+def _check_against(folder: Path, spec: ModelSpec, tensors: tuple[StoredTensor, ...]) -> None:
+    """Shapes where names agree, and no fewer numbers than the model has (layouts may differ by names)."""
+    expected = spec.parameter_shapes
+    for tensor in tensors:
+        wanted = expected.get(tensor.name)
+        if wanted is not None and wanted != tensor.shape:
+            raise ModelError(
+                f"tensor {tensor.name} in {tensor.file}",
+                f"has shape {tensor.shape}, config.json promises {wanted}",
+                "Use config.json and weights of the same model",
+            )
+    stored = sum(prod(tensor.shape) for tensor in tensors if not is_buffer(tensor))
+    if stored < spec.parameters:
+        names = {tensor.name for tensor in tensors}
+        missing = [name for name in expected if name not in names]
+        raise ModelError(
+            f"weights in {folder}",
+            f"hold {stored:,} numbers of {spec.parameters:,} ({missing[0] if missing else 'some'} is absent)",
+            "Use the complete weights of the same model",
+        )

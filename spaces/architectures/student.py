@@ -1,0 +1,66 @@
+"""How ``config.json`` says that blocks, heads or FFN channels are gone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from spaces.architectures.registry import find_architecture
+from spaces.configuration import Student
+from spaces.errors import ConfigurationError
+from spaces.model import ModelSpec
+
+_KEYS = {
+    "blocks": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "ffn_channels": "intermediate_size",
+}
+
+
+def student_config(values: Mapping[str, Any], spec: ModelSpec, student: Student) -> dict[str, Any]:
+    """The parsed ``config.json`` of a student, from that of its dense model; the original stays as it is.
+
+    Lists with an entry a block (``layer_types``, ``mlp_only_layers``) keep the entries of the kept blocks.
+
+    Raises:
+        ConfigurationError: the architecture cannot express the cut.
+    """
+    _refuse_uncuttable(spec, student)
+    result: dict[str, Any] = copy.deepcopy(dict(values))
+    architecture = find_architecture(spec.model_type)
+    if student.whole or architecture is None:
+        return result
+    inner = result[architecture.nested] if architecture.nested else result
+    keys = {**_KEYS, **architecture.keys}
+    if student.blocks is not None:
+        inner[keys["blocks"]] = len(student.blocks)
+        _cut_lists(inner, spec, student.blocks, architecture.layer_types)
+    if student.kv_heads is not None:
+        inner[keys["heads"]] = spec.heads // spec.kv_heads * student.kv_heads
+        inner[keys["kv_heads"]] = student.kv_heads
+        inner["head_dim"] = spec.head_dim
+    if student.ffn_channels is not None:
+        inner[keys["ffn_channels"]] = student.ffn_channels
+    return result
+
+
+def _refuse_uncuttable(spec: ModelSpec, student: Student) -> None:
+    for cut in spec.uncuttable:
+        if getattr(student, cut.kind) is not None:
+            raise ConfigurationError(
+                f"student {student.name} of {spec.source}", cut.reason, f"Leave {cut.kind} whole"
+            )
+
+
+def _cut_lists(inner: dict[str, Any], spec: ModelSpec, kept: tuple[int, ...], layer_types: bool) -> None:
+    if layer_types and (inner.get("layer_types") or any(layer.window for layer in spec.cache)):
+        kinds = inner.get("layer_types") or [
+            "full_attention" if layer.window is None else "sliding_attention" for layer in spec.cache
+        ]
+        inner["layer_types"] = [kinds[block] for block in kept]
+    dense = {linear.block for linear in spec.of_role("gate")}
+    if spec.experts and dense:
+        inner["mlp_only_layers"] = [index for index, block in enumerate(kept) if block in dense]
+        inner["decoder_sparse_step"] = 1

@@ -1,0 +1,149 @@
+"""Contract of every family: the specification names each tensor of the transformers model, and counts its bytes.
+
+A new family is one line in ``tests.models.FAMILIES``; reading what cannot be read is in ``test_bad_models``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spaces.architectures import check_weights, read_model, student_config
+from spaces.architectures.registry import ARCHITECTURES
+from spaces.configuration import CompressionConfig, Student
+from spaces.errors import ConfigurationError
+from spaces.model import ModelSpec
+from spaces.size import dense_bytes, fixed_bytes, kept_linears, kept_shape, weight_bytes
+from tests.models import FAMILIES, build_tiny, tiny_model
+
+VARIANTS = {
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "qwen2-tied": ("qwen2", {"tie_word_embeddings": True}),
+    "qwen2-sliding": ("qwen2", {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}),
+    "qwen3-biases": ("qwen3", {"attention_bias": True, "tie_word_embeddings": True}),
+    "gemma2-untied": ("gemma2", {"tie_word_embeddings": False, "attention_bias": True}),
+    "gemma3-alternating": (
+        "gemma3",
+        {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+    "phi3-tied": ("phi3", {"tie_word_embeddings": True, "sliding_window": 32}),
+    "gpt_neox-tied": ("gpt_neox", {"tie_word_embeddings": True, "attention_bias": False}),
+    "opt-projected": ("opt", {"word_embed_proj_dim": 64, "do_layer_norm_before": False}),
+    "opt-bare": ("opt", {"enable_bias": False, "layer_norm_elementwise_affine": False}),
+    "gpt2-untied": ("gpt2", {"tie_word_embeddings": False, "n_inner": None}),
+    "mixtral-tied": ("mixtral", {"tie_word_embeddings": True}),
+    "qwen3_moe-mixed": ("qwen3_moe", {"mlp_only_layers": [1], "tie_word_embeddings": True}),
+    "qwen3_moe-stepped": ("qwen3_moe", {"decoder_sparse_step": 2, "num_hidden_layers": 4}),
+}
+CASES = {**{family: (family, {}) for family in FAMILIES}, **VARIANTS}
+STUDENTS = {
+    "blocks": Student(blocks=(0, 2)),
+    "kv_heads": Student(kv_heads=1),
+    "ffn_channels": Student(ffn_channels=64),
+}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def built(request, tmp_path_factory) -> tuple[Path, ModelSpec]:
+    family, changes = CASES[request.param]
+    folder = build_tiny(family, tmp_path_factory.mktemp(request.param), **changes)
+    return folder, read_model(folder)
+
+
+def parameters_of(folder: Path, config: dict) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the transformers model that a config.json describes, without weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    (folder / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def test_every_parameter_is_accounted_for(built, tmp_path):
+    folder, spec = built
+    assert spec.parameter_shapes == parameters_of(tmp_path, json.loads((folder / "config.json").read_text()))
+
+
+def test_dense_bytes_are_those_of_the_files(built):
+    folder, spec = built
+    assert dense_bytes(spec) == sum(tensor.size_bytes for tensor in check_weights(folder, spec))
+
+
+def test_one_embedding_one_head_and_blocks_between(built):
+    _, spec = built
+    assert spec.linears[0] is spec.embedding
+    assert spec.linears[-1] is spec.head
+    assert [linear.block for linear in spec.block_linears] == sorted(x.block for x in spec.block_linears)
+    assert len(spec.cache) == spec.blocks
+    assert all(x.name.startswith(f"{spec.block_path}.{x.block}.") for x in spec.block_linears)
+
+
+def test_json_round_trip(built):
+    _, spec = built
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize("kind", STUDENTS)
+def test_a_student_has_the_kept_shapes_or_is_refused(built, kind, tmp_path):
+    folder, spec = built
+    student, values = STUDENTS[kind], json.loads((folder / "config.json").read_text())
+    if any(cut.kind == kind for cut in spec.uncuttable):
+        with pytest.raises(ConfigurationError, match="Leave"):
+            student_config(values, spec, student)
+        return
+    actual = parameters_of(tmp_path, student_config(values, spec, student))
+    config = CompressionConfig(student=student)
+    new_index = {old: new for new, old in enumerate(student.blocks or range(spec.blocks))}
+    expected = {}
+    for linear in kept_linears(spec, config):
+        rows, columns = kept_shape(spec, linear, student)
+        shape = (columns, rows) if linear.transposed else (rows, columns)
+        shape = (linear.experts, *shape) if linear.role.startswith("expert") else shape
+        expected[_renamed(linear.parameter, linear.block, new_index)] = shape
+    numbers = {name: _product(shape) for name, shape in actual.items()}
+    for tensor in spec.fixed:
+        if config.keeps_block(tensor.block):
+            name = _renamed(tensor.name, tensor.block, new_index)
+            assert numbers[name] * spec.dtype_bytes == fixed_bytes(spec, tensor, config)
+            expected[name] = actual[name]
+    assert expected == actual
+    assert weight_bytes(spec, config) == sum(numbers.values()) * spec.dtype_bytes
+
+
+def _renamed(name: str, block: int | None, new_index: dict[int, int]) -> str:
+    return name if block is None else name.replace(f".{block}.", f".{new_index[block]}.", 1)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    result = 1
+    for extent in shape:
+        result *= extent
+    return result
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_types[0])
+def test_defaults_are_those_of_transformers(architecture):
+    import transformers
+
+    config = transformers.AutoConfig.for_model(architecture.model_types[0])
+    differing = {
+        key: (value, getattr(config, key, None))
+        for key, value in architecture.defaults.items()
+        if key != "sliding_window_pattern" and getattr(config, key, None) != value
+    }
+    # Qwen's classes clear the window where it is not used; the default is what a file that uses it would mean.
+    if not getattr(config, "use_sliding_window", True):
+        differing.pop("sliding_window", None)
+    assert differing == {}
+
+
+def test_every_family_is_under_contract():
+    assert {name for known in ARCHITECTURES for name in known.model_types} >= {
+        tiny_model(family).config.model_type for family in FAMILIES
+    }
+    assert {known.family for known in ARCHITECTURES} == set(FAMILIES)
