@@ -1,4 +1,4 @@
-"""Contract of every family: the specification names each tensor of the transformers model, and counts its bytes.
+"""Contract of every family: the specification names each tensor of transformers' model and counts its bytes.
 
 A new family is one line in ``tests.models.FAMILIES``; reading what cannot be read is in ``test_bad_models``.
 """
@@ -136,7 +136,7 @@ def test_defaults_are_those_of_transformers(architecture):
         for key, value in architecture.defaults.items()
         if key != "sliding_window_pattern" and getattr(config, key, None) != value
     }
-    # Qwen's classes clear the window where it is not used; the default is what a file that uses it would mean.
+    # Qwen's classes clear the window where it is unused; the default is what a file that uses it means.
     if not getattr(config, "use_sliding_window", True):
         differing.pop("sliding_window", None)
     assert differing == {}
