@@ -17,7 +17,7 @@ Pattern = Literal["unstructured", "2:4", "4:8"]
 class Sparsity(Frozen):
     """Which share of a site's weights is zero.
 
-    Zeros are stored like any other weight unless the engine proves otherwise, so sparsity alone saves no bytes.
+    Zeros are stored like any other weight unless the engine proves otherwise: sparsity alone saves no bytes.
 
     Attributes:
         fraction: share of zeros, in (0, 1); exactly 0.5 for an N:M pattern.

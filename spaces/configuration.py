@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.errors import ConfigurationError
@@ -43,6 +43,10 @@ class Student(Frozen):
                 )
         return self
 
+    def keeps_block(self, block: int | None) -> bool:
+        """Whether something in this block (``None``: outside the blocks) is part of the student."""
+        return block is None or self.blocks is None or block in self.blocks
+
     @property
     def whole(self) -> bool:
         """Whether nothing is cut."""
@@ -72,7 +76,7 @@ class CompressionConfig(Document):
     must agree.
     """
 
-    sites: dict[str, SiteChoice] = {}
+    sites: dict[str, SiteChoice] = Field(default_factory=dict)
     kv: KVFormat = KVFormat()
     student: Student = WHOLE
 
@@ -92,7 +96,7 @@ class CompressionConfig(Document):
 
     def keeps_block(self, block: int | None) -> bool:
         """Whether a site of this block (``None``: outside the blocks) is part of the candidate."""
-        return block is None or self.student.blocks is None or block in self.student.blocks
+        return self.student.keeps_block(block)
 
     def replaced(self, **changes: Any) -> CompressionConfig:
         """A copy with other fields, validated again."""

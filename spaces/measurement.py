@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from spaces.configuration import CompressionConfig
 from spaces.errors import ConfigurationError
@@ -96,7 +96,7 @@ class Record(Document):
     evaluations: float
     seconds: float
     measurements: dict[str, Measurement]
-    violations: dict[str, float] = {}
+    violations: dict[str, float] = Field(default_factory=dict)
 
     def value(self, metric: str) -> float | None:
         """The value of ``metric``, ``None`` where it was not measured."""

@@ -98,15 +98,19 @@ class CacheLayer(Frozen):
         return context if self.window is None else min(context, self.window)
 
 
+StudentKind = Literal["blocks", "kv_heads", "ffn_channels"]
+"""What a student may have fewer of; fields of :class:`~spaces.configuration.Student`."""
+
+
 class Uncuttable(Frozen):
     """A cut that a student of this architecture cannot have, and why.
 
     Attributes:
-        kind: field of :class:`~spaces.configuration.Student`.
+        kind: what cannot be left out.
         reason: for people.
     """
 
-    kind: Literal["blocks", "kv_heads", "ffn_channels"]
+    kind: StudentKind
     reason: str
 
 
@@ -184,6 +188,10 @@ class ModelSpec(Document):
     def block_linears(self) -> tuple[Linear, ...]:
         """Sites inside the blocks."""
         return tuple(linear for linear in self.linears if linear.block is not None)
+
+    def why_uncuttable(self, kind: StudentKind) -> str | None:
+        """Why a student cannot have fewer of ``kind``; ``None`` if it can."""
+        return next((cut.reason for cut in self.uncuttable if cut.kind == kind), None)
 
     @property
     def embedding(self) -> Linear:

@@ -1,35 +1,126 @@
-"""Restrictions of a search space by site pattern, as a run file writes them."""
+"""Restrictions of a search space, for the whole model and by site pattern, as a run file writes them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
-from pydantic import field_validator
+from pydantic import Field, field_validator, model_validator
 
+from spaces.choice import Pattern
 from spaces.errors import SpaceError
-from spaces.formats import integer_format
 from spaces.legality import FusedGroup
 from spaces.schema import Frozen
+
+WIDTHS = (2, 3, 4, 5, 6, 8, 16)
+"""Bits that a weight can be given; 16 leaves it as it is, whatever type the checkpoint stores."""
+CACHE_WIDTHS = (8, 16)
+SMALLEST_GROUP = 8
+
+
+def _items(**schema: Any) -> Any:
+    """JSON schema of a list's entries."""
+    return {"items": schema}
+
+
+def _check_widths(bits: Sequence[int], what: str, allowed: Sequence[int]) -> tuple[int, ...]:
+    """``bits`` in ascending order, once each.
+
+    Raises:
+        SpaceError: empty, or a width that is not allowed.
+    """
+    shown = ", ".join(map(str, allowed))
+    for width in bits:
+        if width not in allowed:
+            raise SpaceError(f"{what} of {width} bits", f"must be one of {shown}", "Use only these widths")
+    if not bits:
+        raise SpaceError(f"no width for {what}", "at least one must be allowed", f"Use some of {shown}")
+    return tuple(sorted(set(bits)))
+
+
+def _check_sparsity(shares: Sequence[float]) -> tuple[float, ...]:
+    for share in shares:
+        if not (math.isfinite(share) and 0.0 <= share < 1.0):
+            raise SpaceError(f"sparsity {share}", "must lie in [0, 1)", "Use e.g. 0.5, and 0 for no zeros")
+    if not shares:
+        raise SpaceError("no sparsity", "at least one must be allowed", "Use 0 for sites without zeros")
+    return tuple(sorted(set(shares)))
+
+
+def _check_methods(methods: Sequence[str]) -> tuple[str, ...]:
+    if not methods or "none" in methods or any(not name.strip() for name in methods):
+        raise SpaceError(
+            f"methods {list(methods)}", "must name quantizers", "E.g. rtn, hqq; 16 bits need no method"
+        )
+    return tuple(dict.fromkeys(methods))
+
+
+def _check_group_size(size: int | None, smallest: int = SMALLEST_GROUP) -> int | None:
+    if size is not None and size != 0 and (size < smallest or size % smallest):
+        raise SpaceError(
+            f"group size {size}",
+            f"must be a multiple of {smallest}",
+            "Use 32, 64 or 128, or one scale a channel",
+        )
+    return size
 
 
 class SiteRule(Frozen):
     """What the groups whose name or site matches ``pattern`` may be; the last matching rule wins.
 
+    What is left out stays as it is for the whole model.
+
     Attributes:
         pattern: shell pattern over group names (``blocks.0.*``) and site names (``*.down_proj``).
-        bits: allowed widths, 16 for untouched; ``None`` leaves them as they are.
+        bits: allowed widths, 16 for untouched.
         methods: allowed quantizers.
         sparsity: allowed shares of zeros, 0 for none.
+        group_size: weights that share a scale; 0: one scale a channel.
     """
 
-    pattern: str
-    bits: tuple[int, ...] | None = None
-    methods: tuple[str, ...] | None = None
-    sparsity: tuple[float, ...] | None = None
+    pattern: str = Field(description="Shell pattern over group names and site names.", min_length=1)
+    bits: tuple[int, ...] | None = Field(
+        None,
+        description="Allowed widths; 16 leaves a site as it is.",
+        json_schema_extra={"examples": [[4, 8]]},
+    )
+    methods: tuple[str, ...] | None = Field(None, description="Allowed quantizers.")
+    sparsity: tuple[float, ...] | None = Field(None, description="Allowed shares of zeros, in [0, 1).")
+    group_size: int | None = Field(
+        None, ge=0, description="Weights that share a scale; 0 is one scale a channel."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SiteRule:
+        if self.bits is not None:
+            _check_widths(self.bits, f"weights of {self.pattern!r}", WIDTHS)
+        if self.methods is not None:
+            _check_methods(self.methods)
+        if self.sparsity is not None:
+            _check_sparsity(self.sparsity)
+        _check_group_size(self.group_size)
+        if all(value is None for value in (self.bits, self.methods, self.sparsity, self.group_size)):
+            raise SpaceError(
+                f"rule for {self.pattern!r}",
+                "must restrict something",
+                "Add bits, methods, sparsity or group_size",
+            )
+        return self
 
     def matches(self, group: FusedGroup) -> bool:
         """Whether the rule speaks of this group."""
         return any(fnmatchcase(name, self.pattern) for name in (group.name, *group.sites))
+
+
+class GroupRule(Frozen):
+    """What one group may be, after every rule was heeded; ``group_size`` ``None`` is one scale a channel."""
+
+    bits: tuple[int, ...]
+    methods: tuple[str, ...]
+    sparsity: tuple[float, ...]
+    group_size: int | None
 
 
 class Restrictions(Frozen):
@@ -39,47 +130,94 @@ class Restrictions(Frozen):
         bits: widths of linears inside the blocks; 16 leaves a site as it is.
         outer_bits: widths of embedding and head.
         group_size: weights that share a scale; ``None``: one scale a channel.
-        methods: quantizers.
-        sparsity: shares of zeros; 0 prunes nothing.
+        methods: quantizers; sparse sites use the first of them alone.
+        sparsity: shares of zeros; 0 prunes nothing. Embedding and head are not pruned.
         sparsity_pattern, sparsity_criterion: how zeros are chosen.
         kv_bits: widths of the cache.
-        blocks, kv_heads, ffn_channels: how many may be kept; empty: a default ladder of the model's own.
+        blocks, kv_heads, ffn_channels: how many may be kept, besides all; empty: a default ladder of the
+            model's own. The full count alone forbids smaller students.
         rules: by site pattern, on top of the above.
     """
 
-    bits: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 16)
-    outer_bits: tuple[int, ...] = (4, 6, 8, 16)
-    group_size: int | None = 128
-    methods: tuple[str, ...] = ("rtn", "hqq")
-    sparsity: tuple[float, ...] = (0.0, 0.5)
-    sparsity_pattern: str = "unstructured"
-    sparsity_criterion: str = "wanda"
-    kv_bits: tuple[int, ...] = (16, 8)
-    blocks: tuple[int, ...] = ()
-    kv_heads: tuple[int, ...] = ()
-    ffn_channels: tuple[int, ...] = ()
-    rules: tuple[SiteRule, ...] = ()
+    bits: tuple[int, ...] = Field(
+        WIDTHS,
+        description="Widths of linears inside the blocks; 16 leaves a site as it is.",
+        json_schema_extra=_items(type="integer", enum=list(WIDTHS)),
+    )
+    outer_bits: tuple[int, ...] = Field(
+        (4, 6, 8, 16),
+        description="Widths of embedding and head; tied ones move together.",
+        json_schema_extra=_items(type="integer", enum=list(WIDTHS)),
+    )
+    group_size: int | None = Field(
+        128, description="Weights of a row that share a scale; null is one scale a channel."
+    )
+    methods: tuple[str, ...] = Field(("rtn", "hqq"), description="Quantizers by name.")
+    sparsity: tuple[float, ...] = Field(
+        (0.0, 0.5),
+        description="Shares of zeros; 0 prunes nothing.",
+        json_schema_extra=_items(type="number", minimum=0, exclusiveMaximum=1),
+    )
+    sparsity_pattern: Pattern = Field("unstructured", description="Which zeros a pruner may choose.")
+    sparsity_criterion: str = Field("wanda", description="Pruner by name.", min_length=1)
+    kv_bits: tuple[int, ...] = Field(
+        (16, 8),
+        description="Widths of the key-value cache.",
+        json_schema_extra=_items(type="integer", enum=list(CACHE_WIDTHS)),
+    )
+    blocks: tuple[int, ...] = Field((), description="How many blocks may be kept; empty: a default ladder.")
+    kv_heads: tuple[int, ...] = Field((), description="How many key-value heads may be kept in a block.")
+    ffn_channels: tuple[int, ...] = Field((), description="How many FFN channels may be kept in a block.")
+    rules: tuple[SiteRule, ...] = Field((), description="Restrictions by site pattern; the last match wins.")
 
     @field_validator("bits", "outer_bits")
     @classmethod
     def _widths(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
-        for width in bits:
-            if width != 16:
-                integer_format(width)
-        if not bits:
-            raise SpaceError("no width", "at least one width must be allowed", "E.g. bits: [4, 8]")
-        return tuple(sorted(set(bits)))
+        return _check_widths(bits, "weights", WIDTHS)
 
-    def rule(self, group: FusedGroup) -> SiteRule:
+    @field_validator("kv_bits")
+    @classmethod
+    def _cache_widths(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
+        return _check_widths(bits, "the key-value cache", CACHE_WIDTHS)[::-1]
+
+    @field_validator("sparsity")
+    @classmethod
+    def _shares(cls, sparsity: tuple[float, ...]) -> tuple[float, ...]:
+        return _check_sparsity(sparsity)
+
+    @field_validator("methods")
+    @classmethod
+    def _quantizers(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        return _check_methods(methods)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Restrictions:
+        _check_group_size(self.group_size)
+        if self.group_size == 0:
+            raise SpaceError("group size 0", "must be positive", "Use null for one scale a channel")
+        if self.sparsity_pattern != "unstructured" and any(s not in (0.0, 0.5) for s in self.sparsity):
+            raise SpaceError(
+                f"sparsity {list(self.sparsity)} in pattern {self.sparsity_pattern}",
+                "an N:M pattern here is half zeros",
+                "Use 0 and 0.5, or the pattern unstructured",
+            )
+        return self
+
+    def rule(self, group: FusedGroup) -> GroupRule:
         """The effective rule of one group."""
-        bits = self.bits if group.kind == "linear" else self.outer_bits
-        sparsity = self.sparsity if group.kind == "linear" else (0.0,)
-        rule = SiteRule(pattern="*", bits=bits, methods=self.methods, sparsity=sparsity)
+        inside = group.kind == "linear"
+        found: dict[str, Any] = {
+            "bits": self.bits if inside else self.outer_bits,
+            "methods": self.methods,
+            "sparsity": self.sparsity if inside else (0.0,),
+            "group_size": self.group_size or 0,
+        }
         for extra in self.rules:
             if extra.matches(group):
-                given = {key: value for key, value in dict(extra).items() if value is not None}
-                rule = rule.model_copy(update=given)
-        return rule
+                found |= {
+                    key: value for key, value in dict(extra).items() if value is not None and key in found
+                }
+        return GroupRule(**{**found, "group_size": found["group_size"] or None})
 
     def check(self, groups: tuple[FusedGroup, ...]) -> None:
         """Refuse rules that match nothing.

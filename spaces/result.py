@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from spaces.configuration import CompressionConfig
 from spaces.measurement import Measurement
 from spaces.schema import Document, Frozen
@@ -26,7 +28,7 @@ FRONT_COLUMNS = (
     "tpot_s",
     "energy_j_per_token",
 )
-"""Leading columns of ``front.csv``; then ``kl_search``, ``*_predicted``, ``task.NAME``, ``task.NAME_stderr``."""
+"""Leading columns of ``front.csv``; then ``kl_search``, ``*_predicted``, ``task.NAME`` with its stderr."""
 
 
 class Member(Frozen):
@@ -124,10 +126,10 @@ class RunDocument(Document):
     seed: int
     texts: dict[str, dict[str, Any]]
     kl_mode: str = "full"
-    tasks: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     latency_checks: tuple[LatencyCheck, ...] = ()
-    spent: dict[str, float] = {}
+    spent: dict[str, float] = Field(default_factory=dict)
     evaluations: float = 0.0
-    records: dict[str, int] = {}
+    records: dict[str, int] = Field(default_factory=dict)
     export: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()

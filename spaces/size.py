@@ -15,12 +15,10 @@ from spaces.target import Workload
 
 def kept_extent(spec: ModelSpec, axis: Axis, extent: int, student: Student) -> int:
     """Length of an axis of ``extent`` in the student."""
-    kv_heads = spec.kv_heads if student.kv_heads is None else student.kv_heads
-    channels = spec.ffn_size if student.ffn_channels is None else student.ffn_channels
-    if axis in ("heads", "kv_heads", "qkv"):
-        return extent // spec.kv_heads * kv_heads
-    if axis in ("ffn", "ffn_pair"):
-        return extent // spec.ffn_size * channels
+    if axis in ("heads", "kv_heads", "qkv") and student.kv_heads is not None:
+        return extent // spec.kv_heads * student.kv_heads
+    if axis in ("ffn", "ffn_pair") and student.ffn_channels is not None:
+        return extent // spec.ffn_size * student.ffn_channels
     return extent
 
 
@@ -73,7 +71,7 @@ def kept_weights(spec: ModelSpec, config: CompressionConfig) -> int:
 
 
 def average_bits(spec: ModelSpec, config: CompressionConfig) -> float:
-    """Stored bits (codes, scales, zero points, indices) of the kept linears inside the blocks, per kept weight."""
+    """Stored bits (codes, scales, zero points) of the kept linears inside the blocks, per kept weight."""
     payload = sum(
         site_bytes(spec, linear, config).payload
         for linear in spec.block_linears

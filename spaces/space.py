@@ -8,40 +8,23 @@ student size and a choice do not go together (:meth:`SearchSpace.ruling`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 
-from spaces.choice import UNTOUCHED, SiteChoice, Sparsity
+from spaces.choice import SiteChoice
 from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.errors import ConfigurationError, SpaceError
-from spaces.formats import KVFormat, integer_format
-from spaces.legality import LEGAL, FusedGroup, Legality, Ruling
+from spaces.formats import KVFormat
+from spaces.genes import Gene, GeneBuilder, GeneKind
+from spaces.legality import LEGAL, Legality, Ruling
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
-from spaces.students import student_ladders
+from spaces.size import site_bytes
+
+__all__ = ["Gene", "GeneKind", "Genome", "SearchSpace"]
 
 Genome = tuple[int, ...]
-GeneKind = Literal["site", "kv", "blocks", "kv_heads", "ffn_channels"]
-
-
-@dataclass(frozen=True)
-class Gene:
-    """One categorical.
-
-    Attributes:
-        name: the group's name, or ``kv``, ``student.blocks``, ``student.kv_heads``, ``student.ffn_channels``.
-        kind: what the choices are.
-        choices: :class:`SiteChoice`, :class:`KVFormat`, or kept counts (``None``: everything).
-        group: for ``site`` genes.
-    """
-
-    name: str
-    kind: GeneKind
-    choices: tuple[SiteChoice | KVFormat | int | None, ...]
-    group: FusedGroup | None = None
 
 
 class SearchSpace:
@@ -53,8 +36,14 @@ class SearchSpace:
         restrictions: what the user allows.
         block_order: block indices, least important first: which blocks a smaller student loses.
 
+    Attributes:
+        groups: the engine's partition of the sites.
+        genes: one categorical a group, then ``kv`` and the three of the student size.
+        refused: what is not in the space, and why.
+
     Raises:
-        SpaceError: a group is left without a choice, or a pattern matches nothing.
+        SpaceError: a group is left without a choice, a pattern matches nothing, a student size that the user
+            names cannot be had, or ``block_order`` is no order of the blocks.
     """
 
     def __init__(
@@ -69,9 +58,20 @@ class SearchSpace:
         self.restrictions = restrictions or Restrictions()
         self.groups = legality.groups(spec)
         self.restrictions.check(self.groups)
-        self.block_order = tuple(range(spec.blocks)[::-1]) if block_order is None else tuple(block_order)
-        self.refused: dict[str, str] = {}
-        self.genes: tuple[Gene, ...] = (*map(self._site_gene, self.groups), *self._model_genes())
+        self.block_order = tuple(range(spec.blocks)[::-1] if block_order is None else block_order)
+        if sorted(self.block_order) != list(range(spec.blocks)):
+            raise SpaceError(
+                f"block order {self.block_order}",
+                f"must name each of {spec.blocks} blocks once",
+                "Use the order that the bank gives",
+            )
+        builder = GeneBuilder(spec, legality, self.restrictions, self.kept_blocks)
+        self.genes: tuple[Gene, ...] = (
+            *map(builder.site, self.groups),
+            builder.cache(),
+            *builder.students(),
+        )
+        self.refused = builder.refused
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -92,7 +92,19 @@ class SearchSpace:
             f"gene {name!r}", "is not part of the space", f"Genes: {', '.join(g.name for g in self.genes)}"
         )
 
-    # -- genomes and configurations ---------------------------------------------------------------------------
+    def choice_bytes(self, gene: Gene, student: Student = WHOLE) -> tuple[int, ...]:
+        """Stored bytes of a group (all its sites, containers included) for each choice of its gene."""
+        if gene.group is None:
+            raise SpaceError(f"gene {gene.name}", "chooses for no group", "Ask for a gene of kind site")
+        sites = [self.spec.linear(name) for name in gene.group.sites]
+        configs = [
+            CompressionConfig(sites={site.name: choice for site in sites}, student=student)
+            for choice in gene.choices
+            if isinstance(choice, SiteChoice)
+        ]
+        return tuple(sum(site_bytes(self.spec, site, config).total for site in sites) for config in configs)
+
+    # -- genomes and configurations --------------------------------------------------------------------------
 
     def decode(self, genome: Sequence[int]) -> CompressionConfig:
         """The configuration of a genome; groups of blocks that the student lacks are left out."""
@@ -103,19 +115,32 @@ class SearchSpace:
         for gene, index in zip(self.genes, genome, strict=True):
             choice = gene.choices[index]
             if gene.group is not None and isinstance(choice, SiteChoice):
-                if student.blocks is None or gene.group.block is None or gene.group.block in student.blocks:
+                if student.keeps_block(gene.group.block):
                     sites.update(dict.fromkeys(gene.group.sites, choice))
             elif isinstance(choice, KVFormat):
                 kv = choice
         return CompressionConfig(sites=sites, kv=kv, student=student)
 
     def encode(self, config: CompressionConfig) -> Genome:
-        """The genome of a configuration of this space (groups of cut blocks take their dense choice or the first).
+        """The genome of a configuration of this space; groups of cut blocks take their widest choice.
 
         Raises:
             ConfigurationError: the configuration is not in the space.
         """
-        return tuple(self._encode_gene(gene, config) for gene in self.genes)
+        genome = tuple(self._encode_gene(gene, config) for gene in self.genes)
+        if self.student(genome) != config.student:
+            raise ConfigurationError(
+                f"student {config.student.name} of blocks {config.student.blocks}",
+                f"the space keeps {self.student(genome).blocks} and ranks by {WHOLE.ranking}",
+                "Use a space with the block order that the student was cut by",
+            )
+        known = {site for group in self.groups for site in group.sites}
+        for site in config.sites:
+            if site not in known:
+                raise ConfigurationError(
+                    f"site {site!r}", "belongs to no group", "`paretune inspect` lists them"
+                )
+        return genome
 
     def student(self, genome: Sequence[int]) -> Student:
         """The student size of a genome."""
@@ -147,29 +172,31 @@ class SearchSpace:
             return verdict
         for i in self.site_genes:
             gene, choice = self.genes[i], self.genes[i].choices[genome[i]]
-            if gene.group is not None and isinstance(choice, SiteChoice):
+            if gene.group is None or not isinstance(choice, SiteChoice):
+                continue
+            if student.keeps_block(gene.group.block):
                 verdict = self.legality.choice(self.spec, gene.group, choice, student)
                 if not verdict:
                     return verdict
         return LEGAL
 
-    # -- named genomes ----------------------------------------------------------------------------------------
+    # -- named genomes ---------------------------------------------------------------------------------------
 
     def dense(self) -> Genome:
         """Everything as it is; the widest choice where 16 bits are not allowed."""
-        return tuple(self._widest(gene) for gene in self.genes)
+        return tuple(gene.widest() for gene in self.genes)
 
     def uniform(self, bits: int, method: str, outer_bits: int = 16, kv_bits: int = 16) -> Genome | None:
         """Every group inside the blocks at one width; ``None`` if some group does not offer it."""
         genome = list(self.dense())
+        cache = [
+            kv_bits == c.num_bits for c in self.genes[self.index("kv")].choices if isinstance(c, KVFormat)
+        ]
         for i, gene in enumerate(self.genes):
-            if gene.kind == "site":
-                inside = gene.group is not None and gene.group.kind == "linear"
-                wanted = self._find(gene, bits if inside else outer_bits, method)
+            if gene.group is not None:
+                wanted = gene.find(bits if gene.group.kind == "linear" else outer_bits, method)
             elif gene.kind == "kv":
-                wanted = next(
-                    (k for k, c in enumerate(gene.choices) if c == KVFormat(num_bits=kv_bits)), None
-                )  # type: ignore[arg-type]
+                wanted = cache.index(True) if any(cache) else None
             else:
                 continue
             if wanted is None:
@@ -187,80 +214,7 @@ class SearchSpace:
             "1000 random candidates", "none was legal", "Allow fewer student sizes or other group sizes"
         )
 
-    # -- construction -----------------------------------------------------------------------------------------
-
-    def _site_gene(self, group: FusedGroup) -> Gene:
-        rule = self.restrictions.rule(group)
-        legal: list[SiteChoice] = []
-        reasons: list[str] = []
-        for choice in self._candidates(rule.bits or (), rule.methods or (), rule.sparsity or (0.0,)):
-            ruling = self.legality.choice(self.spec, group, choice, WHOLE)
-            if ruling:
-                legal.append(choice)
-            else:
-                reasons.append(ruling.reason)
-                self.refused[f"{group.name}: {choice.name}"] = ruling.reason
-        if not legal:
-            raise SpaceError(
-                f"group {group.name}",
-                f"no allowed format is legal for {self.legality.engine} ({'; '.join(dict.fromkeys(reasons))})",
-                "Allow more widths (16 is always legal) or another group size",
-            )
-        return Gene(group.name, "site", tuple(legal), group)
-
-    def _candidates(
-        self, bits: Sequence[int], methods: Sequence[str], sparsities: Sequence[float]
-    ) -> list[SiteChoice]:
-        found: list[SiteChoice] = []
-        for fraction in sparsities:
-            sparsity = self._sparsity(fraction)
-            for width in bits:
-                if width == 16:
-                    found.append(SiteChoice(sparsity=sparsity))
-                    continue
-                for method in methods if sparsity is None else methods[:1]:
-                    # A half-quadratic zero point needs an asymmetric container; rounding to nearest does not.
-                    weight = integer_format(width, self.restrictions.group_size, symmetric=method != "hqq")
-                    found.append(SiteChoice(weight=weight, sparsity=sparsity, method=method))
-        return found
-
-    def _sparsity(self, fraction: float) -> Sparsity | None:
-        if fraction == 0.0:
-            return None
-        return Sparsity.model_validate(
-            {
-                "fraction": fraction,
-                "pattern": self.restrictions.sparsity_pattern,
-                "criterion": self.restrictions.sparsity_criterion,
-            }
-        )
-
-    def _model_genes(self) -> list[Gene]:
-        genes = []
-        kvs = [KVFormat.model_validate({"num_bits": bits}) for bits in self.restrictions.kv_bits]
-        kvs = [kv for kv in kvs if self._note(f"kv: {kv.name}", self.legality.kv(self.spec, kv))]
-        genes.append(Gene("kv", "kv", tuple(kvs or [KVFormat()])))
-        for kind, counts in student_ladders(self.spec, self.restrictions).items():
-            legal: list[int | None] = [
-                count
-                for count in counts
-                if self._note(
-                    f"student.{kind}={count}", self.legality.student(self.spec, self._cut(kind, count))
-                )
-            ]
-            genes.append(Gene(f"student.{kind}", kind, (None, *legal)))
-        return genes
-
-    def _cut(self, kind: str, count: int) -> Student:
-        value = self.kept_blocks(count) if kind == "blocks" else count
-        return Student.model_validate({kind: value})
-
-    def _note(self, what: str, ruling: Ruling) -> bool:
-        if not ruling:
-            self.refused[what] = ruling.reason
-        return bool(ruling)
-
-    # -- details ----------------------------------------------------------------------------------------------
+    # -- details ---------------------------------------------------------------------------------------------
 
     def _check_genome(self, genome: Sequence[int]) -> None:
         if len(genome) != len(self.genes) or any(
@@ -273,10 +227,11 @@ class SearchSpace:
             )
 
     def _encode_gene(self, gene: Gene, config: CompressionConfig) -> int:
+        wanted: SiteChoice | KVFormat | int | None
         if gene.group is not None:
             if not config.keeps_block(gene.group.block):
-                return self._widest(gene)
-            wanted: object = config.choice(gene.group.sites[0])
+                return gene.widest()
+            wanted = config.choice(gene.group.sites[0])
             if any(config.choice(site) != wanted for site in gene.group.sites):
                 raise ConfigurationError(
                     f"group {gene.name}", "its sites must share a choice", "Choose for the group"
@@ -291,23 +246,4 @@ class SearchSpace:
             raise ConfigurationError(
                 f"{gene.name} = {shown}", "is not in the space", "`paretune inspect` lists choices"
             )
-        return gene.choices.index(wanted)  # type: ignore[arg-type]
-
-    @staticmethod
-    def _widest(gene: Gene) -> int:
-        if gene.kind != "site":
-            return 0
-        bits = [
-            c.weight.num_bits - (0.5 if c.sparsity else 0) for c in gene.choices if isinstance(c, SiteChoice)
-        ]
-        return bits.index(max(bits))
-
-    @staticmethod
-    def _find(gene: Gene, bits: int, method: str) -> int | None:
-        for k, choice in enumerate(gene.choices):
-            if isinstance(choice, SiteChoice) and choice.sparsity is None and choice.activation is None:
-                if bits == 16 and choice == UNTOUCHED:
-                    return k
-                if choice.weight.num_bits == bits and choice.method == method:
-                    return k
-        return None
+        return gene.choices.index(wanted)

@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from spaces.errors import SpaceError
-from spaces.model import ModelSpec
+from spaces.model import ModelSpec, StudentKind
 from spaces.patterns import Restrictions
 
-StudentKind = Literal["blocks", "kv_heads", "ffn_channels"]
+LABELS: dict[StudentKind, str] = {
+    "blocks": "blocks",
+    "kv_heads": "key-value heads",
+    "ffn_channels": "FFN channels",
+}
 
 
 def student_ladders(spec: ModelSpec, restrictions: Restrictions) -> dict[StudentKind, tuple[int, ...]]:
     """How many blocks, key-value heads and FFN channels may be kept, besides all of them; descending.
 
     By default: down to three quarters of the blocks, half of the key-value heads, and three quarters and half
-    of the FFN channels where these are multiples of 64.
+    of the FFN channels where these are multiples of 64. A cut that the architecture cannot express is not
+    offered (:attr:`~spaces.model.ModelSpec.uncuttable` has the reasons).
 
     Raises:
-        SpaceError: a count that the model does not have.
+        SpaceError: a count that the model does not have, or that its architecture cannot express.
     """
-    return {
-        "blocks": _ladder("blocks", restrictions.blocks, spec.blocks, _default_blocks(spec)),
-        "kv_heads": _ladder("key-value heads", restrictions.kv_heads, spec.kv_heads, _default_heads(spec)),
-        "ffn_channels": _ladder(
-            "FFN channels", restrictions.ffn_channels, spec.ffn_size, _default_channels(spec)
-        ),
+    asked: dict[StudentKind, tuple[int, ...]] = {
+        "blocks": restrictions.blocks,
+        "kv_heads": restrictions.kv_heads,
+        "ffn_channels": restrictions.ffn_channels,
     }
+    return {kind: _ladder(spec, kind, counts) for kind, counts in asked.items()}
 
 
-def _ladder(what: str, asked: tuple[int, ...], full: int, default: tuple[int, ...]) -> tuple[int, ...]:
+def full_count(spec: ModelSpec, kind: StudentKind) -> int:
+    """How many the dense model has."""
+    return {"blocks": spec.blocks, "kv_heads": spec.kv_heads, "ffn_channels": spec.ffn_size}[kind]
+
+
+def _ladder(spec: ModelSpec, kind: StudentKind, asked: tuple[int, ...]) -> tuple[int, ...]:
+    full, reason = full_count(spec, kind), spec.why_uncuttable(kind)
     for count in asked:
+        what = f"{count} {LABELS[kind]}"
         if not 1 <= count <= full:
-            raise SpaceError(f"{count} {what}", f"the model has {full}", f"Keep between 1 and {full}")
-    return tuple(sorted({c for c in asked or default if c < full}, reverse=True))
+            raise SpaceError(what, f"the model has {full}", f"Keep between 1 and {full}")
+        if reason is not None and count < full:
+            raise SpaceError(what, reason, f"Keep all {full}")
+    counts = asked or (() if reason is not None else _defaults(spec, kind))
+    return tuple(sorted({count for count in counts if count < full}, reverse=True))
 
 
-def _default_blocks(spec: ModelSpec) -> tuple[int, ...]:
-    step = max(1, spec.blocks // 16)
-    return tuple(range(spec.blocks - step, max(1, 3 * spec.blocks // 4) - 1, -step))
-
-
-def _default_heads(spec: ModelSpec) -> tuple[int, ...]:
-    return (spec.kv_heads // 2,) if spec.kv_heads % 2 == 0 else ()
-
-
-def _default_channels(spec: ModelSpec) -> tuple[int, ...]:
+def _defaults(spec: ModelSpec, kind: StudentKind) -> tuple[int, ...]:
+    if kind == "blocks":
+        step = max(1, spec.blocks // 16)
+        return tuple(range(spec.blocks - step, max(1, 3 * spec.blocks // 4) - 1, -step))
+    if kind == "kv_heads":
+        return (spec.kv_heads // 2,) if spec.kv_heads % 2 == 0 else ()
     counts = (3 * spec.ffn_size // 4, spec.ffn_size // 2)
-    return tuple(c for c in counts if c % 64 == 0 and c > 0)
+    return tuple(count for count in counts if count % 64 == 0 and count > 0)

@@ -21,7 +21,7 @@ class Device(Document):
         memory_bytes: what a model, its cache and its activations share.
         bandwidth_bytes_per_s: of that memory.
         cache_bytes: last-level cache.
-        peak_operations_per_s: dense peak by arithmetic type (``fp32``, ``bf16``, ``fp8``, ``int8``, ``int4``),
+        peak_operations_per_s: dense peak by arithmetic (``fp32``, ``bf16``, ``fp8``, ``int8``, ``int4``);
             operations (a multiply-add is two) a second; a type that is absent has no unit of its own.
         launch_s: time between two dependent kernels that no kernel can hide.
         idle_w, peak_w: power.

@@ -106,6 +106,18 @@ def _check_geometry(geometry: Geometry, file: Path) -> None:
         )
 
 
+def _class_name(architecture: Architecture, fields: ConfigFields) -> str:
+    """The class in ``architectures``, which must have a language-model head."""
+    names = fields.values.get("architectures") or architecture.architectures
+    if names[0] not in architecture.architectures:
+        raise ModelError(
+            f"architecture {names[0]} in {fields.where}",
+            "must be a language model with a head",
+            f"Known for {architecture.family}: {', '.join(architecture.architectures)}",
+        )
+    return str(names[0])
+
+
 def _specify(
     architecture: Architecture,
     fields: ConfigFields,
@@ -113,13 +125,6 @@ def _specify(
     layout: Layout,
     given: dict[str, Any],
 ) -> ModelSpec:
-    names = fields.values.get("architectures") or architecture.architectures[:1]
-    if names[0] not in architecture.architectures:
-        raise ModelError(
-            f"architecture {names[0]} in {fields.where}",
-            "must be a language model with a head",
-            f"Known for {architecture.family}: {', '.join(architecture.architectures)}",
-        )
     cache = tuple(
         CacheLayer(kv_heads=geometry.kv_heads, head_dim=geometry.head_dim, window=window)
         for window in geometry.windows
@@ -127,7 +132,7 @@ def _specify(
     return ModelSpec(
         **{"cache": cache, **given},
         model_type=str(fields.values["model_type"]),
-        architecture=str(names[0]),
+        architecture=_class_name(architecture, fields),
         family=architecture.family,
         block_path=layout.block_path,
         blocks=geometry.blocks,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from spaces.architectures.registry import find_architecture
+from spaces.checking import check_student
 from spaces.configuration import Student
-from spaces.errors import ConfigurationError
 from spaces.model import ModelSpec
 
 _KEYS = {
@@ -25,9 +25,9 @@ def student_config(values: Mapping[str, Any], spec: ModelSpec, student: Student)
     Lists with an entry a block (``layer_types``, ``mlp_only_layers``) keep the entries of the kept blocks.
 
     Raises:
-        ConfigurationError: the architecture cannot express the cut.
+        ConfigurationError: the model does not have what is kept, or cannot express the cut.
     """
-    _refuse_uncuttable(spec, student)
+    check_student(spec, student)
     result: dict[str, Any] = copy.deepcopy(dict(values))
     architecture = find_architecture(spec.model_type)
     if student.whole or architecture is None:
@@ -44,14 +44,6 @@ def student_config(values: Mapping[str, Any], spec: ModelSpec, student: Student)
     if student.ffn_channels is not None:
         inner[keys["ffn_channels"]] = student.ffn_channels
     return result
-
-
-def _refuse_uncuttable(spec: ModelSpec, student: Student) -> None:
-    for cut in spec.uncuttable:
-        if getattr(student, cut.kind) is not None:
-            raise ConfigurationError(
-                f"student {student.name} of {spec.source}", cut.reason, f"Leave {cut.kind} whole"
-            )
 
 
 def _cut_lists(inner: dict[str, Any], spec: ModelSpec, kept: tuple[int, ...], layer_types: bool) -> None:

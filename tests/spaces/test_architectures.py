@@ -93,7 +93,7 @@ def test_a_student_has_the_kept_shapes_or_is_refused(built, kind, tmp_path):
     folder, spec = built
     student, values = STUDENTS[kind], json.loads((folder / "config.json").read_text())
     if any(cut.kind == kind for cut in spec.uncuttable):
-        with pytest.raises(ConfigurationError, match="Leave"):
+        with pytest.raises(ConfigurationError, match="Keep all"):
             student_config(values, spec, student)
         return
     actual = parameters_of(tmp_path, student_config(values, spec, student))

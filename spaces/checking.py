@@ -1,0 +1,50 @@
+"""Whether a configuration fits a model: the check for configurations that did not come out of a space."""
+
+from __future__ import annotations
+
+from spaces.configuration import CompressionConfig, Student
+from spaces.errors import ConfigurationError
+from spaces.model import ModelSpec
+from spaces.size import kept_linears, kept_shape
+from spaces.students import LABELS, full_count
+
+
+def check_configuration(spec: ModelSpec, config: CompressionConfig) -> None:
+    """Refuse a configuration that the model cannot have, whatever the engine.
+
+    Raises:
+        ModelError: a site that is no linear of the model.
+        ConfigurationError: a tied head chosen apart from its embedding, a choice for a block that is cut, or
+            a student larger than the model or one that the architecture cannot express.
+        FormatError: a group size that does not divide the row it is left with.
+    """
+    check_student(spec, config.student)
+    kept = {linear.name for linear in kept_linears(spec, config)}
+    for name, choice in config.sites.items():
+        linear = spec.linear(name)
+        if spec.tied and linear.role == "head":
+            raise ConfigurationError(
+                f"site {name!r}", "is tied to the embedding", f"Choose for {spec.embedding.name}"
+            )
+        if name not in kept:
+            raise ConfigurationError(f"site {name!r}", "lies in a block that is cut", "Leave it out")
+        if not choice.weight.dense:
+            choice.weight.groups(kept_shape(spec, linear, config.student)[1])
+
+
+def check_student(spec: ModelSpec, student: Student) -> None:
+    """Refuse a student that the model cannot have.
+
+    Raises:
+        ConfigurationError: a block or a count that the model does not have, or a cut that it cannot express.
+    """
+    for kind, label in LABELS.items():
+        value = getattr(student, kind)
+        if value is None:
+            continue
+        full, reason = full_count(spec, kind), spec.why_uncuttable(kind)
+        if reason is not None:
+            raise ConfigurationError(f"student {student.name}", reason, f"Keep all {full} {label}")
+        outside = value[-1] >= full if isinstance(value, tuple) else value > full
+        if outside:
+            raise ConfigurationError(f"student with {label} {value}", f"the model has {full}", "Keep fewer")

@@ -1,0 +1,173 @@
+"""The categoricals of a search space: what each fused group, the cache and the student may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from spaces.choice import UNTOUCHED, SiteChoice, Sparsity
+from spaces.configuration import WHOLE, Student
+from spaces.errors import SpaceError
+from spaces.formats import KVFormat, integer_format
+from spaces.legality import FusedGroup, Legality, Ruling
+from spaces.model import ModelSpec, StudentKind
+from spaces.patterns import GroupRule, Restrictions
+from spaces.students import LABELS, full_count, student_ladders
+
+GeneKind = Literal["site", "kv", "blocks", "kv_heads", "ffn_channels"]
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One categorical.
+
+    Attributes:
+        name: the group's name, or ``kv``, ``student.blocks``, ``student.kv_heads``, ``student.ffn_channels``.
+        kind: what the choices are.
+        choices: :class:`SiteChoice`, :class:`KVFormat`, or kept counts (``None``: everything).
+        group: for ``site`` genes.
+    """
+
+    name: str
+    kind: GeneKind
+    choices: tuple[SiteChoice | KVFormat | int | None, ...]
+    group: FusedGroup | None = None
+
+    def widest(self) -> int:
+        """Index of the choice nearest to the dense model."""
+        if self.kind != "site":
+            return 0
+        bits = [
+            c.weight.num_bits - (0.5 if c.sparsity else 0) for c in self.choices if isinstance(c, SiteChoice)
+        ]
+        return bits.index(max(bits))
+
+    def find(self, bits: int, method: str) -> int | None:
+        """Index of the choice without zeros of this width (and method, below 16); ``None`` if absent."""
+        for k, choice in enumerate(self.choices):
+            if isinstance(choice, SiteChoice) and choice.sparsity is None and choice.activation is None:
+                if bits == 16 and choice == UNTOUCHED:
+                    return k
+                if choice.weight.num_bits == bits and choice.method == method:
+                    return k
+        return None
+
+
+class GeneBuilder:
+    """Builds the genes of a space; what is refused is kept with its reason in :attr:`refused`.
+
+    Args:
+        spec: the model.
+        legality: of the engine on the device.
+        restrictions: what the user allows.
+        kept_blocks: which blocks a student of so many keeps.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        legality: Legality,
+        restrictions: Restrictions,
+        kept_blocks: Callable[[int], tuple[int, ...]],
+    ) -> None:
+        self.spec = spec
+        self.legality = legality
+        self.restrictions = restrictions
+        self.kept_blocks = kept_blocks
+        self.refused: dict[str, str] = {}
+
+    def site(self, group: FusedGroup) -> Gene:
+        """The gene of one fused group.
+
+        Raises:
+            SpaceError: nothing that is allowed is legal.
+        """
+        legal = tuple(
+            choice
+            for choice in self._candidates(self.restrictions.rule(group))
+            if self._note(
+                f"{group.name}: {choice.name}", self.legality.choice(self.spec, group, choice, WHOLE)
+            )
+        )
+        if not legal:
+            reasons = {why: None for what, why in self.refused.items() if what.startswith(f"{group.name}: ")}
+            raise SpaceError(
+                f"group {group.name}",
+                f"no allowed format is legal for {self.legality.engine} ({'; '.join(reasons)})",
+                "Allow more widths (16 is always legal) or another group size",
+            )
+        return Gene(group.name, "site", legal, group)
+
+    def cache(self) -> Gene:
+        """The gene of the key-value cache.
+
+        Raises:
+            SpaceError: no allowed width is legal.
+        """
+        asked = [KVFormat.model_validate({"num_bits": bits}) for bits in self.restrictions.kv_bits]
+        legal = tuple(kv for kv in asked if self._note(f"kv: {kv.name}", self.legality.kv(self.spec, kv)))
+        if not legal:
+            raise SpaceError(
+                f"key-value cache of {', '.join(str(kv.num_bits) for kv in asked)} bits",
+                f"is refused by {self.legality.engine}: {self.refused[f'kv: {asked[0].name}']}",
+                "Allow 16 bits in kv_bits",
+            )
+        return Gene("kv", "kv", legal)
+
+    def students(self) -> tuple[Gene, ...]:
+        """The genes of the student size: how many blocks, key-value heads and FFN channels are kept.
+
+        Raises:
+            SpaceError: a size that the user names cannot be had.
+        """
+        ladders = student_ladders(self.spec, self.restrictions)
+        return tuple(self._student(kind, counts) for kind, counts in ladders.items())
+
+    def _student(self, kind: StudentKind, counts: tuple[int, ...]) -> Gene:
+        reason = self.spec.why_uncuttable(kind)
+        if reason is not None:
+            self.refused[f"student.{kind}"] = reason
+        legal: list[int | None] = [None]
+        for count in counts:
+            value = self.kept_blocks(count) if kind == "blocks" else count
+            student = Student.model_validate({kind: value})
+            name = f"student.{kind}={count}"
+            if self._note(name, self.legality.student(self.spec, student)):
+                legal.append(count)
+            elif getattr(self.restrictions, kind):
+                raise SpaceError(
+                    f"{count} {LABELS[kind]}",
+                    f"is refused by {self.legality.engine}: {self.refused[name]}",
+                    f"Name other counts below {full_count(self.spec, kind)}, or none",
+                )
+        return Gene(f"student.{kind}", kind, tuple(legal))
+
+    def _candidates(self, rule: GroupRule) -> list[SiteChoice]:
+        """Every allowed choice; zeros go with the first method alone."""
+        found: list[SiteChoice] = []
+        for share in rule.sparsity:
+            sparsity = self._sparsity(share)
+            for width in rule.bits:
+                if width == 16:
+                    found.append(SiteChoice(sparsity=sparsity))
+                    continue
+                for method in rule.methods if sparsity is None else rule.methods[:1]:
+                    # A half-quadratic zero point needs an asymmetric container; rounding to nearest does not.
+                    weight = integer_format(width, rule.group_size, symmetric=method != "hqq")
+                    found.append(SiteChoice(weight=weight, sparsity=sparsity, method=method))
+        return found
+
+    def _sparsity(self, share: float) -> Sparsity | None:
+        if share == 0.0:
+            return None
+        return Sparsity(
+            fraction=share,
+            pattern=self.restrictions.sparsity_pattern,
+            criterion=self.restrictions.sparsity_criterion,
+        )
+
+    def _note(self, what: str, ruling: Ruling) -> bool:
+        if not ruling:
+            self.refused[what] = ruling.reason
+        return bool(ruling)
