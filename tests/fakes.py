@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from spaces.architectures import read_model
 from spaces.architectures.decoder import Biases, add_decoder
 from spaces.architectures.layout import Geometry
 from spaces.choice import SiteChoice
@@ -105,3 +109,27 @@ class FakeLegality:
     def student(self, spec: ModelSpec, student: Student) -> Ruling:
         refused = student.name in self.refused_students
         return illegal(f"{student.name} is refused", "fake") if refused else LEGAL
+
+
+def tiny_moe_spec(blocks: int = 3, experts: int = 4, ffn: int = 128, tied: bool = True) -> ModelSpec:
+    """A Qwen3-MoE without weights, bfloat16; hidden 128, 4 heads of 32 and 2 key-value heads."""
+    values = {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "vocab_size": 256,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "moe_intermediate_size": ffn,
+        "num_hidden_layers": blocks,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "num_experts": experts,
+        "num_experts_per_tok": 2,
+        "max_position_embeddings": 256,
+        "tie_word_embeddings": tied,
+        "dtype": "bfloat16",
+    }
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(values))
+        return read_model(Path(folder), source="tiny-moe")
