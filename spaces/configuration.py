@@ -100,7 +100,7 @@ class CompressionConfig(Document):
 
     def replaced(self, **changes: Any) -> CompressionConfig:
         """A copy with other fields, validated again."""
-        return CompressionConfig.model_validate({**dict(self), **changes})
+        return CompressionConfig.model_validate({**self.fields(), **changes})
 
     def __hash__(self) -> int:
         return hash(self.digest)

@@ -86,8 +86,8 @@ class UnknownNameError(ParetuneError):
         self.known = names
 
     def __reduce__(self) -> tuple[type[ParetuneError], tuple[str, str, str]]:
-        return (_rebuild_unknown, (self.kind, self.name, ",".join(self.known)))  # type: ignore[return-value]
+        return (_rebuild_unknown, (self.kind, self.name, "\n".join(self.known)))  # type: ignore[return-value]
 
 
 def _rebuild_unknown(kind: str, name: str, known: str) -> UnknownNameError:
-    return UnknownNameError(kind, name, known.split(","))
+    return UnknownNameError(kind, name, known.splitlines())

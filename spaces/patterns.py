@@ -215,7 +215,7 @@ class Restrictions(Frozen):
         for extra in self.rules:
             if extra.matches(group):
                 found |= {
-                    key: value for key, value in dict(extra).items() if value is not None and key in found
+                    key: value for key, value in extra.fields().items() if value is not None and key in found
                 }
         return GroupRule(**{**found, "group_size": found["group_size"] or None})
 

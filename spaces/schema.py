@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +17,17 @@ class Frozen(BaseModel):
     """A value: immutable, hashable, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+    def fields(self) -> dict[str, Any]:
+        """Field values by name (``dict(value)`` would hold cached properties too)."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with other fields, not validated; what was computed from the old ones is forgotten."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in [name for name in copy.__dict__ if name not in type(self).model_fields]:
+            del copy.__dict__[name]
+        return copy
 
     def to_json(self) -> str:
         """The canonical JSON text: sorted keys, no white space, ASCII."""
