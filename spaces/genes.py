@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from spaces.choice import UNTOUCHED, SiteChoice, Sparsity
@@ -33,6 +34,14 @@ class Gene:
     kind: GeneKind
     choices: tuple[SiteChoice | KVFormat | int | None, ...]
     group: FusedGroup | None = None
+
+    @cached_property
+    def _positions(self) -> dict[SiteChoice | KVFormat | int | None, int]:
+        return {choice: i for i, choice in enumerate(self.choices)}
+
+    def position(self, choice: SiteChoice | KVFormat | int | None) -> int | None:
+        """Index of ``choice``; ``None`` if it is not in the space."""
+        return self._positions.get(choice)
 
     def widest(self) -> int:
         """Index of the choice nearest to the dense model."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from spaces.configuration import CompressionConfig
+from spaces.legality import FusedGroup
 from spaces.measurement import Measurement
 from spaces.schema import Document, Frozen
 
@@ -108,6 +109,8 @@ class RunDocument(Document):
         spent: seconds by stage (``start``, ``bank``, ``profile``, ``search``, ``tasks``, ``export`` ...).
         evaluations: spent, in units of 16,384 tokens.
         records: how many lines ``records.jsonl`` has, by proposer.
+        groups: the engine's partition of the sites; rows and columns of the layer map.
+        refused: what the space does not hold, by gene and choice, and why.
         export: what was exported and verified: {name, folder, weight_bytes, kl_to_candidate, tolerance ...}.
         notes: sentences for people: what was refused and why, what fell short.
     """
@@ -131,5 +134,7 @@ class RunDocument(Document):
     spent: dict[str, float] = Field(default_factory=dict)
     evaluations: float = 0.0
     records: dict[str, int] = Field(default_factory=dict)
+    groups: tuple[FusedGroup, ...] = ()
+    refused: dict[str, str] = Field(default_factory=dict)
     export: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()

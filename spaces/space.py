@@ -241,9 +241,10 @@ class SearchSpace:
         else:
             kept = getattr(config.student, gene.kind)
             wanted = len(kept) if isinstance(kept, tuple) else kept
-        if wanted not in gene.choices:
+        position = gene.position(wanted)
+        if position is None:
             shown = getattr(wanted, "name", wanted)
             raise ConfigurationError(
                 f"{gene.name} = {shown}", "is not in the space", "`paretune inspect` lists choices"
             )
-        return gene.choices.index(wanted)
+        return position

@@ -70,7 +70,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return tuple(_shard(folder, name) for name in sorted(set(_weight_map(index).values())))
     if (folder / SINGLE).is_file():
         return (folder / SINGLE,)
-    others = sorted(path.name for path in folder.glob("*.bin")) + sorted(p.name for p in folder.glob("*.pt"))
+    others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
     found = f"only {', '.join(others[:3])} was found" if others else "nothing like it was found"
     raise ModelError(
         f"model folder {folder}",

@@ -120,7 +120,10 @@ def _ends(fields: ConfigFields, linears: list[Linear]) -> tuple[Linear, Linear, 
 
 
 def _read_geometry(fields: ConfigFields, sites: _Sites) -> tuple[Geometry, tuple[CacheLayer, ...]]:
-    heads, hidden = fields.integer("num_attention_heads", "n_head"), fields.integer("hidden_size", "n_embd")
+    heads, hidden = (
+        fields.integer("num_attention_heads", "n_head", "num_heads"),
+        fields.integer("hidden_size", "n_embd"),
+    )
     head_dim = fields.optional_integer("head_dim") or hidden // heads
     blocks = fields.integer("num_hidden_layers", "n_layer")
     _check_blocks(fields, sites.inside, blocks, hidden)
@@ -134,7 +137,9 @@ def _read_geometry(fields: ConfigFields, sites: _Sites) -> tuple[Geometry, tuple
         head_dim=head_dim,
         ffn=next(linear.in_features for linear in sites.inside if linear.role == "down"),
         vocabulary=sites.embedding.out_features,
-        context=fields.integer("max_position_embeddings", "n_positions"),
+        context=fields.integer(
+            "max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len"
+        ),
         tied=sites.tied,
         windows=windows,
     )

@@ -14,6 +14,7 @@ from spaces.architectures import check_weights, read_model, student_config
 from spaces.architectures.registry import ARCHITECTURES
 from spaces.configuration import CompressionConfig, Student
 from spaces.errors import ConfigurationError
+from spaces.groups import fused_groups, single_groups
 from spaces.model import ModelSpec
 from spaces.size import dense_bytes, fixed_bytes, kept_linears, kept_shape, weight_bytes
 from tests.models import FAMILIES, build_tiny, tiny_model
@@ -113,6 +114,32 @@ def test_a_student_has_the_kept_shapes_or_is_refused(built, kind, tmp_path):
             expected[name] = actual[name]
     assert expected == actual
     assert weight_bytes(spec, config) == sum(numbers.values()) * spec.dtype_bytes
+
+
+def test_a_student_runs_in_transformers(built, tmp_path):
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder, spec = built
+    counts = {"blocks": (0, 2), "kv_heads": 1, "ffn_channels": 64}
+    student = Student(**{kind: n for kind, n in counts.items() if spec.why_uncuttable(kind) is None})
+    values = student_config(json.loads((folder / "config.json").read_text()), spec, student)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).eval()
+    with torch.no_grad():
+        logits = model(torch.arange(40)[None]).logits
+    assert logits.shape == (1, 40, spec.vocabulary)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("partition", [fused_groups, single_groups])
+def test_groups_are_a_partition_of_the_sites(built, partition):
+    _, spec = built
+    groups = partition(spec)
+    sites = [site for group in groups for site in group.sites]
+    assert sites == [x.name for x in spec.linears if not (spec.tied and x.role == "head")]
+    assert len({group.name for group in groups}) == len(groups)
+    assert all(spec.linear(site).block == group.block for group in groups for site in group.sites)
 
 
 def _renamed(name: str, block: int | None, new_index: dict[int, int]) -> str:

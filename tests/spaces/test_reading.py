@@ -48,6 +48,13 @@ def test_stored_type_wins_over_the_file(tmp_path):
     assert read_model(folder).dtype == "bfloat16"
 
 
+def test_the_type_may_lie_with_the_text(tmp_path):
+    values = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
+    text = {"text_config": {"num_hidden_layers": 2, "torch_dtype": "bfloat16"}}
+    spec = read_model(written(tmp_path, values | text))
+    assert (spec.dtype, spec.blocks, spec.tied) == ("bfloat16", 2, True)
+
+
 def test_absent_kv_heads_are_all_heads(tmp_path):
     assert read_model(written(tmp_path, LLAMA)).kv_heads == 4
     assert read_model(written(tmp_path, {**LLAMA, "num_key_value_heads": None})).kv_heads == 4
