@@ -1,0 +1,101 @@
+"""``paretune select RUN``: the best member of a run under limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from reports.selection import Broken, Selection
+    from spaces.result import FrontFile, Member
+
+
+def select(
+    run: Annotated[Path, typer.Argument(help="Run folder that `paretune search` wrote.")],
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="METRIC<=NUMBER[UNIT], e.g. 'kl<=0.1' (nat), 'memory<=6GiB' (B, MB, GiB), 'tpot<=20ms' (s, ms), "
+            "'task.NAME>=0.6' (score); repeat for more."
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What to optimize: kl (nat), bytes (B), tpot (s), task.NAME ...; default: kl.")
+    ] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON (SI units) instead of text.")] = False,
+) -> int:
+    """Print the best member under limits; exit code 2, with the nearest possible, when there is none."""
+    from reports.reading import read_front
+    from reports.selection import refusal, select_member
+    from spaces.limits import Limit
+
+    limits = tuple(Limit.parse(text) for text in limit or ())
+    front = read_front(_folder(run))
+    found = select_member(front, limits, metric)
+    if json:
+        _print_json(found)
+        return 0 if found.member is not None else 2
+    if found.member is None:
+        raise refusal(found)
+    _print(front, found, found.member, run)
+    return 0
+
+
+def _folder(run: Path) -> Path:
+    from spaces.errors import RunError
+
+    if not run.is_dir():
+        raise RunError(f"run folder {run}", "does not exist", "Give the folder that `paretune search` wrote")
+    return run
+
+
+def _print(front: FrontFile, found: Selection, member: Member, run: Path) -> None:
+    import shlex
+
+    from reports.numerals import measured
+
+    print(f"{member.name}  {member.digest[:12]}")
+    for column, value in member.measurements.items():
+        told = " (predicted)" if value.source == "predicted" else ""
+        if column != "kl_search" and not column.endswith("_stderr"):
+            print(f"  {column:<28} {measured(value)}{told}")
+    if found.predicted:
+        print(f"Judged on predictions, because nothing was measured: {', '.join(found.predicted)}.")
+    same = [
+        other.name
+        for other in front.members
+        if member.equivalence_class is not None
+        and other.equivalence_class == member.equivalence_class
+        and other.name != member.name
+    ]
+    if same:
+        print(f"Cannot be told apart from {', '.join(same)}.")
+    print(f"Export it: paretune export {shlex.quote(str(run))} --name {shlex.quote(member.name)}")
+
+
+def _print_json(found: Selection) -> None:
+    import json
+
+    document = {
+        "metric": found.metric,
+        "selected": _plain(found.member),
+        "nearest": _plain(found.nearest),
+        "broken": [_broken(one) for one in found.broken],
+        "hopeless": [_broken(one) for one in found.hopeless],
+        "predicted": list(found.predicted),
+    }
+    print(json.dumps(document, indent=2))
+
+
+def _plain(member: Member | None) -> dict[str, Any] | None:
+    return (
+        None
+        if member is None
+        else member.model_dump(mode="json", exclude={"measurements": {"__all__": {"per_window"}}})
+    )
+
+
+def _broken(one: Broken) -> dict[str, Any]:
+    return {"limit": one.limit.text, "metric": one.limit.metric, "bound": one.limit.bound, "value": one.value}

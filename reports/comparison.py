@@ -1,0 +1,161 @@
+"""What a member is worth beside another: paired differences, ratios, the uniform configurations to beat."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spaces.measurement import Measurement
+from spaces.result import FrontFile, Member
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``first - second``, with its standard error.
+
+    Attributes:
+        value: mean over common windows where ``paired``.
+        stderr: clustered by window where ``paired``; else of two independent readings (wider).
+        paired: whether both were read on the same windows.
+    """
+
+    value: float
+    stderr: float | None
+    paired: bool
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is more than two standard errors away from zero."""
+        return self.stderr is not None and abs(self.value) > 2 * self.stderr
+
+
+def difference(first: Measurement, second: Measurement) -> Difference:
+    """How far ``first`` lies above ``second``, window by window where both have their windows."""
+    left, right = first.per_window, second.per_window
+    if left and right and len(left) == len(right) > 1:
+        gaps = [a - b for a, b in zip(left, right, strict=True)]
+        mean = math.fsum(gaps) / len(gaps)
+        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
+        return Difference(mean, math.sqrt(variance / len(gaps)), paired=True)
+    if first.stderr is None or second.stderr is None:
+        return Difference(first.value - second.value, None, paired=False)
+    return Difference(first.value - second.value, math.hypot(first.stderr, second.stderr), paired=False)
+
+
+def cost(member: Member, column: str) -> tuple[Measurement, bool] | None:
+    """A cost and whether it is predicted; the measured one wins where both are there."""
+    found = member.measurements.get(column)
+    if found is not None:
+        return found, found.source == "predicted"
+    predicted = member.measurements.get(f"{column}_predicted")
+    return None if predicted is None else (predicted, True)
+
+
+def cost_ratio(member: Member, other: Member, column: str) -> tuple[float, bool] | None:
+    """``member / other`` and whether predicted: measured against measured, else predicted against predicted."""
+    for name, predicted in ((column, False), (f"{column}_predicted", True)):
+        first, second = member.measurements.get(name), other.measurements.get(name)
+        if first is not None and second is not None and second.value > 0:
+            return first.value / second.value, predicted or "predicted" in (first.source, second.source)
+    return None
+
+
+def dense_row(front: FrontFile) -> Member | None:
+    """The model as it is."""
+    return next((member for member in front.members if member.name == "dense"), None)
+
+
+def uniforms(front: FrontFile) -> tuple[Member, ...]:
+    """Uniform rows that have a size and a KL, smallest first."""
+    rows = [
+        member
+        for member in front.members
+        if member.name.startswith("uniform-")
+        and None not in (member.value("weight_bytes"), member.value("kl"))
+    ]
+    return tuple(sorted(rows, key=lambda member: (_value(member, "weight_bytes"), _value(member, "kl"))))
+
+
+def best_uniform_within(front: FrontFile, weight_bytes: float, but: str = "") -> Member | None:
+    """The uniform row of lowest KL that is no larger: what the same bytes buy without a search."""
+    within = [
+        row for row in uniforms(front) if _value(row, "weight_bytes") <= weight_bytes and row.name != but
+    ]
+    return min(within, key=lambda row: _value(row, "kl"), default=None)
+
+
+def smallest_uniform_as_good(front: FrontFile, kl: float, but: str = "") -> Member | None:
+    """The smallest uniform row whose KL is no higher: what the same quality costs without a search."""
+    good = [row for row in uniforms(front) if _value(row, "kl") <= kl and row.name != but]
+    return min(good, key=lambda row: _value(row, "weight_bytes"), default=None)
+
+
+def picked(front: FrontFile) -> Member | None:
+    """The member that the run recommends."""
+    return next((member for member in front.members if member.name == front.pick), None)
+
+
+def front_members(front: FrontFile) -> tuple[Member, ...]:
+    """Everything that nothing dominates (uniform rows may be among them), smallest first."""
+    rows = [
+        member for member in front.members if member.on_front and member.value("weight_bytes") is not None
+    ]
+    return tuple(sorted(rows, key=lambda member: _value(member, "weight_bytes")))
+
+
+def task_names(front: FrontFile) -> tuple[str, ...]:
+    """Tasks that any member was scored on, without the ``task.`` prefix, by name."""
+    names = {name for member in front.members for name in member.measurements if name.startswith("task.")}
+    return tuple(sorted(name.removeprefix("task.") for name in names if not name.endswith("_stderr")))
+
+
+@dataclass(frozen=True)
+class Retention:
+    """A task's score as a share of the dense model's.
+
+    Attributes:
+        ratio: candidate / dense.
+        stderr: of the ratio, both scores taken as independent (they share items, so the truth is narrower).
+        drop: how far the score lies below the dense model's.
+        clear: whether that drop is more than two standard errors.
+    """
+
+    task: str
+    score: float
+    dense: float
+    ratio: float
+    stderr: float | None
+    drop: float
+    clear: bool
+
+
+def retention(member: Member, dense: Member, task: str) -> Retention | None:
+    """Retention of one task; ``None`` where either was not scored, or the dense model scores zero."""
+    own, base = member.measurements.get(f"task.{task}"), dense.measurements.get(f"task.{task}")
+    if own is None or base is None or base.value <= 0:
+        return None
+    errors = [_stderr(member, task, own), _stderr(dense, task, base)]
+    ratio, gap = own.value / base.value, difference(base, own)
+    stderr = None
+    if member.digest == dense.digest:
+        stderr = 0.0
+    elif errors[0] is not None and errors[1] is not None:
+        stderr = math.hypot(errors[0], ratio * errors[1]) / base.value
+    clear = gap.clear and gap.value > 0 if gap.paired else stderr is not None and ratio < 1 - 2 * stderr
+    return Retention(task, own.value, base.value, ratio, stderr, base.value - own.value, clear)
+
+
+def mean_retention(member: Member, dense: Member, tasks: tuple[str, ...]) -> float | None:
+    """Mean over the tasks that both were scored on."""
+    found = [kept.ratio for task in tasks if (kept := retention(member, dense, task)) is not None]
+    return math.fsum(found) / len(found) if found else None
+
+
+def _stderr(member: Member, task: str, found: Measurement) -> float | None:
+    return found.stderr if found.stderr is not None else member.value(f"task.{task}_stderr")
+
+
+def _value(member: Member, column: str) -> float:
+    value = member.value(column)
+    assert value is not None, f"{member.name} was filtered for {column}"  # noqa: S101
+    return value

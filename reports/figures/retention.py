@@ -1,0 +1,114 @@
+"""Retention per capability: each task's score as a share of the dense model's, against memory; one panel a task."""
+
+from __future__ import annotations
+
+from reports.comparison import dense_row, front_members, retention, task_names, uniforms
+from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines, safe
+from reports.numerals import digits, percent, quantity, scale_of
+from reports.reading import RunFolder
+from spaces.result import Member
+
+_WORST_SHOWN = 0.0
+_BEST_SHOWN = 1.1
+
+
+def retention_figures(folder: RunFolder) -> list[Figure]:
+    """A panel a task; empty where the dense model or the members were not scored."""
+    dense = dense_row(folder.front)
+    if dense is None:
+        return []
+    panels = [_Panel(folder, dense, task) for task in task_names(folder.front)]
+    drawn = [panel for panel in panels if panel.drawable]
+    low = min((panel.lowest for panel in drawn), default=1.0)
+    return [panel.figure(number, max(_WORST_SHOWN, low - 0.05)) for number, panel in enumerate(drawn)]
+
+
+class _Panel:
+    """One task over memory (or bytes, where memory is unknown)."""
+
+    def __init__(self, folder: RunFolder, dense: Member, task: str) -> None:
+        self.folder = folder
+        self.dense = dense
+        self.task = task
+        rows = front_members(folder.front)
+        self.column = "memory_bytes" if all(row.value("memory_bytes") for row in rows) else "weight_bytes"
+        largest = max((row.value(self.column) or 1.0 for row in [*rows, dense]), default=1.0)
+        self.factor, self.unit = scale_of(largest, "B")
+        self.front = self._kept(rows)
+        self.uniform = self._kept(tuple(row for row in uniforms(folder.front) if not row.on_front))
+
+    @property
+    def drawable(self) -> bool:
+        return bool(self.front)
+
+    @property
+    def lowest(self) -> float:
+        levels = [spot[2] - 2 * spot[3] for spot in [*self.front, *self.uniform]]
+        return min([*levels, 1.0])
+
+    def figure(self, number: int, low: float) -> Figure:
+        data = [
+            self._trace(self.uniform, "uniform", "--ink-soft", "square-open"),
+            self._trace(self.front, "front", "--accent", "circle"),
+        ]
+        layout = base_layout(
+            xaxis=axis(f"{'memory' if self.column == 'memory_bytes' else 'bytes'} ({self.unit})", nticks=5),
+            yaxis=axis("", tickformat=".0%", range=[low, _BEST_SHOWN], nticks=6),
+            margin={"l": 48, "r": 8, "t": 6, "b": 44},
+            **self._chance(low),
+        )
+        name = f"retention-{number}"
+        return Figure(
+            name, f"Retention of {self.task} against memory", (Variant(self.task, data, layout),), height=230
+        )
+
+    def _kept(self, rows: tuple[Member, ...]) -> list[tuple[float, str, float, float]]:
+        found = []
+        for row in rows:
+            kept, at = retention(row, self.dense, self.task), row.value(self.column)
+            if kept is None or at is None:
+                continue
+            words = lines(
+                f"{row.name}, {quantity(at, 'B')}",
+                f"{self.task}: {digits(kept.score)} against {digits(kept.dense)} of the dense model",
+                f"retention {percent(kept.ratio)}" + (f" ± {percent(kept.stderr)}" if kept.stderr else ""),
+            )
+            found.append((at / self.factor, words, kept.ratio, kept.stderr or 0.0))
+        return found
+
+    def _trace(
+        self, spots: list[tuple[float, str, float, float]], name: str, colour: str, symbol: str
+    ) -> Trace:
+        return {
+            "type": "scatter",
+            "name": name,
+            "x": [spot[0] for spot in spots],
+            "y": [spot[2] for spot in spots],
+            "error_y": {
+                "type": "data",
+                "array": [spot[3] for spot in spots],
+                "thickness": 1,
+                "width": 2,
+                "color": colour,
+            },
+            "mode": "lines+markers" if name == "front" else "markers",
+            "line": {"width": 1.5, "color": colour},
+            "marker": {"size": 7, "symbol": symbol, "color": colour},
+            "hovertext": [spot[1] for spot in spots],
+            "hoverinfo": "text",
+        }
+
+    def _chance(self, low: float) -> Layout:
+        """Lines at the dense score and, where it is known and in sight, at chance."""
+        shapes = [{"type": "line", "layer": "below", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
+                   "line": {"width": 1, "color": "--line"}}]  # fmt: skip
+        notes: list[Layout] = []
+        chance = self.folder.run.tasks.get(self.task, {}).get("chance")
+        base = self.dense.value(f"task.{self.task}")
+        if isinstance(chance, int | float) and base and chance / base >= low:
+            level = chance / base
+            shapes.append({"type": "line", "layer": "below", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level,
+                           "line": {"width": 1, "dash": "dot", "color": "--warm"}})  # fmt: skip
+            notes.append({"text": safe("chance"), "showarrow": False, "xref": "paper", "x": 1, "y": level,
+                          "xanchor": "right", "yanchor": "bottom", "font": {"size": 11, "color": "--warm"}})  # fmt: skip
+        return {"shapes": shapes, "annotations": notes}

@@ -1,0 +1,87 @@
+"""The cost of the search: seconds by stage, and records, evaluations and seconds by who proposed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines, safe
+from reports.numerals import digits, duration, percent
+from reports.reading import RunFolder, Trial
+
+
+def stage_figure(folder: RunFolder) -> Figure | None:
+    """Seconds by stage, in the order they came; ``None`` where nothing was timed."""
+    spent = {stage: seconds for stage, seconds in folder.run.spent.items() if seconds > 0}
+    if not spent:
+        return None
+    total = sum(spent.values())
+    hovers = [
+        lines(stage, duration(seconds), f"{percent(seconds / total)} of all")
+        for stage, seconds in spent.items()
+    ]
+    bars = _bars(list(spent), list(spent.values()), [duration(seconds) for seconds in spent.values()], hovers)
+    return _chart(
+        "stages", "Seconds by stage", (Variant("seconds", [bars], _layout(len(spent))),), len(spent)
+    )
+
+
+def proposer_figure(trials: Sequence[Trial]) -> Figure | None:
+    """Records, evaluations and seconds by proposer; ``None`` without records."""
+    if not trials:
+        return None
+    gathered: dict[str, list[Trial]] = {}
+    for trial in trials:
+        gathered.setdefault(trial.proposer, []).append(trial)
+    names = sorted(gathered, key=lambda name: -len(gathered[name]))
+    views = {
+        "Records": [float(len(gathered[name])) for name in names],
+        "Evaluations": [sum(trial.evaluations for trial in gathered[name]) for name in names],
+        "Seconds": [sum(trial.seconds for trial in gathered[name]) for name in names],
+    }
+    variants = []
+    for label, values in views.items():
+        texts = [duration(value) if label == "Seconds" else _amount(value) for value in values]
+        hovers = [lines(name, _proposer_words(gathered[name])) for name in names]
+        variants.append(Variant(label, [_bars(names, values, texts, hovers)], _layout(len(names))))
+    return _chart("proposers", "What was spent by each proposer", tuple(variants), len(names))
+
+
+def _proposer_words(trials: list[Trial]) -> str:
+    evaluations = sum(trial.evaluations for trial in trials)
+    seconds = sum(trial.seconds for trial in trials)
+    return f"{len(trials):,} records, {_amount(evaluations)} evaluations, {duration(seconds)}"
+
+
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else digits(value)
+
+
+def _chart(name: str, alternative: str, variants: tuple[Variant, ...], rows: int) -> Figure:
+    control = "buttons" if len(variants) > 1 else "none"
+    return Figure(name, alternative, variants, control, "Show", height=30 + 34 * rows)  # type: ignore[arg-type]
+
+
+def _bars(names: list[str], values: list[float], texts: list[str], hovers: list[str]) -> Trace:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "x": values,
+        "y": [safe(name) for name in names],
+        "text": texts,
+        "textposition": "outside",
+        "cliponaxis": False,
+        "marker": {"color": "--accent"},
+        "hovertext": hovers,
+        "hoverinfo": "text",
+    }
+
+
+def _layout(rows: int) -> dict[str, object]:
+    return base_layout(
+        xaxis=axis("", visible=False, fixedrange=True),
+        yaxis=axis(
+            "", type="category", autorange="reversed", showgrid=False, ticks="", linewidth=0, fixedrange=True
+        ),
+        margin={"l": 90, "r": 80, "t": 4, "b": 8},
+        bargap=0.35 if rows > 1 else 0.5,
+    )

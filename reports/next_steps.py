@@ -1,0 +1,43 @@
+"""What to do with a run: commands to copy."""
+
+from __future__ import annotations
+
+import shlex
+
+from reports.comparison import picked
+from reports.reading import RunFolder
+
+
+def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
+    """Pairs of words and a command."""
+    run = shlex.quote(str(folder.path))
+    pick = picked(folder.front)
+    steps: list[tuple[str, str]] = []
+    if folder.run.status != "complete":
+        steps.append(
+            ("Continue the search where it stopped:", f"paretune search {_model(folder)} --out {run}")
+        )
+    export = folder.run.export
+    if pick is not None and (export is None or export.get("name") != pick.name):
+        steps.append(
+            ("Export the pick and load it again:", f"paretune export {run} --name {shlex.quote(pick.name)}")
+        )
+    elif export is not None and isinstance(export.get("folder"), str):
+        checkpoint = shlex.quote(export["folder"])
+        steps.append(
+            (
+                "Check the exported checkpoint against its base:",
+                f"paretune check {checkpoint} --base {_model(folder)}",
+            )
+        )
+    size = None if pick is None else pick.value("weight_bytes")
+    if size is not None:
+        bound = f"weight_bytes<={size / 1e6:.3g}MB"
+        steps.append(("Choose under other limits:", f"paretune select {run} --limit {shlex.quote(bound)}"))
+    else:
+        steps.append(("Choose under other limits:", f"paretune select {run} --limit 'kl<=0.1'"))
+    return steps
+
+
+def _model(folder: RunFolder) -> str:
+    return shlex.quote(str(folder.run.model.get("source", "MODEL")))

@@ -1,0 +1,141 @@
+"""A run folder as the reports see it: ``front.json``, ``run.json`` and the lines of ``records.jsonl``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from spaces.errors import ParetuneError, RunError
+from spaces.result import FrontFile, RunDocument
+from spaces.schema import Document
+
+Read = TypeVar("Read", bound=Document)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a report needs of one line of ``records.jsonl``.
+
+    Attributes:
+        index: position in the file.
+        name: of the candidate.
+        proposer: who proposed it.
+        text: that it was read on.
+        tokens: paid for by this reading.
+        evaluations: the same in units of 16,384 tokens.
+        seconds: wall time of scoring.
+        values: metric values in SI units.
+    """
+
+    index: int
+    digest: str
+    name: str
+    proposer: str
+    text: str
+    tokens: int
+    evaluations: float
+    seconds: float
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything that the reports start from.
+
+    Attributes:
+        path: of the folder.
+        trials: in order; empty where ``records.jsonl`` is absent.
+    """
+
+    path: Path
+    front: FrontFile
+    run: RunDocument
+    trials: tuple[Trial, ...]
+
+
+def read_run_folder(folder: Path) -> RunFolder:
+    """Read the files of a finished (or interrupted) run.
+
+    Raises:
+        RunError: no such folder, a file is missing, or is not what its schema says.
+    """
+    if not folder.is_dir():
+        raise RunError(
+            f"run folder {folder}", "does not exist", "Give the folder that `paretune search` wrote"
+        )
+    front = read_front(folder)
+    run = _document(folder / "run.json", RunDocument)
+    return RunFolder(folder, front, run, tuple(read_trials(folder / "records.jsonl")))
+
+
+def read_front(folder: Path) -> FrontFile:
+    """``front.json`` of a run folder.
+
+    Raises:
+        RunError: it is missing, or is not what its schema says.
+    """
+    return _document(folder / "front.json", FrontFile)
+
+
+def read_trials(path: Path) -> Iterator[Trial]:
+    """The lines of ``records.jsonl``; a torn last line (the process was killed) is left out.
+
+    Raises:
+        RunError: a line before the last cannot be read.
+    """
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield _trial(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            if number < len(lines):
+                raise RunError(
+                    f"line {number} of {path}", f"is no record ({error})", "Restore the file, or search again"
+                ) from error
+
+
+def _trial(line: dict[str, Any]) -> Trial:
+    # Plain JSON on purpose: validating thousands of configurations would take longer than the whole report.
+    return Trial(
+        index=int(line["index"]),
+        digest=str(line["digest"]),
+        name=str(line["name"]),
+        proposer=str(line["proposer"]),
+        text=str(line["fidelity"]["text"]),
+        tokens=int(line["tokens"]),
+        evaluations=float(line["evaluations"]),
+        seconds=float(line["seconds"]),
+        values={name: float(found["value"]) for name, found in line["measurements"].items()},
+    )
+
+
+def _document(path: Path, kind: type[Read]) -> Read:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path}",
+            "is missing: the search has not written its front yet",
+            "Run or resume `paretune search`",
+        ) from error
+    except OSError as error:
+        raise RunError(f"{path}", f"cannot be read ({error.strerror})", "Check the file") from error
+    try:
+        return kind.from_json(text)
+    except ValidationError as error:
+        raise _as_run_error(path, error) from error
+
+
+def _as_run_error(path: Path, error: ValidationError) -> ParetuneError:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the file"
+    return RunError(
+        f"{place} in {path}", str(first["msg"]), "Rebuild it with the version that wrote it, or search again"
+    )

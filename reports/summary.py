@@ -1,0 +1,175 @@
+"""One screen for the terminal: what was found, what it is worth, what fell short, what to do next."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
+from reports.comparison import cost, front_members, mean_retention, retention, task_names
+from reports.next_steps import next_steps
+from reports.numerals import counted, digits, duration, measured, percent, quantity
+from reports.reading import RunFolder, read_run_folder
+from reports.shortfalls import latency_error, latency_words, shortfalls
+from spaces.result import Member
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_ROWS = 7
+"""Members shown; the table of all is in the report."""
+
+
+def summarize(run_folder: Path, width: int | None = None, color: bool | None = None) -> str:
+    """The summary of a run folder as text.
+
+    Args:
+        run_folder: what ``paretune search`` wrote.
+        width: columns; the terminal's if left out, 100 where there is none.
+        color: with escape codes; by default only on a terminal.
+
+    Raises:
+        RunError: a file of the run is missing or damaged.
+    """
+    from rich.console import Console
+
+    folder = read_run_folder(run_folder)
+    terminal = sys.stdout.isatty() if color is None else color
+    columns = width or (min(shutil.get_terminal_size().columns, 120) if sys.stdout.isatty() else 100)
+    text = io.StringIO()
+    console = Console(
+        file=text, width=columns, force_terminal=terminal, color_system="standard" if terminal else None,
+        no_color=not terminal, highlight=False, markup=False, emoji=False, legacy_windows=False,
+    )  # fmt: skip
+    _print(console, folder)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def _print(console: Console, folder: RunFolder) -> None:
+    answer = find_answer(folder)
+    console.print(_heading(folder), style="bold")
+    for line in _found(answer):
+        console.print(line)
+    console.print()
+    console.print(_table(folder, answer))
+    for line in [_retention_line(folder, answer), _latency_line(folder), _export_line(folder)]:
+        if line:
+            console.print(line)
+    for line in [*shortfalls(folder), *folder.run.notes][:6]:
+        console.print(f"! {line}", style="yellow")
+    console.print()
+    console.print(f"report {folder.path / 'report.html'}, table {folder.path / 'front.csv'}", soft_wrap=True)
+    for words, command in next_steps(folder):
+        console.print(f"{words} ", style="dim", end="")
+        console.print(command, style="bold", soft_wrap=True)
+
+
+def _heading(folder: RunFolder) -> str:
+    run = folder.run
+    device = run.device.get("label") or run.device.get("name") or "an unnamed device"
+    facts = [f"{run.model.get('source', 'model')} on {device} ({run.engine})", run.status]
+    spent = sum(run.spent.values())
+    facts += [duration(spent)] if spent else []
+    facts.append(
+        f"{digits(run.evaluations)} evaluations" if run.evaluations else counted(len(folder.trials), "record")
+    )
+    return ", ".join(str(fact) for fact in facts)
+
+
+def _found(answer: Answer) -> list[str]:
+    if answer.pick is None:
+        return ["No candidate meets the limits; `paretune select` names the nearest."]
+    parts = [
+        text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text
+    ]
+    return [f"pick {answer.pick.name}", *(f"  {text}" for text in parts)]
+
+
+def _table(folder: RunFolder, answer: Answer) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
+    members = front_members(folder.front)
+    shown = _thinned(members, answer)
+    tasks = bool(task_names(folder.front)) and answer.dense is not None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left", title_style="")
+    table.title = f"front: {counted(len(members), 'member')}" + (
+        f", {len(shown)} shown" if len(shown) < len(members) else ""
+    )
+    table.add_column("name", no_wrap=True)
+    headings = ["size", "bits", "KL (nat)", "same top", "time/token"]
+    for heading in [*headings, *(["tasks kept"] if tasks else [])]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
+    for number, member in enumerate([*shown, *beside]):
+        row = _row(folder, member, answer, tasks)
+        picked = answer.pick is not None and member.name == answer.pick.name
+        style = "bold green" if picked else "dim" if number >= len(shown) else ""
+        table.add_row(*row, style=style, end_section=number == len(shown) - 1)
+    return table
+
+
+def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool) -> list[str]:
+    size, bits, kl = member.value("weight_bytes"), member.value("average_bits"), member.measurements.get("kl")
+    agreement, latency = member.value("top1_agreement"), cost(member, "tpot_s")
+    picked = answer.pick is not None and member.name == answer.pick.name
+    row = [
+        f"{member.name} *" if picked else member.name,
+        "" if size is None else quantity(size, "B"),
+        "" if bits is None else digits(bits),
+        "" if kl is None else measured(kl).removesuffix(" nat"),
+        "" if agreement is None else percent(agreement),
+        "" if latency is None else f"{'~' if latency[1] else ''}{quantity(latency[0].value, 's')}",
+    ]
+    if tasks and answer.dense is not None:
+        kept = mean_retention(member, answer.dense, task_names(folder.front))
+        row.append("" if kept is None else percent(kept))
+    return row
+
+
+def _thinned(members: tuple[Member, ...], answer: Answer) -> list[Member]:
+    """At most seven members spread over the front; the pick is always among them."""
+    if len(members) <= _ROWS:
+        return list(members)
+    chosen = {round(step * (len(members) - 1) / (_ROWS - 1)) for step in range(_ROWS)}
+    names = [member.name for member in members]
+    if answer.pick is not None and answer.pick.name in names:
+        wanted = names.index(answer.pick.name)
+        if wanted not in chosen:
+            # The nearest neighbour gives way, but never an end of the front.
+            inner = chosen - {0, len(members) - 1}
+            chosen = (chosen - {min(inner, key=lambda index: abs(index - wanted))}) | {wanted}
+    return [members[index] for index in sorted(chosen)]
+
+
+def _retention_line(folder: RunFolder, answer: Answer) -> str:
+    if answer.pick is None or answer.dense is None:
+        return ""
+    kept = [retention(answer.pick, answer.dense, task) for task in task_names(folder.front)]
+    shown = [
+        f"{one.task} {percent(one.ratio)}{f' ± {percent(one.stderr)}' if one.stderr else ''}{' (clearly lower)' if one.clear else ''}"
+        for one in kept
+        if one is not None
+    ]
+    return f"{answer.pick.name} keeps of the dense model's scores: {', '.join(shown)}" if shown else ""
+
+
+def _latency_line(folder: RunFolder) -> str:
+    error = latency_error(folder.run.latency_checks)
+    predicted = any(
+        name.endswith("_predicted") for member in folder.front.members for name in member.measurements
+    )
+    mark = " (~ marks predicted)" if predicted else ""
+    return latency_words(error) + mark if error is not None else ""
+
+
+def _export_line(folder: RunFolder) -> str:
+    export = folder.run.export
+    if export is None:
+        return ""
+    gap = export.get("kl_to_candidate")
+    told = f"; KL to the searched candidate {digits(float(gap), 2)}" if isinstance(gap, int | float) else ""
+    return f"exported {export.get('name', '')} to {export.get('folder', '')} and loaded it again{told}"

@@ -1,0 +1,114 @@
+"""``front.csv``: a line a member, baseline or probe. Plain numbers in SI units, empty where nothing was measured.
+
+The columns are documented in ``docs/run-folder.md``; their order never depends on what was measured first.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from reports.writing import write_whole
+from spaces.errors import RunError
+from spaces.measurement import Measurement
+from spaces.result import FRONT_COLUMNS, FrontFile, Member
+
+PREDICTED_COLUMNS = ("ttft_s_predicted", "tpot_s_predicted", "energy_j_per_token_predicted")
+TEXT_COLUMNS = ("digest", "name")
+
+
+def front_columns(front: FrontFile) -> tuple[str, ...]:
+    """Columns of ``front.csv``: the fixed ones, then every task by name with its standard error."""
+    tasks = sorted(
+        {name for member in front.members for name in member.measurements if name.startswith("task.")}
+    )
+    tasks = [name for name in tasks if not name.endswith("_stderr")]
+    pairs = (column for name in tasks for column in (name, f"{name}_stderr"))
+    return (*FRONT_COLUMNS, "kl_search", *PREDICTED_COLUMNS, *pairs)
+
+
+def front_rows(front: FrontFile) -> list[dict[str, str | float | None]]:
+    """One mapping a member, in the order of ``front.json``; ``None`` where nothing was measured."""
+    columns = front_columns(front)
+    return [{column: cell(member, column) for column in columns} for member in front.members]
+
+
+def cell(member: Member, column: str) -> str | float | None:
+    """What stands in a column: predicted numbers in ``*_predicted`` only, measured ones in the others only."""
+    if column == "digest":
+        return member.digest
+    if column == "name":
+        return member.name
+    found = _measurement(member, column)
+    if found is not None:
+        return found.value
+    if column.endswith("_stderr"):
+        base = _measurement(member, column.removesuffix("_stderr"))
+        return None if base is None else base.stderr
+    return None
+
+
+def write_front_csv(front: FrontFile, path: Path) -> Path:
+    """Write ``front.csv``; it appears whole.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = front_columns(front)
+    writer.writerow(columns)
+    for row in front_rows(front):
+        writer.writerow(["" if row[column] is None else _plain(row[column]) for column in columns])
+    return write_whole(path, text.getvalue())
+
+
+def read_front_csv(path: Path) -> list[dict[str, str | float | None]]:
+    """The rows of a ``front.csv``: text in ``digest`` and ``name``, floats elsewhere, ``None`` for empty cells.
+
+    Raises:
+        RunError: the file is missing, lacks a column, or a cell is no number.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [column for column in FRONT_COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise RunError(
+                    f"{path}", f"lacks the column {missing[0]}", "Rebuild it with `paretune report RUN`"
+                )
+            return [{column: _parse(path, column, text) for column, text in row.items()} for row in reader]
+    except OSError as error:
+        raise RunError(
+            f"{path}", f"cannot be read ({error.strerror})", "Rebuild it with `paretune report RUN`"
+        ) from error
+
+
+def _measurement(member: Member, column: str) -> Measurement | None:
+    found = member.measurements.get(column)
+    if found is None:
+        base = member.measurements.get(column.removesuffix("_predicted"))
+        return base if column.endswith("_predicted") and base and base.source == "predicted" else None
+    # A prediction that was stored under the name of the measurement does not become one.
+    return None if found.source == "predicted" and not column.endswith("_predicted") else found
+
+
+def _plain(value: str | float | None) -> str:
+    if isinstance(value, float):
+        # Whole numbers (bytes) without a fraction; everything else in the shortest form that reads back the same.
+        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return str(value)
+
+
+def _parse(path: Path, column: str, text: str | None) -> str | float | None:
+    if column in TEXT_COLUMNS:
+        return text or ""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise RunError(
+            f"{text!r} in column {column} of {path}", "is no number", "Rebuild it with `paretune report RUN`"
+        ) from error

@@ -1,0 +1,121 @@
+"""A configuration in words, and where its sites lie in the model."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from spaces.choice import SiteChoice
+from spaces.configuration import CompressionConfig
+from spaces.legality import FusedGroup
+from spaces.result import FrontFile, RunDocument
+
+_BLOCK = re.compile(r"\.(\d+)\.")
+_OUTSIDE = {"embedding": ("embed", "wte", "shared"), "head": ("head", "embed_out")}
+
+
+def site_groups(front: FrontFile, run: RunDocument) -> tuple[FusedGroup, ...]:
+    """The groups of the run; where ``run.json`` has none, every site that any member names is one."""
+    if run.groups:
+        return run.groups
+    sites = dict.fromkeys(site for member in front.members for site in member.config.sites)
+    return tuple(_single(site) for site in sites)
+
+
+def _single(site: str) -> FusedGroup:
+    match = _BLOCK.search(f"{site}.")
+    if match is not None:
+        block, part = int(match.group(1)), site.rsplit(".", 1)[-1]
+        return FusedGroup(name=f"blocks.{block}.{part}", kind="linear", block=block, sites=(site,))
+    kind = "head" if any(word in site for word in _OUTSIDE["head"]) else "embedding"
+    return FusedGroup.model_validate({"name": kind, "kind": kind, "block": None, "sites": (site,)})
+
+
+def part_of(group: FusedGroup) -> str:
+    """Its name without the block: ``qkv``, ``down``, ``embedding``."""
+    return group.name.rsplit(".", 1)[-1]
+
+
+def choice_words(choice: SiteChoice) -> str:
+    """``4 bit, groups of 128, rtn, half zeros``: one site in words."""
+    weight = choice.weight
+    if weight.dense:
+        words = [f"{weight.num_bits} bit"]
+    else:
+        scale = "one scale a channel" if weight.group_size is None else f"groups of {weight.group_size}"
+        words = [f"{weight.num_bits} bit", scale, choice.method]
+    if choice.activation is not None:
+        words.append(f"inputs {choice.activation.num_bits} bit")
+    if choice.sparsity is not None:
+        pattern = "" if choice.sparsity.pattern == "unstructured" else f" {choice.sparsity.pattern}"
+        words.append(
+            f"{choice.sparsity.fraction:.0%} zeros{pattern} by {choice.sparsity.criterion}".replace("%", " %")
+        )
+    return ", ".join(words)
+
+
+def configuration_words(
+    config: CompressionConfig, groups: tuple[FusedGroup, ...], blocks: int = 0
+) -> list[str]:
+    """A configuration in a few lines: widths of the linears, zeros, embedding and head, cache, student."""
+    kept = [group for group in groups if config.keeps_block(group.block)]
+    inside = [config.choice(group.sites[0]) for group in kept if group.kind == "linear"]
+    lines = []
+    if inside:
+        lines.append(f"linears: {_shares(_width(choice) for choice in inside)}")
+        methods = Counter(choice.method for choice in inside if choice.method != "none")
+        if methods:
+            lines.append(f"method: {_shares(methods.elements())}")
+        zeros = Counter(choice.sparsity.name for choice in inside if choice.sparsity is not None)
+        if zeros:
+            lines.append(
+                f"zeros: {_shares(_zeros(name) for name in zeros.elements())} of {len(inside)} groups"
+            )
+    lines += [
+        f"{part_of(group)}: {_width(config.choice(group.sites[0]))}" for group in kept if group.block is None
+    ]
+    lines.append(f"key-value cache: {config.kv.num_bits} bit")
+    student = student_words(config, blocks)
+    return [*lines, f"student: {student}"] if student else lines
+
+
+def student_words(config: CompressionConfig, blocks: int = 0) -> str:
+    """``5 of 6 blocks, 384 FFN channels``; empty for the whole model."""
+    student, parts = config.student, []
+    if student.blocks is not None:
+        parts.append(f"{len(student.blocks)}{f' of {blocks}' if blocks else ''} blocks")
+    if student.kv_heads is not None:
+        parts.append(f"{student.kv_heads} key-value heads")
+    if student.ffn_channels is not None:
+        parts.append(f"{student.ffn_channels} FFN channels")
+    return ", ".join(parts)
+
+
+def block_count(groups: tuple[FusedGroup, ...]) -> int:
+    """Blocks of the dense model."""
+    return max((group.block + 1 for group in groups if group.block is not None), default=0)
+
+
+def sparse(config: CompressionConfig) -> bool:
+    """Whether any site has zeros on purpose."""
+    return any(choice.sparsity is not None for choice in config.sites.values())
+
+
+def _width(choice: SiteChoice) -> str:
+    return f"{choice.weight.num_bits} bit"
+
+
+def _zeros(name: str) -> str:
+    share, _, pattern = name.removeprefix("s").partition("-")
+    return f"{share} %{f' ({pattern})' if pattern else ''}"
+
+
+def _shares(items: Iterable[str]) -> str:
+    """``11 × 4 bit, 9 × 3 bit``; a single value without its count."""
+    counts = Counter(items)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(
+        f"{count} × {item}" for item, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    )

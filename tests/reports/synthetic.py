@@ -1,0 +1,342 @@
+"""A run folder as a search would leave it: plausible numbers, no model, no evaluation.
+
+``python -m tests.reports.synthetic FOLDER`` writes one to look at.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spaces.choice import SiteChoice, Sparsity
+from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from spaces.formats import KVFormat, integer_format
+from spaces.groups import fused_groups
+from spaces.measurement import Fidelity, Measurement, Record
+from spaces.model import ModelSpec
+from spaces.result import FrontFile, LatencyCheck, Member, RunDocument
+from spaces.size import average_bits, memory_bytes, weight_bytes
+from spaces.target import Workload
+from tests.fakes import tiny_spec
+
+WINDOWS = 128
+TASKS = {"arithmetic": 0.31, "recall": 0.82, "agreement": 0.77, "retrieval": 0.91, "ordering": 0.64}
+CHANCE = {"arithmetic": 0.1, "recall": 0.25, "agreement": 0.5, "retrieval": 0.1, "ordering": 0.5}
+WORKLOAD = Workload(prompt_tokens=64, output_tokens=64)
+DAMAGE = {2: 0.9, 3: 0.13, 4: 0.03, 5: 0.008, 6: 0.002, 8: 0.0003, 16: 0.0}
+
+
+@dataclass
+class Synthetic:
+    """Makes members with a consistent KL: the sum of what its sites lose, times noise shared by window."""
+
+    blocks: int = 6
+    hidden: int = 256
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 64
+    ffn: int = 512
+    vocabulary: int = 768
+    seed: int = 0
+    spec: ModelSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spec = tiny_spec(
+            blocks=self.blocks, hidden=self.hidden, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
+            ffn=self.ffn, vocabulary=self.vocabulary, dtype="bfloat16",
+        )  # fmt: skip
+        self.groups = fused_groups(self.spec)
+        self.rng = np.random.default_rng(self.seed)
+        self.linear = [group for group in self.groups if group.block is not None]
+        self.weight = self.rng.lognormal(0.0, 0.8, len(self.linear))
+        self.weight /= self.weight.sum()
+        self.shape = self.rng.lognormal(0.0, 0.35, WINDOWS)
+        self.shape /= self.shape.mean()
+
+    def config(
+        self, widths: list[int], outer: int = 16, kv: int = 16, method: str = "hqq", **more: Any
+    ) -> CompressionConfig:
+        """A width for each group inside the blocks."""
+        sites = {}
+        for group, bits in zip(self.linear, widths, strict=True):
+            sites.update(dict.fromkeys(group.sites, _choice(bits, method)))
+        for group in self.groups:
+            if group.block is None:
+                sites.update(dict.fromkeys(group.sites, _choice(outer, "rtn")))
+        cache = KVFormat.model_validate({"num_bits": kv})
+        return CompressionConfig(sites=sites, kv=cache, **more)
+
+    def kl(self, config: CompressionConfig) -> float:
+        """Mean KL of a configuration."""
+        total = 0.0 if config.kv.num_bits == 16 else 0.0002
+        for group, share in zip(self.linear, self.weight, strict=True):
+            if not config.keeps_block(group.block):
+                total += 0.35 / self.blocks
+                continue
+            choice = config.choice(group.sites[0])
+            rtn = 1.3 if choice.method == "rtn" else 1.0
+            total += share * DAMAGE[choice.weight.num_bits] * rtn
+            total += 0.25 * share if choice.sparsity else 0.0
+        total += 0.4 * DAMAGE[config.choice(self.spec.embedding.name).weight.num_bits]
+        return total + (0.3 if config.student.ffn_channels else 0.0)
+
+    def member(
+        self, name: str, config: CompressionConfig, kind: str, tasks: bool = True, **more: Any
+    ) -> Member:
+        """A row with everything that can be measured."""
+        return Member.model_validate(
+            {
+                "digest": config.digest, "name": name, "kind": kind, "on_front": kind == "front", "config": config,
+                "measurements": self.measurements(config, tasks, measured=more.pop("measured", False)), **more,
+            }
+        )  # fmt: skip
+
+    def measurements(self, config: CompressionConfig, tasks: bool, measured: bool) -> dict[str, Measurement]:
+        kl = self.kl(config)
+        windows = kl * self.shape * self.rng.lognormal(0.0, 0.06, WINDOWS)
+        stderr = float(windows.std(ddof=1) / np.sqrt(WINDOWS))
+        level = float(windows.mean())
+        found = {
+            "average_bits": _computed(average_bits(self.spec, config), "bit"),
+            "weight_bytes": _computed(weight_bytes(self.spec, config), "B"),
+            "memory_bytes": _computed(memory_bytes(self.spec, config, WORKLOAD), "B"),
+            "kl": Measurement(
+                value=level,
+                unit="nat",
+                stderr=stderr,
+                n=WINDOWS,
+                by="kl/1",
+                per_window=tuple(windows.tolist()),
+            ),
+            "kl_p99": Measurement(value=9 * level, unit="nat", n=WINDOWS, by="kl/1"),
+            "top1_agreement": Measurement(value=1 - 0.55 * level**0.5 / (1 + level), n=WINDOWS, by="kl/1"),
+            "perplexity": Measurement(value=4.71 * float(np.exp(0.8 * level)), n=WINDOWS, by="perplexity/1"),
+            "kl_search": Measurement(
+                value=kl * float(self.rng.normal(0.96, 0.03)), unit="nat", n=64, by="kl/1"
+            ),
+            "ttft_s_predicted": _predicted(self._latency(config) * 5.1),
+            "tpot_s_predicted": _predicted(self._latency(config)),
+        }
+        if measured:
+            found["tpot_s"] = Measurement(
+                value=self._latency(config) * float(self.rng.normal(1.02, 0.05)),
+                unit="s",
+                stderr=2e-5,
+                n=9,
+                by="torch-cpu",
+            )
+        return found | (self._tasks(level) if tasks else {})
+
+    def _latency(self, config: CompressionConfig) -> float:
+        size = weight_bytes(self.spec, config) / weight_bytes(self.spec, DENSE_CONFIG)
+        return 0.0011 + 0.0013 * (0.55 + 0.45 * size) * (1 if config.keeps_block(1) else 0.85)
+
+    def _tasks(self, kl: float) -> dict[str, Measurement]:
+        found = {}
+        for task, top in TASKS.items():
+            sensitive = 1.6 if task == "arithmetic" else 0.7
+            score = (
+                CHANCE[task]
+                + (top - CHANCE[task]) * float(np.exp(-sensitive * 2.2 * kl))
+                + 0.012 * self.rng.normal()
+            )
+            score = float(np.clip(score, 0.0, 1.0))
+            found[f"task.{task}"] = Measurement(
+                value=score, stderr=(score * (1 - score) / 200) ** 0.5, n=200, by="lm-eval"
+            )
+        return found
+
+
+def front_file(made: Synthetic) -> FrontFile:
+    """Ten members, the dense row, six uniform rows, five probes."""
+    members = [*_front(made), *_baselines(made), *_probes(made)]
+    return FrontFile(
+        objectives=("kl", "weight_bytes"),
+        limits=("kl<=0.1",),
+        reference_point={"kl": 1.0, "weight_bytes": float(weight_bytes(made.spec, DENSE_CONFIG))},
+        hypervolume=0.8342,
+        pick="mix-3.64",
+        pick_reason="Smallest member whose KL stays under the limit kl<=0.1 and no task falls by more than chance explains.",
+        members=tuple(members),
+    )
+
+
+def _front(made: Synthetic) -> list[Member]:
+    """From nearly dense to two bits, the least sensitive groups first."""
+    order = np.argsort(made.weight)
+    ladders = [(16, 8, 0.3), (8, 6, 0.5), (8, 5, 0.8), (6, 4, 0.3), (6, 4, 0.75), (5, 3, 0.15), (4, 3, 0.2),
+               (4, 3, 0.26), (4, 2, 0.3), (3, 2, 0.5)]  # fmt: skip
+    rows = []
+    for number, (wide, narrow, share) in enumerate(ladders):
+        widths = np.full(len(order), wide)
+        widths[order[: round(share * len(order))]] = narrow
+        config = made.config(widths.tolist(), outer=8 if number > 2 else 16, kv=8 if number > 4 else 16)
+        bits = average_bits(made.spec, config)
+        together = {6: 3, 7: 3, 3: 7, 4: 7}.get(number, 20 + number)
+        rows.append(
+            made.member(
+                f"mix-{bits:.2f}", config, "front", measured=number % 2 == 0, equivalence_class=together
+            )
+        )
+    by_quality = sorted(rows, key=lambda row: row.value("kl") or 0.0)
+    names = [row.name for row in by_quality]
+    closest = min(by_quality, key=lambda row: abs(float(row.name.removeprefix("mix-")) - 3.64))
+    return [
+        row.model_copy(update={"name": "mix-3.64"}) if row.name == closest.name else row
+        for row in by_quality
+        if names
+    ]
+
+
+def _baselines(made: Synthetic) -> list[Member]:
+    count = len(made.linear)
+    dense = made.member("dense", DENSE_CONFIG, "baseline", measured=True)
+    values = dict(dense.measurements)
+    values["kl"] = Measurement(
+        value=0.0, unit="nat", stderr=0.0, n=WINDOWS, by="kl/1", per_window=(0.0,) * WINDOWS
+    )
+    values["kl_p99"] = Measurement(value=0.0, unit="nat", n=WINDOWS)
+    values["top1_agreement"] = Measurement(value=1.0, n=WINDOWS)
+    rows = [dense.model_copy(update={"measurements": values})]
+    for bits in (8, 6, 5, 4, 3, 2):
+        config = made.config([bits] * count, outer=8, kv=8)
+        rows.append(made.member(f"uniform-{bits}", config, "baseline", measured=bits in (8, 4)))
+    return rows
+
+
+def _probes(made: Synthetic) -> list[Member]:
+    widths = [4] * len(made.linear)
+    fewer = Student(blocks=tuple(range(1, made.blocks)))
+    narrow = Student(ffn_channels=3 * made.ffn // 4)
+    kept = [bits for bits, group in zip(widths, made.linear, strict=True) if bits and group.block is not None]
+    sparse = made.config(kept, outer=8)
+    zeros = Sparsity(fraction=0.5, pattern="2:4", criterion="wanda")
+    pruned = sparse.replaced(
+        sites={site: c.model_copy(update={"sparsity": zeros}) if "down" in site or "up" in site or "gate" in site else c
+               for site, c in sparse.sites.items()}
+    )  # fmt: skip
+    inside = {s: c for s, c in sparse.sites.items() if ".0." not in f"{s}."}
+    return [
+        made.member("student-blocks5", CompressionConfig(sites=inside, student=fewer), "probe", tasks=False,
+                    note="A block is a sixth of the depth; without recovery training its loss is ten times that of one bit less."),
+        made.member("student-ffn384", made.config(widths, outer=8, student=narrow), "probe", tasks=False,
+                    note="The channels that are cut carry a tenth of the second moment of the FFN's output."),
+        made.member("sparse-50-2:4", pruned, "probe", tasks=False,
+                    note="torch-cpu stores and multiplies zeros like any other weight: the loss buys neither bytes nor time."),
+    ]  # fmt: skip
+
+
+def records(made: Synthetic, front: FrontFile, count: int = 220) -> list[Record]:
+    """Baselines, marginals, probes and the sampler's candidates on the search text, then the promotion."""
+    found: list[Record] = []
+
+    def add(name: str, config: CompressionConfig, proposer: str, text: str, windows: int) -> None:
+        fidelity = Fidelity(text=text, windows=windows, window_tokens=256)
+        kl = made.kl(config) * float(made.rng.normal(0.97, 0.02))
+        values = {"kl": Measurement(value=max(kl, 0.0), unit="nat", stderr=0.01 * kl, n=windows)}
+        values["weight_bytes"] = _computed(weight_bytes(made.spec, config), "B")
+        values["memory_bytes"] = _computed(memory_bytes(made.spec, config, WORKLOAD), "B")
+        values["average_bits"] = _computed(average_bits(made.spec, config), "bit")
+        values["tpot_s_predicted"] = _predicted(made._latency(config))
+        tokens = fidelity.tokens
+        found.append(
+            Record(
+                index=len(found), digest=config.digest, name=name, config=config, proposer=proposer, fidelity=fidelity,
+                tokens=tokens, evaluations=tokens / 16_384, seconds=0.00021 * tokens, measurements=values,
+            )
+        )  # fmt: skip
+
+    for member in front.members:
+        if member.kind != "front":
+            add(member.name, member.config, member.kind, "search", 64)
+    for index in range(3 * len(made.linear)):
+        widths = [16] * len(made.linear)
+        widths[index % len(widths)] = (2, 3, 4)[index // len(widths)]
+        add(f"marginal-{index}", made.config(widths), "marginal", "search", 4)
+    for index in range(count):
+        middle = made.rng.uniform(2.0, 7.0)
+        near = np.array((2, 3, 4, 5, 6, 8))
+        drawn = (
+            middle + made.rng.normal(0, 1.0, len(made.linear)) + 0.6 * np.log(made.weight * len(made.linear))
+        )
+        widths = near[np.abs(near[None, :] - drawn[:, None]).argmin(axis=1)]
+        add(f"paretune-{index}", made.config(widths.tolist(), outer=8), "paretune", "search", 8)
+    for member in front.members:
+        add(member.name, member.config, "promotion", "report", 64)
+    return found
+
+
+def run_document(
+    made: Synthetic, front: FrontFile, lines: list[Record], source: str = "demo/model"
+) -> RunDocument:
+    """``run.json`` of that run."""
+    checks = tuple(
+        LatencyCheck(
+            name=member.name, digest=member.digest, predicted_s=member.value("tpot_s_predicted") or 0.0,
+            measured_s=(member.value("tpot_s_predicted") or 0.0) * float(made.rng.normal(1.03, 0.06)),
+            note="2 and 3 bits run dense on torch-cpu: their prediction is the dense kernel's." if member.name == "uniform-2" else "",
+        )
+        for member in [*front.members[:7], *(m for m in front.members if m.name in ("dense", "uniform-4", "uniform-2"))]
+    )  # fmt: skip
+    by_proposer: dict[str, int] = {}
+    for line in lines:
+        by_proposer[line.proposer] = by_proposer.get(line.proposer, 0) + 1
+    texts = {"calibration": 64, "search": 64, "report": WINDOWS}
+    pick = next(member for member in front.members if member.name == front.pick)
+    return RunDocument(
+        status="complete", created="2026-11-23T12:40:11+00:00",
+        model={"source": source, "architecture": "LlamaForCausalLM", "parameters": made.spec.parameters, "dtype": "bfloat16"},
+        engine="torch-cpu", engine_version="2.13.0", numeric_path="torch-cpu/float32",
+        device={"name": "x86-avx2", "label": "x86 CPU with AVX2, 2 cores", "kind": "cpu"},
+        workload=WORKLOAD.model_dump(), settings={"search": {"sampler": "paretune", "minutes": 2.1}, "model": source},
+        versions={"paretune": "0.1.0", "torch": "2.13.0", "transformers": "5.17.0", "optuna": "5.0.0", "lm_eval": "0.4.13"},
+        hashes={"model": "4f" * 32, "bank": "a1" * 32, "text.search": "77" * 32, "text.report": "0c" * 32}, seed=0,
+        texts={name: {"path": f"demo/text/{name}.txt", "digest": f"{number:02x}" * 32, "windows": number, "window_tokens": 256}
+               for name, number in texts.items()},
+        tasks={name: {"items": 200, "chance": CHANCE[name]} for name in TASKS}, latency_checks=checks,
+        spent={"start": 12.4, "bank": 8.1, "profile": 37.2, "search": 126.0, "tasks": 51.5, "export": 14.9},
+        evaluations=sum(line.evaluations for line in lines), records=by_proposer, groups=made.groups,
+        refused={"student.kv_heads=1": "torch-cpu: one key-value head would leave 2 query heads without their keys",
+                 **{f"{group.name}: int8-g128/rtn+a8-token": "activations are not quantized by torch-cpu in this version"
+                    for group in made.linear}},
+        export={"name": pick.name, "folder": "runs/demo/export/mix-3.64", "weight_bytes": int(pick.value("weight_bytes") or 0),
+                "kl_to_candidate": 3.1e-7, "tolerance": 1e-5},
+        notes=("Sparsity saves no bytes in compressed-tensors' pack-quantized container, so sparse candidates were "
+               "tried as probes only.",
+               "Energy was not measured: this machine has no counter that may be read."),
+    )  # fmt: skip
+
+
+def write_run(folder: Path, source: str = "demo/model", **sizes: Any) -> Path:
+    """Write ``front.json``, ``run.json`` and ``records.jsonl`` of a synthetic run into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Synthetic(**sizes)
+    front = front_file(made)
+    lines = records(made, front)
+    run = run_document(made, front, lines, source)
+    (folder / "front.json").write_text(front.to_json(), encoding="utf-8")
+    (folder / "run.json").write_text(run.to_json(), encoding="utf-8")
+    (folder / "records.jsonl").write_text("".join(f"{line.to_json()}\n" for line in lines), encoding="utf-8")
+    return folder
+
+
+def _choice(bits: int, method: str) -> SiteChoice:
+    if bits == 16:
+        return SiteChoice()
+    return SiteChoice(weight=integer_format(bits, 128, symmetric=method != "hqq"), method=method)
+
+
+def _computed(value: float, unit: str) -> Measurement:
+    return Measurement(value=float(value), unit=unit, by="size/1")
+
+
+def _predicted(value: float) -> Measurement:
+    return Measurement(value=value, unit="s", source="predicted", by="torch-cpu table")
+
+
+if __name__ == "__main__":
+    print(write_run(Path(sys.argv[1])))
