@@ -1,0 +1,137 @@
+"""The assembler: puts a candidate together inside one loaded model by swapping what changed.
+
+A swap sets the data pointer of a parameter to a dense copy; nothing is copied while copies fit the memory
+budget, and above it the bank's packed codes are dequantized again when they are needed. The model object is
+always the same one, and the dense configuration puts back the very tensors that were loaded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compressors.bank import Bank
+from compressors.cache_rounding import CacheRounding
+from compressors.cutting import Structure
+from compressors.dense_copies import DenseCopies
+from compressors.entries import Entry
+from compressors.input_rounding import InputRounding
+from compressors.students import ruling, touched
+from spaces.choice import UNTOUCHED, SiteChoice
+from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
+from spaces.errors import ConfigurationError
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_linears
+
+DEFAULT_BUDGET_BYTES = 4 * 2**30
+
+
+@dataclass
+class _Slot:
+    """A parameter: what was loaded, and what it holds now."""
+
+    parameter: torch.nn.Parameter
+    dense: torch.Tensor
+    choice: SiteChoice = UNTOUCHED
+    student: Student = WHOLE
+
+
+class Assembler:
+    """Assembles candidates in ``model``, which must be in its dense state and is changed from then on.
+
+    Args:
+        model: from :func:`compressors.loading.load_dense`.
+        spec: of the model.
+        bank: of the same model.
+        memory_budget_bytes: for dense copies.
+    """
+
+    def __init__(
+        self, model: Any, spec: ModelSpec, bank: Bank, memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
+    ) -> None:
+        self.model = model
+        self.spec = spec
+        self.bank = bank
+        self.config = DENSE_CONFIG
+        self.swapped = 0
+        self._slots = {name: _Slot(p, p.data) for name, p in model.named_parameters()}
+        self._cut_fixed = [tensor for tensor in spec.fixed if tensor.axis != "none"]
+        self._copies = DenseCopies(memory_budget_bytes)
+        self._structure = Structure(model, spec)
+        self._inputs = InputRounding(model, spec)
+        self._cache = CacheRounding(model, bank.scale_dtype)
+
+    def apply(self, config: CompressionConfig) -> Any:
+        """Make the model the candidate ``config``, and return it; always the same object.
+
+        Sets :attr:`swapped` to the number of parameters that changed hands.
+
+        Raises:
+            ConfigurationError: an unknown site, a student that cannot be cut, a tied pair that disagrees.
+            RunError: the bank is damaged, or cannot be written to.
+        """
+        self._check(config)
+        swaps = self._weight_swaps(config)
+        self._inputs.apply(_input_formats(config))
+        self._structure.apply(config.student)
+        for slot, tensor, choice, student in swaps:
+            slot.parameter.data = tensor
+            slot.choice, slot.student = choice, student
+        self._cache.apply(config.kv)
+        self.swapped = len(swaps)
+        self.config = config
+        return self.model
+
+    def _weight_swaps(
+        self, config: CompressionConfig
+    ) -> list[tuple[_Slot, torch.Tensor, SiteChoice, Student]]:
+        """What changes hands. Every tensor is made before the first is swapped: a failure changes nothing."""
+        swaps = []
+        for linear in kept_linears(self.spec, config):
+            slot, choice = self._slots[linear.parameter], config.choice(linear.name)
+            student = WHOLE if config.student.whole else touched(linear, config.student)
+            if (choice is slot.choice or choice == slot.choice) and student == slot.student:
+                continue
+            swaps.append((slot, self._weight(slot, linear, choice, student), choice, student))
+        for fixed in self._cut_fixed:
+            slot, student = self._slots[fixed.name], touched(fixed, config.student)
+            if config.keeps_block(fixed.block) and student != slot.student:
+                tensor = slot.dense
+                if not student.whole:
+                    tensor = self.bank.fixed(fixed.name, student).to(tensor)
+                swaps.append((slot, tensor, UNTOUCHED, student))
+        return swaps
+
+    def _weight(self, slot: _Slot, linear: Linear, choice: SiteChoice, student: Student) -> torch.Tensor:
+        entry = Entry.of(self.spec, linear, choice, student)
+        if not entry.stored and student.whole:
+            return slot.dense
+
+        def make() -> torch.Tensor:
+            return self.bank.tensor(linear.name, choice, student).to(slot.dense).contiguous()
+
+        return self._copies.get(entry.name, make)
+
+    def _check(self, config: CompressionConfig) -> None:
+        for site in config.sites:
+            linear = self.spec.linear(site)
+            if not config.keeps_block(linear.block):
+                raise ConfigurationError(
+                    f"a choice for {site}", "the student lacks its block", "Leave the site out"
+                )
+        verdict = ruling(self.spec, config.student)
+        if not verdict:
+            raise ConfigurationError(f"student {config.student.name}", verdict.reason, "Choose another size")
+        head, embedding = self.spec.head.name, self.spec.embedding.name
+        if self.spec.tied and head in config.sites and config.choice(head) != config.choice(embedding):
+            raise ConfigurationError(
+                f"a choice for {head} of its own",
+                f"it is one tensor with {embedding}",
+                f"Choose for {embedding} alone",
+            )
+
+
+def _input_formats(config: CompressionConfig) -> dict[str, Any]:
+    return {site: choice.activation for site, choice in config.sites.items() if choice.activation is not None}

@@ -1,0 +1,209 @@
+"""The bank: every site at every choice, made once, kept packed on disk, and reused.
+
+Choices for the whole, unpruned model are made by :meth:`Bank.build`; pruned and cut ones when they are first
+used. A bank belongs to one model, one calibration text and one dtype of scales, and says so when another
+comes. Layout of the folder::
+
+    bank.json                identity: hashes of model, calibration text and statistics; versions of methods
+    statistics.safetensors   see compressors.statistics
+    entries.jsonl            name, SHA-256 and bytes of every entry, in the order of making
+    entries/SITE/CHOICE.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
+from compressors.entries import Entry, dense_matrix, make_tensors, read_mask, read_quantized
+from compressors.entry_store import EntryStore, index_bytes
+from compressors.quantizers import QuantizedWeight
+from compressors.statistics import Statistics
+from compressors.students import kept_indices, touched
+from compressors.weight_source import WeightSource
+from compressors.windows import TokenWindows
+from spaces.choice import UNTOUCHED, SiteChoice
+from spaces.configuration import WHOLE, Student
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_shape
+from spaces.space import SearchSpace
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many are done and how many there are."""
+
+
+class Bank:
+    """Compressed weights of one model. Made by :meth:`open`.
+
+    Attributes:
+        spec: of the model.
+        statistics: of the calibration text.
+        scale_dtype: dtype that scales are stored in.
+    """
+
+    def __init__(
+        self, folder: Path, source: WeightSource, identity: BankIdentity, statistics: Statistics
+    ) -> None:
+        self.folder = folder
+        self.spec = source.spec
+        self.statistics = statistics
+        self.identity = identity
+        self.scale_dtype: torch.dtype = getattr(torch, identity.scale_dtype)
+        self._source = source
+        self._store = EntryStore(folder)
+
+    @classmethod
+    def open(  # noqa: PLR0917 -- one argument a thing that a bank belongs to
+        cls,
+        folder: Path,
+        source: Path | None,
+        model: Any,
+        spec: ModelSpec,
+        model_hash: str,
+        calibration: TokenWindows,
+        scale_dtype: str | None = None,
+    ) -> Bank:
+        """Open the bank in ``folder``, or start one: gather the statistics and write the identity.
+
+        Args:
+            folder: of the bank; may be absent.
+            source: folder of the checkpoint, read slab by slab; ``None`` reads the weights of ``model``.
+            model: the dense model, unchanged.
+            spec: of both.
+            model_hash: :func:`compressors.loading.model_hash`.
+            calibration: text of the statistics.
+            scale_dtype: name of the dtype of scales; the model's if left out.
+
+        Raises:
+            RunError: the folder holds the bank of another model, text or dtype, or is damaged.
+        """
+        weights = WeightSource(source, model, spec)
+        wanted = BankIdentity.of(model_hash, calibration.digest, scale_dtype or spec.dtype)
+        identity, statistics = open_identity(folder, wanted, model, calibration, weights)
+        return cls(folder, weights, identity, statistics)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the identity: same hash, same entries."""
+        return hashlib.sha256(self.identity.to_json().encode("ascii")).hexdigest()
+
+    @property
+    def block_order(self) -> tuple[int, ...]:
+        """Blocks, least important first."""
+        return self.statistics.block_order
+
+    def importance(self, kind: str, block: int, ranking: str) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block, larger is more important."""
+        return self.statistics.importance(kind, block, ranking)
+
+    # -- filling --------------------------------------------------------------------------------------
+
+    def build(self, space: SearchSpace, progress: Progress | None = None) -> None:
+        """Make every entry of the whole, unpruned model that the space offers and that is not there yet.
+
+        Raises:
+            ModelError: a weight that is not finite; names the site.
+            RunError: the disk is full.
+        """
+        planned = [
+            entry for entry in self._planned(space) if entry.student.whole and not entry.choice.sparsity
+        ]
+        missing = [entry for entry in planned if entry.name not in self._store]
+        done = len(planned) - len(missing)
+        for entry in missing:
+            if progress is not None:
+                progress(f"quantizing {entry.linear.name}", done, len(planned))
+            self._make(entry)
+            done += 1
+        if progress is not None and missing:
+            progress("quantized", done, len(planned))
+
+    def announced_bytes(self, space: SearchSpace) -> int:
+        """Upper bound of the bytes of the folder, whatever candidates of ``space`` are ever assembled."""
+        entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
+        return entries + statistics_bytes(self.spec) + BANK_FILE_BYTES
+
+    def _planned(self, space: SearchSpace) -> Iterator[Entry]:
+        """Every entry that a candidate of the space may need, once, site by site."""
+        seen: set[str] = set()
+        students = _cuts(space)
+        for index in space.site_genes:
+            gene = space.genes[index]
+            for site in gene.group.sites if gene.group is not None else ():
+                linear = self.spec.linear(site)
+                for student in dict.fromkeys(touched(linear, student) for student in students):
+                    for choice in gene.choices:
+                        if isinstance(choice, SiteChoice):
+                            entry = Entry.of(self.spec, linear, choice, student)
+                            if entry.stored and entry.name not in seen and _fits(entry):
+                                seen.add(entry.name)
+                                yield entry
+
+    def _make(self, entry: Entry) -> dict[str, torch.Tensor]:
+        tensors = make_tensors(entry, self._source, self.statistics, self.scale_dtype)
+        self._store.write(entry.name, tensors)
+        return tensors
+
+    def _tensors(self, entry: Entry) -> dict[str, torch.Tensor]:
+        return self._store.read(entry.name) if entry.name in self._store else self._make(entry)
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def quantized(
+        self, site: str, choice: SiteChoice, student: Student = WHOLE, expert: int = 0
+    ) -> QuantizedWeight | None:
+        """Codes, scales and zeros of one expert's matrix, output rows first; ``None`` for a dense choice."""
+        entry = Entry.of(self.spec, self.spec.linear(site), choice, student)
+        if choice.weight.dense:
+            return None
+        rows = entry.shape[0] // entry.linear.experts
+        return read_quantized(entry, self._tensors(entry)).rows(expert * rows, (expert + 1) * rows)
+
+    def tensor(self, site: str, choice: SiteChoice = UNTOUCHED, student: Student = WHOLE) -> torch.Tensor:
+        """The weight that a candidate computes with, float32, shaped as the student's parameter.
+
+        That is ``(rows, columns)``, ``(columns, rows)`` for GPT-2's ``Conv1D``, with experts in front.
+        """
+        linear = self.spec.linear(site)
+        entry = Entry.of(self.spec, linear, choice, student)
+        if choice.weight.dense:
+            matrix = dense_matrix(entry, self._source, self.statistics)
+            if choice.sparsity is not None:
+                matrix = matrix * read_mask(entry, self._tensors(entry)).to(matrix.device)
+        else:
+            matrix = read_quantized(entry, self._tensors(entry)).dequantize().to(self._source.device)
+        return _as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
+
+    def fixed(self, name: str, student: Student = WHOLE) -> torch.Tensor:
+        """A tensor that is never quantized, as stored, cut to the student."""
+        found = next(tensor for tensor in self.spec.fixed if tensor.name == name)
+        value = self._source.tensor(name)
+        kept = kept_indices(self.spec, self, found.axis, found.block, student)
+        return value if kept is None else value[kept.to(value.device)]
+
+
+def _cuts(space: SearchSpace) -> list[Student]:
+    """Every combination of kept heads and channels that the space offers."""
+    counts = {gene.kind: gene.choices for gene in space.genes if gene.kind in ("kv_heads", "ffn_channels")}
+    return [
+        Student.model_validate({"kv_heads": heads, "ffn_channels": channels})
+        for heads in counts.get("kv_heads", (None,))
+        for channels in counts.get("ffn_channels", (None,))
+    ]
+
+
+def _fits(entry: Entry) -> bool:
+    """Whether the group size divides the kept columns; the space refuses the candidate where it does not."""
+    size = entry.choice.weight.group_size
+    return entry.choice.weight.dense or size is None or entry.shape[1] % size == 0
+
+
+def _as_parameter(matrix: torch.Tensor, linear: Linear, shape: tuple[int, int]) -> torch.Tensor:
+    if linear.role.startswith("expert"):
+        return matrix.view(linear.experts, *shape)
+    return matrix.t().contiguous() if linear.transposed else matrix

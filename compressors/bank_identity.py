@@ -1,0 +1,127 @@
+"""Whose bank is it? The identity that is written beside the entries, and the refusal of another's."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from compressors.entry_store import write_atomically
+from compressors.pruners import PRUNERS
+from compressors.quantizers import QUANTIZERS
+from compressors.statistics import Statistics, gather
+from compressors.weight_source import WeightSource
+from compressors.windows import TokenWindows
+from spaces.errors import RunError
+from spaces.model import ModelSpec
+from spaces.schema import Document
+
+IDENTITY = "bank.json"
+STATISTICS = "statistics.safetensors"
+BANK_FILE_BYTES = 4096
+"""More than the identity takes."""
+_LABELS = {"model": "model", "calibration": "calibration text", "scale_dtype": "dtype of scales"}
+
+
+class BankIdentity(Document):
+    """``bank.json``.
+
+    Attributes:
+        model: hash of the model.
+        calibration: digest of the calibration windows.
+        scale_dtype: ``bfloat16``, ``float16`` or ``float32``.
+        methods: version of every quantizer and criterion when the bank was started.
+        statistics: SHA-256 of the statistics' file.
+    """
+
+    model: str
+    calibration: str
+    scale_dtype: str
+    methods: dict[str, str]
+    statistics: str = ""
+
+    @classmethod
+    def of(cls, model: str, calibration: str, scale_dtype: str) -> BankIdentity:
+        """The identity of a bank made now."""
+        methods = {name: quantizer.version for name, quantizer in QUANTIZERS.items()}
+        methods |= {name: pruner.version for name, pruner in PRUNERS.items()}
+        return cls(model=model, calibration=calibration, scale_dtype=scale_dtype, methods=methods)
+
+
+def open_identity(
+    folder: Path, wanted: BankIdentity, model: Any, calibration: TokenWindows, source: WeightSource
+) -> tuple[BankIdentity, Statistics]:
+    """Identity and statistics of the bank in ``folder``; both are made if it is absent.
+
+    Raises:
+        RunError: it is another's, or damaged.
+    """
+    file = folder / IDENTITY
+    if file.is_file():
+        found = _read(file)
+        _refuse_other(folder, found, wanted)
+        return found, _load_statistics(folder, found.statistics)
+    from safetensors.torch import save
+
+    statistics = gather(model, source.spec, calibration, source)
+    content = save(statistics.tensors)
+    write_atomically(folder / STATISTICS, content)
+    identity = wanted.model_copy(update={"statistics": hashlib.sha256(content).hexdigest()})
+    write_atomically(file, identity.to_json().encode("ascii"))
+    return identity, statistics
+
+
+def statistics_bytes(spec: ModelSpec) -> int:
+    """Upper bound of the size of the statistics' file."""
+    numbers = spec.blocks * (spec.kv_heads + spec.ffn_size * max(1, spec.experts) + 1)
+    names = 2 * spec.blocks + 1
+    for linear in spec.linears:
+        numbers += linear.in_features * linear.experts
+        names += 1
+    longest = max(len(linear.name) for linear in spec.linears)
+    return 4 * numbers + names * (longest + 140) + 64
+
+
+def _read(file: Path) -> BankIdentity:
+    try:
+        return BankIdentity.from_json(file.read_text(encoding="ascii"))
+    except (OSError, ValueError, ValidationError) as error:
+        raise _damaged(file, "cannot be read as the identity of a bank") from error
+
+
+def _refuse_other(folder: Path, found: BankIdentity, wanted: BankIdentity) -> None:
+    for field, label in _LABELS.items():
+        theirs, ours = getattr(found, field), getattr(wanted, field)
+        if theirs != ours:
+            raise RunError(
+                f"bank in {folder}",
+                f"was made for another {label} ({theirs[:12]}, this run has {ours[:12]})",
+                "Name another bank folder, or delete this one",
+            )
+    for name, version in found.methods.items():
+        ours = wanted.methods.get(name, "none")
+        if ours != version:
+            raise RunError(
+                f"bank in {folder}",
+                f"was made with version {version} of {name}, this is version {ours}",
+                "Delete the folder; the bank is built again",
+            )
+
+
+def _load_statistics(folder: Path, digest: str) -> Statistics:
+    from safetensors.torch import load
+
+    file = folder / STATISTICS
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise _damaged(file, error.strerror or "cannot be read") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(file, "is not what bank.json says")
+    return Statistics(load(content))
+
+
+def _damaged(file: Path, reason: str) -> RunError:
+    return RunError(f"file {file}", reason, "Delete the folder; the bank is built again")

@@ -1,0 +1,113 @@
+"""A student's structure inside a loaded model: list of blocks, configuration, attributes of modules.
+
+The tensors themselves are swapped by the assembler; this is everything else that the forward pass and the
+cache read. Nothing is copied, and undoing puts back the very same objects.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from compressors.patches import Patches
+from spaces.architectures import student_config
+from spaces.configuration import Student
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_shape
+
+
+class Structure:
+    """Cuts a loaded model to a student and back.
+
+    Args:
+        model: in its dense state.
+        spec: of the model.
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._path, _, self._attribute = spec.block_path.rpartition(".")
+        self._parent = model.get_submodule(self._path)
+        self._blocks = getattr(self._parent, self._attribute)
+        self._modules = {x.name: _module(model, x) for x in spec.linears}
+        self._config = model.config.to_dict()
+        found = [getattr(module, "config", None) for module in model.modules()]
+        self._configs = list({id(config): config for config in found if config is not None}.values())
+        self._patches = Patches()
+        self.student = Student()
+
+    def apply(self, student: Student) -> None:
+        """Give the model the structure of ``student``; the whole model if it is whole."""
+        if student == self.student:
+            return
+        self._patches.undo()
+        self.student = Student()
+        if not student.whole:
+            self._cut_configuration(student)
+            self._cut_modules(student)
+            if student.blocks is not None:
+                self._cut_blocks(student.blocks)
+        self.student = student
+
+    def _cut_configuration(self, student: Student) -> None:
+        """The same changes that the exported ``config.json`` has, on every configuration the modules read."""
+        changed = student_config(self._config, self._spec, student)
+        for before, after in _changed_objects(self._config, changed):
+            keys = [key for key, value in after.items() if key not in before or before[key] != value]
+            for config in self._configs:
+                if getattr(config, "num_hidden_layers", None) == self._spec.blocks:
+                    for key in keys:
+                        self._patches.set(config, key, after[key])
+
+    def _cut_modules(self, student: Student) -> None:
+        for linear in self._spec.linears:
+            shape = kept_shape(self._spec, linear, student)
+            if shape != (linear.out_features, linear.in_features):
+                for name, value in _module_sizes(linear, shape).items():
+                    if hasattr(self._modules[linear.name], name):
+                        self._patches.set(self._modules[linear.name], name, value)
+        if student.kv_heads is not None:
+            ratio = self._spec.heads // self._spec.kv_heads
+            sizes = {"num_key_value_heads": student.kv_heads}
+            sizes |= dict.fromkeys(("num_heads", "num_attention_heads"), student.kv_heads * ratio)
+            for module in self._blocks.modules():
+                for name, value in sizes.items():
+                    if isinstance(getattr(module, name, None), int):
+                        self._patches.set(module, name, value)
+
+    def _cut_blocks(self, kept: tuple[int, ...]) -> None:
+        self._patches.set(
+            self._parent, self._attribute, torch.nn.ModuleList([self._blocks[block] for block in kept])
+        )
+        for index, block in enumerate(kept):
+            for module in self._blocks[block].modules():
+                if isinstance(getattr(module, "layer_idx", None), int):
+                    self._patches.set(module, "layer_idx", index)
+
+
+def _module(model: Any, linear: Linear) -> Any:
+    """The module that owns a site's parameter."""
+    return model.get_submodule(linear.parameter.rpartition(".")[0])
+
+
+def _module_sizes(linear: Linear, shape: tuple[int, int]) -> dict[str, int]:
+    """Attributes of ``Linear``, of GPT-2's ``Conv1D`` and of the experts that hold a size."""
+    rows, columns = shape
+    if linear.role == "expert_down":
+        return {"intermediate_dim": columns, "intermediate_size": columns}
+    if linear.role.startswith("expert"):
+        return {}
+    return {"out_features": rows, "in_features": columns, "nf": rows, "nx": columns}
+
+
+def _changed_objects(
+    before: dict[str, Any], after: dict[str, Any]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The objects of a parsed configuration that differ: the file itself, or one nested in it."""
+    nested = [
+        (before[key], value)
+        for key, value in after.items()
+        if isinstance(value, dict) and isinstance(before.get(key), dict) and before[key] != value
+    ]
+    return nested or [(before, after)]

@@ -1,0 +1,108 @@
+"""How far is a candidate from the dense model? KL divergence on token windows, and what goes with it.
+
+KL(dense || candidate) of every token over the full vocabulary while the teacher fits 1 GiB at 2 bytes a
+number; above that over the teacher's most likely tokens and one bucket for the rest, which bounds the full
+divergence from below (log-sum inequality). :attr:`Teacher.mode` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from compressors.comparison import Divergence
+from compressors.observation import micro_batches
+from compressors.teacher_logits import BYTES_LIMIT, Store, full_store, top_store
+from compressors.windows import TokenWindows
+
+_LOGIT_BYTES_AT_ONCE = 1 << 28
+_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
+
+
+class Teacher:
+    """The dense model's predictions on the windows of one text, kept for comparison.
+
+    Full vocabulary: log-probabilities in float32 while these fit 1 GiB, else in float16 with a float32
+    normaliser a token, so that what is stored is exactly a distribution. Half precision is relative, so it is
+    fine where the probability is: the dense model compared with itself stays below 1e-6.
+
+    Args:
+        model: the dense model, in its dense state; only read while the teacher is made.
+        windows: the text.
+        limit_bytes: of the stored predictions, counted as DESIGN says: 2 bytes a number.
+
+    Attributes:
+        windows: the text.
+        mode: ``full`` or ``top-K``.
+        loss: next-token loss of the dense model, float64 ``(windows,)``.
+    """
+
+    def __init__(self, model: Any, windows: TokenWindows, limit_bytes: int = BYTES_LIMIT) -> None:
+        self.windows = windows
+        vocabulary = _vocabulary(model)
+        tokens = windows.ids.numel()
+        self._batch_tokens = _batch_tokens(model, vocabulary)
+        full = tokens * vocabulary * 2 <= limit_bytes
+        self._store: Store = (full_store if full else top_store)(tokens, vocabulary, limit_bytes)
+        self.mode = self._store.mode
+        self.loss = self._read_teacher(model)
+
+    @torch.inference_mode()
+    def _read_teacher(self, model: Any) -> torch.Tensor:
+        losses, start = [], 0
+        for ids, logits in self._logits(model, self.windows.ids):
+            log_probs = torch.log_softmax(logits, dim=-1)
+            losses.append(_window_loss(log_probs, ids))
+            flat = log_probs.view(-1, log_probs.shape[-1])
+            self._store.put(start, flat)
+            start += len(flat)
+        return torch.cat(losses)
+
+    @torch.inference_mode()
+    def compare(self, model: Any, windows: int | None = None, start: int = 0) -> Divergence:
+        """Read ``model`` on windows ``start`` to ``windows`` (all if left out) and compare.
+
+        A rung that goes on from another reads only its new windows: ``compare(model, 8)``, then
+        ``compare(model, 32, start=8)``, joined by :meth:`Divergence.joined`.
+
+        Raises:
+            TextError: there are not so many windows.
+        """
+        stop = self.windows.count if windows is None else windows
+        ids_read = (
+            self.windows.first(stop).ids[start:] if stop != self.windows.count else self.windows.ids[start:]
+        )
+        per_token, agreement, losses = [], [], []
+        position = start * self.windows.window_tokens
+        for ids, logits in self._logits(model, ids_read):
+            log_probs = torch.log_softmax(logits, dim=-1)
+            flat = log_probs.view(-1, log_probs.shape[-1])
+            kl, same = self._store.divergence(position, flat)
+            position += len(flat)
+            per_token.append(kl.view(ids.shape).cpu())
+            agreement.append(same.view(ids.shape).to(torch.float64).mean(dim=1).cpu())
+            losses.append(_window_loss(log_probs, ids))
+        return Divergence.of(torch.cat(per_token), torch.cat(agreement), torch.cat(losses), self.mode)
+
+    def _logits(self, model: Any, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Micro-batches of ids and float32 logits ``(windows, tokens, vocabulary)``."""
+        for batch in micro_batches(ids, self._batch_tokens):
+            moved = batch.to(model.device)
+            yield moved, model(input_ids=moved, use_cache=False).logits.to(torch.float32)
+
+
+def _window_loss(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Mean next-token loss of each window, float64 on the CPU."""
+    found = log_probs[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return -found.to(torch.float64).mean(dim=1).cpu()
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def _batch_tokens(model: Any, vocabulary: int) -> int:
+    most = _TOKENS_AT_ONCE.get(model.device.type, 4096)
+    return max(1, min(most, _LOGIT_BYTES_AT_ONCE // (4 * vocabulary)))

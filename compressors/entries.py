@@ -1,0 +1,176 @@
+"""One entry of the bank: a site at one choice in one cut, how it is made, packed and measured in bytes.
+
+The order is fixed: cut, then prune, then quantize, so zeros are zeros of the code (every quantizer keeps an
+exact zero exact). Work goes slab by slab of output rows, so that temporaries stay small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+
+from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
+from compressors.pruners import find_pruner
+from compressors.quantizers import QuantizedWeight, find_quantizer
+from compressors.statistics import Statistics
+from compressors.students import kept_columns, kept_rows, of_expert, touched
+from compressors.weight_source import WeightSource
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_shape
+
+_SLAB_WEIGHTS = 1 << 20
+_HEADER_BYTES = 640
+"""More than the header of a safetensors file with three tensors takes."""
+
+
+class Slab(NamedTuple):
+    """Some kept output rows of one expert: weights, and which of them stay (``None``: all)."""
+
+    weight: torch.Tensor
+    mask: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is kept for a site under a choice, whatever its activation and the cuts that do not touch it.
+
+    Attributes:
+        spec: of the model.
+        linear: the site.
+        choice: weight format, method and sparsity.
+        student: the cut, reduced to what touches the site.
+    """
+
+    spec: ModelSpec
+    linear: Linear
+    choice: SiteChoice
+    student: Student
+
+    @classmethod
+    def of(cls, spec: ModelSpec, linear: Linear, choice: SiteChoice, student: Student) -> Entry:
+        """The entry that a candidate needs."""
+        return cls(spec, linear, choice.model_copy(update={"activation": None}), touched(linear, student))
+
+    @cached_property
+    def name(self) -> str:
+        """``SITE/CHOICE``, the key in the bank and its path on disk."""
+        parts = [self.choice.weight.name]
+        if not self.choice.weight.dense:
+            parts.append(self.choice.method)
+        if self.choice.sparsity is not None:
+            parts.append(f"{self.choice.sparsity.name.replace(':', 'of')}-{self.choice.sparsity.criterion}")
+        if not self.student.whole:
+            parts.append(f"{self.student.name}-{self.student.ranking}")
+        return f"{self.linear.name}/{'.'.join(parts)}"
+
+    @property
+    def stored(self) -> bool:
+        """Whether there is anything to store: a dense, unpruned weight is sliced from the checkpoint."""
+        return not self.choice.weight.dense or self.choice.sparsity is not None
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """``(experts * rows, columns)``."""
+        rows, columns = kept_shape(self.spec, self.linear, self.student)
+        return self.linear.experts * rows, columns
+
+    def file_bytes(self) -> int:
+        """Upper bound of the size of its file."""
+        rows, columns = self.shape
+        weight = self.choice.weight
+        if weight.dense:
+            return packed_code_bytes(rows * columns, 1) + _HEADER_BYTES
+        numbers = self.spec.dtype_bytes + (0 if weight.symmetric else 1)
+        return (
+            packed_code_bytes(rows * columns, weight.num_bits)
+            + rows * weight.groups(columns) * numbers
+            + _HEADER_BYTES
+        )
+
+
+def slabs(entry: Entry, source: WeightSource, statistics: Statistics) -> Iterator[Slab]:
+    """The kept weights of an entry, pruned, in order."""
+    linear = entry.linear
+    rows = kept_rows(entry.spec, statistics, linear, entry.student)
+    columns = kept_columns(entry.spec, statistics, linear, entry.student)
+    step = linear.out_features
+    if entry.shape[1] % 8 == 0:
+        step = max(1, _SLAB_WEIGHTS // linear.in_features)
+    for expert in range(linear.experts):
+        kept, inner = of_expert(rows, expert), of_expert(columns, expert)
+        for start in range(0, linear.out_features, step):
+            stop = min(start + step, linear.out_features)
+            weight = source.rows(linear, expert, start, stop)
+            if kept is not None:
+                weight = weight[kept[(kept >= start) & (kept < stop)].to(weight.device) - start]
+            if inner is not None:
+                weight = weight[:, inner.to(weight.device)].contiguous()
+            if len(weight):
+                yield Slab(weight, _mask(entry, weight, statistics, expert, inner))
+
+
+def _mask(
+    entry: Entry, weight: torch.Tensor, statistics: Statistics, expert: int, kept: torch.Tensor | None
+) -> torch.Tensor | None:
+    sparsity = entry.choice.sparsity
+    if sparsity is None:
+        return None
+    found = statistics.site(entry.linear.name)
+    seen = None if found is None else found.expert(expert).columns(kept)
+    return find_pruner(sparsity.criterion).mask(weight, sparsity, seen)
+
+
+def dense_matrix(entry: Entry, source: WeightSource, statistics: Statistics) -> torch.Tensor:
+    """Kept weights in float32 ``(experts * rows, columns)``, for an entry that is not stored."""
+    return torch.cat([slab.weight for slab in slabs(entry, source, statistics)])
+
+
+def make_tensors(
+    entry: Entry, source: WeightSource, statistics: Statistics, scale_dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """What is written for an entry: packed ``mask``, or packed ``codes``, ``scales`` and ``zeros``.
+
+    Raises:
+        ModelError: a weight that is not finite; names the site.
+        FormatError: a format or pattern that does not fit.
+    """
+    weight_format = entry.choice.weight
+    packer = CodePacker(1 if weight_format.dense else weight_format.num_bits)
+    scales: list[torch.Tensor] = []
+    zeros: list[torch.Tensor] = []
+    for slab in slabs(entry, source, statistics):
+        if weight_format.dense and slab.mask is not None:
+            packer.add(slab.mask.to(torch.int8) - 1)
+            continue
+        weight = slab.weight if slab.mask is None else slab.weight * slab.mask
+        found = find_quantizer(entry.choice.method).quantize(
+            weight, weight_format, None, scale_dtype, entry.linear.name
+        )
+        packer.add(found.codes)
+        scales.append(found.scales)
+        if found.zeros is not None:
+            zeros.append(found.zeros)
+    tensors = {"mask" if weight_format.dense else "codes": packer.packed()}
+    for name, parts in (("scales", scales), ("zeros", zeros)):
+        if parts:
+            tensors[name] = torch.cat(parts)
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedWeight:
+    """Codes, scales and zeros of all experts from what was written."""
+    weight_format = entry.choice.weight
+    codes = unpack_codes(tensors["codes"], weight_format.num_bits, entry.shape)
+    size = weight_format.group_size or entry.shape[1]
+    return QuantizedWeight(codes, tensors["scales"], tensors.get("zeros"), size)
+
+
+def read_mask(entry: Entry, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Which weights stay, bool ``(experts * rows, columns)``."""
+    return unpack_codes(tensors["mask"], 1, entry.shape) == 0

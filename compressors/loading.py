@@ -1,0 +1,177 @@
+"""Models and tokenizers from a local folder, as searching needs them: evaluation mode, frozen, no cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spaces.architectures import check_weights
+from spaces.architectures.headers import weight_files
+from spaces.errors import ModelError
+from spaces.model import ModelSpec
+
+_CHUNK_BYTES = 1 << 22
+
+
+def load_dense(
+    folder: Path, spec: ModelSpec, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Any:
+    """The dense model, ready to be measured and to have its weights swapped.
+
+    Args:
+        folder: in Hugging Face format, with safetensors.
+        spec: of the same model; the parameters are checked against it.
+        dtype: of all parameters; float32 on a CPU (bf16 is slower there and adds noise).
+        device: where they go.
+
+    Returns:
+        A ``PreTrainedModel`` in evaluation mode, without gradients and without a cache.
+
+    Raises:
+        ModelError: weights that are absent, cut short or those of another model.
+    """
+    check_weights(folder, spec)
+    model = load_checkpoint(folder, dtype, device)
+    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, shape in spec.parameter_shapes.items():
+        if found.get(name) != shape:
+            raise ModelError(
+                f"parameter {name} of {folder}",
+                f"must have shape {shape}, the loaded model has {found.get(name)}",
+                "Use a version of transformers from 5.5 to 5.17",
+            )
+    return model
+
+
+def load_checkpoint(
+    folder: Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Any:
+    """Whatever ``transformers`` loads from ``folder``, quantized or not; see :func:`load_dense`.
+
+    Attention runs through scaled dot products, except where logits are capped (Gemma 2), which only the plain
+    implementation computes.
+
+    Raises:
+        ModelError: ``transformers`` refuses the folder.
+    """
+    import transformers
+
+    _quiet()
+    try:
+        config = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation="eager" if capped else "sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"model folder {folder}",
+            f"transformers {transformers.__version__} cannot load it ({_first_line(error)})",
+            "Check that the folder is complete and of an architecture that transformers knows",
+        ) from error
+    model.config.use_cache = False
+    return model.to(device).eval().requires_grad_(False)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer beside a model, checked against the model's vocabulary.
+
+    Raises:
+        ModelError: there is none, or it makes tokens that the embedding does not have.
+    """
+    import transformers
+
+    _quiet()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"tokenizer in {folder}",
+            f"cannot be loaded ({_first_line(error)})",
+            "Put tokenizer.json and tokenizer_config.json beside the model",
+        ) from error
+    largest, rows = max(tokenizer.get_vocab().values(), default=-1), _vocabulary(folder)
+    if largest < 0 or (rows is not None and largest >= rows):
+        raise ModelError(
+            f"tokenizer in {folder} with tokens up to {largest}",
+            f"the model's embedding has {rows} rows",
+            "Use tokenizer and model that belong together",
+        )
+    return tokenizer
+
+
+def require_same_tokenizer(base: Path, folder: Path) -> None:
+    """Refuse two models whose tokens mean different things.
+
+    Raises:
+        ModelError: the vocabularies differ; names the first token that does.
+    """
+    first, second = (load_tokenizer(path).get_vocab() for path in (base, folder))
+    if first != second:
+        differing = sorted(set(first.items()) ^ set(second.items()), key=lambda item: item[1])
+        token, index = differing[0]
+        raise ModelError(
+            f"tokenizers of {base} and {folder}",
+            f"differ (token {token!r} = {index} is not in both)",
+            "Compare a checkpoint with the model it was made from",
+        )
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 over ``config.json`` and the weight files with their names: what makes the model's numbers.
+
+    Raises:
+        ModelError: a file is absent.
+    """
+    digest = hashlib.sha256()
+    for file in (folder / "config.json", *weight_files(folder)):
+        digest.update(file.name.encode())
+        digest.update(_file_hash(file))
+    return digest.hexdigest()
+
+
+def _file_hash(file: Path) -> bytes:
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise ModelError(
+            f"model file {file}", f"cannot be read ({error.strerror})", "Copy or download it again"
+        ) from error
+    return digest.digest()
+
+
+def _vocabulary(folder: Path) -> int | None:
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = values.get("vocab_size", (values.get("text_config") or {}).get("vocab_size"))
+    return found if isinstance(found, int) else None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _quiet() -> None:
+    """No progress bars and no advice from the library: the commands report progress themselves."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()

@@ -1,0 +1,135 @@
+"""Hooks that sum what passes through a dense model: squares, products and cosines, no activations kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from spaces.model import Linear, ModelSpec
+
+_TINY = 1e-12
+
+
+def micro_batches(ids: torch.Tensor, tokens: int) -> Iterator[torch.Tensor]:
+    """``ids`` ``(windows, tokens)`` in batches of at most ``tokens`` tokens, at least one window each."""
+    step = max(1, tokens // ids.shape[1])
+    for start in range(0, ids.shape[0], step):
+        yield ids[start : start + step]
+
+
+class RunningMean:
+    """Mean over tokens, in float64; rows (experts) count their own tokens."""
+
+    def __init__(self) -> None:
+        self._sum: torch.Tensor | None = None
+        self._count: torch.Tensor | None = None
+
+    def add(self, total: torch.Tensor, count: int | torch.Tensor) -> None:
+        """Add a sum over ``count`` tokens; a count may differ by row."""
+        total = total.to(torch.float64)
+        counts = torch.as_tensor(count, dtype=torch.float64, device=total.device)
+        self._sum = total if self._sum is None else self._sum + total
+        self._count = counts if self._count is None else self._count + counts
+
+    def mean(self) -> torch.Tensor:
+        """The mean; a row without tokens has the mean of all rows' tokens."""
+        if self._sum is None or self._count is None:
+            raise RuntimeError("nothing was observed")
+        if self._count.ndim == 0:
+            return (self._sum / self._count).to(torch.float32)
+        counts = self._count.view(-1, *(1,) * (self._sum.ndim - 1))
+        overall = self._sum.sum(dim=0, keepdim=True) / counts.sum().clamp_min(1.0)
+        means = torch.where(counts > 0, self._sum / counts.clamp_min(1.0), overall)
+        return means.to(torch.float32)
+
+
+class Observer:
+    """Sums over every token that passes while the context is open.
+
+    Attributes:
+        moments: squares of each input channel, by site.
+        sizes: absolute values of each input channel of down projections, by site.
+        grams: products of the inputs of an output projection within each key-value group, by site.
+        cosines: of input and output, by block.
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec) -> None:
+        self.model = model
+        self.spec = spec
+        self.moments: dict[str, RunningMean] = {}
+        self.sizes: dict[str, RunningMean] = {}
+        self.grams: dict[str, RunningMean] = {}
+        self.cosines = {block: RunningMean() for block in range(spec.blocks)}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Observer:
+        for linear in self.spec.linears:
+            if linear.role == "embedding" or linear.role.startswith("expert"):
+                continue
+            self._watch_linear(linear)
+        for linear in self.spec.of_role("expert_gate_up"):
+            self._watch_experts(linear)
+        for block, module in enumerate(self.model.get_submodule(self.spec.block_path)):
+            self._handles.append(module.register_forward_hook(self._block_hook(block), with_kwargs=True))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def _watch_linear(self, linear: Linear) -> None:
+        moments = self.moments[linear.name] = RunningMean()
+        sizes = self.sizes.setdefault(linear.name, RunningMean()) if linear.in_axis == "ffn" else None
+        grams = self.grams.setdefault(linear.name, RunningMean()) if linear.in_axis == "heads" else None
+        groups = self.spec.kv_heads
+
+        def observe(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            rows = inputs[0].reshape(-1, inputs[0].shape[-1]).to(torch.float32)
+            moments.add(rows.square().sum(dim=0), len(rows))
+            if sizes is not None:
+                sizes.add(rows.abs().sum(dim=0), len(rows))
+            if grams is not None:
+                parts = rows.view(len(rows), groups, -1).transpose(0, 1)
+                # One count a group, so that a mean is taken group by group.
+                grams.add(parts.transpose(1, 2) @ parts, torch.full((groups,), len(rows)))
+
+        module = self.model.get_submodule(linear.name)
+        self._handles.append(module.register_forward_pre_hook(observe))
+
+    def _watch_experts(self, linear: Linear) -> None:
+        """Inputs of both projections of every expert; the inner one is computed again from the first."""
+        path = linear.name.rpartition(".")[0]
+        down = f"{path}.down_proj"
+        outer, inner, sizes = (RunningMean() for _ in range(3))
+        self.moments[linear.name], self.moments[down], self.sizes[down] = outer, inner, sizes
+
+        def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+            hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
+            sums: dict[str, list[torch.Tensor]] = {"outer": [], "inner": [], "sizes": []}
+            counts = []
+            for expert in range(linear.experts):
+                rows = hidden[(chosen == expert).any(dim=-1)]
+                gate, up = torch.nn.functional.linear(rows, module.gate_up_proj[expert]).chunk(2, dim=-1)
+                product = (module.act_fn(gate) * up).to(torch.float32)
+                sums["outer"].append(rows.to(torch.float32).square().sum(dim=0))
+                sums["inner"].append(product.square().sum(dim=0))
+                sums["sizes"].append(product.abs().sum(dim=0))
+                counts.append(len(rows))
+            for name, total in (("outer", outer), ("inner", inner), ("sizes", sizes)):
+                total.add(torch.stack(sums[name]), torch.tensor(counts, device=hidden.device))
+
+        self._handles.append(self.model.get_submodule(path).register_forward_pre_hook(observe))
+
+    def _block_hook(self, block: int) -> Any:
+        def observe(_: Any, inputs: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
+            before = inputs[0] if inputs else options["hidden_states"]
+            after = output[0] if isinstance(output, tuple) else output
+            cosine = torch.nn.functional.cosine_similarity(
+                before.to(torch.float32), after.to(torch.float32), dim=-1, eps=_TINY
+            )
+            self.cosines[block].add(cosine.sum(), cosine.numel())
+
+        return observe

@@ -1,0 +1,23 @@
+"""``magnitude``: the smallest weights of each row go (Han et al. 2015, arXiv:1506.02626)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressors.pruners.pruner import Pruner
+
+if TYPE_CHECKING:
+    from compressors.statistics import SiteStatistics
+
+
+class Magnitude(Pruner):
+    """``|w|``."""
+
+    name = "magnitude"
+
+    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+        """Absolute values."""
+        del statistics
+        return weight.abs()

@@ -1,0 +1,30 @@
+"""Weight quantizers by name: one file each, one line here, one line in the contract test."""
+
+from __future__ import annotations
+
+from compressors.quantizers.half_quadratic import HalfQuadratic
+from compressors.quantizers.nearest import RoundToNearest
+from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
+from spaces.errors import UnknownNameError
+
+QUANTIZERS: dict[str, Quantizer] = {
+    quantizer.name: quantizer
+    for quantizer in (
+        RoundToNearest(),
+        HalfQuadratic(),
+    )
+}
+
+
+def find_quantizer(name: str) -> Quantizer:
+    """The quantizer called ``name``.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in QUANTIZERS:
+        raise UnknownNameError("method", name, QUANTIZERS)
+    return QUANTIZERS[name]
+
+
+__all__ = ["QUANTIZERS", "QuantizedWeight", "Quantizer", "find_quantizer"]

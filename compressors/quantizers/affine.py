@@ -1,0 +1,125 @@
+"""Uniform affine codes of groups of weights: the arithmetic that every integer quantizer shares.
+
+All functions work on ``(groups, group_size)`` float32 matrices, one group a row, with scales and zeros of one
+number a row. Sources: Jacob et al. 2018 (arXiv:1712.05877) for the affine map, compressed-tensors for the
+range of the codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from compressors.quantizers.quantizer import QuantizedWeight
+from spaces.formats import WeightFormat
+
+_CHUNK_WEIGHTS = 1 << 16
+"""Weights handled at once: their temporaries stay in the cache of one core."""
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+
+def code_range(num_bits: int) -> tuple[int, int]:
+    """Smallest and largest code."""
+    return -(1 << (num_bits - 1)), (1 << (num_bits - 1)) - 1
+
+
+def round_scales(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Scales as they will be stored, in float32.
+
+    A scale that is zero or too small to divide by becomes 1, under which such weights get the code of zero.
+    """
+    stored = scales.to(dtype).to(torch.float32)
+    return torch.where(stored.abs() < _SMALLEST_SCALE, torch.ones_like(stored), stored)
+
+
+def integer_zeros(bottom: torch.Tensor, scales: torch.Tensor, num_bits: int) -> torch.Tensor:
+    """The code of zero when ``bottom`` (at most 0) gets the smallest code, within the range of the codes."""
+    low, high = code_range(num_bits)
+    return (low - bottom / scales).round_().clamp_(low, high)
+
+
+def encode(
+    groups: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, num_bits: int
+) -> torch.Tensor:
+    """Nearest codes, as whole float32 numbers: ``clamp(round(w / scale) + zero)``."""
+    low, high = code_range(num_bits)
+    codes = (groups / scales.unsqueeze(-1)).round_()
+    if zeros is not None:
+        codes += zeros.unsqueeze(-1)
+    return codes.clamp_(low, high)
+
+
+def decode(codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None) -> torch.Tensor:
+    """``(code - zero) * scale``."""
+    if zeros is None:
+        return codes * scales.unsqueeze(-1)
+    return (codes - zeros.unsqueeze(-1)).mul_(scales.unsqueeze(-1))
+
+
+def squared_error(
+    groups: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, num_bits: int
+) -> torch.Tensor:
+    """Sum of squared errors of each group."""
+    difference = decode(encode(groups, scales, zeros, num_bits), scales, zeros).sub_(groups)
+    errors: torch.Tensor = torch.linalg.vecdot(difference, difference)
+    return errors
+
+
+class BestScales:
+    """Keeps, group by group, the scales (and zeros) of least squared error of all that were offered.
+
+    The earlier offer wins a tie, so results do not depend on rounding of equal errors.
+    """
+
+    def __init__(self, groups: torch.Tensor, num_bits: int) -> None:
+        self.groups = groups
+        self.num_bits = num_bits
+        self.scales = torch.ones(len(groups), device=groups.device)
+        self.zeros: torch.Tensor | None = None
+        self.errors = torch.full((len(groups),), torch.inf, device=groups.device)
+
+    def offer(self, scales: torch.Tensor, zeros: torch.Tensor | None = None) -> torch.Tensor:
+        """Take ``scales`` and ``zeros`` where they are better; returns where they were."""
+        errors = squared_error(self.groups, scales, zeros, self.num_bits)
+        better = errors < self.errors
+        self.scales = torch.where(better, scales, self.scales)
+        if zeros is not None:
+            self.zeros = zeros if self.zeros is None else torch.where(better, zeros, self.zeros)
+        self.errors = torch.where(better, errors, self.errors)
+        return better
+
+
+def chunks(groups: int, group_size: int) -> Iterator[slice]:
+    """Slices over groups that keep the temporaries small."""
+    step = max(1, _CHUNK_WEIGHTS // group_size)
+    for start in range(0, groups, step):
+        yield slice(start, min(groups, start + step))
+
+
+def pack_result(
+    shape: torch.Size,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> QuantizedWeight:
+    """Codes, scales (stored as ``dtype``) and zeros of groups, in the ``shape`` of their weight."""
+    rows, columns = shape
+    group_size = codes.shape[1]
+    return QuantizedWeight(
+        codes=codes.view(rows, columns),
+        scales=scales.to(dtype).view(rows, columns // group_size),
+        zeros=None if zeros is None else zeros.to(torch.int8).view(rows, columns // group_size),
+        group_size=group_size,
+    )
+
+
+def requantize(weight: torch.Tensor, like: QuantizedWeight, weight_format: WeightFormat) -> QuantizedWeight:
+    """``weight`` in the scales and zeros of ``like``: idempotent on what ``like`` stands for."""
+    size = like.group_size
+    groups = weight.to(torch.float32).reshape(-1, size)
+    scales = like.scales.to(torch.float32).reshape(-1)
+    zeros = None if like.zeros is None else like.zeros.to(torch.float32).reshape(-1)
+    codes = encode(groups, scales, zeros, weight_format.num_bits).to(torch.int8)
+    return QuantizedWeight(codes.view(like.codes.shape), like.scales, like.zeros, size)

@@ -1,0 +1,93 @@
+"""``rtn``: round to nearest with clipping that minimises the squared error of each group.
+
+The clipping range of a group is searched over a grid of shrink factors, as in the MSE observers of
+compressed-tensors and OMSE (Choukroun et al. 2019, arXiv:1902.06822), with two differences: the error is
+taken after the scale was rounded to the dtype it is stored in, and a symmetric scale may be negative, which
+puts the level that two's complement has on one side only where it helps.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressors.quantizers.affine import (
+    BestScales,
+    chunks,
+    code_range,
+    encode,
+    integer_zeros,
+    pack_result,
+    round_scales,
+)
+from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
+from spaces.formats import WeightFormat
+
+if TYPE_CHECKING:
+    from compressors.statistics import SiteStatistics
+
+# Lowest shrink factor and number of grid points, by bits: the wider the codes, the less clipping pays.
+_GRID = {
+    2: (0.30, 40),
+    3: (0.45, 32),
+    4: (0.58, 24),
+    5: (0.70, 20),
+    6: (0.80, 16),
+    7: (0.86, 12),
+    8: (0.90, 12),
+}
+
+
+class RoundToNearest(Quantizer):
+    """Round to nearest; touches nothing but its own site and needs no data."""
+
+    name = "rtn"
+
+    def _quantize(
+        self,
+        weight: torch.Tensor,
+        weight_format: WeightFormat,
+        group_size: int,
+        statistics: SiteStatistics | None,
+        scale_dtype: torch.dtype,
+    ) -> QuantizedWeight:
+        del statistics
+        groups, bits = weight.view(-1, group_size), weight_format.num_bits
+        codes = torch.empty(groups.shape, dtype=torch.int8, device=weight.device)
+        scales = torch.empty(len(groups), device=weight.device)
+        zeros = None if weight_format.symmetric else torch.empty_like(scales)
+        search = symmetric_scales if weight_format.symmetric else asymmetric_scales
+        for part in chunks(*groups.shape):
+            best = search(groups[part], bits, scale_dtype)
+            scales[part] = best.scales
+            if zeros is not None and best.zeros is not None:
+                zeros[part] = best.zeros
+            codes[part] = encode(groups[part], best.scales, best.zeros, bits).to(torch.int8)
+        return pack_result(weight.shape, codes, scales, zeros, scale_dtype)
+
+
+def symmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> BestScales:
+    """Rounded scales of least squared error; exactly odd: negated weights negate them."""
+    low, _ = code_range(bits)
+    extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True)).squeeze(1)
+    lowest, points = _GRID[bits]
+    best = BestScales(groups, bits)
+    # With the extreme weight on the side of the extra level nothing is clipped from factor 1 on; with the
+    # extreme on the other side only from low / (low + 1) on.
+    for towards, largest in ((low, 1.0), (-low, low / (low + 1))):
+        for factor in torch.linspace(largest, lowest, points).tolist():
+            best.offer(round_scales(extreme * (factor / towards), dtype))
+    return best
+
+
+def asymmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> BestScales:
+    """Rounded scales and integer zeros of least squared error."""
+    low, high = code_range(bits)
+    bottom, top = groups.amin(dim=1).clamp_(max=0.0), groups.amax(dim=1).clamp_(min=0.0)
+    lowest, points = _GRID[bits]
+    best = BestScales(groups, bits)
+    for factor in torch.linspace(1.0, lowest, points).tolist():
+        scales = round_scales((top - bottom) * (factor / (high - low)), dtype)
+        best.offer(scales, integer_zeros(bottom * factor, scales, bits))
+    return best

@@ -1,0 +1,114 @@
+"""What a calibration text says: input moments of every site, importance of blocks, heads and channels.
+
+Gathered once, in one pass of the dense model with hooks, and kept in the bank.
+
+* Input moments, for Wanda (Sun et al. 2023, arXiv:2306.11695): mean square of each input channel.
+* Blocks: block influence, 1 - mean cosine of a block's input and output (ShortGPT, Men et al. 2024,
+  arXiv:2403.03853).
+* Key-value heads: root mean square of what the group of query heads adds to the residual stream.
+* FFN channels: mean absolute activation times the norm of the channel's column in the down projection
+  (as in Minitron, Muralidharan et al. 2024, arXiv:2407.14679, and Wanda).
+
+Experts are told apart where tokens reached them; an expert that no token reached takes the mean of its layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compressors.observation import Observer, micro_batches
+from compressors.weight_source import WeightSource
+from compressors.windows import TokenWindows
+from spaces.errors import ConfigurationError
+from spaces.model import ModelSpec
+
+_TOKENS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """Input of one site.
+
+    Attributes:
+        second_moment: float32 mean of squares, ``(in_features,)`` or ``(experts, in_features)``.
+    """
+
+    second_moment: torch.Tensor
+
+    def expert(self, index: int) -> SiteStatistics:
+        """Of one expert; of the site itself where there are none."""
+        return self if self.second_moment.ndim == 1 else SiteStatistics(self.second_moment[index])
+
+    def columns(self, kept: torch.Tensor | None) -> SiteStatistics:
+        """For the kept columns only; of one expert, or of a site without."""
+        return self if kept is None else SiteStatistics(self.second_moment[kept])
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Everything gathered, as flat tensors that safetensors can hold.
+
+    Attributes:
+        tensors: ``moment/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK`` ``(kv_heads,)``;
+            ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more important.
+    """
+
+    tensors: dict[str, torch.Tensor]
+
+    def site(self, name: str) -> SiteStatistics | None:
+        """Of the site ``name``; ``None`` for an embedding, whose input is no vector."""
+        found = self.tensors.get(f"moment/{name}")
+        return None if found is None else SiteStatistics(found)
+
+    @property
+    def block_order(self) -> tuple[int, ...]:
+        """Blocks, least important first; equals by index, the later one first."""
+        scores = self.tensors["blocks"].tolist()
+        return tuple(sorted(range(len(scores)), key=lambda block: (scores[block], -block)))
+
+    def importance(self, kind: str, block: int, ranking: str) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block.
+
+        Raises:
+            ConfigurationError: an unknown ranking.
+        """
+        if ranking != "activation":
+            raise ConfigurationError(f"ranking {ranking!r}", "is not known", "Use 'activation'")
+        return self.tensors[f"{kind}/{block}"]
+
+
+def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSource) -> Statistics:
+    """One pass of the dense ``model`` over ``windows``.
+
+    Args:
+        model: in its dense state.
+        spec: of the model.
+        windows: calibration text.
+        source: the dense weights, for the norms of columns.
+    """
+    with Observer(model, spec) as observer, torch.inference_mode():
+        for ids in micro_batches(windows.ids, _TOKENS_AT_ONCE):
+            model(input_ids=ids.to(model.device), use_cache=False)
+    tensors = {f"moment/{name}": sums.mean() for name, sums in observer.moments.items()}
+    tensors["blocks"] = torch.stack([observer.cosines[block].mean() for block in range(spec.blocks)])
+    tensors["blocks"] = 1.0 - tensors["blocks"].reshape(-1)
+    for linear in spec.of_role("o"):
+        if linear.in_axis == "heads" and linear.block is not None:
+            weight = source.matrices(linear)[0]
+            tensors[f"heads/{linear.block}"] = _head_norms(weight, observer.grams[linear.name].mean())
+    for linear in spec.of_role("down", "expert_down"):
+        if linear.in_axis == "ffn" and linear.block is not None:
+            norms = source.matrices(linear).norm(dim=1)
+            scores = observer.sizes[linear.name].mean() * norms
+            tensors[f"channels/{linear.block}"] = scores if linear.experts > 1 else scores.reshape(-1)
+    return Statistics({name: t.to("cpu", torch.float32).contiguous() for name, t in tensors.items()})
+
+
+def _head_norms(weight: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
+    """Root mean square of ``W_g a_g`` for each group g, from the second moments of ``a_g``."""
+    hidden, groups = weight.shape[0], grams.shape[0]
+    parts = weight.view(hidden, groups, -1).transpose(0, 1)
+    return torch.einsum("gik,gkl,gil->g", parts, grams.to(parts.dtype), parts).clamp_min(0.0).sqrt()

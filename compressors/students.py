@@ -1,0 +1,108 @@
+"""Which heads and channels a smaller student keeps, and what that takes from the tensors of the model.
+
+How many are kept is one number for the model; which ones is decided block by block by the bank's ranking
+(for experts, expert by expert). Kept indices are ascending, so that cutting nothing changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+from spaces.configuration import Student
+from spaces.legality import LEGAL, Ruling, illegal
+from spaces.model import Axis, FixedTensor, Linear, ModelSpec
+
+_SOURCE = "compressors.students"
+
+
+class Ranking(Protocol):
+    """Scores of heads and channels: :class:`compressors.statistics.Statistics`, or a bank."""
+
+    def importance(self, kind: str, block: int, ranking: str) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block, larger is more important."""
+
+
+def ruling(spec: ModelSpec, student: Student) -> Ruling:
+    """Whether a model of this size can be cut out of the dense one."""
+    for cut in spec.uncuttable:
+        if getattr(student, cut.kind) is not None:
+            return illegal(cut.reason, _SOURCE)
+    if student.blocks is not None and student.blocks[-1] >= spec.blocks:
+        return illegal(f"block {student.blocks[-1]} does not exist, the model has {spec.blocks}", _SOURCE)
+    for count, full, what in (
+        (student.kv_heads, spec.kv_heads, "key-value heads"),
+        (student.ffn_channels, spec.ffn_size, "FFN channels"),
+    ):
+        if count is not None and count > full:
+            return illegal(f"{count} {what} cannot be kept of {full}", _SOURCE)
+    return LEGAL
+
+
+def touched(linear: Linear | FixedTensor, student: Student) -> Student:
+    """The part of a student that changes this tensor: what its entries in the bank are keyed by.
+
+    Kept blocks change no tensor; heads and channels change those whose axes count them.
+    """
+    axes = (linear.out_axis, linear.in_axis) if isinstance(linear, Linear) else (linear.axis,)
+    heads = student.kv_heads if any(axis in ("heads", "kv_heads", "qkv") for axis in axes) else None
+    channels = student.ffn_channels if any(axis in ("ffn", "ffn_pair") for axis in axes) else None
+    if heads is None and channels is None:
+        return Student()
+    return Student(kv_heads=heads, ffn_channels=channels, ranking=student.ranking)
+
+
+def kept_rows(spec: ModelSpec, ranking: Ranking, linear: Linear, student: Student) -> torch.Tensor | None:
+    """Kept output rows: int64 ``(rows,)``, for experts ``(experts, rows)``; ``None`` is all of them."""
+    return kept_indices(spec, ranking, linear.out_axis, linear.block, student)
+
+
+def kept_columns(spec: ModelSpec, ranking: Ranking, linear: Linear, student: Student) -> torch.Tensor | None:
+    """Kept input columns, likewise."""
+    return kept_indices(spec, ranking, linear.in_axis, linear.block, student)
+
+
+def kept_indices(
+    spec: ModelSpec, ranking: Ranking, axis: Axis, block: int | None, student: Student
+) -> torch.Tensor | None:
+    """Kept positions along an axis of a tensor of a block; ``None`` is all of them."""
+    if block is None or axis == "none":
+        return None
+    if axis in ("ffn", "ffn_pair"):
+        if student.ffn_channels is None:
+            return None
+        channels = _best(ranking.importance("channels", block, student.ranking), student.ffn_channels)
+        return channels if axis == "ffn" else torch.cat([channels, channels + spec.ffn_size], dim=-1)
+    if student.kv_heads is None:
+        return None
+    heads = _best(ranking.importance("heads", block, student.ranking), student.kv_heads)
+    return _head_features(spec, axis, heads)
+
+
+def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Positions of the ``count`` largest scores of each row, ascending; of equals the first."""
+    order = torch.argsort(scores, dim=-1, descending=True, stable=True)
+    return order[..., :count].sort(dim=-1).values
+
+
+def _head_features(spec: ModelSpec, axis: Axis, heads: torch.Tensor) -> torch.Tensor:
+    """Features of the kept key-value heads along an axis; each has its query heads beside it."""
+    keys = _spread(heads, spec.head_dim)
+    if axis == "kv_heads":
+        return keys
+    queries = _spread(heads, spec.heads // spec.kv_heads * spec.head_dim)
+    if axis == "heads":
+        return queries
+    after_queries = spec.heads * spec.head_dim
+    after_keys = after_queries + spec.kv_heads * spec.head_dim
+    return torch.cat([queries, keys + after_queries, keys + after_keys])
+
+
+def _spread(heads: torch.Tensor, width: int) -> torch.Tensor:
+    return (heads[:, None] * width + torch.arange(width)[None, :]).reshape(-1)
+
+
+def of_expert(kept: torch.Tensor | None, expert: int) -> torch.Tensor | None:
+    """The kept positions of one expert; those of all where they do not differ."""
+    return kept if kept is None or kept.ndim == 1 else kept[expert]

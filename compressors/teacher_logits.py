@@ -1,0 +1,105 @@
+"""What is kept of the dense model's predictions, and the divergence of a candidate's from them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+BYTES_LIMIT = 2**30
+_FEWEST, _MOST = 64, 1024
+
+
+class Store(Protocol):
+    """Predictions of consecutive tokens."""
+
+    @property
+    def mode(self) -> str:
+        """``full`` or ``top-K``."""
+
+    def put(self, start: int, log_probs: torch.Tensor) -> None:
+        """Keep float32 ``(tokens, vocabulary)`` as the predictions from token ``start`` on."""
+
+    def divergence(self, start: int, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """KL of each token (float32, not negative) and whether the most likely token is the same."""
+
+
+class FullStore:
+    """Log-probabilities of the whole vocabulary, ``(tokens, vocabulary)`` in ``dtype``."""
+
+    mode = "full"
+
+    def __init__(self, tokens: int, vocabulary: int, dtype: torch.dtype) -> None:
+        self._shape = (tokens, vocabulary)
+        self._dtype = dtype
+        self._log_probs = torch.empty(0)
+        self._normaliser = torch.empty(0)
+
+    def put(self, start: int, log_probs: torch.Tensor) -> None:
+        """See :class:`Store`."""
+        if not self._log_probs.numel():
+            self._log_probs = torch.empty(self._shape, dtype=self._dtype, device=log_probs.device)
+            self._normaliser = torch.zeros(self._shape[0], 1, device=log_probs.device)
+        stop = start + len(log_probs)
+        self._log_probs[start:stop] = log_probs
+        if self._dtype != torch.float32:
+            stored = self._log_probs[start:stop].to(torch.float32)
+            self._normaliser[start:stop] = stored.logsumexp(dim=-1, keepdim=True)
+
+    def divergence(self, start: int, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :class:`Store`."""
+        stop = start + len(log_probs)
+        dense = self._log_probs[start:stop].to(torch.float32)
+        if self._dtype != torch.float32:
+            dense = dense - self._normaliser[start:stop]
+        same = dense.argmax(dim=-1) == log_probs.argmax(dim=-1)
+        return torch.linalg.vecdot(dense.exp(), dense - log_probs).clamp_min_(0.0), same
+
+
+class TopStore:
+    """The ``kept`` most likely tokens and the probability of all others together."""
+
+    def __init__(self, tokens: int, kept: int) -> None:
+        self.mode = f"top-{kept}"
+        self._shape = (tokens, kept)
+        self._log_probs = torch.empty(0)
+        self._rest = torch.empty(0)
+        self._tokens = torch.empty(0)
+
+    def put(self, start: int, log_probs: torch.Tensor) -> None:
+        """See :class:`Store`."""
+        device = log_probs.device
+        if not self._log_probs.numel():
+            self._log_probs = torch.empty(self._shape, device=device)
+            self._tokens = torch.empty(self._shape, dtype=torch.int32, device=device)
+            self._rest = torch.empty(self._shape[0], device=device)
+        stop = start + len(log_probs)
+        values, tokens = log_probs.topk(self._shape[1], dim=-1)
+        self._log_probs[start:stop], self._tokens[start:stop] = values, tokens.to(torch.int32)
+        self._rest[start:stop] = _rest(log_probs, tokens)
+
+    def divergence(self, start: int, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :class:`Store`."""
+        stop = start + len(log_probs)
+        dense, tokens = self._log_probs[start:stop], self._tokens[start:stop].to(torch.int64)
+        kl = torch.linalg.vecdot(dense.exp(), dense - log_probs.gather(-1, tokens))
+        rest = self._rest[start:stop]
+        kl += rest.exp() * (rest - _rest(log_probs, tokens))
+        return kl.clamp_min_(0.0), tokens[:, 0] == log_probs.argmax(dim=-1)
+
+
+def _rest(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Log of the probability of every token but ``tokens``."""
+    return log_probs.scatter(-1, tokens, -torch.inf).logsumexp(dim=-1)
+
+
+def full_store(tokens: int, vocabulary: int, limit_bytes: int) -> Store:
+    """Everything, in float32 while that fits the limit, else in float16."""
+    exact = tokens * vocabulary * 4 <= limit_bytes
+    return FullStore(tokens, vocabulary, torch.float32 if exact else torch.float16)
+
+
+def top_store(tokens: int, vocabulary: int, limit_bytes: int) -> Store:
+    """As many of the most likely tokens, between 64 and 1024, as fit the limit at 8 bytes each."""
+    kept = max(_FEWEST, min(_MOST, limit_bytes // (8 * tokens) // _FEWEST * _FEWEST))
+    return TopStore(tokens, min(kept, vocabulary - 1))
