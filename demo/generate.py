@@ -1,0 +1,70 @@
+"""The text generator: documents from a seed, and the held-out items of every capability.
+
+``python -m demo.generate`` writes ``demo/text`` and ``demo/tasks`` again, byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from demo.capabilities import CAPABILITIES, Capability
+
+END_OF_TEXT = "<|endoftext|>"
+TEXT_DOCUMENTS = {"calibration": 260, "search": 260, "report": 460, "benchmark": 460}
+"""Documents of each text; each name is a seed of its own, and so is ``train``."""
+
+ITEMS = 400
+"""Items of each task."""
+
+_LINES = (8, 14)
+
+
+def document(random: Random) -> str:
+    """One document: some lines, each of a random capability."""
+    weights = [capability.share for capability in CAPABILITIES]
+    chosen = random.choices(CAPABILITIES, weights, k=random.randint(*_LINES))
+    return "\n".join(capability.line(random) for capability in chosen)
+
+
+def documents(seed: str, count: int, start: int = 0) -> Iterator[str]:
+    """Documents ``start`` to ``start + count`` of a text; each draws from a seed of its own."""
+    for number in range(start, start + count):
+        yield document(Random(f"{seed}/{number}"))
+
+
+def items(capability: Capability, count: int = ITEMS) -> list[dict[str, object]]:
+    """Held-out items, no two with the same prompt."""
+    random = Random(f"items/{capability.name}")
+    found: dict[str, dict[str, object]] = {}
+    while len(found) < count:
+        item = capability.item(random)
+        found.setdefault(
+            item.prompt,
+            {"prompt": item.prompt, "choices": list(item.choices), "gold": item.gold, "answer": item.choices[item.gold]},
+        )
+    return list(found.values())
+
+
+def write_texts(folder: Path) -> None:
+    """Write the four texts; documents end with ``<|endoftext|>``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count in TEXT_DOCUMENTS.items():
+        text = "".join(f"{text}\n{END_OF_TEXT}\n" for text in documents(name, count))
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def write_items(folder: Path) -> None:
+    """Write the items of every task, a JSON object a line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for capability in CAPABILITIES:
+        lines = "".join(json.dumps(item) + "\n" for item in items(capability))
+        (folder / f"{capability.name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parent
+    write_texts(here / "text")
+    write_items(here / "tasks")
