@@ -1,4 +1,4 @@
-"""The answer in one sentence and a few figures: what was found, against the dense model and the best uniform."""
+"""The answer in a sentence: what was found, against the dense model and the best uniform configuration."""
 
 from __future__ import annotations
 
@@ -80,9 +80,10 @@ def uniform_words(answer: Answer) -> str:
         return f"which cannot be told from {what}"
     if not own or not other:
         return f"beside {digits(other or 0.0)} of {what}"
-    if other > own:
-        return f"{digits(other / own, 2)} times less than {what}"
-    return f"{digits(own / other, 2)} times more than {what}"
+    way, factor = ("less", other / own) if other > own else ("more", own / other)
+    if factor < 1.2:
+        return f"{100 * abs(1 - own / other):.0f} % {way} than {what}"
+    return f"{digits(factor, 2)} times {way} than {what}"
 
 
 def speed_sentence(answer: Answer) -> str:
@@ -98,18 +99,17 @@ def speed_sentence(answer: Answer) -> str:
 
 
 def speed_words(ratio: float) -> str:
-    """A time that is ``ratio`` times another, in words."""
+    """A time that is ``ratio`` times the dense model's, in words."""
     if abs(ratio - 1) < 0.02:
         return "as fast as dense"
-    return (
-        f"{digits(1 / ratio, 2)} times faster than dense"
-        if ratio < 1
-        else f"{digits(ratio, 2)} times slower than dense"
-    )
+    way, factor = ("faster", 1 / ratio) if ratio < 1 else ("slower", ratio)
+    if factor < 1.2:
+        return f"{100 * (factor - 1):.0f} % {way} than dense"
+    return f"{digits(factor, 2)} times {way} than dense"
 
 
 def equal_quality_words(answer: Answer) -> str:
-    """``12 % fewer bytes than uniform-4, the smallest uniform configuration as good``; empty where none is."""
+    """``−12 % bytes against uniform-4, the smallest uniform configuration as good``, or nothing."""
     if answer.pick is None or answer.equal is None:
         return ""
     own, other = answer.pick.value("weight_bytes"), answer.equal.value("weight_bytes")

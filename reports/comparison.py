@@ -52,7 +52,7 @@ def cost(member: Member, column: str) -> tuple[Measurement, bool] | None:
 
 
 def cost_ratio(member: Member, other: Member, column: str) -> tuple[float, bool] | None:
-    """``member / other`` and whether predicted: measured against measured, else predicted against predicted."""
+    """``member / other`` and whether it is of predictions; measured and predicted are never divided."""
     for name, predicted in ((column, False), (f"{column}_predicted", True)):
         first, second = member.measurements.get(name), other.measurements.get(name)
         if first is not None and second is not None and second.value > 0:
@@ -88,6 +88,17 @@ def smallest_uniform_as_good(front: FrontFile, kl: float, but: str = "") -> Memb
     """The smallest uniform row whose KL is no higher: what the same quality costs without a search."""
     good = [row for row in uniforms(front) if _value(row, "kl") <= kl and row.name != but]
     return min(good, key=lambda row: _value(row, "weight_bytes"), default=None)
+
+
+def best_member_within(front: FrontFile, weight_bytes: float) -> Member | None:
+    """The searched member (no uniform row, not dense) of lowest KL that is no larger."""
+    rows = [
+        member
+        for member in front.members
+        if member.kind != "baseline" and None not in (member.value("weight_bytes"), member.value("kl"))
+    ]
+    within = [row for row in rows if _value(row, "weight_bytes") <= weight_bytes]
+    return min(within, key=lambda row: _value(row, "kl"), default=None)
 
 
 def picked(front: FrontFile) -> Member | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+_UNITS = re.compile(r"(?<=\d) (?=(?:%|[kMGT]?B|[mµ]?s|[mµ]?J|min|h|nats?|bits?)(?!\w))|(?<=±) | (?=±)")
 
 
 class Safe(str):
@@ -18,9 +21,10 @@ Child = str | None
 
 
 def element(name: str, /, *children: Child, **attributes: str | bool | None) -> Safe:
-    """An element; children that are not :class:`Safe` are escaped, ``class_`` and ``data_x`` lose their underscore.
+    """An element; children that are not :class:`Safe` are escaped.
 
-    An attribute that is ``None`` or ``False`` is left out, ``True`` stands without a value.
+    Attributes ``class_`` and ``data_x`` become ``class`` and ``data-x``. One that is ``None`` or ``False`` is
+    left out, ``True`` stands without a value.
     """
     shown = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in ("br", "hr", "input", "meta", "link"):
@@ -34,6 +38,13 @@ def joined(children: Iterable[Child], separator: str = "") -> Safe:
         child if isinstance(child, Safe) else html.escape(child) for child in children if child is not None
     )
     return Safe(separator.join(parts))
+
+
+def unbroken(text: str) -> Safe:
+    """Escaped text in which a number stays on a line with its unit, and a name with its hyphens."""
+    kept = _UNITS.sub("\u00a0", text)
+    words = (element("span", word, class_="whole") if "-" in word[1:-1] else word for word in kept.split(" "))
+    return joined(words, " ")
 
 
 def table(

@@ -71,6 +71,13 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if near_end and round(value, 1) % 1 else f"{value:.0f} %"
 
 
+def share_with_error(share: float, stderr: float | None) -> str:
+    """``101 ± 5 %``: points of a per cent, the error to one digit below ten."""
+    return (
+        f"{with_error(100 * share, None if stderr is None else 100 * stderr)} %" if stderr else percent(share)
+    )
+
+
 def change(ratio: float) -> str:
     """How a quantity moved to ``ratio`` times what it was: ``−73 %``, ``+4 %``, ``unchanged``."""
     moved = 100 * (ratio - 1)

@@ -12,12 +12,12 @@ from reports.sections.evidence import (
     front_section,
     latency_section,
     layer_section,
-    spending_section,
 )
 from reports.sections.headline import headline
-from reports.sections.members import probe_section
 from reports.sections.provenance import provenance_section, refused_section
+from reports.sections.rivals import probe_section
 from reports.sections.section import Section
+from reports.sections.spending import spending_section
 
 _ASSETS = Path(__file__).parent / "assets"
 
@@ -72,7 +72,8 @@ def _banner(folder: RunFolder, name: str) -> Safe:
     run = folder.run
     device = str(run.device.get("label") or run.device.get("name") or "")
     load = run.workload
-    lengths = f"batch {load.get('batch', 1)}, {load.get('prompt_tokens', '?')} + {load.get('output_tokens', '?')} tokens"
+    tokens = f"{load.get('prompt_tokens', '?')} + {load.get('output_tokens', '?')} tokens"
+    lengths = f"batch {load.get('batch', 1)}, {tokens}"
     spent = sum(run.spent.values())
     facts = [device, run.engine, lengths, duration(spent) if spent else "", run.created[:10]]
     line = joined([element("span", fact) for fact in facts if fact])
@@ -85,18 +86,20 @@ def _banner(folder: RunFolder, name: str) -> Safe:
 
 
 def _contents(sections: list[Section]) -> Safe:
-    links = [element("a", section.title, href=f"#{section.name}") for section in sections]
+    links = [element("a", section.short, href=f"#{section.name}") for section in sections]
     return element("nav", *links, aria_label="Contents")
 
 
 def _footer(folder: RunFolder) -> Safe:
     version = folder.run.versions.get("paretune", "")
-    words = f"Paretune {version}. 1 MB is 10^6 bytes. Numbers of this page with all digits: front.csv and front.json beside it."
-    return element("footer", words.replace("Paretune .", "Paretune."))
+    words = "1 MB is 10^6 bytes. front.csv and front.json beside this page have its numbers with all digits."
+    return element("footer", f"Paretune {version}".strip(), ". ", words)
 
 
 def _short(source: str) -> str:
-    return source.rstrip("/").rsplit("/", 1)[-1] or source
+    parts = [part for part in source.split("/") if part]
+    # OWNER/NAME of a hub stays whole; of a longer or absolute path the last part is the name.
+    return source if len(parts) == 2 and not source.startswith("/") else (parts or [source])[-1]
 
 
 def _asset(name: str) -> str:

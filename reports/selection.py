@@ -57,12 +57,12 @@ class Selection:
 def select_member(front: FrontFile, limits: tuple[Limit, ...], metric: str = "") -> Selection:
     """The member with the best ``metric`` among those that meet ``limits``.
 
-    Without limits and metric it is the run's own pick. Uniform rows and the dense model take part: where one of
-    them is best, that is the answer. Ties go to the smaller member.
+    Without limits and metric it is the run's own pick. Uniform rows and the dense model take part: where one
+    of them is best, that is the answer. Ties go to the smaller member.
 
     Args:
         front: of the run.
-        limits: on any metric of the front; measured values are judged, predicted ones only where none is measured.
+        limits: on any metric of the front; measured values are judged, predicted ones where none is measured.
         metric: what to optimize; the run's first objective if empty.
 
     Raises:

@@ -56,9 +56,9 @@ def latency_words(error: LatencyError) -> str:
     """The error in words."""
     lean = "" if abs(error.bias) < 0.02 else f" (mostly too {'high' if error.bias > 0 else 'low'})"
     return (
-        f"Predicted decode latency is off by {percent(error.median)} at the median{lean} and by {percent(error.worst)} "
-        f"at worst ({error.worst_name}), over {error.checks} candidates; {percent(error.ordered)} of the pairs are in "
-        "the right order."
+        f"Predicted decode latency is off by {percent(error.median)} at the median{lean} and by "
+        f"{percent(error.worst)} at worst ({error.worst_name}), over {error.checks} candidates; "
+        f"{percent(error.ordered)} of the pairs are in the right order."
     )
 
 
@@ -124,9 +124,8 @@ def _of_the_export(folder: RunFolder) -> list[str]:
         return ["Nothing was exported, so nothing was loaded again."] if finished else []
     gap, tolerance = export.get("kl_to_candidate"), export.get("tolerance")
     if isinstance(gap, int | float) and isinstance(tolerance, int | float) and gap > tolerance:
-        return [
-            f"The export differs from its candidate by a KL of {digits(gap)}, above the tolerance {digits(tolerance)}."
-        ]
+        words = f"The export differs from its candidate by a KL of {digits(gap)}"
+        return [f"{words}, above the tolerance {digits(tolerance)}."]
     return []
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
 from reports.comparison import cost, front_members, mean_retention, retention, task_names
 from reports.next_steps import next_steps
-from reports.numerals import counted, digits, duration, measured, percent, quantity
+from reports.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
 from reports.reading import RunFolder, read_run_folder
 from reports.shortfalls import latency_error, latency_words, shortfalls
 from spaces.result import Member
@@ -148,9 +148,9 @@ def _thinned(members: tuple[Member, ...], answer: Answer) -> list[Member]:
 def _retention_line(folder: RunFolder, answer: Answer) -> str:
     if answer.pick is None or answer.dense is None:
         return ""
-    kept = [retention(answer.pick, answer.dense, task) for task in task_names(folder.front)]
+    kept = (retention(answer.pick, answer.dense, task) for task in task_names(folder.front))
     shown = [
-        f"{one.task} {percent(one.ratio)}{f' ± {percent(one.stderr)}' if one.stderr else ''}{' (clearly lower)' if one.clear else ''}"
+        f"{one.task} {share_with_error(one.ratio, one.stderr)}{' (clearly lower)' if one.clear else ''}"
         for one in kept
         if one is not None
     ]

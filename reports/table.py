@@ -1,4 +1,4 @@
-"""``front.csv``: a line a member, baseline or probe. Plain numbers in SI units, empty where nothing was measured.
+"""``front.csv``: a line a member, baseline or probe. Plain SI numbers, empty where nothing was measured.
 
 The columns are documented in ``docs/run-folder.md``; their order never depends on what was measured first.
 """
@@ -35,7 +35,7 @@ def front_rows(front: FrontFile) -> list[dict[str, str | float | None]]:
 
 
 def cell(member: Member, column: str) -> str | float | None:
-    """What stands in a column: predicted numbers in ``*_predicted`` only, measured ones in the others only."""
+    """What stands in a column: predictions in ``*_predicted`` only, measured values in the others only."""
     if column == "digest":
         return member.digest
     if column == "name":
@@ -65,7 +65,7 @@ def write_front_csv(front: FrontFile, path: Path) -> Path:
 
 
 def read_front_csv(path: Path) -> list[dict[str, str | float | None]]:
-    """The rows of a ``front.csv``: text in ``digest`` and ``name``, floats elsewhere, ``None`` for empty cells.
+    """The rows of a ``front.csv``: text in ``digest`` and ``name``, else floats, ``None`` for empty cells.
 
     Raises:
         RunError: the file is missing, lacks a column, or a cell is no number.
@@ -96,7 +96,7 @@ def _measurement(member: Member, column: str) -> Measurement | None:
 
 def _plain(value: str | float | None) -> str:
     if isinstance(value, float):
-        # Whole numbers (bytes) without a fraction; everything else in the shortest form that reads back the same.
+        # Whole numbers (bytes) without a fraction; the rest in the shortest form that reads back the same.
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     return str(value)
 

@@ -1,6 +1,6 @@
-"""A figure before it is drawn: Plotly traces and layouts whose colours are names of the page's style sheet.
+"""A figure before it is drawn: Plotly traces and layouts, coloured by names of the page's style sheet.
 
-``"--accent"`` stands for the CSS variable of that name; the page fills it in, again whenever light turns to dark.
+``"--accent"`` stands for the CSS variable of that name; the page fills it in, again when light turns dark.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def lines(*parts: str) -> str:
 def axis(title: str = "", **more: Any) -> Layout:
     """An axis in the house style: light grid, no frame, the title beside it."""
     return {
-        "title": {"text": title, "standoff": 10},
+        "title": {"text": title, "standoff": 10, "font": {"size": 13}},
         "gridcolor": "--grid",
         "zeroline": False,
         "linecolor": "--line",

@@ -1,4 +1,4 @@
-"""The front: KL on a log axis against a cost, with error bars, uniform rows, probes and what was tried on the way."""
+"""The front: KL on a log axis against a cost, with uniform rows, probes and what was tried on the way."""
 
 from __future__ import annotations
 
@@ -182,9 +182,14 @@ class _Front:
             "uniform",
             mode="markers+text",
             text=[safe(row.name.removeprefix("uniform-")) for row in rows],
-            textposition="middle right",
+            textposition="top right",
             textfont={"color": "--ink-soft", "size": 12},
-            marker={"size": 10, "symbol": "square-open", "color": "--ink-soft", "line": {"width": 2}},
+            marker={
+                "size": 10,
+                "symbol": "square",
+                "color": "--card",
+                "line": {"width": 2, "color": "--ink-soft"},
+            },
         )
 
     def _probes(self) -> list[Trace]:
@@ -198,7 +203,7 @@ class _Front:
         return found
 
     def _tried(self) -> list[Trace]:
-        """Everything scored on the way: its KL is of the search text, so it is drawn as a ground, not as rows."""
+        """Everything scored on the way; its KL is of the search text, so it is ground and not rows."""
         latest = {trial.digest: trial for trial in self.folder.trials if trial.text == "search"}
         spots = [
             (trial.values[self.cost.column] / self.cost.factor, trial.values["kl"])
@@ -234,7 +239,15 @@ class _Front:
 
                 shapes.append(_rule("y", limit.bound))
                 notes.append(
-                    _label(text, x=1, xref="paper", y=math.log10(limit.bound), xanchor="right", yshift=9)
+                    _label(
+                        text,
+                        x=0,
+                        xref="paper",
+                        y=math.log10(limit.bound),
+                        xanchor="left",
+                        xshift=6,
+                        yshift=-9,
+                    )
                 )
             elif limit.metric == self.cost.column.removesuffix("_predicted"):
                 shapes.append(_rule("x", limit.bound / self.cost.factor))

@@ -51,7 +51,7 @@ def _variant(member: Member, groups: tuple[FusedGroup, ...], parts: tuple[str, .
         yaxis=axis("", type="category", autorange="reversed", showgrid=False, ticks="", linewidth=0),
         margin={"l": 72, "r": 8, "t": 8, "b": 46},
     )
-    data = [_heat(member, found, parts, labels), *_zeros(member, found, parts, labels)]
+    data = [_heat(member, found, parts, labels), *_zeros(member, found, labels)]
     size = member.value("weight_bytes")
     label = member.name if size is None else f"{member.name} · {quantity(size, 'B')}"
     words = "  ·  ".join(configuration_words(member.config, groups, blocks))
@@ -59,7 +59,7 @@ def _variant(member: Member, groups: tuple[FusedGroup, ...], parts: tuple[str, .
 
 
 def _heat(
-    member: Member, found: dict[tuple[str, int | None], FusedGroup], parts: tuple[str, ...], labels: list[str]
+    member: Member, found: dict[tuple[str, int], FusedGroup], parts: tuple[str, ...], labels: list[str]
 ) -> Trace:
     steps, texts, hovers = [], [], []
     for part in parts:
@@ -105,14 +105,12 @@ def _cell(member: Member, group: FusedGroup | None, block: int) -> tuple[int | N
     return step, str(bits), lines(group.name, choice_words(choice))
 
 
-def _zeros(
-    member: Member, found: dict[tuple[str, int | None], FusedGroup], parts: tuple[str, ...], labels: list[str]
-) -> list[Trace]:
+def _zeros(member: Member, found: dict[tuple[str, int], FusedGroup], labels: list[str]) -> list[Trace]:
     """A ring on every group with zeros, and a cross where the block is cut."""
     rings: list[tuple[str, str, str]] = []
     cuts: list[tuple[str, str, str]] = []
     for (part, block), group in found.items():
-        where = labels[block or 0], part
+        where = labels[block], part
         choice = member.config.choice(group.sites[0])
         if not member.config.keeps_block(block):
             cuts.append((*where, lines(group.name, "this block is cut")))

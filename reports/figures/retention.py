@@ -1,15 +1,14 @@
-"""Retention per capability: each task's score as a share of the dense model's, against memory; one panel a task."""
+"""Retention per capability: the score as a share of the dense model's, against memory; one panel a task."""
 
 from __future__ import annotations
 
 from reports.comparison import dense_row, front_members, retention, task_names, uniforms
-from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines, safe
-from reports.numerals import digits, percent, quantity, scale_of
+from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines
+from reports.numerals import digits, quantity, scale_of, share_with_error
 from reports.reading import RunFolder
 from spaces.result import Member
 
-_WORST_SHOWN = 0.0
-_BEST_SHOWN = 1.1
+_MARGIN = 0.05
 
 
 def retention_figures(folder: RunFolder) -> list[Figure]:
@@ -19,8 +18,9 @@ def retention_figures(folder: RunFolder) -> list[Figure]:
         return []
     panels = [_Panel(folder, dense, task) for task in task_names(folder.front)]
     drawn = [panel for panel in panels if panel.drawable]
-    low = min((panel.lowest for panel in drawn), default=1.0)
-    return [panel.figure(number, max(_WORST_SHOWN, low - 0.05)) for number, panel in enumerate(drawn)]
+    reach = [end for panel in drawn for end in panel.reach()]
+    low, high = max(0.0, min(reach, default=1.0) - _MARGIN), max(reach, default=1.0) + _MARGIN
+    return [panel.figure(number, low, high) for number, panel in enumerate(drawn)]
 
 
 class _Panel:
@@ -41,19 +41,19 @@ class _Panel:
     def drawable(self) -> bool:
         return bool(self.front)
 
-    @property
-    def lowest(self) -> float:
-        levels = [spot[2] - 2 * spot[3] for spot in [*self.front, *self.uniform]]
-        return min([*levels, 1.0])
+    def reach(self) -> tuple[float, float]:
+        """Where the bars of this panel begin and end, the dense score included."""
+        spots = [*self.front, *self.uniform]
+        return min([1.0, *(s[2] - s[3] for s in spots)]), max([1.0, *(s[2] + s[3] for s in spots)])
 
-    def figure(self, number: int, low: float) -> Figure:
+    def figure(self, number: int, low: float, high: float) -> Figure:
         data = [
             self._trace(self.uniform, "uniform", "--ink-soft", "square-open"),
             self._trace(self.front, "front", "--accent", "circle"),
         ]
         layout = base_layout(
             xaxis=axis(f"{'memory' if self.column == 'memory_bytes' else 'bytes'} ({self.unit})", nticks=5),
-            yaxis=axis("", tickformat=".0%", range=[low, _BEST_SHOWN], nticks=6),
+            yaxis=axis("", tickformat=".0%", range=[low, high], nticks=6),
             margin={"l": 48, "r": 8, "t": 6, "b": 44},
             **self._chance(low),
         )
@@ -71,7 +71,7 @@ class _Panel:
             words = lines(
                 f"{row.name}, {quantity(at, 'B')}",
                 f"{self.task}: {digits(kept.score)} against {digits(kept.dense)} of the dense model",
-                f"retention {percent(kept.ratio)}" + (f" ± {percent(kept.stderr)}" if kept.stderr else ""),
+                f"retention {share_with_error(kept.ratio, kept.stderr)}",
             )
             found.append((at / self.factor, words, kept.ratio, kept.stderr or 0.0))
         return found
@@ -100,15 +100,35 @@ class _Panel:
 
     def _chance(self, low: float) -> Layout:
         """Lines at the dense score and, where it is known and in sight, at chance."""
-        shapes = [{"type": "line", "layer": "below", "xref": "paper", "x0": 0, "x1": 1, "y0": 1, "y1": 1,
-                   "line": {"width": 1, "color": "--line"}}]  # fmt: skip
+        shapes = [_level_line(1.0, {"width": 1, "color": "--line"})]
         notes: list[Layout] = []
         chance = self.folder.run.tasks.get(self.task, {}).get("chance")
         base = self.dense.value(f"task.{self.task}")
         if isinstance(chance, int | float) and base and chance / base >= low:
-            level = chance / base
-            shapes.append({"type": "line", "layer": "below", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level,
-                           "line": {"width": 1, "dash": "dot", "color": "--warm"}})  # fmt: skip
-            notes.append({"text": safe("chance"), "showarrow": False, "xref": "paper", "x": 1, "y": level,
-                          "xanchor": "right", "yanchor": "bottom", "font": {"size": 11, "color": "--warm"}})  # fmt: skip
+            shapes.append(_level_line(chance / base, {"width": 1, "dash": "dot", "color": "--warm"}))
+            notes.append(
+                {
+                    "text": "chance",
+                    "showarrow": False,
+                    "xref": "paper",
+                    "x": 1,
+                    "y": chance / base,
+                    "xanchor": "right",
+                    "yanchor": "bottom",
+                    "font": {"size": 11, "color": "--warm"},
+                }
+            )
         return {"shapes": shapes, "annotations": notes}
+
+
+def _level_line(level: float, line: Layout) -> Layout:
+    return {
+        "type": "line",
+        "layer": "below",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": level,
+        "y1": level,
+        "line": line,
+    }

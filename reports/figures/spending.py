@@ -8,10 +8,29 @@ from reports.figures.figure import Figure, Trace, Variant, axis, base_layout, li
 from reports.numerals import digits, duration, percent
 from reports.reading import RunFolder, Trial
 
+_STAGES = (
+    "start",
+    "bank",
+    "profile",
+    "search",
+    "promotion",
+    "promote",
+    "report",
+    "tasks",
+    "latency",
+    "export",
+    "verify",
+)
+"""Stages that a job may have, in the order of the work; others follow."""
+
 
 def stage_figure(folder: RunFolder) -> Figure | None:
     """Seconds by stage, in the order they came; ``None`` where nothing was timed."""
-    spent = {stage: seconds for stage, seconds in folder.run.spent.items() if seconds > 0}
+    # JSON objects are written with sorted keys, so the order of the stages is told here.
+    known = sorted(
+        folder.run.spent, key=lambda stage: _STAGES.index(stage) if stage in _STAGES else len(_STAGES)
+    )
+    spent = {stage: folder.run.spent[stage] for stage in known if folder.run.spent[stage] > 0}
     if not spent:
         return None
     total = sum(spent.values())

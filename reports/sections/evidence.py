@@ -1,4 +1,4 @@
-"""The evidence: front, layer map, capabilities, latency, cost of the search."""
+"""The evidence: front, layer map, capabilities, latency."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ from reports.figures.front import front_figure
 from reports.figures.latency import latency_figure
 from reports.figures.layers import layer_figure
 from reports.figures.retention import retention_figures
-from reports.figures.spending import proposer_figure, stage_figure
-from reports.markup import Safe, element
-from reports.numerals import counted, digits, duration, percent
+from reports.markup import Safe, element, table
+from reports.numerals import change, counted, digits, quantity
 from reports.reading import RunFolder
 from reports.sections.members import member_table
+from reports.sections.rivals import uniform_table
 from reports.sections.section import Section, paragraph, place, stacked
 from reports.shortfalls import latency_error, latency_words
+from spaces.metrics import METRICS
+from spaces.result import LatencyCheck
 
 
-def front_section(folder: RunFolder) -> Section | None:
+def front_section(folder: RunFolder) -> Section:
     """The front with its table."""
     figure = front_figure(folder)
-    table = element("details", element("summary", "All rows as a table"), member_table(folder))
+    rows = element("details", element("summary", "All rows as a table"), member_table(folder))
     if figure is None:
-        return Section("front", "The front", stacked(paragraph("No member has both a size and a KL."), table))
+        body = stacked(paragraph("No member of the front has both a size and a KL above zero."), rows)
+        return Section("front", "The front", "Front", body)
     windows = folder.run.texts.get("report", {}).get("windows")
-    on = (
-        f" on {windows} windows of the report text, which no search saw" if windows else " on the report text"
-    )
+    on = f"{windows} windows of the report text, which no search saw" if windows else "the report text"
     caption = (
-        f"Lower and further left is better. KL is read{on}; bars are two standard errors over windows. "
-        "A shaded box holds members that two paired standard errors cannot tell apart; its marker is the cheapest, or the pick."
+        f"Lower and further left is better. KL is read on {on}; bars are two standard errors over windows. "
+        "A shaded box holds members that two paired standard errors cannot tell apart; its marker is the "
+        "cheapest of them, or the pick."
     )
-    return Section(
-        "front",
-        "The front",
-        stacked(paragraph(_front_words(folder)), place(figure, caption), table),
-        [figure],
-    )
+    body = stacked(paragraph(_front_words(folder)), place(figure, caption), uniform_table(folder.front), rows)
+    return Section("front", "The front", "Front", body, [figure])
 
 
 def _front_words(folder: RunFolder) -> str:
@@ -45,14 +43,16 @@ def _front_words(folder: RunFolder) -> str:
     axes = cost_axes(folder.front)
     classes = equivalence_classes(members, axes[0], folder.front.pick) if axes else ()
     told = f", {len(classes)} of which can be told apart" if 0 < len(classes) < len(members) else ""
-    volume = f" Hypervolume {digits(folder.front.hypervolume, 4)} against the reference point "
-    point = ", ".join(f"{name} {digits(value)}" for name, value in folder.front.reference_point.items())
-    tried = (
-        f" out of {counted(len({t.digest for t in folder.trials}), 'candidate')} tried"
-        if folder.trials
-        else ""
-    )
-    return f"Nothing beats these {counted(len(members), 'configuration')}{told}{tried}.{volume}({point})."
+    candidates = len({trial.digest for trial in folder.trials})
+    tried = f"Of {counted(candidates, 'candidate')} tried, nothing" if candidates else "Nothing"
+    point = ", ".join(_level(name, value) for name, value in folder.front.reference_point.items())
+    volume = f"Hypervolume {digits(folder.front.hypervolume, 4)} against the reference point ({point})."
+    return f"{tried} beats these {len(members)}{told}. {volume}"
+
+
+def _level(name: str, value: float) -> str:
+    metric = METRICS.get(name)
+    return f"{name} {digits(value)}" if metric is None else f"{metric.label}: {quantity(value, metric.unit)}"
 
 
 def layer_section(folder: RunFolder) -> Section | None:
@@ -60,8 +60,11 @@ def layer_section(folder: RunFolder) -> Section | None:
     figure = layer_figure(folder)
     if figure is None:
         return None
-    caption = "Rows are groups of linears that share a choice, columns blocks. A ring: part of the weights is zero. A cross: the block is cut."
-    return Section("layers", "Where the bits went", place(figure, caption), [figure])
+    caption = (
+        "Rows are groups of linears that share a choice, columns are blocks. A ring: part of the weights is "
+        "zero. A cross: the block is cut."
+    )
+    return Section("layers", "Where the bits went", "Layers", place(figure, caption), [figure])
 
 
 def capability_section(folder: RunFolder) -> Section | None:
@@ -74,65 +77,41 @@ def capability_section(folder: RunFolder) -> Section | None:
         for figure in figures
     ]
     items = sorted({str(task["items"]) for task in folder.run.tasks.values() if "items" in task})
-    on = f" on {' or '.join(items)} items" if items and len(items) <= 2 else ""
+    on = f" on {' or '.join(items)} items each" if items and len(items) <= 2 else ""
     words = (
-        f"Score of {counted(len(task_names(folder.front)), 'task')}{on}, as a share of the dense model's, against memory. "
-        "Filled: the front; open squares: uniform configurations; bars: one standard error of the share."
+        f"Score of {counted(len(task_names(folder.front)), 'task')}{on}, as a share of the dense model's, "
+        "against memory. Filled: the front; open squares: uniform configurations; bars: one standard error of "
+        "the share."
     )
-    return Section(
-        "capabilities",
-        "What it can still do",
-        stacked(paragraph(words), element("div", *panels, class_="panels")),
-        figures,
-    )
+    body = stacked(paragraph(words), element("div", *panels, class_="panels"))
+    return Section("capabilities", "What it can still do", "Capabilities", body, figures)
 
 
 def latency_section(folder: RunFolder) -> Section | None:
     """Whether the latency model can be believed."""
-    figure, error = latency_figure(folder.run.latency_checks), latency_error(folder.run.latency_checks)
+    checks = folder.run.latency_checks
+    figure, error = latency_figure(checks), latency_error(checks)
     if figure is None or error is None:
         return None
-    notes = sorted({check.note for check in folder.run.latency_checks if check.note})
-    caption = "Dotted: equal. Shaded: within 10 %. " + " ".join(notes)
-    return Section(
-        "latency",
-        "Predicted against measured",
-        stacked(paragraph(latency_words(error)), place(figure, caption)),
-        [figure],
-    )
+    drawing = place(figure, "Dotted: equal. Shaded: within 10 %.")
+    halves = element("div", element("div", drawing), element("div", _check_table(checks)), class_="halves")
+    body = stacked(paragraph(latency_words(error)), halves)
+    return Section("latency", "Predicted against measured", "Latency", body, [figure])
 
 
-def spending_section(folder: RunFolder) -> Section | None:
-    """What the search cost."""
-    stages, proposers = stage_figure(folder), proposer_figure(folder.trials)
-    figures = [figure for figure in (stages, proposers) if figure is not None]
-    if not figures:
-        return None
-    halves = []
-    if stages is not None:
-        halves.append(_half("Time by stage", place(stages)))
-    if proposers is not None:
-        halves.append(_half("By proposer", place(proposers)))
-    return Section(
-        "cost",
-        "What the search cost",
-        stacked(paragraph(_spent_words(folder)), element("div", *halves, class_="halves")),
-        figures,
-    )
-
-
-def _half(title: str, body: Safe) -> Safe:
-    return element("div", element("h3", title), body)
-
-
-def _spent_words(folder: RunFolder) -> str:
-    total, run = sum(folder.run.spent.values()), folder.run
-    words = f"{duration(total)} in all; {digits(run.evaluations)} evaluations of 16,384 tokens"
-    if folder.trials:
-        words += f" in {counted(len(folder.trials), 'record')}"
-    search = run.spent.get("search", 0.0)
-    return (
-        f"{words}; the search itself took {percent(search / total)} of the time."
-        if total and search
-        else f"{words}."
+def _check_table(checks: tuple[LatencyCheck, ...]) -> Safe:
+    """Both columns, the error, and each distinct note once."""
+    rows = [
+        [
+            element("b", check.name),
+            quantity(check.predicted_s, "s"),
+            quantity(check.measured_s, "s"),
+            change(check.predicted_s / check.measured_s) if check.measured_s > 0 else "",
+        ]
+        for check in checks
+    ]
+    notes = dict.fromkeys(check.note for check in checks if check.note)
+    return stacked(
+        table(["candidate", "predicted", "measured", "error"], rows),
+        *(paragraph(note, class_="described") for note in notes),
     )

@@ -1,13 +1,12 @@
-"""Tables of members: every row of the front file, and the probes with their verdict."""
+"""Every row of the front file as a table."""
 
 from __future__ import annotations
 
-from reports.comparison import best_uniform_within, cost, dense_row, difference, mean_retention, task_names
+from reports.comparison import cost, dense_row, mean_retention, task_names
 from reports.markup import Child, Safe, element, joined, table
 from reports.numerals import digits, measured, percent, quantity
 from reports.reading import RunFolder
-from reports.sections.section import Section, paragraph, stacked
-from reports.wording import block_count, configuration_words, site_groups, sparse, student_words
+from reports.wording import block_count, configuration_words, site_groups
 from spaces.result import FrontFile, Member
 
 
@@ -61,61 +60,3 @@ def _numbers(member: Member) -> list[Child]:
 def _plain(member: Member, column: str) -> str:
     value = member.value(column)
     return "" if value is None else digits(value)
-
-
-def probe_section(folder: RunFolder) -> Section | None:
-    """Why students and sparsity win or lose here."""
-    probes = [member for member in folder.front.members if member.kind == "probe"]
-    if not probes:
-        return None
-    blocks = block_count(site_groups(folder.front, folder.run))
-    rows = [_probe_row(folder.front, member, blocks) for member in probes]
-    headers: list[Child] = [
-        "probe",
-        "what it is",
-        "size",
-        "KL (nat)",
-        "uniform of its bytes",
-        "KL beside it",
-        "verdict",
-    ]
-    words = (
-        "Smaller students and zeros were tried on purpose, each beside the best uniform configuration that is no larger. "
-        "Zeros are stored like any other weight, so they save no bytes; they can only pay where the engine skips them."
-    )
-    notes = [element("p", element("b", m.name), ": ", m.note) for m in probes if m.note]
-    body = stacked(paragraph(words), table(headers, rows, numbers_from=2), *notes)
-    return Section("probes", "Do students and sparsity pay?", body)
-
-
-def _probe_row(front: FrontFile, member: Member, blocks: int) -> list[Child]:
-    size, kl = member.measurements.get("weight_bytes"), member.measurements.get("kl")
-    rival = None if size is None else best_uniform_within(front, size.value, but=member.name)
-    beside, verdict = "", "no uniform configuration is that small"
-    if rival is not None and kl is not None:
-        gap = difference(rival.measurements["kl"], kl)
-        beside = digits(kl.value / rival.measurements["kl"].value, 2) + " times" if rival.value("kl") else ""
-        verdict = ("wins" if gap.value > 0 else "loses") if gap.clear else "cannot be told apart"
-    badge = element("span", verdict, class_=f"badge {'good' if verdict == 'wins' else 'quiet'}")
-    return [
-        element("b", member.name),
-        _what(member, blocks),
-        "" if size is None else quantity(size.value, "B"),
-        "" if kl is None else measured(kl).removesuffix(" nat"),
-        "" if rival is None else rival.name,
-        beside,
-        badge,
-    ]
-
-
-def _what(member: Member, blocks: int) -> str:
-    parts = []
-    student = student_words(member.config, blocks)
-    if student:
-        parts.append(f"student: {student}")
-    if sparse(member.config):
-        found = next(
-            choice.sparsity for choice in member.config.sites.values() if choice.sparsity is not None
-        )
-        parts.append(f"{found.fraction:.0%} zeros ({found.pattern}, {found.criterion})".replace("%", " %"))
-    return "; ".join(parts)

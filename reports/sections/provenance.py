@@ -25,13 +25,25 @@ def refused_section(folder: RunFolder) -> Section | None:
     rows = [[_names(names), reason] for reason, names in by_reason.items()]
     listed = table(["not in the space", "because"], rows, numbers_from=9) if rows else None
     return Section(
-        "refused", "What was refused, and why", stacked(bullet_list(notes) if notes else None, listed)
+        "refused",
+        "What was refused, and why",
+        "Refused",
+        stacked(bullet_list(notes) if notes else None, listed),
     )
 
 
 def _names(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+    """``kv: kv8``; a choice that several groups are refused is named once, with their number."""
+    choices: dict[str, list[str]] = {}
+    for name in names:
+        gene, _, choice = name.partition(": ")
+        choices.setdefault(choice or gene, []).append(name)
+    words = [
+        found[0] if len(found) == 1 else f"{choice} in {len(found)} groups"
+        for choice, found in choices.items()
+    ]
+    shown = ", ".join(words[:_NAMES_SHOWN])
+    return shown if len(words) <= _NAMES_SHOWN else f"{shown} and {len(words) - _NAMES_SHOWN} more"
 
 
 def provenance_section(folder: RunFolder) -> Section:
@@ -83,7 +95,7 @@ def provenance_section(folder: RunFolder) -> Section:
             element("pre", json.dumps(run.settings, indent=2)),
         ),
     )
-    return Section("provenance", "Where the numbers come from", body)
+    return Section("provenance", "Where the numbers come from", "Provenance", body)
 
 
 def _text(name: str, text: dict[str, Any]) -> list[Child]:

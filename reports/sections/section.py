@@ -14,13 +14,15 @@ class Section:
 
     Attributes:
         name: anchor.
-        title: heading; also in the table of contents.
+        title: heading.
+        short: in the table of contents.
         body: HTML.
         figures: drawn where ``body`` has their places.
     """
 
     name: str
     title: str
+    short: str
     body: Safe
     figures: list[Figure] = field(default_factory=list)
 

@@ -27,6 +27,7 @@ WINDOWS = 128
 TASKS = {"arithmetic": 0.31, "recall": 0.82, "agreement": 0.77, "retrieval": 0.91, "ordering": 0.64}
 CHANCE = {"arithmetic": 0.1, "recall": 0.25, "agreement": 0.5, "retrieval": 0.1, "ordering": 0.5}
 WORKLOAD = Workload(prompt_tokens=64, output_tokens=64)
+PICKED = 6
 DAMAGE = {2: 0.9, 3: 0.13, 4: 0.03, 5: 0.008, 6: 0.002, 8: 0.0003, 16: 0.0}
 
 
@@ -52,7 +53,7 @@ class Synthetic:
         self.groups = fused_groups(self.spec)
         self.rng = np.random.default_rng(self.seed)
         self.linear = [group for group in self.groups if group.block is not None]
-        self.weight = self.rng.lognormal(0.0, 0.8, len(self.linear))
+        self.weight = self.rng.lognormal(0.0, 1.1, len(self.linear))
         self.weight /= self.weight.sum()
         self.shape = self.rng.lognormal(0.0, 0.35, WINDOWS)
         self.shape /= self.shape.mean()
@@ -159,37 +160,31 @@ def front_file(made: Synthetic) -> FrontFile:
         limits=("kl<=0.1",),
         reference_point={"kl": 1.0, "weight_bytes": float(weight_bytes(made.spec, DENSE_CONFIG))},
         hypervolume=0.8342,
-        pick="mix-3.64",
-        pick_reason="Smallest member whose KL stays under the limit kl<=0.1 and no task falls by more than chance explains.",
+        pick=members[PICKED].name,
+        pick_reason="Largest gain over the best uniform configuration of its bytes among members that meet kl<=0.1.",
         members=tuple(members),
     )
 
 
 def _front(made: Synthetic) -> list[Member]:
-    """From nearly dense to two bits, the least sensitive groups first."""
-    order = np.argsort(made.weight)
-    ladders = [(16, 8, 0.3), (8, 6, 0.5), (8, 5, 0.8), (6, 4, 0.3), (6, 4, 0.75), (5, 3, 0.15), (4, 3, 0.2),
-               (4, 3, 0.26), (4, 2, 0.3), (3, 2, 0.5)]  # fmt: skip
+    """What a Lagrangian picks: each group the width with the least damage plus price times bits."""
     rows = []
-    for number, (wide, narrow, share) in enumerate(ladders):
-        widths = np.full(len(order), wide)
-        widths[order[: round(share * len(order))]] = narrow
-        config = made.config(widths.tolist(), outer=8 if number > 2 else 16, kv=8 if number > 4 else 16)
-        bits = average_bits(made.spec, config)
-        together = {6: 3, 7: 3, 3: 7, 4: 7}.get(number, 20 + number)
-        rows.append(
-            made.member(
-                f"mix-{bits:.2f}", config, "front", measured=number % 2 == 0, equivalence_class=together
-            )
-        )
-    by_quality = sorted(rows, key=lambda row: row.value("kl") or 0.0)
-    names = [row.name for row in by_quality]
-    closest = min(by_quality, key=lambda row: abs(float(row.name.removeprefix("mix-")) - 3.64))
-    return [
-        row.model_copy(update={"name": "mix-3.64"}) if row.name == closest.name else row
-        for row in by_quality
-        if names
-    ]
+    prices = (2e-7, 4e-6, 2e-5, 8e-5, 2e-4, 4e-4, 7.5e-4, 1.6e-3, 4e-3, 1.2e-2)
+    for number, price in enumerate(prices):
+        widths = [
+            min(DAMAGE, key=lambda bits, share=share: share * DAMAGE[bits] + price * bits)  # type: ignore[misc]
+            for share in made.weight
+        ]
+        config = made.config(widths, outer=16 if number < 2 else 8, kv=8 if number > 2 else 16)
+        name = f"mix-{average_bits(made.spec, config):.2f}"
+        together = 5 if number in (5, 6) else 20 + number
+        rows.append(made.member(name, config, "front", measured=number % 2 == 0, equivalence_class=together))
+    # Two that no text of this length tells apart: the smaller one was lucky.
+    twin = rows[5].measurements["kl"]
+    windows = tuple(1.01 * value + 2e-5 * made.rng.normal() for value in twin.per_window or ())
+    lucky = twin.model_copy(update={"value": sum(windows) / WINDOWS, "per_window": windows})
+    rows[6] = rows[6].model_copy(update={"measurements": {**rows[6].measurements, "kl": lucky}})
+    return rows
 
 
 def _baselines(made: Synthetic) -> list[Member]:
@@ -303,7 +298,7 @@ def run_document(
         refused={"student.kv_heads=1": "torch-cpu: one key-value head would leave 2 query heads without their keys",
                  **{f"{group.name}: int8-g128/rtn+a8-token": "activations are not quantized by torch-cpu in this version"
                     for group in made.linear}},
-        export={"name": pick.name, "folder": "runs/demo/export/mix-3.64", "weight_bytes": int(pick.value("weight_bytes") or 0),
+        export={"name": pick.name, "folder": f"runs/demo/export/{pick.name}", "weight_bytes": int(pick.value("weight_bytes") or 0),
                 "kl_to_candidate": 3.1e-7, "tolerance": 1e-5},
         notes=("Sparsity saves no bytes in compressed-tensors' pack-quantized container, so sparse candidates were "
                "tried as probes only.",
