@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from spaces.errors import ConfigurationError
 from spaces.schema import Document
+
+_SHORT_NAME = re.compile(r"b(\d+)-p(\d+)-o(\d+)")
+_WORKLOAD_KEYS = {
+    "batch": "batch",
+    "prompt": "prompt_tokens",
+    "prompt_tokens": "prompt_tokens",
+    "output": "output_tokens",
+    "output_tokens": "output_tokens",
+    "tensor_parallel": "tensor_parallel",
+    "arrival": "arrival_per_s",
+    "arrival_per_s": "arrival_per_s",
+}
 
 
 class Device(Document):
@@ -67,6 +80,29 @@ class Workload(Document):
                 )
         return self
 
+    @classmethod
+    def parse(cls, text: str) -> Workload:
+        """Read ``batch=8,prompt=512,output=128`` or ``b8-p512-o128``; what is left out keeps its default.
+
+        Keys: ``batch`` (sequences), ``prompt`` and ``output`` (tokens a sequence), ``tensor_parallel``
+        (devices), ``arrival`` (requests a second).
+
+        Raises:
+            ConfigurationError: unreadable text, an unknown or repeated key, or no positive number.
+        """
+        short = _SHORT_NAME.fullmatch(text.strip())
+        if short is not None:
+            batch, prompt, output = map(int, short.groups())
+            return cls(batch=batch, prompt_tokens=prompt, output_tokens=output)
+        fields: dict[str, Any] = {}
+        for part in text.split(","):
+            key, separator, value = (piece.strip() for piece in part.partition("="))
+            field = _WORKLOAD_KEYS.get(key)
+            if not separator or field is None or field in fields:
+                raise _unreadable_workload(text, part)
+            fields[field] = _workload_number(field, value, text)
+        return cls(**fields)
+
     @property
     def context(self) -> int:
         """Tokens in the cache of one sequence when its last token is written."""
@@ -76,3 +112,21 @@ class Workload(Document):
     def name(self) -> str:
         """E.g. ``b1-p128-o128``."""
         return f"b{self.batch}-p{self.prompt_tokens}-o{self.output_tokens}"
+
+
+def _workload_number(field: str, value: str, text: str) -> float:
+    try:
+        number = float(value) if field == "arrival_per_s" else int(value)
+    except ValueError:
+        raise _unreadable_workload(text, f"{field}={value}") from None
+    if not 0 < number < float("inf"):
+        raise _unreadable_workload(text, f"{field}={value}")
+    return number
+
+
+def _unreadable_workload(text: str, part: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{part.strip()!r} in workload {text!r}",
+        f"must be KEY=POSITIVE NUMBER, each key once; keys: {', '.join(_WORKLOAD_KEYS)}",
+        "E.g. batch=8,prompt=512,output=128, or b8-p512-o128",
+    )
