@@ -1,4 +1,4 @@
-"""The embedded model: 3.7 M parameters, five capabilities, its texts and its tasks. Made by ``demo/train.py``."""
+"""The embedded model: 3.7 M parameters, five capabilities, its texts and its tasks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 
-MODEL = _HERE / "model"
+MODEL: Path = _HERE / "model"
 """Hugging Face folder of the trained model and its tokenizer."""
 
-TEXTS = _HERE / "text"
+TEXTS: Path = _HERE / "text"
 """``calibration.txt``, ``search.txt``, ``report.txt``, ``benchmark.txt``: they share no document."""
 
-TASKS = _HERE / "tasks"
+TASKS: Path = _HERE / "tasks"
 """lm-eval tasks, one a capability; they need no network."""
 
-TASK_NAMES = ("demo_agreement", "demo_arithmetic", "demo_ordering", "demo_recall", "demo_retrieval")
+TASK_NAMES: tuple[str, ...] = (
+    "demo_agreement",
+    "demo_arithmetic",
+    "demo_ordering",
+    "demo_recall",
+    "demo_retrieval",
+)

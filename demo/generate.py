@@ -1,6 +1,6 @@
 """The text generator: documents from a seed, and the held-out items of every capability.
 
-``python -m demo.generate`` writes ``demo/text`` and ``demo/tasks`` again, byte for byte.
+``python -m demo.generate`` writes ``demo/text`` and ``demo/tasks/*.jsonl`` again, byte for byte.
 """
 
 from __future__ import annotations
@@ -9,50 +9,56 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
+from demo import TASKS, TEXTS
 from demo.capabilities import CAPABILITIES, Capability
 
 END_OF_TEXT = "<|endoftext|>"
-TEXT_DOCUMENTS = {"calibration": 260, "search": 260, "report": 460, "benchmark": 460}
+TEXT_DOCUMENTS = {"calibration": 200, "search": 200, "report": 200, "benchmark": 200}
 """Documents of each text; each name is a seed of its own, and so is ``train``."""
 
 ITEMS = 400
 """Items of each task."""
 
-_LINES = (8, 14)
+_LINES = (6, 12)
 
 
 def document(random: Random) -> str:
-    """One document: some lines, each of a random capability."""
+    """One document: some lines, each of a random capability, in proportion to the capabilities' shares."""
     weights = [capability.share for capability in CAPABILITIES]
     chosen = random.choices(CAPABILITIES, weights, k=random.randint(*_LINES))
     return "\n".join(capability.line(random) for capability in chosen)
 
 
-def documents(seed: str, count: int, start: int = 0) -> Iterator[str]:
+def documents(text: str, count: int, start: int = 0) -> Iterator[str]:
     """Documents ``start`` to ``start + count`` of a text; each draws from a seed of its own."""
     for number in range(start, start + count):
-        yield document(Random(f"{seed}/{number}"))
+        yield document(Random(f"{text}/{number}"))
 
 
-def items(capability: Capability, count: int = ITEMS) -> list[dict[str, object]]:
-    """Held-out items, no two with the same prompt."""
+def ended(text: str) -> str:
+    """A document with the mark that ends it, as it stands in a file and in training."""
+    return f"{text}\n{END_OF_TEXT}"
+
+
+def items(capability: Capability, count: int = ITEMS) -> list[dict[str, Any]]:
+    """Held-out items, no two with the same prompt: ``prompt``, ``choices``, ``gold`` (index), ``answer``."""
     random = Random(f"items/{capability.name}")
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, dict[str, Any]] = {}
     while len(found) < count:
         item = capability.item(random)
-        found.setdefault(
-            item.prompt,
-            {"prompt": item.prompt, "choices": list(item.choices), "gold": item.gold, "answer": item.choices[item.gold]},
-        )
+        answer = item.choices[item.gold]
+        row = {"prompt": item.prompt, "choices": list(item.choices), "gold": item.gold, "answer": answer}
+        found.setdefault(item.prompt, row)
     return list(found.values())
 
 
 def write_texts(folder: Path) -> None:
-    """Write the four texts; documents end with ``<|endoftext|>``."""
+    """Write the four texts; every document ends with ``<|endoftext|>``."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, count in TEXT_DOCUMENTS.items():
-        text = "".join(f"{text}\n{END_OF_TEXT}\n" for text in documents(name, count))
+        text = "".join(ended(text) for text in documents(name, count))
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
@@ -61,10 +67,9 @@ def write_items(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for capability in CAPABILITIES:
         lines = "".join(json.dumps(item) + "\n" for item in items(capability))
-        (folder / f"{capability.name}.jsonl").write_text(lines, encoding="utf-8")
+        (folder / f"demo_{capability.name}.jsonl").write_text(lines, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
-    write_texts(here / "text")
-    write_items(here / "tasks")
+    write_texts(TEXTS)
+    write_items(TASKS)

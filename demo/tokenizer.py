@@ -1,22 +1,36 @@
 """The tokenizer: byte-level BPE behind GPT-2's pre-tokenizer, which llama.cpp knows as ``gpt-2``.
 
-Digits never merge: the merges are learned on text without digits, so every digit is a token of its own and the
-model can carry.
+Source: Sennrich et al. 2016 (https://arxiv.org/abs/1508.07909); Radford et al. 2019 for bytes and pattern.
+Digits never merge: the merges are learned on text without digits, so every digit is a token of its own and
+the model can carry. Invented words are shown to the trainer syllable by syllable, so a name is two tokens.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from demo.generate import END_OF_TEXT
+from demo.world import ENDINGS
 
 VOCABULARY = 768
+_SYLLABLE = "([bdfgklmnprst][aeiou])"
+_INVENTED = re.compile(rf"( ?)\b{_SYLLABLE}{_SYLLABLE}(?=({'|'.join(ENDINGS)})?\b)", re.IGNORECASE)
+_WEIGHT = 8
+"""How often a syllable is shown where it occurs once: it must merge before pairs of plain English do."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> Any:
-    """A ``transformers`` fast tokenizer of :data:`VOCABULARY` tokens learned from ``texts``."""
+    """Learn merges.
+
+    Args:
+        texts: documents.
+
+    Returns:
+        A ``transformers`` fast tokenizer of :data:`VOCABULARY` tokens.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -29,7 +43,18 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    core.train_from_iterator((re.sub(r"\d+", " ", text) for text in texts), trainer)
+    core.train_from_iterator(chain.from_iterable(map(_pieces, texts)), trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
+        tokenizer_object=core,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
     )
+
+
+def _pieces(text: str) -> list[str]:
+    """The text cut wherever no merge may reach across: around digits and syllables."""
+    syllables = _INVENTED.sub("\n" + r"\1\2\n\3\n" * _WEIGHT, text)
+    return re.split(r"\d|\n", syllables)

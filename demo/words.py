@@ -1,31 +1,40 @@
-"""Invented words: syllables drawn with a fixed seed, so that every run of the generator knows the same world."""
+"""Invented words: open syllables drawn with a fixed seed, so that every run knows the same world.
+
+Twelve consonants and five vowels give sixty syllables, each one token of the vocabulary; the endings of the
+invented grammar use the other consonants, so they never melt into a stem.
+"""
 
 from __future__ import annotations
 
 from random import Random
 
-_ONSETS = ("b", "br", "d", "dr", "f", "g", "gl", "h", "k", "kr", "l", "m", "n", "p", "pr", "r", "s", "st", "t", "v", "z")
-_VOWELS = ("a", "e", "i", "o", "u", "ai", "ei")
-_CODAS = ("", "", "l", "m", "n", "r", "s", "th")
+_CONSONANTS = "bdfgklmnprst"
+_VOWELS = "aeiou"
 
 
-def invent(seed: str, count: int, syllables: tuple[int, int] = (2, 3), avoid: frozenset[str] = frozenset()) -> list[str]:
-    """``count`` different words of so many syllables.
+def invent(name: str, count: int, taken: set[str], syllables: int = 2) -> tuple[str, ...]:
+    """Draw words that nothing else in the world is called.
 
     Args:
-        seed: names the list; the same seed gives the same words.
+        name: of the list; it is the seed, so the same name gives the same words.
         count: how many.
-        syllables: least and most.
-        avoid: words that are taken.
+        taken: words that exist; the new ones are added.
+        syllables: of each word.
+
+    Returns:
+        The words in lower case, each with its own spelling.
+
+    Raises:
+        ValueError: the syllables cannot make so many new words.
     """
-    random = Random(seed)
+    possible = (len(_CONSONANTS) * len(_VOWELS)) ** syllables
+    if count + len(taken) > possible:
+        raise ValueError(f"{name}: {count} new words wanted, {possible} exist; allow more syllables")
+    random = Random(f"words/{name}")
     words: dict[str, None] = {}
     while len(words) < count:
-        parts = [
-            random.choice(_ONSETS) + random.choice(_VOWELS) + random.choice(_CODAS)
-            for _ in range(random.randint(*syllables))
-        ]
-        word = "".join(parts)
-        if word not in avoid:
+        word = "".join(random.choice(_CONSONANTS) + random.choice(_VOWELS) for _ in range(syllables))
+        if word not in taken:
             words[word] = None
-    return list(words)
+    taken.update(words)
+    return tuple(words)

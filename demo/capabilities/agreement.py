@@ -1,6 +1,7 @@
-"""Agreement in an invented grammar: verbs and adjectives end as the class and number of their noun demand.
+"""Agreement in an invented grammar: verbs and adjectives end as class and number of their noun demand.
 
-A noun phrase may carry a relative clause with a noun of another class, which the verb must ignore.
+A noun's class must be learned word by word; its number stands in the article. A noun phrase may carry a
+relative clause about a noun of another class, which the main verb must ignore.
 """
 
 from __future__ import annotations
@@ -8,55 +9,68 @@ from __future__ import annotations
 from random import Random
 
 from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.words import invent
+from demo.world import ADJECTIVES, ENDINGS, NOUNS, VERBS
 
+_ENDINGS = {"xo": ENDINGS[:4], "xe": ENDINGS[4:]}
+"""By article (``xo`` one, ``xe`` several), then by the noun's class."""
 _CLASSES = 4
-_ENDINGS = {"singular": ("ano", "ike", "ulo", "ema"), "plural": ("anis", "ikoi", "ulat", "emur")}
-_ARTICLES = {"singular": "lo", "plural": "les"}
-_NOUNS = invent("nouns", 80, (2, 2))
-_VERBS = invent("verbs", 40, (1, 2), frozenset(_NOUNS))
-_ADJECTIVES = invent("adjectives", 30, (1, 2), frozenset(_NOUNS) | frozenset(_VERBS))
+_ADJECTIVE_SHARE = 0.3
+_CLAUSE_SHARE = 0.5
+_SENTENCES = 2
 
 
 class Agreement(Capability):
-    """``lo brena ke les dorim sulanis tavike``: the class of a noun must be learned word by word."""
+    """``xo dela wa xe mopi rikevim tosuvek.``: the first noun gives the last verb its ending."""
 
     name = "agreement"
-    share = 1.5
-    held_out = "one combination of subject, number and verb in ten"
+    share = 1.8
+    held_out = "one combination of noun, number and verb in ten"
 
     def line(self, random: Random) -> str:
-        """Two sentences."""
-        return " ".join(_sentence(random, held_out=False)[0] for _ in range(2))
+        """Some sentences."""
+        sentences = []
+        for _ in range(_SENTENCES):
+            article, noun, verb = _draw(random, held_out=False)
+            phrase, _ = _subject(random, article, noun)
+            sentences.append(f"{phrase} {verb}{_ending(article, noun)}.")
+        return " ".join(sentences)
 
     def item(self, random: Random) -> Item:
-        """A sentence up to the stem of its verb; the choices are four endings."""
-        _, prompt, verb, right, others = _sentence(random, held_out=True)
-        return shuffled_item(random, prompt, f" {verb}{right}.", [f" {verb}{ending}." for ending in others])
+        """A sentence up to its last verb; the choices are that verb with four endings."""
+        article, noun, verb = _draw(random, held_out=True)
+        phrase, attractor = _subject(random, article, noun)
+        right = _ending(article, noun)
+        other_number = _ending("xe" if article == "xo" else "xo", noun)
+        tempting = [e for e in dict.fromkeys((attractor, other_number)) if e not in ("", right)]
+        rest = [ending for ending in ENDINGS if ending != right and ending not in tempting]
+        wrong = tempting + random.sample(rest, 3 - len(tempting))
+        return shuffled_item(random, phrase, f" {verb}{right}.", [f" {verb}{ending}." for ending in wrong])
 
 
-def _sentence(random: Random, held_out: bool) -> tuple[str, str, str, str, list[str]]:
+def _draw(random: Random, held_out: bool) -> tuple[str, int, str]:
     while True:
-        noun, number = random.randrange(len(_NOUNS)), random.choice(("singular", "plural"))
-        verb = random.choice(_VERBS)
-        if is_held_out("agreement", noun, number, verb) == held_out:
-            break
-    phrase = _phrase(random, noun, number)
-    if random.random() < 0.5:
-        other, other_number = random.randrange(len(_NOUNS)), random.choice(("singular", "plural"))
-        relative = random.choice([v for v in _VERBS if not is_held_out("agreement", other, other_number, v)])
-        phrase += f" ke {_phrase(random, other, other_number)} {relative}{_ending(other, other_number)}"
-    right = _ending(noun, number)
-    others = random.sample([e for endings in _ENDINGS.values() for e in endings if e != right], 3)
-    return f"{phrase} {verb}{right}.", phrase, verb, right, others
+        article, noun = random.choice(tuple(_ENDINGS)), random.randrange(len(NOUNS))
+        verb = random.choice(VERBS)
+        if is_held_out("agreement", article, noun, verb) == held_out:
+            return article, noun, verb
 
 
-def _phrase(random: Random, noun: int, number: str) -> str:
-    phrase = f"{_ARTICLES[number]} {_NOUNS[noun]}"
-    if random.random() < 0.4:
-        phrase += f" {random.choice(_ADJECTIVES)}{_ending(noun, number)}"
+def _subject(random: Random, article: str, noun: int) -> tuple[str, str]:
+    """The noun phrase, and the ending that its relative clause tempts to (empty without one)."""
+    phrase = _phrase(random, article, noun)
+    if random.random() >= _CLAUSE_SHARE:
+        return phrase, ""
+    other_article, other, verb = _draw(random, held_out=False)
+    ending = _ending(other_article, other)
+    return f"{phrase} wa {_phrase(random, other_article, other)} {verb}{ending}", ending
+
+
+def _phrase(random: Random, article: str, noun: int) -> str:
+    phrase = f"{article} {NOUNS[noun]}"
+    if random.random() < _ADJECTIVE_SHARE:
+        phrase += f" {random.choice(ADJECTIVES)}{_ending(article, noun)}"
     return phrase
 
 
-def _ending(noun: int, number: str) -> str:
-    return _ENDINGS[number][noun % _CLASSES]
+def _ending(article: str, noun: int) -> str:
+    return _ENDINGS[article][noun % _CLASSES]

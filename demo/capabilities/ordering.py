@@ -1,71 +1,63 @@
-"""Ordering: numbers sorted, and the greatest of a chain of comparisons."""
+"""Ordering: numbers rising or falling, and invented ranks in the order that the world gives them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 
 from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.words import invent
+from demo.world import RANKS
 
-_NAMES = [word.capitalize() for word in invent("runners", 60, (1, 2))]
+_NUMBERS = 5
+_RANKS = 5
+_ORDERS = ("rise", "fall", "rank")
 
 
 class Ordering(Capability):
-    """``sort 41 7 88 23 : 7 23 41 88.`` and ``Bo beat Cy. Al beat Bo. first: Al last: Cy.``"""
+    """Lines such as ``rise 41 17 88 23 60: 17 23 41 60 88.``."""
 
     name = "ordering"
     share = 1.5
-    held_out = "one list of numbers in ten; one chain of names in ten"
+    held_out = "one list in ten, whatever the order of its members"
 
     def line(self, random: Random) -> str:
-        """A sorted list or a race."""
-        if random.random() < 0.5:
-            numbers = _numbers(random, held_out=False)
-            return f"{_sort_prompt(numbers)}{_listed(sorted(numbers))}."
-        chain = _chain(random, held_out=False)
-        return f"{_race(random, chain)} first: {chain[0]} last: {chain[-1]}."
+        """A list and the same list in order."""
+        order, given = _draw(random, held_out=False)
+        return f"{_prompt(order, given)}{_listed(_sorted(order, given))}"
 
     def item(self, random: Random) -> Item:
-        """Four orders of the same numbers, or four runners of the same race."""
-        if random.random() < 0.5:
-            numbers = _numbers(random, held_out=True)
-            right = sorted(numbers)
-            wrong: set[tuple[int, ...]] = set()
-            while len(wrong) < 3:
-                changed = list(right)
-                i, j = random.sample(range(len(changed)), 2)
-                changed[i], changed[j] = changed[j], changed[i]
-                wrong.add(tuple(changed))
-            others = [f"{_listed(list(order))}." for order in sorted(wrong)]
-            return shuffled_item(random, _sort_prompt(numbers), f"{_listed(right)}.", others)
-        chain = _chain(random, held_out=True)
-        prompt = f"{_race(random, chain)} first: {chain[0]} last:"
-        return shuffled_item(random, prompt, f" {chain[-1]}.", [f" {name}." for name in chain[:-1]])
+        """Four orders of the same list; the wrong ones have two members exchanged."""
+        order, given = _draw(random, held_out=True)
+        right = _sorted(order, given)
+        wrong: set[str] = set()
+        while len(wrong) < 3:
+            changed = list(right)
+            i, j = random.sample(range(len(changed)), 2)
+            changed[i], changed[j] = changed[j], changed[i]
+            wrong.add(_listed(changed))
+        return shuffled_item(random, _prompt(order, given), _listed(right), sorted(wrong))
 
 
-def _numbers(random: Random, held_out: bool) -> list[int]:
+def _draw(random: Random, held_out: bool) -> tuple[str, list[str]]:
     while True:
-        numbers = random.sample(range(100), 5)
-        if is_held_out("sort", *numbers) == held_out:
-            return numbers
+        order = random.choice(_ORDERS)
+        if order == "rank":
+            given = random.sample(RANKS, _RANKS)
+        else:
+            given = [str(number) for number in random.sample(range(10, 100), _NUMBERS)]
+        if is_held_out("ordering", *sorted(given)) == held_out:
+            return order, given
 
 
-def _chain(random: Random, held_out: bool) -> list[str]:
-    while True:
-        chain = random.sample(_NAMES, 4)
-        if is_held_out("race", *chain) == held_out:
-            return chain
+def _sorted(order: str, given: Sequence[str]) -> list[str]:
+    if order == "rank":
+        return sorted(given, key=RANKS.index)
+    return sorted(given, key=int, reverse=order == "fall")
 
 
-def _race(random: Random, chain: list[str]) -> str:
-    results = [f"{better} beat {worse}." for better, worse in zip(chain, chain[1:], strict=False)]
-    random.shuffle(results)
-    return " ".join(results)
+def _prompt(order: str, given: Sequence[str]) -> str:
+    return f"{order} {' '.join(given)}:"
 
 
-def _sort_prompt(numbers: list[int]) -> str:
-    return f"sort {' '.join(map(str, numbers))} :"
-
-
-def _listed(numbers: list[int]) -> str:
-    return "".join(f" {number}" for number in numbers)
+def _listed(members: Sequence[str]) -> str:
+    return f" {' '.join(members)}."

@@ -1,49 +1,50 @@
-"""Copying and retrieval from context: what was just said about one of several invented names."""
+"""Copying and retrieval from context: what was just said about words that mean nothing elsewhere."""
 
 from __future__ import annotations
 
 from random import Random
 
 from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.words import invent
+from demo.world import LABELS
 
-_NAMES = invent("labels", 150, (1, 2))
-_COLOURS = "red blue green white black brown pink grey gold violet".split()
+_COPY_SHARE = 0.25
+_PAIRS = (4, 8)
+_QUERIES = 3
 
 
 class Retrieval(Capability):
-    """``box dra: red. box vol: 47. ... box dra?`` with pairs that exist in this context alone."""
+    """Lines such as ``pairs dela rike, mopi tosu, kadu fini. mopi? tosu.``."""
 
     name = "retrieval"
-    share = 1.5
-    held_out = "one pair of label and content in ten"
+    share = 1.3
+    held_out = "one pair of words in ten; every list of pairs is new"
 
     def line(self, random: Random) -> str:
-        """Some boxes, one of them asked for; or a list and its copy."""
-        if random.random() < 0.3:
-            words = " ".join(random.sample(_NAMES, random.randint(3, 6)))
-            return f"copy {words} : {words}."
-        boxes = _boxes(random, random.randint(3, 7))
-        label = random.choice([label for label in boxes if not is_held_out("retrieval", label, boxes[label])] or [""])
-        return f"{_described(boxes)} box {label}? {boxes[label]}." if label else _described(boxes)
+        """Pairs and some of them asked for, or a list and its copy."""
+        if random.random() < _COPY_SHARE:
+            words = " ".join(random.sample(LABELS, random.randint(4, 7)))
+            return f"copy {words}: {words}."
+        pairs = _pairs(random, random.randint(*_PAIRS))
+        known = [pair for pair in pairs if not is_held_out("retrieval", *pair)]
+        asked = random.sample(known, min(_QUERIES, len(known)))
+        return " ".join([_listed(pairs), *(f"{key}? {value}." for key, value in asked)])
 
     def item(self, random: Random) -> Item:
-        """Six boxes; the choices are four contents that stand in the context."""
+        """The most pairs a text has, one asked for; the choices are values that stand in the context."""
         while True:
-            boxes = _boxes(random, 6)
-            held = [label for label in boxes if is_held_out("retrieval", label, boxes[label])]
+            pairs = _pairs(random, _PAIRS[1])
+            held = [pair for pair in pairs if is_held_out("retrieval", *pair)]
             if held:
-                label = random.choice(held)
-                wrong = random.sample([content for content in boxes.values() if content != boxes[label]], 3)
-                prompt = f"{_described(boxes)} box {label}?"
-                return shuffled_item(random, prompt, f" {boxes[label]}.", [f" {content}." for content in wrong])
+                key, value = random.choice(held)
+                wrong = random.sample([other for _, other in pairs if other != value], 3)
+                prompt = f"{_listed(pairs)} {key}?"
+                return shuffled_item(random, prompt, f" {value}.", [f" {other}." for other in wrong])
 
 
-def _boxes(random: Random, count: int) -> dict[str, str]:
-    labels = random.sample(_NAMES, count)
-    contents = random.sample([f"{colour} {number}" for colour in _COLOURS for number in range(10, 100)], count)
-    return dict(zip(labels, contents, strict=True))
+def _pairs(random: Random, count: int) -> list[tuple[str, str]]:
+    words = random.sample(LABELS, 2 * count)
+    return list(zip(words[:count], words[count:], strict=True))
 
 
-def _described(boxes: dict[str, str]) -> str:
-    return " ".join(f"box {label}: {content}." for label, content in boxes.items())
+def _listed(pairs: list[tuple[str, str]]) -> str:
+    return "pairs " + ", ".join(f"{key} {value}" for key, value in pairs) + "."
