@@ -17,8 +17,8 @@ def select(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="METRIC<=NUMBER[UNIT], e.g. 'kl<=0.1' (nat), 'memory<=6GiB' (B, MB, GiB), 'tpot<=20ms' (s, ms), "
-            "'task.NAME>=0.6' (score); repeat for more."
+            help="METRIC<=NUMBER[UNIT], e.g. 'kl<=0.1' (nat), 'memory<=6GiB' (B, MB, GiB), "
+            "'tpot<=20ms' (s, ms), 'task.NAME>=0.6' (score); repeat for more."
         ),
     ] = None,
     metric: Annotated[

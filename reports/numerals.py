@@ -22,11 +22,11 @@ def digits(value: float, significant: int = 3) -> str:
     if abs(value) < 1e-4:
         mantissa, exponent = f"{value:.{significant - 1}e}".split("e")
         return f"{mantissa}e{int(exponent)}"
-    places = significant - 1 - math.floor(math.log10(abs(value)))
+    places = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    # Rounding may carry into another digit (9.996 to 10.00): count again. Digits before the point all stay.
     rounded = round(value, places)
-    # Rounding may carry into another digit (9.996 to 10.00): count again.
-    places = significant - 1 - math.floor(math.log10(abs(rounded))) if rounded else places
-    return f"{rounded:,.{max(0, places)}f}"
+    places = max(0, significant - 1 - math.floor(math.log10(abs(rounded)))) if rounded else places
+    return f"{rounded:,.{places}f}"
 
 
 def with_error(value: float, stderr: float | None) -> str:

@@ -15,13 +15,13 @@ WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 
 
 def layer_figure(folder: RunFolder) -> Figure | None:
-    """The map of each member with a configuration of its own; ``None`` where there are no blocks."""
+    """The map of each member with a configuration of its own; ``None`` where there is nothing to map."""
     groups = site_groups(folder.front, folder.run)
     inside = [group for group in groups if group.block is not None]
-    if not inside:
+    members = _shown(folder)
+    if not inside or not members:
         return None
     parts = tuple(dict.fromkeys(part_of(group) for group in inside))
-    members = _shown(folder)
     return Figure(
         name="layers",
         alternative="Bits of each group of linears in each block, one member at a time",

@@ -39,7 +39,7 @@ def _duel(front: FrontFile, uniform: Member) -> list[Child]:
     if member is None:
         return [*cells, "none is that small", "", "", "", ""]
     gap = difference(kl, member.measurements["kl"])
-    verdict, style = "cannot be told apart", "quiet"
+    verdict, style = "tie", "quiet"
     if gap.clear:
         verdict, style = ("better", "good") if gap.value > 0 else ("worse", "bad")
     return [
@@ -74,9 +74,9 @@ def probe_section(folder: RunFolder) -> Section | None:
         "verdict",
     ]
     words = (
-        "Smaller students and zeros were tried on purpose, each beside the best uniform configuration that is "
-        "no larger. Zeros are stored like any other weight, so they save no bytes; they can only pay where the "
-        "engine skips them."
+        "Smaller students and zeros were tried on purpose, each beside the best uniform configuration that "
+        "is no larger. Zeros are stored like any other weight, so they save no bytes; they can only pay "
+        "where the engine skips them. A tie is a difference of less than two paired standard errors."
     )
     notes = [joined([element("b", m.name), ": ", m.note]) for m in probes if m.note]
     body = stacked(
@@ -92,7 +92,7 @@ def _probe_row(front: FrontFile, member: Member, blocks: int) -> list[Child]:
     if rival is not None and kl is not None:
         gap = difference(rival.measurements["kl"], kl)
         beside = digits(kl.value / rival.measurements["kl"].value, 2) + " times" if rival.value("kl") else ""
-        verdict = ("wins" if gap.value > 0 else "loses") if gap.clear else "cannot be told apart"
+        verdict = ("wins" if gap.value > 0 else "loses") if gap.clear else "tie"
     badge = element("span", verdict, class_=f"badge {'good' if verdict == 'wins' else 'quiet'}")
     return [
         element("b", member.name),

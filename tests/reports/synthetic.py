@@ -47,13 +47,19 @@ class Synthetic:
 
     def __post_init__(self) -> None:
         self.spec = tiny_spec(
-            blocks=self.blocks, hidden=self.hidden, heads=self.heads, kv_heads=self.kv_heads, head_dim=self.head_dim,
-            ffn=self.ffn, vocabulary=self.vocabulary, dtype="bfloat16",
-        )  # fmt: skip
+            blocks=self.blocks,
+            hidden=self.hidden,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            ffn=self.ffn,
+            vocabulary=self.vocabulary,
+            dtype="bfloat16",
+        )
         self.groups = fused_groups(self.spec)
         self.rng = np.random.default_rng(self.seed)
         self.linear = [group for group in self.groups if group.block is not None]
-        self.weight = self.rng.lognormal(0.0, 1.1, len(self.linear))
+        self.weight = self.rng.lognormal(0.0, 1.9, len(self.linear))
         self.weight /= self.weight.sum()
         self.shape = self.rng.lognormal(0.0, 0.35, WINDOWS)
         self.shape /= self.shape.mean()
@@ -91,10 +97,15 @@ class Synthetic:
         """A row with everything that can be measured."""
         return Member.model_validate(
             {
-                "digest": config.digest, "name": name, "kind": kind, "on_front": kind == "front", "config": config,
-                "measurements": self.measurements(config, tasks, measured=more.pop("measured", False)), **more,
+                "digest": config.digest,
+                "name": name,
+                "kind": kind,
+                "on_front": kind == "front",
+                "config": config,
+                "measurements": self.measurements(config, tasks, measured=more.pop("measured", False)),
+                **more,
             }
-        )  # fmt: skip
+        )
 
     def measurements(self, config: CompressionConfig, tasks: bool, measured: bool) -> dict[str, Measurement]:
         kl = self.kl(config)
@@ -154,16 +165,30 @@ class Synthetic:
 
 def front_file(made: Synthetic) -> FrontFile:
     """Ten members, the dense row, six uniform rows, five probes."""
-    members = [*_front(made), *_baselines(made), *_probes(made)]
+    members = _on_front([*_front(made), *_baselines(made), *_probes(made)])
     return FrontFile(
         objectives=("kl", "weight_bytes"),
         limits=("kl<=0.1",),
         reference_point={"kl": 1.0, "weight_bytes": float(weight_bytes(made.spec, DENSE_CONFIG))},
         hypervolume=0.8342,
-        pick=members[PICKED].name,
-        pick_reason="Largest gain over the best uniform configuration of its bytes among members that meet kl<=0.1.",
+        pick=sorted(
+            (m for m in members if m.kind == "front"), key=lambda m: -(m.value("weight_bytes") or 0.0)
+        )[PICKED].name,
+        pick_reason="Largest gain over the best uniform row of its bytes among those that meet kl<=0.1.",
         members=tuple(members),
     )
+
+
+def _on_front(members: list[Member]) -> list[Member]:
+    """What nothing dominates in bytes and KL; only front members that are on it stay."""
+    spots = {m.name: (m.value("weight_bytes") or 0.0, m.value("kl") or 0.0) for m in members}
+
+    def beaten(name: str) -> bool:
+        size, kl = spots[name]
+        return any(s <= size and k <= kl and (s, k) != (size, kl) for s, k in spots.values())
+
+    marked = [member.model_copy(update={"on_front": not beaten(member.name)}) for member in members]
+    return [member for member in marked if member.on_front or member.kind != "front"]
 
 
 def _front(made: Synthetic) -> list[Member]:
@@ -211,18 +236,34 @@ def _probes(made: Synthetic) -> list[Member]:
     sparse = made.config(kept, outer=8)
     zeros = Sparsity(fraction=0.5, pattern="2:4", criterion="wanda")
     pruned = sparse.replaced(
-        sites={site: c.model_copy(update={"sparsity": zeros}) if "down" in site or "up" in site or "gate" in site else c
-               for site, c in sparse.sites.items()}
-    )  # fmt: skip
+        sites={
+            s: c.model_copy(update={"sparsity": zeros}) if "mlp" in s else c for s, c in sparse.sites.items()
+        }
+    )
     inside = {s: c for s, c in sparse.sites.items() if ".0." not in f"{s}."}
     return [
-        made.member("student-blocks5", CompressionConfig(sites=inside, student=fewer), "probe", tasks=False,
-                    note="A block is a sixth of the depth; without recovery training its loss is ten times that of one bit less."),
-        made.member("student-ffn384", made.config(widths, outer=8, student=narrow), "probe", tasks=False,
-                    note="The channels that are cut carry a tenth of the second moment of the FFN's output."),
-        made.member("sparse-50-2:4", pruned, "probe", tasks=False,
-                    note="torch-cpu stores and multiplies zeros like any other weight: the loss buys neither bytes nor time."),
-    ]  # fmt: skip
+        made.member(
+            "student-blocks5",
+            CompressionConfig(sites=inside, student=fewer),
+            "probe",
+            tasks=False,
+            note="A block is a sixth of the depth; untrained, it costs ten times a bit less.",
+        ),
+        made.member(
+            "student-ffn384",
+            made.config(widths, outer=8, student=narrow),
+            "probe",
+            tasks=False,
+            note="The channels that are cut carry a tenth of the second moment of the FFN's output.",
+        ),
+        made.member(
+            "sparse-50-2:4",
+            pruned,
+            "probe",
+            tasks=False,
+            note="torch-cpu multiplies zeros like other weights: the loss buys neither bytes nor time.",
+        ),
+    ]
 
 
 def records(made: Synthetic, front: FrontFile, count: int = 220) -> list[Record]:
@@ -240,10 +281,18 @@ def records(made: Synthetic, front: FrontFile, count: int = 220) -> list[Record]
         tokens = fidelity.tokens
         found.append(
             Record(
-                index=len(found), digest=config.digest, name=name, config=config, proposer=proposer, fidelity=fidelity,
-                tokens=tokens, evaluations=tokens / 16_384, seconds=0.00021 * tokens, measurements=values,
+                index=len(found),
+                digest=config.digest,
+                name=name,
+                config=config,
+                proposer=proposer,
+                fidelity=fidelity,
+                tokens=tokens,
+                evaluations=tokens / 16_384,
+                seconds=0.00021 * tokens,
+                measurements=values,
             )
-        )  # fmt: skip
+        )
 
     for member in front.members:
         if member.kind != "front":
@@ -271,39 +320,78 @@ def run_document(
     """``run.json`` of that run."""
     checks = tuple(
         LatencyCheck(
-            name=member.name, digest=member.digest, predicted_s=member.value("tpot_s_predicted") or 0.0,
+            name=member.name,
+            digest=member.digest,
+            predicted_s=member.value("tpot_s_predicted") or 0.0,
             measured_s=(member.value("tpot_s_predicted") or 0.0) * float(made.rng.normal(1.03, 0.06)),
-            note="2 and 3 bits run dense on torch-cpu: their prediction is the dense kernel's." if member.name == "uniform-2" else "",
+            note="2 and 3 bits run dense on torch-cpu." if member.name == "uniform-2" else "",
         )
-        for member in [*front.members[:7], *(m for m in front.members if m.name in ("dense", "uniform-4", "uniform-2"))]
-    )  # fmt: skip
+        for number, member in enumerate(front.members)
+        if number < 7 or member.name in ("dense", "uniform-4", "uniform-2")
+    )
     by_proposer: dict[str, int] = {}
     for line in lines:
         by_proposer[line.proposer] = by_proposer.get(line.proposer, 0) + 1
     texts = {"calibration": 64, "search": 64, "report": WINDOWS}
     pick = next(member for member in front.members if member.name == front.pick)
     return RunDocument(
-        status="complete", created="2026-11-23T12:40:11+00:00",
-        model={"source": source, "architecture": "LlamaForCausalLM", "parameters": made.spec.parameters, "dtype": "bfloat16"},
-        engine="torch-cpu", engine_version="2.13.0", numeric_path="torch-cpu/float32",
+        status="complete",
+        created="2026-11-23T12:40:11+00:00",
+        model={
+            "source": source,
+            "architecture": "LlamaForCausalLM",
+            "parameters": made.spec.parameters,
+            "dtype": "bfloat16",
+        },
+        engine="torch-cpu",
+        engine_version="2.13.0",
+        numeric_path="torch-cpu/float32",
         device={"name": "x86-avx2", "label": "x86 CPU with AVX2, 2 cores", "kind": "cpu"},
-        workload=WORKLOAD.model_dump(), settings={"search": {"sampler": "paretune", "minutes": 2.1}, "model": source},
-        versions={"paretune": "0.1.0", "torch": "2.13.0", "transformers": "5.17.0", "optuna": "5.0.0", "lm_eval": "0.4.13"},
-        hashes={"model": "4f" * 32, "bank": "a1" * 32, "text.search": "77" * 32, "text.report": "0c" * 32}, seed=0,
-        texts={name: {"path": f"demo/text/{name}.txt", "digest": f"{number:02x}" * 32, "windows": number, "window_tokens": 256}
-               for name, number in texts.items()},
-        tasks={name: {"items": 200, "chance": CHANCE[name]} for name in TASKS}, latency_checks=checks,
+        workload=WORKLOAD.model_dump(),
+        settings={"search": {"sampler": "paretune", "minutes": 2.1}, "model": source},
+        versions={
+            "paretune": "0.1.0",
+            "torch": "2.13.0",
+            "transformers": "5.17.0",
+            "optuna": "5.0.0",
+            "lm_eval": "0.4.13",
+        },
+        hashes={"model": "4f" * 32, "bank": "a1" * 32, "text.search": "77" * 32, "text.report": "0c" * 32},
+        seed=0,
+        texts={
+            name: {
+                "path": f"demo/text/{name}.txt",
+                "digest": f"{number:02x}" * 32,
+                "windows": number,
+                "window_tokens": 256,
+            }
+            for name, number in texts.items()
+        },
+        tasks={name: {"items": 200, "chance": CHANCE[name]} for name in TASKS},
+        latency_checks=checks,
         spent={"start": 12.4, "bank": 8.1, "profile": 37.2, "search": 126.0, "tasks": 51.5, "export": 14.9},
-        evaluations=sum(line.evaluations for line in lines), records=by_proposer, groups=made.groups,
-        refused={"student.kv_heads=1": "torch-cpu: one key-value head would leave 2 query heads without their keys",
-                 **{f"{group.name}: int8-g128/rtn+a8-token": "activations are not quantized by torch-cpu in this version"
-                    for group in made.linear}},
-        export={"name": pick.name, "folder": f"runs/demo/export/{pick.name}", "weight_bytes": int(pick.value("weight_bytes") or 0),
-                "kl_to_candidate": 3.1e-7, "tolerance": 1e-5},
-        notes=("Sparsity saves no bytes in compressed-tensors' pack-quantized container, so sparse candidates were "
-               "tried as probes only.",
-               "Energy was not measured: this machine has no counter that may be read."),
-    )  # fmt: skip
+        evaluations=sum(line.evaluations for line in lines),
+        records=by_proposer,
+        groups=made.groups,
+        refused={
+            "student.kv_heads=1": "one key-value head would leave two query heads without keys",
+            **{
+                f"{group.name}: int8-g128/rtn+a8-token": "torch-cpu does not quantize activations"
+                for group in made.linear
+            },
+        },
+        export={
+            "name": pick.name,
+            "folder": f"runs/demo/export/{pick.name}",
+            "weight_bytes": pick.value("weight_bytes"),
+            "kl_to_candidate": 3.1e-7,
+            "tolerance": 1e-5,
+        },
+        notes=(
+            "Sparsity saves no bytes in the container, so sparse candidates were tried as probes only.",
+            "Energy was not measured: this machine has no counter that may be read.",
+        ),
+    )
 
 
 def write_run(folder: Path, source: str = "demo/model", **sizes: Any) -> Path:

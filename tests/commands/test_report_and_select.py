@@ -1,0 +1,72 @@
+"""``paretune report`` and ``paretune select`` as functions: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from commands.report import report
+from commands.select import select
+from reports.reading import read_front
+from spaces.errors import LimitError, RunError
+from tests.reports.synthetic import write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "demo")
+
+
+def test_report_rebuilds_table_and_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(run, show=False, summary=True)
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == str(run / "report.html")
+    assert f"pick {read_front(run).pick}" in printed
+    assert (run / "front.csv").read_text().startswith("digest,name,average_bits,")
+
+
+def test_report_opens_the_page_when_asked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    report(run, show=True, summary=False)
+    assert opened == [(run / "report.html").as_uri()]
+
+
+def test_report_of_no_run_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RunError):
+        report(tmp_path, show=False, summary=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_select_prints_the_member(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert select(run, limit=["weight_bytes<=2.3MB"], metric="", json=False) == 0
+    printed = capsys.readouterr().out
+    name = printed.split()[0]
+    assert f"--name {name}" in printed
+    assert "Cannot be told apart from mix-" in printed
+
+
+def test_select_prints_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert select(run, limit=["kl<=0.1"], metric="bytes", json=True) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["selected"]["measurements"]["kl"]["value"] <= 0.1
+    assert found["nearest"] is None
+    assert "per_window" not in found["selected"]["measurements"]["kl"]
+
+
+def test_select_refuses_with_the_nearest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LimitError, match="Nearest: ") as caught:
+        select(run, limit=["weight_bytes<=1kB"], metric="", json=False)
+    assert caught.value.exit_code == 2
+    assert select(run, limit=["weight_bytes<=1kB"], metric="", json=True) == 2
+    found = json.loads(capsys.readouterr().out)
+    assert found["selected"] is None
+    assert found["nearest"]["name"] == "uniform-2"
+    assert found["broken"][0]["limit"] == "weight_bytes<=1kB"
+
+
+def test_select_of_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="does not exist"):
+        select(tmp_path / "nowhere", limit=None, metric="", json=False)
