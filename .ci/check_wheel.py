@@ -6,7 +6,13 @@ import sys
 import zipfile
 
 FORBIDDEN = ("tests/", "benchmarks/", "docs/", ".ci/")
-NEEDED = ("commands/main.py", "demo/model/model.safetensors", "demo/tasks/", "profiles/devices/", "demo/text/")
+NEEDED = (
+    "commands/main.py",
+    "demo/model/model.safetensors",
+    "demo/tasks/",
+    "profiles/devices/",
+    "demo/text/",
+)
 
 
 def main(path: str) -> int:
@@ -14,7 +20,10 @@ def main(path: str) -> int:
     names = zipfile.ZipFile(path).namelist()
     faults = [f"ships {name}" for name in names if name.startswith(FORBIDDEN)]
     faults += [f"lacks {need}" for need in NEEDED if not any(name.startswith(need) for name in names)]
-    print("\n".join(faults) or f"{path.rsplit('/', 1)[-1]}: {len(names)} files, nothing foreign, nothing missing")
+    print(
+        "\n".join(faults)
+        or f"{path.rsplit('/', 1)[-1]}: {len(names)} files, nothing foreign, nothing missing"
+    )
     return 1 if faults else 0
 
 

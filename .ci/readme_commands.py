@@ -17,7 +17,9 @@ def commands(readme: str) -> list[str]:
         raise SystemExit("README.md: no fenced block; the first one must hold the two commands")
     lines = [line.strip() for line in block.group(1).splitlines() if line.strip()]
     if len(lines) != 2:
-        raise SystemExit(f"README.md: the first block has {len(lines)} lines; it must hold exactly two commands")
+        raise SystemExit(
+            f"README.md: the first block has {len(lines)} lines; it must hold exactly two commands"
+        )
     return lines
 
 

@@ -23,8 +23,12 @@ def check(
     task: Annotated[list[str] | None, typer.Option(help="Task name; repeat for more.")] = None,
     limit: Annotated[int | None, typer.Option(help="Items of each task (count).")] = None,
     max_kl: Annotated[float | None, typer.Option(help="Fail above this mean KL (nat).")] = None,
-    max_kl_p99: Annotated[float | None, typer.Option(help="Fail above this 99th percentile of KL (nat).")] = None,
-    min_top1: Annotated[float | None, typer.Option(help="Fail below this top-1 agreement (fraction).")] = None,
+    max_kl_p99: Annotated[
+        float | None, typer.Option(help="Fail above this 99th percentile of KL (nat).")
+    ] = None,
+    min_top1: Annotated[
+        float | None, typer.Option(help="Fail below this top-1 agreement (fraction).")
+    ] = None,
     p_value: Annotated[
         float, typer.Option(help="A task counts as worse below this p of a paired McNemar test.")
     ] = 0.01,
@@ -38,7 +42,14 @@ def check(
 
         text, tasks = text or demo.TEXTS / "report.txt", tasks or demo.TASKS
     result = compare(
-        checkpoint, base, text, windows=windows, window_tokens=window_tokens, tasks=tasks, names=task or [], limit=limit
+        checkpoint,
+        base,
+        text,
+        windows=windows,
+        window_tokens=window_tokens,
+        tasks=tasks,
+        names=task or [],
+        limit=limit,
     )
     limits = {"kl": max_kl, "kl_p99": max_kl_p99, "top1_agreement": min_top1}
     result["failures"] = failures(result, limits, p_value)
@@ -79,7 +90,13 @@ def compare(
     teacher = Teacher(dense, read)
     candidate = load_checkpoint(folder)
     divergence = teacher.compare(candidate)
-    result: dict[str, Any] = {"base": base, "checkpoint": checkpoint, "windows": windows, **divergence.summary()}
+    result: dict[str, Any] = {
+        "base": base,
+        "checkpoint": checkpoint,
+        "windows": windows,
+        **divergence.summary(),
+    }
+    result["perplexity_base"] = float(teacher.loss.mean().exp())
     if tasks is not None or names:
         from evaluators.tasks import TaskScorer, TaskSettings
 

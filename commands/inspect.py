@@ -15,7 +15,9 @@ def inspect(
     model: Annotated[str, typer.Argument(help="Model folder, hub id, or 'embedded'.")] = "embedded",
     engine: Annotated[str, typer.Option(help="Engine whose rules decide what is legal.")] = "torch-cpu",
     device: Annotated[str, typer.Option(help="Device name, or 'auto' for this machine.")] = "auto",
-    group_size: Annotated[int, typer.Option(help="Weights that share a scale; 0: one scale a channel.")] = 128,
+    group_size: Annotated[
+        int, typer.Option(help="Weights that share a scale; 0: one scale a channel.")
+    ] = 128,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -29,7 +31,7 @@ def inspect(
     spec = read_spec(model, revision)
     target = detect_device() if device == "auto" else find_device(device)
     restrictions = Restrictions(group_size=group_size or None)
-    space = SearchSpace(spec, find_engine(engine).legality(target), restrictions)
+    space = SearchSpace(spec, find_engine(engine).legality(target.name), restrictions)
     if json:
         _print_json(space)
     else:
@@ -95,13 +97,17 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
     console.print(table)
     for gene in space.genes:
         if gene.group is None:
-            shown = ", ".join(str(getattr(choice, "name", None) or choice or "all") for choice in gene.choices)
+            shown = ", ".join(
+                str(getattr(choice, "name", None) or choice or "all") for choice in gene.choices
+            )
             console.print(f"{gene.name}: {shown}", highlight=False)
     size = sum(len(gene.choices) > 1 for gene in space.genes)
     console.print(f"{size} genes with a choice", highlight=False)
     for reason in dict.fromkeys(space.refused.values()):
         names = [what for what, why in space.refused.items() if why == reason]
-        console.print(f"refused: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}", style="dim")
+        console.print(
+            f"refused: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}", style="dim"
+        )
 
 
 def _folded(rows: list[dict[str, object]]) -> list[tuple[str, str, str, str]]:

@@ -36,7 +36,9 @@ def model_folder(model: str, revision: str | None = None, config_only: bool = Fa
         return folder
     if not _HUB_ID.match(model):
         raise ModelError(
-            f"model {model!r}", "is neither a folder nor a hub id", f"Give a folder, OWNER/NAME, or {EMBEDDED!r}"
+            f"model {model!r}",
+            "is neither a folder nor a hub id",
+            f"Give a folder, OWNER/NAME, or {EMBEDDED!r}",
         )
     return _download(model, revision, _CONFIG_FILES if config_only else _MODEL_FILES)
 

@@ -53,12 +53,16 @@ class Stages:
             self._end()
             self.spent[name] = self.spent.get(name, 0.0) + time.perf_counter() - start
 
-    def report(self, what: str, done: int, total: int | None = None, seconds_left: float | None = None) -> None:
+    def report(
+        self, what: str, done: int, total: int | None = None, seconds_left: float | None = None
+    ) -> None:
         """Where the stage is: ``done`` of ``total``; ``seconds_left`` overrides the bar's own estimate."""
         if self._progress is None or self._task is None:
             return
         left = "" if seconds_left is None else f" {_clock(seconds_left)} left"
-        self._progress.update(self._task, description=f"{self._stage}: {what}{left}", completed=done, total=total)
+        self._progress.update(
+            self._task, description=f"{self._stage}: {what}{left}", completed=done, total=total
+        )
 
     def _begin(self, title: str) -> None:
         self._stage = title

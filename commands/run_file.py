@@ -25,14 +25,18 @@ class TextSource(Frozen):
 
     path: str = Field(description="Text file (.txt or .txt.bz2), UTF-8.")
     documents: tuple[int, ...] | None = Field(None, description="Use only these documents, counted from 0.")
-    windows: int | None = Field(None, ge=1, description="Draw this many windows with the seed; all if left out.")
+    windows: int | None = Field(
+        None, ge=1, description="Draw this many windows with the seed; all if left out."
+    )
 
 
 class Texts(Frozen):
     """Texts that share no document. ``single`` is split by document into the other three."""
 
     single: TextSource | None = Field(None, description="One text, split by document into the three below.")
-    calibration: TextSource | None = Field(None, description="Statistics for quantizers, pruning and rankings.")
+    calibration: TextSource | None = Field(
+        None, description="Statistics for quantizers, pruning and rankings."
+    )
     search: TextSource | None = Field(None, description="What candidates are scored on.")
     report: TextSource | None = Field(None, description="What the front is reported on; never searched on.")
     window_tokens: int = Field(256, ge=16, description="Tokens of a window.")
@@ -64,7 +68,9 @@ class RunFile(Document):
     )
     compute_device: str = Field("auto", description="Torch device that scores candidates.")
     memory_budget_bytes: int = Field(
-        4 * 2**30, ge=0, description="Dense copies of quantized weights are kept up to this many bytes; packed above."
+        4 * 2**30,
+        ge=0,
+        description="Dense copies of quantized weights are kept up to this many bytes; packed above.",
     )
     measure_latency: bool = Field(True, description="Measure decode latency of at least eight candidates.")
     export: bool = Field(True, description="Export the recommended member and load it again.")
@@ -127,7 +133,9 @@ def _as_run_error(error: ValidationError, where: str) -> ParetuneError:
         return cause
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return RunError(f"key {place!r} in {where}", "is not a key of a run file", "See docs/run-file.md for the keys")
+        return RunError(
+            f"key {place!r} in {where}", "is not a key of a run file", "See docs/run-file.md for the keys"
+        )
     if first["type"] == "missing":
         return RunError(f"{where} without {place!r}", "the key is required", f"Add {place}")
     shown = str(first.get("input"))[:60]

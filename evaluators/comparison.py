@@ -68,7 +68,9 @@ def mcnemar(first: Sequence[float], second: Sequence[float]) -> McNemar:
     """
     if len(first) != len(second):
         raise ConfigurationError(
-            f"{len(first)} and {len(second)} items", "both models must answer the same items", "Use the same tasks"
+            f"{len(first)} and {len(second)} items",
+            "both models must answer the same items",
+            "Use the same tasks",
         )
     right_first = np.asarray(first) >= 0.5
     right_second = np.asarray(second) >= 0.5

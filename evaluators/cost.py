@@ -49,7 +49,9 @@ class CostEvaluator:
         sizes = ("average_bits", "weight_bytes", "memory_bytes")
         return sizes if self._predictor is None else (*sizes, "ttft_s_predicted", "tpot_s_predicted")
 
-    def evaluate(self, config: CompressionConfig, fidelity: Fidelity | None = None) -> Mapping[str, Measurement]:
+    def evaluate(
+        self, config: CompressionConfig, fidelity: Fidelity | None = None
+    ) -> Mapping[str, Measurement]:
         """Sizes and predicted times of ``config``; the fidelity plays no part."""
         del fidelity
         found = {

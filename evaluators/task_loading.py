@@ -59,7 +59,7 @@ def main_metric(task: Any) -> str:
     Raises:
         UnknownNameError: every metric of the task is better when lower.
     """
-    better = {name: bool(higher) for name, higher in task.higher_is_better().items()}
+    better = {str(name): bool(higher) for name, higher in task.higher_is_better().items()}
     usable = [name for name, higher in better.items() if higher]
     for name in (*_PREFERRED, *usable):
         if name in usable:

@@ -6,6 +6,8 @@ tasks are loaded and tokenized once.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators.task_loading import load_tasks, main_metric, quiet_harness
 from spaces.configuration import CompressionConfig
+from spaces.errors import ModelError
 from spaces.measurement import Fidelity, Measurement
 
 if TYPE_CHECKING:
@@ -57,10 +60,17 @@ class TaskScorer:
 
     Raises:
         UnknownNameError: a task that does not exist.
+        ModelError: a tokenizer without a token that ends a text; the harness stops generation there.
     """
 
     def __init__(self, tokenizer: Any, settings: TaskSettings) -> None:
         quiet_harness()
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                "a tokenizer without an end-of-text token",
+                "tasks need one to know where an answer ends",
+                "Set eos_token in tokenizer_config.json, or leave tasks out",
+            )
         self.tokenizer = tokenizer
         self.settings = settings
         self.tasks = load_tasks(settings.names, settings.folder)
@@ -71,13 +81,15 @@ class TaskScorer:
         """Score ``model`` (a ``transformers`` causal language model) on every task."""
         import lm_eval
 
-        outcome = lm_eval.evaluate(
-            self._wrapped(model),
-            {"tasks": self.tasks},
-            limit=self.settings.limit,
-            bootstrap_iters=_BOOTSTRAPS,
-            log_samples=True,
-        )
+        # The harness draws a progress bar for every list of requests; the caller shows its own.
+        with contextlib.redirect_stderr(io.StringIO()):
+            outcome = lm_eval.evaluate(
+                self._wrapped(model),
+                {"tasks": self.tasks},
+                limit=self.settings.limit,
+                bootstrap_iters=_BOOTSTRAPS,
+                log_samples=True,
+            )
         if outcome is None:
             raise RuntimeError("lm-eval returned nothing: it was started as a secondary rank")
         return {name: self._read(name, outcome) for name in self.tasks}
@@ -122,12 +134,16 @@ class TaskEvaluator:
         """``task.NAME`` for every task."""
         return tuple(f"task.{name}" for name in self._scorer.tasks)
 
-    def evaluate(self, config: CompressionConfig, fidelity: Fidelity | None = None) -> Mapping[str, Measurement]:
+    def evaluate(
+        self, config: CompressionConfig, fidelity: Fidelity | None = None
+    ) -> Mapping[str, Measurement]:
         """Score ``config`` on every task; ``per_window`` holds the score of every item."""
         del fidelity
         if config.digest not in self._seen:
             scores = self._scorer.score(self._assembler.apply(config))
-            self._seen[config.digest] = {f"task.{name}": as_measurement(score) for name, score in scores.items()}
+            self._seen[config.digest] = {
+                f"task.{name}": as_measurement(score) for name, score in scores.items()
+            }
         return self._seen[config.digest]
 
 
@@ -136,4 +152,3 @@ def as_measurement(score: TaskScore) -> Measurement:
     return Measurement(
         value=score.value, stderr=score.stderr, n=len(score.items), by="lm-eval", per_window=score.items
     )
-

@@ -1,0 +1,142 @@
+"""``paretune search MODEL``: the main job, from a model to a front, a report and an export that was loaded again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def search(
+    model: Annotated[
+        str | None, typer.Argument(help="Model folder or hub id; the embedded model if left out.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Run file (YAML or JSON); options override it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; runs/MODEL if left out. Resumed if it fits.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Engine: torch-cpu or torch.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device name, or 'auto' for this machine.")] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="E.g. batch=1,prompt=128,output=128 (sequences, tokens, tokens).")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="One text, split by document into the three below.")
+    ] = None,
+    calibration_text: Annotated[Path | None, typer.Option(help="Text for statistics.")] = None,
+    search_text: Annotated[Path | None, typer.Option(help="Text that candidates are scored on.")] = None,
+    report_text: Annotated[Path | None, typer.Option(help="Text that the front is reported on.")] = None,
+    window_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens of a window.")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="Folder of lm-eval tasks (YAML), offline.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="lm-eval task name; repeat for more.")] = None,
+    task_limit: Annotated[int | None, typer.Option(min=1, help="Items of each task (count).")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option(help="E.g. 'memory<=6GiB', 'kl<=0.1', 'tpot<=20ms'; repeat for more.")
+    ] = None,
+    objective: Annotated[
+        list[str] | None, typer.Option(help="Metric to trade off; repeat. Default: kl and weight_bytes.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="paretune, additive, nsga2, nsga3, tpe, gp or random.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Bound on the search (minutes).")] = None,
+    max_evaluations: Annotated[
+        float | None, typer.Option(min=0.0, help="Bound on the search (units of 16,384 tokens).")
+    ] = None,
+    bits: Annotated[str | None, typer.Option(help="Widths of linears, e.g. 2,3,4,8,16 (bit).")] = None,
+    outer_bits: Annotated[
+        str | None, typer.Option(help="Widths of embedding and head, e.g. 8,16 (bit).")
+    ] = None,
+    group_size: Annotated[
+        int | None, typer.Option(min=0, help="Weights that share a scale; 0: one scale a channel.")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Quantizer: rtn, hqq; repeat for more.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    export: Annotated[
+        bool | None, typer.Option("--export/--no-export", help="Export the pick, load it again.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+) -> int:
+    """Search per-layer bits, sparsity and student size; leave a Pareto front, a report and an export."""
+    options: dict[str, Any] = {
+        "model": model,
+        "revision": revision,
+        "engine": engine,
+        "device": device,
+        "workload": None if workload is None else _workload(workload),
+        "texts": {
+            "single": _text(text),
+            "calibration": _text(calibration_text),
+            "search": _text(search_text),
+            "report": _text(report_text),
+            "window_tokens": window_tokens,
+        },
+        "tasks": {"folder": None if tasks is None else str(tasks), "names": task, "limit": task_limit},
+        "space": {
+            "bits": _widths(bits),
+            "outer_bits": _widths(outer_bits),
+            "methods": method,
+        },
+        "search": {
+            "limits": limit,
+            "objectives": objective,
+            "sampler": sampler,
+            "minutes": minutes,
+            "max_evaluations": max_evaluations,
+            "seed": seed,
+        },
+        "export": export,
+    }
+    if group_size is not None:
+        options["space"]["group_size"] = group_size
+    from commands.job import run_job
+    from commands.output import Stages
+
+    settings = _settings(run, options)
+    folder = out or Path("runs") / _folder_name(settings.model)
+    return run_job(settings, folder, Stages(quiet))
+
+
+def _settings(path: Path | None, options: dict[str, Any]) -> Any:
+    from commands.embedded import EMBEDDED_RUN
+    from commands.models import EMBEDDED
+    from commands.run_file import merge, read_run_file, validate_run
+
+    given = {} if path is None else read_run_file(path)
+    values = merge(given, options)
+    values.setdefault("model", EMBEDDED)
+    if values["model"] == EMBEDDED:
+        values = merge(EMBEDDED_RUN, values)
+    space = values.get("space", {})
+    if space.get("group_size") == 0:
+        values["space"] = {**space, "group_size": None}
+    return validate_run(values, "the options" if path is None else str(path))
+
+
+def _folder_name(model: str) -> str:
+    return model.rstrip("/").rsplit("/", 1)[-1] or "model"
+
+
+def _text(path: Path | None) -> dict[str, Any] | None:
+    return None if path is None else {"path": str(path)}
+
+
+def _workload(text: str) -> dict[str, Any]:
+    from spaces.target import Workload
+
+    return Workload.parse(text).model_dump()
+
+
+def _widths(text: str | None) -> list[int] | None:
+    from spaces.errors import RunError
+
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise RunError(
+            f"widths {text!r}", "must be whole numbers separated by commas", "E.g. 2,3,4,8,16"
+        ) from error

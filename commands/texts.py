@@ -1,0 +1,87 @@
+"""The three texts of a run: calibration, search and report share no document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.run_file import Texts, TextSource
+from spaces.errors import TextError
+
+if TYPE_CHECKING:
+    from compressors.windows import TokenWindows
+    from spaces.model import ModelSpec
+
+NAMES = ("calibration", "search", "report")
+_SHARES = (0.25, 0.35, 0.4)
+
+
+def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict[str, TokenWindows]:
+    """Token windows of the three texts.
+
+    Raises:
+        TextError: a text is missing, too short, or shares a document with another; windows longer than the
+            model's context.
+    """
+    from compressors.documents import TextPart, check_disjoint
+    from compressors.windows import read_windows
+
+    if texts.window_tokens > spec.context:
+        raise TextError(
+            f"windows of {texts.window_tokens} tokens",
+            f"the model's context is {spec.context}",
+            "Use shorter windows",
+        )
+    sources = _sources(texts)
+    check_disjoint({name: TextPart(Path(source.path), source.documents) for name, source in sources.items()})
+    return {
+        name: read_windows(
+            tokenizer,
+            Path(source.path),
+            text=name,
+            window_tokens=texts.window_tokens,
+            count=source.windows,
+            seed=seed,
+            documents=source.documents,
+        )
+        for name, source in sources.items()
+    }
+
+
+def _sources(texts: Texts) -> dict[str, TextSource]:
+    if texts.single is not None:
+        return split_by_document(texts.single)
+    found = {name: getattr(texts, name) for name in NAMES}
+    missing = [name for name, source in found.items() if source is None]
+    if missing:
+        raise TextError(
+            f"no {' and no '.join(missing)} text",
+            "quality is measured on texts that share no document",
+            "Give --text FILE (split by document), or --calibration-text, --search-text and --report-text",
+        )
+    return found
+
+
+def split_by_document(source: TextSource) -> dict[str, TextSource]:
+    """One text as three: documents are dealt out in order, so that each text gets about its share of characters.
+
+    Raises:
+        TextError: fewer than three documents.
+    """
+    from compressors.documents import read_documents
+
+    documents = read_documents(Path(source.path))
+    numbers = list(source.documents or range(len(documents)))
+    if len(numbers) < len(NAMES):
+        raise TextError(
+            f"{len(numbers)} documents in {source.path}",
+            f"{len(NAMES)} texts that share no document need at least as many",
+            "Separate documents by <|endoftext|>, or give three files",
+        )
+    dealt: dict[str, list[int]] = {name: [] for name in NAMES}
+    lengths = dict.fromkeys(NAMES, 0.0)
+    for number in numbers:
+        name = min(NAMES, key=lambda name: lengths[name])
+        dealt[name].append(number)
+        lengths[name] += len(documents[number].text) / _SHARES[NAMES.index(name)]
+    return {name: source.model_copy(update={"documents": tuple(chosen)}) for name, chosen in dealt.items()}

@@ -1,0 +1,132 @@
+"""Everything a run works with, opened once: model, texts, bank, space, evaluators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.models import model_folder
+from commands.output import Stages
+from commands.run_file import RunFile
+from spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from compressors.windows import TokenWindows
+    from engines.engine import Engine
+    from evaluators.quality import QualityEvaluator
+    from spaces.model import ModelSpec
+    from spaces.target import Device
+
+
+@dataclass
+class Workbench:
+    """What the stages of a job share.
+
+    Attributes:
+        run: the settings.
+        folder: the run folder.
+        model_folder: where the weights are.
+        windows: token windows by text: ``calibration``, ``search``, ``report``.
+        hashes: of model, bank and texts; a run folder is tied to them.
+    """
+
+    run: RunFile
+    folder: Path
+    model_folder: Path
+    spec: ModelSpec
+    engine: Engine
+    device: Device
+    tokenizer: Any
+    windows: dict[str, TokenWindows]
+    bank: Bank
+    assembler: Assembler
+    space: SearchSpace
+    quality: QualityEvaluator
+    hashes: dict[str, str]
+
+
+def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
+    """Load the model, read the texts, build or reuse the bank.
+
+    Raises:
+        ParetuneError: whatever does not fit, before anything is written but the bank.
+    """
+    from engines import find_engine
+    from profiles.devices import detect_device, find_device
+
+    engine = find_engine(run.engine)
+    device = detect_device() if run.device == "auto" else find_device(run.device)
+    with stages.stage("start", "loading model and texts"):
+        source = model_folder(run.model, run.revision)
+        parts = _load(run, source)
+    with stages.stage("bank", "building the bank"):
+        bank = _open_bank(run, folder, source, parts)
+        space = SearchSpace(parts.spec, engine.legality(device.name), run.space, bank.block_order)
+        bank.build(space, stages.report)
+    return _assemble(run, folder, source, engine, device, parts, bank, space)
+
+
+@dataclass
+class _Loaded:
+    spec: ModelSpec
+    model: Any
+    tokenizer: Any
+    windows: dict[str, TokenWindows]
+    model_hash: str
+
+
+def _load(run: RunFile, source: Path) -> _Loaded:
+    from commands.texts import read_texts
+    from compressors.loading import load_dense, load_tokenizer, model_hash
+    from spaces.architectures import check_weights, read_model
+
+    spec = read_model(source, source=run.model, revision=run.revision)
+    check_weights(source)
+    tokenizer = load_tokenizer(source)
+    windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
+    dtype, device = compute_target(run)
+    return _Loaded(
+        spec, load_dense(source, spec, dtype=dtype, device=device), tokenizer, windows, model_hash(source)
+    )
+
+
+def compute_target(run: RunFile) -> tuple[Any, str]:
+    """Torch dtype and device that score candidates: float32 on a CPU (bf16 is slower there), bf16 on a GPU."""
+    import torch
+
+    device = run.compute_device
+    if device == "auto":
+        device = "cuda" if run.engine != "torch-cpu" and torch.cuda.is_available() else "cpu"
+    name = run.compute_dtype
+    if name == "auto":
+        name = "float32" if device == "cpu" else "bfloat16"
+    return getattr(torch, name), device
+
+
+def _open_bank(run: RunFile, folder: Path, source: Path, parts: _Loaded) -> Bank:
+    from compressors.bank import Bank
+
+    place = Path(run.bank) if run.bank else folder / "bank"
+    return Bank.open(place, source, parts.model, parts.spec, parts.model_hash, parts.windows["calibration"])
+
+
+def _assemble(
+    run: RunFile, folder: Path, source: Path, engine: Engine, device: Device, parts: _Loaded, bank: Bank,
+    space: SearchSpace,
+) -> Workbench:  # fmt: skip
+    from compressors.assembly import Assembler
+    from compressors.divergence import Teacher
+    from evaluators.quality import QualityEvaluator
+
+    assembler = Assembler(parts.model, parts.spec, bank, run.memory_budget_bytes)
+    teachers = {name: Teacher(parts.model, parts.windows[name]) for name in ("search", "report")}
+    hashes = {"model": parts.model_hash, "bank": bank.hash}
+    hashes |= {f"text.{name}": windows.digest for name, windows in parts.windows.items()}
+    return Workbench(
+        run=run, folder=folder, model_folder=source, spec=parts.spec, engine=engine, device=device,
+        tokenizer=parts.tokenizer, windows=parts.windows, bank=bank, assembler=assembler, space=space,
+        quality=QualityEvaluator(assembler, teachers), hashes=hashes,
+    )  # fmt: skip

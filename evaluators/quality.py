@@ -1,0 +1,76 @@
+"""Quality of a candidate on token windows: KL to the dense model, its tail, top-1 agreement, perplexity.
+
+The arithmetic is :mod:`compressors.divergence`'s; here are the cache that makes rungs nested prefixes (a longer
+reading pays only for its new windows) and the door that search knocks at.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from spaces.configuration import CompressionConfig
+from spaces.errors import UnknownNameError
+from spaces.measurement import Fidelity, Measurement
+
+if TYPE_CHECKING:
+    from compressors.assembly import Assembler
+    from compressors.comparison import Divergence
+    from compressors.divergence import Teacher
+
+_REMEMBERED = 256
+"""Readings kept: one is 8 bytes a token, and search comes back only to candidates that it read lately."""
+
+
+class QualityEvaluator:
+    """The :class:`spaces.evaluator.Evaluator` of quality.
+
+    Args:
+        assembler: makes the candidate.
+        teachers: the dense model's predictions by name of the text.
+    """
+
+    name = "quality"
+    version = "1"
+    metrics = ("kl", "kl_p99", "top1_agreement", "perplexity")
+
+    def __init__(self, assembler: Assembler, teachers: Mapping[str, Teacher]) -> None:
+        self._assembler = assembler
+        self._teachers = dict(teachers)
+        self._read: OrderedDict[tuple[str, str], Divergence] = OrderedDict()
+
+    @property
+    def mode(self) -> str:
+        """``full``, or ``top-K`` where a teacher keeps only the likeliest tokens."""
+        return ", ".join(dict.fromkeys(teacher.mode for teacher in self._teachers.values()))
+
+    def evaluate(self, config: CompressionConfig, fidelity: Fidelity) -> Mapping[str, Measurement]:
+        """Read the first windows of a text with the candidate, as many as the fidelity says.
+
+        Raises:
+            UnknownNameError: no such text.
+            TextError: the text has fewer windows.
+        """
+        return self.divergence(config, fidelity).measurements(by=f"{self.name}/{self.version}")
+
+    def divergence(self, config: CompressionConfig, fidelity: Fidelity) -> Divergence:
+        """The same with the values of every token."""
+        teacher = self._teachers.get(fidelity.text)
+        if teacher is None:
+            raise UnknownNameError("text", fidelity.text, self._teachers)
+        key = (config.digest, fidelity.text)
+        found = self._read.get(key)
+        known = 0 if found is None else found.windows
+        if found is None or known < fidelity.windows:
+            model = self._assembler.apply(config)
+            fresh = teacher.compare(model, windows=fidelity.windows, start=known)
+            found = fresh if found is None else found.joined(fresh)
+        self._remember(key, found)
+        return found if found.windows == fidelity.windows else found.first(fidelity.windows)
+
+    def _remember(self, key: tuple[str, str], reading: Divergence) -> None:
+        self._read[key] = reading
+        self._read.move_to_end(key)
+        while len(self._read) > _REMEMBERED:
+            self._read.popitem(last=False)

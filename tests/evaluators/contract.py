@@ -1,0 +1,27 @@
+"""What every evaluator promises."""
+
+from __future__ import annotations
+
+import math
+
+from spaces.choice import SiteChoice
+from spaces.configuration import DENSE_CONFIG, CompressionConfig
+from spaces.formats import integer_format
+from spaces.measurement import Fidelity
+
+
+def four_bits(spec, bits=4, group_size=32):
+    choice = SiteChoice(weight=integer_format(bits, group_size), method="rtn")
+    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+
+
+def check_evaluator(evaluator, spec, fidelity: Fidelity):
+    """Deterministic, finite, and no metric that was not announced; state leaves no trace."""
+    assert evaluator.name
+    assert evaluator.version
+    first = evaluator.evaluate(four_bits(spec), fidelity)
+    evaluator.evaluate(DENSE_CONFIG, fidelity)
+    again = evaluator.evaluate(four_bits(spec), fidelity)
+    assert dict(first) == dict(again)
+    assert set(first) <= set(evaluator.metrics)
+    assert all(math.isfinite(m.value) for m in first.values())
