@@ -110,7 +110,9 @@ class Assembler:
             return slot.dense
 
         def make() -> torch.Tensor:
-            return self.bank.tensor(linear.name, choice, student).to(slot.dense).contiguous()
+            # A tensor made while the caller is in inference mode could not become a parameter.
+            with torch.inference_mode(mode=False):
+                return self.bank.tensor(linear.name, choice, student).to(slot.dense).contiguous()
 
         return self._copies.get(entry.name, make)
 

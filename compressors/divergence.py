@@ -16,6 +16,7 @@ from compressors.comparison import Divergence
 from compressors.observation import micro_batches
 from compressors.teacher_logits import BYTES_LIMIT, Store, full_store, top_store
 from compressors.windows import TokenWindows
+from spaces.errors import TextError
 
 _LOGIT_BYTES_AT_ONCE = 1 << 28
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
@@ -42,6 +43,7 @@ class Teacher:
     def __init__(self, model: Any, windows: TokenWindows, limit_bytes: int = BYTES_LIMIT) -> None:
         self.windows = windows
         vocabulary = _vocabulary(model)
+        windows.check_vocabulary(vocabulary)
         tokens = windows.ids.numel()
         self._batch_tokens = _batch_tokens(model, vocabulary)
         full = tokens * vocabulary * 2 <= limit_bytes
@@ -71,12 +73,15 @@ class Teacher:
             TextError: there are not so many windows.
         """
         stop = self.windows.count if windows is None else windows
-        ids_read = (
-            self.windows.first(stop).ids[start:] if stop != self.windows.count else self.windows.ids[start:]
-        )
+        if not 0 <= start < stop <= self.windows.count:
+            raise TextError(
+                f"windows {start} to {stop} of the {self.windows.text} text",
+                f"it has {self.windows.count}",
+                "Ask for fewer, or give a longer text",
+            )
         per_token, agreement, losses = [], [], []
         position = start * self.windows.window_tokens
-        for ids, logits in self._logits(model, ids_read):
+        for ids, logits in self._logits(model, self.windows.ids[start:stop]):
             log_probs = torch.log_softmax(logits, dim=-1)
             flat = log_probs.view(-1, log_probs.shape[-1])
             kl, same = self._store.divergence(position, flat)

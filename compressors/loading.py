@@ -103,7 +103,9 @@ def load_tokenizer(folder: Path) -> Any:
             f"cannot be loaded ({_first_line(error)})",
             "Put tokenizer.json and tokenizer_config.json beside the model",
         ) from error
-    largest, rows = max(tokenizer.get_vocab().values(), default=-1), _vocabulary(folder)
+    # Special tokens that were added later may lie beyond the embedding as long as no text has them.
+    words = tokenizer.get_vocab().items() - tokenizer.get_added_vocab().items()
+    largest, rows = max((index for _, index in words), default=-1), _vocabulary(folder)
     if largest < 0 or (rows is not None and largest >= rows):
         raise ModelError(
             f"tokenizer in {folder} with tokens up to {largest}",

@@ -89,6 +89,7 @@ def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSou
         windows: calibration text.
         source: the dense weights, for the norms of columns.
     """
+    windows.check_vocabulary(spec.vocabulary)
     with Observer(model, spec) as observer, torch.inference_mode():
         for ids in micro_batches(windows.ids, _TOKENS_AT_ONCE):
             model(input_ids=ids.to(model.device), use_cache=False)

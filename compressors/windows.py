@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from compressors.documents import END_OF_TEXT, Document, TextPart, check_disjoint, read_documents
-from spaces.errors import TextError
+from spaces.errors import ModelError, TextError
 
 __all__ = ["TextPart", "TokenWindows", "check_disjoint", "read_windows"]
 
@@ -44,6 +44,20 @@ class TokenWindows:
     def window_tokens(self) -> int:
         """Tokens of each window."""
         return int(self.ids.shape[1])
+
+    def check_vocabulary(self, vocabulary: int) -> None:
+        """Refuse tokens that a model with an embedding of ``vocabulary`` rows does not have.
+
+        Raises:
+            ModelError: there is one.
+        """
+        largest = int(self.ids.max())
+        if largest >= vocabulary:
+            raise ModelError(
+                f"token {largest} in the {self.text} text",
+                f"the model's embedding has {vocabulary} rows",
+                "Use tokenizer and model that belong together",
+            )
 
     @classmethod
     def of(cls, ids: torch.Tensor, text: str) -> TokenWindows:

@@ -35,6 +35,7 @@ _NORM = 0.7
 _BETA = 10.0
 _BETA_GROWTH = 1.01
 _ITERATIONS = 20
+_TINY = 1e-12
 
 
 class HalfQuadratic(Quantizer):
@@ -83,24 +84,25 @@ def half_quadratic(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> tuple
     for _ in range(_ITERATIONS):
         codes = encode(groups, scales, zeros, bits)
         residual = groups - decode(codes, scales, zeros)
-        error = (residual.abs().pow_(_NORM)).sum(dim=1)
+        size = residual.abs().clamp_min_(_TINY)
+        power = size.pow(_NORM)
+        error = power.sum(dim=1)
         better = error < best_error
         best_scales, best_zeros = (
             torch.where(better, scales, best_scales),
             torch.where(better, zeros, best_zeros),
         )
         best_error = torch.where(better, error, best_error)
-        target = groups - shrink(residual, beta)
+        target = groups - shrink(residual, size, power, beta)
         zeros = (codes - target / scales.unsqueeze(-1)).mean(dim=1).round_().clamp_(low, high)
         scales = refit(target, codes - zeros.unsqueeze(-1), scales, dtype)
         beta *= _BETA_GROWTH
     return best_scales, best_zeros
 
 
-def shrink(residual: torch.Tensor, beta: float) -> torch.Tensor:
-    """Generalised soft threshold: ``sign(x) relu(|x| - |x|^(p-1) / beta)``."""
-    size = residual.abs()
-    return (size - size.clamp_min(1e-12).pow_(_NORM - 1) / beta).relu_().copysign_(residual)
+def shrink(residual: torch.Tensor, size: torch.Tensor, power: torch.Tensor, beta: float) -> torch.Tensor:
+    """Generalised soft threshold ``sign(x) relu(|x| - |x|^(p-1) / beta)``, given ``|x|`` and ``|x|^p``."""
+    return (size - power / size / beta).relu_().copysign_(residual)
 
 
 def refit(
