@@ -70,7 +70,7 @@ def configuration_words(
         zeros = Counter(choice.sparsity.name for choice in inside if choice.sparsity is not None)
         if zeros:
             lines.append(
-                f"zeros: {_shares(_zeros(name) for name in zeros.elements())} of {len(inside)} groups"
+                f"zeros: {', '.join(_zeros(name, count, len(inside)) for name, count in zeros.items())}"
             )
     lines += [
         f"{part_of(group)}: {_width(config.choice(group.sites[0]))}" for group in kept if group.block is None
@@ -106,9 +106,9 @@ def _width(choice: SiteChoice) -> str:
     return f"{choice.weight.num_bits} bit"
 
 
-def _zeros(name: str) -> str:
+def _zeros(name: str, count: int, total: int) -> str:
     share, _, pattern = name.removeprefix("s").partition("-")
-    return f"{share} %{f' ({pattern})' if pattern else ''}"
+    return f"{share} %{f' ({pattern})' if pattern else ''} in {count} of {total} groups"
 
 
 def _shares(items: Iterable[str]) -> str:

@@ -47,7 +47,7 @@ class _Front:
         ground = [*tried(self.folder, self.cost), *self._bands(), *self._line()]
         data = [*ground, *self._uniforms(), *self._probes(), *self._members()]
         layout = base_layout(
-            xaxis=axis(self.cost.title, rangemode="tozero", tickformat="~g"),
+            xaxis=axis(self.cost.title, range=self._reach(), tickformat="~g"),
             yaxis=self._levels(),
             showlegend=True,
             legend={
@@ -63,6 +63,15 @@ class _Front:
             **marks(self.folder, self.cost),
         )
         return Variant(self.cost.label, data, layout)
+
+    def _reach(self) -> list[float]:
+        """From zero, so that lengths can be compared; not where that would squeeze everything aside."""
+        named = [x for member in self.folder.front.members if (x := self.cost.position(member)) is not None]
+        low, high = min(named), max(named)
+        if low < 0.5 * high:
+            return [0.0, 1.05 * high]
+        # Room at the left for the name of the pick.
+        return [low - 0.15 * (high - low), high + 0.06 * (high - low)]
 
     def _levels(self) -> Layout:
         """The KL axis over the decades of everything with a name; what was merely tried may lie above."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from reports.comparison import front_members, picked
-from reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines
-from reports.numerals import digits, quantity
+from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines, safe
+from reports.numerals import quantity
 from reports.reading import RunFolder
 from reports.wording import block_count, choice_words, configuration_words, part_of, site_groups
 from spaces.legality import FusedGroup
@@ -13,23 +15,57 @@ from spaces.result import Member
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 """Steps of the colour scale; a width between two takes the colour of the next."""
 
+_LABELLED_BLOCKS = 40
+"""With more blocks than this the cells are too narrow for their numbers."""
+
 
 def layer_figure(folder: RunFolder) -> Figure | None:
     """The map of each member with a configuration of its own; ``None`` where there is nothing to map."""
     groups = site_groups(folder.front, folder.run)
-    inside = [group for group in groups if group.block is not None]
+    grid = _Grid.of(groups)
     members = _shown(folder)
-    if not inside or not members:
+    if not grid.cells or not members:
         return None
-    parts = tuple(dict.fromkeys(part_of(group) for group in inside))
     return Figure(
         name="layers",
         alternative="Bits of each group of linears in each block, one member at a time",
-        variants=tuple(_variant(member, groups, parts) for member in members),
+        variants=tuple(_variant(member, groups, grid) for member in members),
         control="list",
         control_label="Member",
-        height=110 + 44 * len(parts),
+        height=110 + 44 * len(grid.parts),
     )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where each group lies.
+
+    Attributes:
+        parts: rows, in the order of the model.
+        blocks: number of columns.
+        cells: group by row and block.
+    """
+
+    parts: tuple[str, ...]
+    blocks: int
+    cells: dict[tuple[int, int], FusedGroup]
+
+    @classmethod
+    def of(cls, groups: tuple[FusedGroup, ...]) -> _Grid:
+        parts = tuple(dict.fromkeys(part_of(group) for group in groups if group.block is not None))
+        cells = {(parts.index(part_of(g)), g.block): g for g in groups if g.block is not None}
+        return cls(parts, block_count(groups), cells)
+
+    def layout(self) -> Layout:
+        """Rows from the top, one tick a block, every fourth where there are many."""
+        step = 1 if self.blocks <= 32 else 4
+        rows = {"tickvals": list(range(len(self.parts))), "ticktext": [safe(part) for part in self.parts]}
+        plain = {"showgrid": False, "ticks": "", "linewidth": 0, "fixedrange": True}
+        return base_layout(
+            xaxis=axis("block", range=[-0.5, self.blocks - 0.5], tick0=0, dtick=step, **plain),
+            yaxis=axis("", range=[len(self.parts) - 0.5, -0.5], **rows, **plain),
+            margin={"l": 72, "r": 8, "t": 8, "b": 46},
+        )
 
 
 def _shown(folder: RunFolder) -> list[Member]:
@@ -40,48 +76,32 @@ def _shown(folder: RunFolder) -> list[Member]:
     return list({member.name: member for member in ordered}.values())
 
 
-def _variant(member: Member, groups: tuple[FusedGroup, ...], parts: tuple[str, ...]) -> Variant:
-    blocks = block_count(groups)
-    labels = [str(block) for block in range(blocks)]
-    found = {(part_of(group), group.block): group for group in groups if group.block is not None}
-    layout = base_layout(
-        xaxis=axis(
-            "block", type="category", showgrid=False, ticks="", linewidth=0, dtick=1 if blocks <= 32 else 4
-        ),
-        yaxis=axis("", type="category", autorange="reversed", showgrid=False, ticks="", linewidth=0),
-        margin={"l": 72, "r": 8, "t": 8, "b": 46},
-    )
-    data = [_heat(member, found, parts, labels), *_zeros(member, found, labels)]
+def _variant(member: Member, groups: tuple[FusedGroup, ...], grid: _Grid) -> Variant:
     size = member.value("weight_bytes")
     label = member.name if size is None else f"{member.name} · {quantity(size, 'B')}"
-    words = "  ·  ".join(configuration_words(member.config, groups, blocks))
-    return Variant(label, data, layout, words)
+    words = "  ·  ".join(configuration_words(member.config, groups, grid.blocks))
+    return Variant(label, [_heat(member, grid), *_marks(member, grid)], grid.layout(), words)
 
 
-def _heat(
-    member: Member, found: dict[tuple[str, int], FusedGroup], parts: tuple[str, ...], labels: list[str]
-) -> Trace:
-    steps, texts, hovers = [], [], []
-    for part in parts:
-        cells = [_cell(member, found.get((part, block)), block) for block in range(len(labels))]
-        steps.append([cell[0] for cell in cells])
-        texts.append([cell[1] if len(labels) <= 40 else "" for cell in cells])
-        hovers.append([cell[2] for cell in cells])
+def _heat(member: Member, grid: _Grid) -> Trace:
+    rows = range(len(grid.parts))
+    cells = [[_cell(member, grid.cells.get((row, block))) for block in range(grid.blocks)] for row in rows]
+    labelled = grid.blocks <= _LABELLED_BLOCKS
     return {
         "type": "heatmap",
-        "x": labels,
-        "y": list(parts),
-        "z": steps,
+        "x": list(range(grid.blocks)),
+        "y": list(rows),
+        "z": [[step for step, _, _ in line] for line in cells],
         "zmin": -0.5,
         "zmax": len(WIDTHS) - 0.5,
         "colorscale": _scale(),
-        "text": texts,
+        "text": [[text if labelled else "" for _, text, _ in line] for line in cells],
         "texttemplate": "%{text}",
         "textfont": {"size": 13},
-        "hovertext": hovers,
+        "hovertext": [[hover for _, _, hover in line] for line in cells],
         "hoverinfo": "text",
         "hoverongaps": False,
-        "xgap": 3,
+        "xgap": 3 if labelled else 1,
         "ygap": 3,
         "colorbar": {
             "title": {"text": "bits", "side": "top"},
@@ -94,50 +114,51 @@ def _heat(
     }
 
 
-def _cell(member: Member, group: FusedGroup | None, block: int) -> tuple[int | None, str, str]:
-    if group is None:
+def _cell(member: Member, group: FusedGroup | None) -> tuple[int | None, str, str]:
+    """Step of the colour scale, number and hover of one group; no step where there is nothing."""
+    if group is None or not member.config.keeps_block(group.block):
         return None, "", ""
-    if not member.config.keeps_block(block):
-        return None, "", lines(group.name, "this block is cut")
     choice = member.config.choice(group.sites[0])
     bits = choice.weight.num_bits
     step = next((i for i, width in enumerate(WIDTHS) if width >= bits), len(WIDTHS) - 1)
     return step, str(bits), lines(group.name, choice_words(choice))
 
 
-def _zeros(member: Member, found: dict[tuple[str, int], FusedGroup], labels: list[str]) -> list[Trace]:
-    """A ring on every group with zeros, and a cross where the block is cut."""
-    rings: list[tuple[str, str, str]] = []
-    cuts: list[tuple[str, str, str]] = []
-    for (part, block), group in found.items():
-        where = labels[block], part
+def _marks(member: Member, grid: _Grid) -> list[Trace]:
+    """A dot in the corner of every group with zeros, and a cross where the block is cut."""
+    dots: list[tuple[float, float, str]] = []
+    cuts: list[tuple[float, float, str]] = []
+    for (row, block), group in grid.cells.items():
         choice = member.config.choice(group.sites[0])
         if not member.config.keeps_block(block):
-            cuts.append((*where, lines(group.name, "this block is cut")))
+            cuts.append((block, row, lines(group.name, "this block is cut")))
         elif choice.sparsity is not None:
-            share = f"{digits(100 * choice.sparsity.fraction, 2)} % of the weights are zero"
-            rings.append((*where, lines(group.name, choice_words(choice), share)))
-    shown = []
-    for spots, name, symbol, size in ((rings, "zeros", "circle-open", 28), (cuts, "cut", "x-thin", 12)):
-        if spots:
-            shown.append(
-                {
-                    "type": "scatter",
-                    "name": name,
-                    "mode": "markers",
-                    "x": [spot[0] for spot in spots],
-                    "y": [spot[1] for spot in spots],
-                    "marker": {
-                        "symbol": symbol,
-                        "size": size,
-                        "color": "--warm",
-                        "line": {"width": 2, "color": "--warm"},
-                    },
-                    "hovertext": [spot[2] for spot in spots],
-                    "hoverinfo": "text",
-                }
-            )
-    return shown
+            dots.append((block + 0.3, row - 0.28, lines(group.name, choice_words(choice))))
+    dot = {"symbol": "circle", "size": 9, "color": "--warm", "line": {"width": 1.5, "color": "--card"}}
+    cross = {
+        "symbol": "x-thin",
+        "size": 12,
+        "color": "--ink-soft",
+        "line": {"width": 2, "color": "--ink-soft"},
+    }
+    return [*_spots(dots, "zeros", dot), *_spots(cuts, "cut", cross)]
+
+
+def _spots(spots: list[tuple[float, float, str]], name: str, marker: Layout) -> list[Trace]:
+    if not spots:
+        return []
+    return [
+        {
+            "type": "scatter",
+            "name": name,
+            "mode": "markers",
+            "x": [spot[0] for spot in spots],
+            "y": [spot[1] for spot in spots],
+            "marker": marker,
+            "hovertext": [spot[2] for spot in spots],
+            "hoverinfo": "text",
+        }
+    ]
 
 
 def _scale() -> list[list[float | str]]:

@@ -9,7 +9,7 @@ from reports.figures.front import front_figure
 from reports.figures.latency import latency_figure
 from reports.figures.layers import layer_figure
 from reports.figures.retention import retention_figures
-from reports.markup import Safe, element, table
+from reports.markup import Safe, element, table, unbroken
 from reports.numerals import change, counted, digits, quantity
 from reports.reading import RunFolder
 from reports.sections.members import member_table
@@ -34,7 +34,9 @@ def front_section(folder: RunFolder) -> Section:
         "A shaded box holds members that two paired standard errors cannot tell apart; its marker is the "
         "cheapest of them, or the pick."
     )
-    body = stacked(paragraph(_front_words(folder)), place(figure, caption), uniform_table(folder.front), rows)
+    body = stacked(
+        paragraph(unbroken(_front_words(folder))), place(figure, caption), uniform_table(folder.front), rows
+    )
     return Section("front", "The front", "Front", body, [figure])
 
 
@@ -61,7 +63,7 @@ def layer_section(folder: RunFolder) -> Section | None:
     if figure is None:
         return None
     caption = (
-        "Rows are groups of linears that share a choice, columns are blocks. A ring: part of the weights is "
+        "Rows are groups of linears that share a choice, columns are blocks. A dot: part of the weights is "
         "zero. A cross: the block is cut."
     )
     return Section("layers", "Where the bits went", "Layers", place(figure, caption), [figure])

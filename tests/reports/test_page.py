@@ -183,13 +183,14 @@ def test_the_layer_map_shows_bits_zeros_and_cuts(page: Page, folder: RunFolder) 
     labels = [v["caption"] for v in page.figures["layers"]["variants"]]
     student = next(v for v in page.figures["layers"]["variants"] if "student: 5 of 6 blocks" in v["caption"])
     heat = student["data"][0]
-    assert heat["y"] == ["qkv", "o", "gate_up", "down"]
+    assert student["layout"]["yaxis"]["ticktext"] == ["qkv", "o", "gate_up", "down"]
     assert [row[0] for row in heat["z"]] == [None] * 4
     assert [row[1] for row in heat["text"]] == ["4"] * 4
     assert len(next(t for t in student["data"] if t.get("name") == "cut")["x"]) == 4
     sparse = next(v for v in page.figures["layers"]["variants"] if "zeros: 50 %" in v["caption"])
-    rings = next(trace for trace in sparse["data"] if trace.get("name") == "zeros")
-    assert set(rings["y"]) == {"gate_up", "down"}
+    dots = next(trace for trace in sparse["data"] if trace.get("name") == "zeros")
+    assert {round(row) for row in dots["y"]} == {2, 3}
+    assert "in 12 of 24 groups" in sparse["caption"]
     assert len(labels) == len({m.name for m in folder.front.members if m.on_front or m.kind == "probe"})
 
 
