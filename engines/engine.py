@@ -135,9 +135,7 @@ class Engine(ABC):
         """Whether :meth:`export` can write the candidate."""
 
     @abstractmethod
-    def export(
-        self, assembler: Assembler, config: CompressionConfig, folder: Path, card: ExportCard
-    ) -> Path:
+    def export(self, assembler: Assembler, config: CompressionConfig, folder: Path, card: ExportCard) -> Path:
         """Write the checkpoint that the engine loads into ``folder``, whole or not at all; returns it.
 
         Raises:

@@ -1,0 +1,106 @@
+"""Which operations a candidate runs at a workload: the bridge from configurations to cost tables.
+
+Prefill reads every prompt of the batch; the head sees the last position of each. A decode step adds one token
+to every sequence, at the mean context of the answer. Norms, rotary embedding and the host's own work are not
+operations: they are the overhead that a predictor fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engines.operation import Operation, Phase, merged
+from engines.selection import Select, Selection
+from spaces.choice import SiteChoice
+from spaces.configuration import CompressionConfig
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_extent, kept_shape
+from spaces.target import Workload
+
+PHASES: tuple[Phase, ...] = ("prefill", "decode")
+
+
+def workload_operations(
+    spec: ModelSpec, config: CompressionConfig, workload: Workload, select: Select
+) -> tuple[Operation, ...]:
+    """Every operation of both phases, equal ones merged."""
+    found: list[Operation] = []
+    for phase in PHASES:
+        found += _linears(spec, config, workload, phase, select)
+        found += _attention(spec, config, workload, phase)
+    return merged(found)
+
+
+def site_selections(spec: ModelSpec, config: CompressionConfig, select: Select) -> dict[str, Selection]:
+    """The kernel of every kept site by name; a tied head is selected by the embedding's choice."""
+    return {
+        linear.name: select(_choice(spec, config, linear), *kept_shape(spec, linear, config.student))
+        for linear in spec.linears
+        if config.keeps_block(linear.block)
+    }
+
+
+def _choice(spec: ModelSpec, config: CompressionConfig, linear: Linear) -> SiteChoice:
+    tied = spec.tied and linear.role == "head"
+    return config.choice(spec.embedding.name if tied else linear.name)
+
+
+def _linears(
+    spec: ModelSpec, config: CompressionConfig, workload: Workload, phase: Phase, select: Select
+) -> Iterator[Operation]:
+    tokens = workload.batch * (workload.prompt_tokens if phase == "prefill" else 1)
+    selections = site_selections(spec, config, select)
+    for linear in spec.linears:
+        if not config.keeps_block(linear.block):
+            continue
+        n, k = kept_shape(spec, linear, config.student)
+        chosen = selections[linear.name]
+        rows, count = tokens, 1
+        if linear.role == "head":
+            rows = workload.batch
+        elif linear.role.startswith("expert"):
+            rows, count = _expert_share(spec, tokens)
+        if linear.role == "embedding":
+            yield Operation(
+                "embedding", phase, look_up_kernel(chosen), rows, n, k, num_bits=chosen.num_bits,
+                group_size=chosen.group_size, symmetric=chosen.symmetric,
+            )  # fmt: skip
+        else:
+            yield Operation(
+                "linear", phase, chosen.kernel, rows, n, k, count, chosen.num_bits, chosen.group_size,
+                chosen.symmetric, chosen.sparsity, note=chosen.note,
+            )  # fmt: skip
+
+
+def look_up_kernel(chosen: Selection) -> str:
+    """``gather`` reads dense rows, ``gather-int8`` dequantizes them."""
+    return "gather-int8" if chosen.kernel == "int8-weight-only" else "gather"
+
+
+def _expert_share(spec: ModelSpec, tokens: int) -> tuple[int, int]:
+    """Tokens of each expert that is hit and how many are, if the router spreads tokens evenly."""
+    share = spec.active_experts / spec.experts
+    hit = max(spec.active_experts, round(spec.experts * (1.0 - (1.0 - share) ** tokens)))
+    return max(1, round(tokens * spec.active_experts / hit)), hit
+
+
+def _attention(
+    spec: ModelSpec, config: CompressionConfig, workload: Workload, phase: Phase
+) -> Iterator[Operation]:
+    context = workload.prompt_tokens + (0 if phase == "prefill" else (workload.output_tokens + 1) // 2)
+    for block, layer in enumerate(spec.cache):
+        if not config.keeps_block(block):
+            continue
+        kv_heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
+        yield Operation(
+            "attention",
+            phase,
+            "sdpa" if config.kv.num_bits == 16 else f"sdpa-kv{config.kv.num_bits}",
+            m=workload.prompt_tokens if phase == "prefill" else 1,
+            n=workload.prompt_tokens if phase == "prefill" else layer.tokens(context),
+            k=layer.head_dim,
+            num_bits=config.kv.num_bits,
+            batch=workload.batch,
+            heads=spec.heads // spec.kv_heads * kv_heads,
+            kv_heads=kv_heads,
+        )
