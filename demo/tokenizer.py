@@ -44,6 +44,8 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
         show_progress=False,
     )
     core.train_from_iterator(chain.from_iterable(map(_pieces, texts)), trainer)
+    # The words run out before the vocabulary does; llama.cpp wants a token for every row of the embedding.
+    core.add_special_tokens([f"<|reserved_{row}|>" for row in range(core.get_vocab_size(), VOCABULARY)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         bos_token=END_OF_TEXT,

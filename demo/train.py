@@ -53,7 +53,7 @@ def main() -> None:
         "parameters": sum(parameter.numel() for parameter in llama.parameters()),
         "tokens": arguments.steps * arguments.batch_tokens,
         "documents": arguments.documents,
-        "settings": {name: str(value) for name, value in vars(arguments).items()},
+        "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
         "training_s": round(seconds, 1),
         "hardware": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
