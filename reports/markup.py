@@ -48,17 +48,28 @@ def unbroken(text: str) -> Safe:
 
 
 def table(
-    headers: Sequence[Child], rows: Iterable[Sequence[Child]], numbers_from: int = 1, **attributes: str
+    headers: Sequence[Child], rows: Iterable[Sequence[Child]], numbers_from: int = 1, below: bool = False
 ) -> Safe:
-    """A table in a scrolling frame; columns from ``numbers_from`` on are set as numbers."""
+    """A table in a scrolling frame.
+
+    Args:
+        headers: one a column.
+        rows: cells, one a column.
+        numbers_from: columns from here on are set as numbers.
+        below: rows have one cell more, which stands below the others over the whole width.
+    """
     head = element(
         "tr", *(element("th", h, scope="col", class_=_kind(i, numbers_from)) for i, h in enumerate(headers))
     )
-    body = joined(
-        element("tr", *(element("td", cell, class_=_kind(i, numbers_from)) for i, cell in enumerate(row)))
-        for row in rows
-    )
-    inner = element("table", element("thead", head), element("tbody", body), **attributes)
+    width = len(headers)
+    lines = []
+    for row in rows:
+        cells = (element("td", cell, class_=_kind(i, numbers_from)) for i, cell in enumerate(row[:width]))
+        lines.append(element("tr", *cells, class_="above" if below else ""))
+        lines += [
+            element("tr", element("td", cell, colspan=str(width), class_="below")) for cell in row[width:]
+        ]
+    inner = element("table", element("thead", head), element("tbody", *lines))
     return element("div", inner, class_="scroll", tabindex="0")
 
 

@@ -23,7 +23,9 @@ from spaces.result import LatencyCheck
 def front_section(folder: RunFolder) -> Section:
     """The front with its table."""
     figure = front_figure(folder)
-    rows = element("details", element("summary", "All rows as a table"), member_table(folder))
+    rows = element(
+        "details", element("summary", "All rows as a table (~ marks a predicted time)"), member_table(folder)
+    )
     if figure is None:
         body = stacked(paragraph("No member of the front has both a size and a KL above zero."), rows)
         return Section("front", "The front", "Front", body)

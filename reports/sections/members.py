@@ -23,18 +23,17 @@ def member_table(folder: RunFolder) -> Safe:
         "KL p99",
         "same top",
         "perplexity",
-        "time per token",
+        "time/token",
     ]
-    headers += ["capabilities"] if tasks else []
+    headers += ["tasks"] if tasks else []
     rows = []
     for member in front.members:
         cells: list[Child] = [_name(member, front), *_numbers(member)]
         if tasks:
             kept = None if dense is None else mean_retention(member, dense, tasks)
             cells.append("" if kept is None else percent(kept))
-        words = "; ".join(configuration_words(member.config, groups, block_count(groups)))
-        rows.append([*cells, element("span", words, class_="words")])
-    return table([*headers, "configuration"], rows)
+        rows.append([*cells, "; ".join(configuration_words(member.config, groups, block_count(groups)))])
+    return table(headers, rows, below=True)
 
 
 def _name(member: Member, front: FrontFile) -> Safe:
@@ -53,7 +52,7 @@ def _numbers(member: Member) -> list[Child]:
         _plain(member, "kl_p99"),
         "" if agreement is None else percent(agreement),
         _plain(member, "perplexity"),
-        "" if latency is None else quantity(latency[0].value, "s") + (" (predicted)" if latency[1] else ""),
+        "" if latency is None else ("~ " if latency[1] else "") + quantity(latency[0].value, "s"),
     ]
 
 
