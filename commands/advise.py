@@ -1,0 +1,122 @@
+"""``paretune advise MODEL --device D --workload W``: what binds and which compression helps, without a search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from profiles.advice import Advice
+
+
+def advise(
+    model: Annotated[
+        str, typer.Argument(help="Model folder (config.json is enough), hub id, or 'embedded'.")
+    ] = "embedded",
+    device: Annotated[
+        str,
+        typer.Option(help="Device, e.g. h100, h200, a100-80, l4, rtx-4090, x86-amx; 'auto': this machine."),
+    ] = "auto",
+    workload: Annotated[
+        str,
+        typer.Option(
+            help="batch=8,prompt=512,output=128 (sequences, tokens, tokens), or b8-p512-o128; "
+            "also tensor_parallel=2 (devices)."
+        ),
+    ] = "batch=1,prompt=128,output=128",
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON (bytes and seconds) instead of tables.")
+    ] = False,
+) -> None:
+    """Say in seconds what binds (memory, bandwidth, arithmetic, launches) and what each format would give."""
+    from commands.models import read_spec
+    from profiles.advice import advise as compute
+    from profiles.devices import detect_device, find_device
+    from spaces.target import Workload
+
+    asked = Workload.parse(workload)
+    target = detect_device() if device == "auto" else find_device(device)
+    advice = compute(read_spec(model, revision), target, asked)
+    if json:
+        print(advice.model_dump_json(indent=2))
+    else:
+        show(advice)
+
+
+def show(advice: Advice, console: Console | None = None) -> None:
+    """Print the advice: tables on a terminal, aligned text elsewhere."""
+    from rich.console import Console
+
+    console = console or Console()
+    if not console.is_terminal:
+        console = Console(file=console.file, width=160, color_system=None)
+    workload, device = advice.workload, advice.device
+    console.print(
+        f"{advice.model}: {advice.architecture}, {advice.parameters / 1e6:,.1f} M parameters, "
+        f"{advice.dtype}\n"
+        f"{device.label} ({device.name}), batch {workload.batch}, prompt {workload.prompt_tokens} tokens, "
+        f"output {workload.output_tokens} tokens"
+        + (f", {workload.tensor_parallel} devices" if workload.tensor_parallel > 1 else ""),
+        highlight=False,
+        markup=False,
+    )
+    _paragraph(console, "What binds, as it is", advice.binding.statements)
+    _formats(console, advice)
+    _paragraph(
+        console,
+        "Can quantizing make it slower?",
+        [f"{each.label}: {told}" for each in advice.formats for told in each.slower]
+        or ["Not by these numbers: every format reads less and starts as many kernels."],
+    )
+    _paragraph(console, "What fits what binds", [verdict.statement for verdict in advice.verdicts])
+    _paragraph(
+        console,
+        "What to try, each on top of the one before",
+        [f"{i}. {step.statement}" for i, step in enumerate(advice.order, 1)]
+        or ["Nothing: no step gains a tenth of the time of a batch, and the model fits."],
+        bullet="",
+    )
+    _paragraph(console, "Read this with the numbers", advice.notes)
+
+
+def _formats(console: Console, advice: Advice) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from profiles.wording import duration, size
+
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, title_justify="left", pad_edge=False)
+    table.add_column("format (floors of latency)")
+    for heading in ("weights", "memory", "first token", "each token", "largest batch", "longest context"):
+        table.add_column(heading, justify="right")
+    for each in advice.formats:
+        table.add_row(
+            each.label,
+            size(each.weight_bytes),
+            size(each.memory_bytes) + ("" if each.fits else " (does not fit)"),
+            f"{duration(each.ttft_s)}{_change(each.ttft_s, advice.formats[0].ttft_s)}",
+            f"{duration(each.tpot_s)}{_change(each.tpot_s, advice.formats[0].tpot_s)}",
+            f"{each.largest_batch:,}" if each.largest_batch else "none",
+            f"{each.largest_context:,}" if each.largest_context else "none",
+        )
+    console.print()
+    console.print(table)
+
+
+def _change(value: float, dense: float) -> str:
+    return "" if value == dense else f" ({100 * (value / dense - 1):+.0f} %)"
+
+
+def _paragraph(
+    console: Console, title: str, statements: list[str] | tuple[str, ...], bullet: str = "- "
+) -> None:
+    console.print()
+    console.print(title, style="bold", highlight=False, markup=False)
+    for statement in statements:
+        console.print(
+            f"{bullet}{statement}", highlight=False, markup=False, soft_wrap=not console.is_terminal
+        )

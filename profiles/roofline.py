@@ -1,0 +1,169 @@
+"""Latency from the data sheet alone: what no engine on that device can beat.
+
+Every kernel takes ``max(bytes / bandwidth, operations / peak)``, each launch a little more (Williams et al.
+2009). Engines stay above these figures, by more with small matrices than with large ones: they are good for
+saying what binds and what a format can give at most. A model that lives in the cache can run below them.
+Devices that share a layer are taken to share its work evenly; what they say to each other is not counted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from profiles.work import WEIGHT_ONLY, Case, Execution, Phase, Work, launches, work
+from spaces.configuration import CompressionConfig
+from spaces.errors import ConfigurationError
+from spaces.measurement import Measurement
+from spaces.model import ModelSpec
+from spaces.schema import Frozen
+from spaces.size import average_bits
+from spaces.target import Device, Workload
+
+Resource = Literal["weights", "cache", "activations", "compute", "launches"]
+
+
+class PhaseCost(Frozen):
+    """What one pass costs at least; the seconds of its kernels by what each of them waits for.
+
+    Attributes:
+        weights_s: bandwidth, reading weights.
+        cache_s: bandwidth, reading keys and values.
+        activations_s: bandwidth, moving inputs and outputs.
+        compute_s: arithmetic.
+        launches_s: starts of kernels.
+        read_bytes: weights and cache that must be read.
+        operations: that must be done.
+        kernels: that are launched.
+    """
+
+    weights_s: float
+    cache_s: float
+    activations_s: float
+    compute_s: float
+    launches_s: float
+    read_bytes: float
+    operations: float
+    kernels: int
+
+    @property
+    def shares(self) -> dict[Resource, float]:
+        """Seconds by resource."""
+        return {
+            "weights": self.weights_s,
+            "cache": self.cache_s,
+            "activations": self.activations_s,
+            "compute": self.compute_s,
+            "launches": self.launches_s,
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Of the pass."""
+        return sum(self.shares.values())
+
+    @property
+    def binds(self) -> Resource:
+        """The resource that most of the time is spent on."""
+        shares = self.shares
+        return max(shares, key=lambda resource: shares[resource])
+
+
+class Roofline(Frozen):
+    """Both phases of a workload.
+
+    Attributes:
+        prefill: of the prompts of one batch; its seconds are the time to first token.
+        decode: of one token for each sequence, halfway through the output; its seconds are the time a token.
+    """
+
+    prefill: PhaseCost
+    decode: PhaseCost
+
+    def request_s(self, workload: Workload) -> float:
+        """Seconds that one batch takes from its prompts to its last tokens."""
+        return self.prefill.seconds + (workload.output_tokens - 1) * self.decode.seconds
+
+    def measurements(self) -> dict[str, Measurement]:
+        """``ttft_s`` and ``tpot_s`` as predictions."""
+        return {
+            name: Measurement(value=cost.seconds, unit="s", source="predicted", by="roofline")
+            for name, cost in (("ttft_s", self.prefill), ("tpot_s", self.decode))
+        }
+
+
+def roofline(
+    spec: ModelSpec,
+    config: CompressionConfig,
+    workload: Workload,
+    device: Device,
+    execution: Execution = WEIGHT_ONLY,
+) -> Roofline:
+    """Floors of both phases.
+
+    Args:
+        spec: the model.
+        config: the candidate.
+        workload: batch and lengths.
+        device: its data sheet.
+        execution: how the engine computes with what is not dense.
+
+    Raises:
+        ConfigurationError: an arithmetic that the device does not have.
+    """
+    case = Case(spec, config, workload, device, execution)
+    return Roofline(prefill=_phase(case, "prefill"), decode=_phase(case, "decode"))
+
+
+def compute_bound_tokens(case: Case) -> float:
+    """Tokens in one pass from which products in the blocks wait for arithmetic and no more for weights."""
+    bytes_a_weight = average_bits(case.spec, case.config) / 8
+    site = case.spec.block_linears[0].name
+    return bytes_a_weight * peak(case.device, case.arithmetic(site)) / (2 * case.device.bandwidth_bytes_per_s)
+
+
+def peak(device: Device, arithmetic: str) -> float:
+    """Operations a second.
+
+    Raises:
+        ConfigurationError: the device has no such arithmetic.
+    """
+    found = device.peak_operations_per_s.get(arithmetic)
+    if found is None:
+        raise ConfigurationError(
+            f"{arithmetic} arithmetic on {device.label}",
+            f"its data sheet has {', '.join(device.peak_operations_per_s)}",
+            "Choose one of these",
+        )
+    return found
+
+
+def _phase(case: Case, phase: Phase) -> PhaseCost:
+    devices = case.workload.tensor_parallel
+    spent = dict.fromkeys(("weights", "cache", "activations", "compute"), 0.0)
+    read = operations = 0.0
+    for kernel in work(case, phase):
+        _spend(kernel, case.device, devices, spent)
+        read += kernel.stored_bytes
+        operations += kernel.operations
+    count = launches(case)
+    return PhaseCost(
+        weights_s=spent["weights"],
+        cache_s=spent["cache"],
+        activations_s=spent["activations"],
+        compute_s=spent["compute"],
+        launches_s=count * case.device.launch_s,
+        read_bytes=read / devices,
+        operations=operations / devices,
+        kernels=count,
+    )
+
+
+def _spend(kernel: Work, device: Device, devices: int, spent: dict[str, float]) -> None:
+    compute_s = kernel.operations / peak(device, kernel.arithmetic) / devices if kernel.operations else 0.0
+    stored_s = kernel.stored_bytes / device.bandwidth_bytes_per_s / devices
+    moved_s = kernel.moved_bytes / device.bandwidth_bytes_per_s / devices
+    if compute_s >= stored_s + moved_s:
+        spent["compute"] += compute_s
+    else:
+        spent[kernel.part] += stored_s
+        spent["activations"] += moved_s

@@ -1,0 +1,138 @@
+"""Measured costs of operations: rows with provenance, found by operation, JSON on disk.
+
+A row says what was run, where, by what, how often and when, so that a figure is never without its origin.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from engines.operation import Operation
+from spaces.errors import RunError
+from spaces.schema import Document, Frozen
+
+
+class CostRow(Frozen):
+    """One operation, timed.
+
+    Attributes:
+        device: name of the device.
+        engine, engine_version: what ran it.
+        operation: what was run; its count is 1.
+        seconds: median of one run.
+        spread_s: half the distance between the quartiles of the rounds; ``None`` where it was not kept.
+        n: rounds behind the median; 0 where it was not kept.
+        working_set_bytes: that the operands rotated through.
+        threads: of the processor; 0 on a GPU.
+        how: method, in words.
+        date: ISO date, UTC.
+    """
+
+    device: str
+    engine: str
+    engine_version: str
+    operation: Operation
+    seconds: float
+    spread_s: float | None = None
+    n: int = 0
+    working_set_bytes: int = 0
+    threads: int = 0
+    how: str = ""
+    date: str = ""
+
+
+class CostTable(Document):
+    """Rows; of several with the same operation the last counts."""
+
+    rows: tuple[CostRow, ...] = ()
+
+    @cached_property
+    def _by_key(self) -> dict[tuple[Any, ...], CostRow]:
+        return {row.operation.key: row for row in self.rows}
+
+    def find(self, operation: Operation) -> CostRow | None:
+        """The row of this operation, whatever its phase and count; ``None`` if it was not timed."""
+        return self._by_key.get(operation.key)
+
+    def __contains__(self, operation: object) -> bool:
+        return isinstance(operation, Operation) and operation.key in self._by_key
+
+    def of(self, *, device: str, engine: str, engine_version: str) -> CostTable:
+        """The rows of one engine on one device."""
+        wanted = (device, engine, engine_version)
+        rows = tuple(row for row in self.rows if (row.device, row.engine, row.engine_version) == wanted)
+        return CostTable(rows=rows)
+
+    def joined(self, rows: Iterable[CostRow]) -> CostTable:
+        """The table with newer rows; an operation timed again on the same engine and device is replaced."""
+        found = {_identity(row): row for row in self.rows}
+        found.update((_identity(row), row) for row in rows)
+        return CostTable(rows=tuple(found.values()))
+
+    def write(self, path: Path) -> Path:
+        """Save as JSON, whole or not at all; returns ``path``."""
+        return _replace(path, self.model_dump_json(indent=1) + "\n")
+
+    def write_csv(self, path: Path) -> Path:
+        """Save the same rows flat, for people and spreadsheets; returns ``path``."""
+        return _replace(path, self.csv_text())
+
+    def csv_text(self) -> str:
+        """One line a row, the fields of the operation among the columns."""
+        text = io.StringIO()
+        rows = [_flat(row) for row in self.rows]
+        if rows:
+            writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        return text.getvalue()
+
+    @classmethod
+    def read(cls, path: Path) -> CostTable:
+        """The table that :meth:`write` left in ``path``.
+
+        Raises:
+            RunError: it cannot be read, or is no table.
+        """
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            reason = error.strerror if isinstance(error, OSError) else f"{error.error_count()} faults"
+            raise RunError(
+                f"cost table {path}", f"cannot be read ({reason})", "Measure again with `paretune profile`"
+            ) from error
+
+
+def _identity(row: CostRow) -> tuple[Any, ...]:
+    return (row.device, row.engine, row.engine_version, *row.operation.key)
+
+
+def _flat(row: CostRow) -> dict[str, Any]:
+    operation = {
+        f"operation.{name}": value for name, value in asdict(row.operation).items() if name != "count"
+    }
+    return {**{name: value for name, value in row.fields().items() if name != "operation"}, **operation}
+
+
+def _replace(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"cost table {path}", f"cannot be written ({error.strerror})", "Free space or name another folder"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
