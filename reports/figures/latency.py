@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.figures.figure import Figure, Variant, axis, base_layout, lines
+from reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines
 from reports.numerals import change, quantity, scale_of
 from spaces.result import LatencyCheck
 
@@ -16,26 +16,6 @@ def latency_figure(checks: tuple[LatencyCheck, ...]) -> Figure | None:
     values = [value for check in checks for value in (check.predicted_s, check.measured_s)]
     factor, unit = scale_of(max(values), "s")
     low, high = 0.93 * min(values) / factor, 1.07 * max(values) / factor
-    # A span at least as wide as a tenth, so that equal candidates do not look scattered.
-    low, high = min(low, 0.9 * high), max(high, 1.1 * low)
-    band = {
-        "type": "scatter",
-        "x": [low, high, high, low],
-        "y": [low * (1 - _BAND), high * (1 - _BAND), high * (1 + _BAND), low * (1 + _BAND)],
-        "mode": "lines",
-        "fill": "toself",
-        "fillcolor": "--accent-faint",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-    }
-    diagonal = {
-        "type": "scatter",
-        "x": [low, high],
-        "y": [low, high],
-        "mode": "lines",
-        "line": {"width": 1, "dash": "dot", "color": "--ink-soft"},
-        "hoverinfo": "skip",
-    }
     points = {
         "type": "scatter",
         "x": [check.predicted_s / factor for check in checks],
@@ -49,8 +29,20 @@ def latency_figure(checks: tuple[LatencyCheck, ...]) -> Figure | None:
         xaxis=axis(f"predicted ({unit} per token)", range=[low, high]),
         yaxis=axis(f"measured ({unit} per token)", range=[low, high]),
     )
-    alternative = "Predicted against measured time per token"
-    return Figure("latency", alternative, (Variant("decode", [band, diagonal, points], layout),), height=340)
+    view = Variant("decode", [*_ground(low, high), points], layout)
+    return Figure("latency", "Predicted against measured time per token", (view,), height=340)
+
+
+def _ground(low: float, high: float) -> list[Trace]:
+    """The band and the diagonal."""
+    still = {"type": "scatter", "mode": "lines", "hoverinfo": "skip"}
+    corners = [low * (1 - _BAND), high * (1 - _BAND), high * (1 + _BAND), low * (1 + _BAND)]
+    area = {"fill": "toself", "fillcolor": "--accent-faint", "line": {"width": 0}}
+    line = {"width": 1, "dash": "dot", "color": "--ink-soft"}
+    return [
+        {**still, **area, "x": [low, high, high, low], "y": corners},
+        {**still, "x": [low, high], "y": [low, high], "line": line},
+    ]
 
 
 def _hover(check: LatencyCheck) -> str:

@@ -49,53 +49,44 @@ def _names(names: list[str]) -> str:
 def provenance_section(folder: RunFolder) -> Section:
     """Model, machine, texts, versions, hashes, settings."""
     run = folder.run
-    where: list[tuple[str, Child]] = [
-        ("model", _mapping(run.model)),
-        (
-            "engine",
-            f"{run.engine} {run.engine_version}".strip()
-            + (f", {run.numeric_path}" if run.numeric_path else ""),
-        ),
-        ("device", str(run.device.get("label") or run.device.get("name") or "")),
-        ("workload", _mapping(run.workload)),
-        (
-            "objectives",
-            ", ".join(METRICS[name].label if name in METRICS else name for name in folder.front.objectives),
-        ),
-        ("limits", ", ".join(folder.front.limits) or "none"),
-        (
-            "KL",
-            "over the full vocabulary"
-            if run.kl_mode == "full"
-            else f"over {run.kl_mode} and a bucket for the rest",
-        ),
-        ("seed", str(run.seed)),
-        ("created", run.created),
-        ("status", run.status),
-    ]
+    terms = (part for name, value in _facts(folder) for part in (element("dt", name), element("dd", value)))
+    texts = [_text(name, text) for name, text in run.texts.items()]
+    hashes = [[name, element("code", value)] for name, value in run.hashes.items()]
+    settings = element("pre", json.dumps(run.settings, indent=2))
     body = stacked(
-        element(
-            "dl", *(part for name, value in where for part in (element("dt", name), element("dd", value)))
-        ),
+        element("dl", *terms),
         _export(folder),
         element("h3", "Texts"),
-        table(
-            ["text", "where", "windows", "tokens each", "digest"],
-            [_text(n, t) for n, t in run.texts.items()],
-            2,
-        ),
+        table(["text", "where", "windows", "tokens each", "digest"], texts, 2),
         _tasks(folder),
         element("h3", "Versions"),
         paragraph(", ".join(f"{name} {version}" for name, version in run.versions.items())),
         element("h3", "Hashes (SHA-256)"),
-        table(["of", "hash"], [[name, element("code", value)] for name, value in run.hashes.items()], 9),
-        element(
-            "details",
-            element("summary", "Settings, complete"),
-            element("pre", json.dumps(run.settings, indent=2)),
-        ),
+        table(["of", "hash"], hashes, 9),
+        element("details", element("summary", "Settings, complete"), settings),
     )
     return Section("provenance", "Where the numbers come from", "Provenance", body)
+
+
+def _facts(folder: RunFolder) -> list[tuple[str, str]]:
+    run, front = folder.run, folder.front
+    engine = f"{run.engine} {run.engine_version}".strip()
+    full = run.kl_mode == "full"
+    return [
+        ("model", _mapping(run.model)),
+        ("engine", f"{engine}, {run.numeric_path}" if run.numeric_path else engine),
+        ("device", str(run.device.get("label") or run.device.get("name") or "")),
+        ("workload", _mapping(run.workload)),
+        (
+            "objectives",
+            ", ".join(METRICS[name].label if name in METRICS else name for name in front.objectives),
+        ),
+        ("limits", ", ".join(front.limits) or "none"),
+        ("KL", "over the full vocabulary" if full else f"over {run.kl_mode} and a bucket for the rest"),
+        ("seed", str(run.seed)),
+        ("created", run.created),
+        ("status", run.status),
+    ]
 
 
 def _text(name: str, text: dict[str, Any]) -> list[Child]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from commands.report import report
 from commands.select import select
@@ -70,3 +72,27 @@ def test_select_refuses_with_the_nearest(run: Path, capsys: pytest.CaptureFixtur
 def test_select_of_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
         select(tmp_path / "nowhere", limit=None, metric="", json=False)
+
+
+def application() -> typer.Typer:
+    app = typer.Typer(rich_markup_mode=None)
+    app.command("report")(report)
+    app.command("select")(select)
+    return app
+
+
+def test_options_reach_the_functions(run: Path) -> None:
+    result = CliRunner().invoke(
+        application(),
+        ["select", str(run), "--limit", "kl<=0.1", "--limit", "memory<=3MB", "--metric", "bytes", "--json"],
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["metric"] == "weight_bytes"
+
+
+@pytest.mark.parametrize("command", ["report", "select"])
+def test_help_says_units(command: str) -> None:
+    result = CliRunner().invoke(application(), [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "nat" in result.output
+    assert "B" in result.output
