@@ -30,12 +30,13 @@ class _Panel:
         self.folder = folder
         self.dense = dense
         self.task = task
-        rows = front_members(folder.front)
+        # Uniform rows may be on the front; here they are squares all the same.
+        rows = tuple(row for row in front_members(folder.front) if not row.name.startswith("uniform-"))
         self.column = "memory_bytes" if all(row.value("memory_bytes") for row in rows) else "weight_bytes"
         largest = max((row.value(self.column) or 1.0 for row in [*rows, dense]), default=1.0)
         self.factor, self.unit = scale_of(largest, "B")
         self.front = self._kept(rows)
-        self.uniform = self._kept(tuple(row for row in uniforms(folder.front) if not row.on_front))
+        self.uniform = self._kept(uniforms(folder.front))
 
     @property
     def drawable(self) -> bool:
