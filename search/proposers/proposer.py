@@ -1,0 +1,42 @@
+"""The role that every sampler plays: told what was measured, it proposes what to measure next."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from search.observation import Observation, Problem
+from spaces.space import Genome
+
+
+class Proposer(ABC):
+    """Proposes genomes.
+
+    A proposer holds no state that :meth:`tell` and ``(seed, trial)`` do not determine, so a killed and resumed
+    search is the same search.
+
+    Attributes:
+        name: registered name.
+        uses_marginals: whether the study measures marginals for it before it is asked.
+    """
+
+    name: ClassVar[str]
+    uses_marginals: ClassVar[bool] = False
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        self.problem = problem
+        self.seed = seed
+
+    @abstractmethod
+    def tell(self, observation: Observation) -> None:
+        """Take note of a scored candidate, whoever proposed it (baselines, probes and marginals too)."""
+
+    @abstractmethod
+    def propose(self, trial: int) -> Genome | None:
+        """A legal genome for trial number ``trial``; ``None`` when it has nothing new to propose."""
+
+    def random(self, trial: int) -> np.random.Generator:
+        """The random numbers of one trial."""
+        return np.random.default_rng([self.seed, trial])
