@@ -1,4 +1,4 @@
-"""``paretune advise MODEL --device D --workload W``: what binds and which compression helps, without a search."""
+"""``paretune advise MODEL --device D --workload W``: what binds and what helps, without a search."""
 
 from __future__ import annotations
 
