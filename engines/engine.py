@@ -103,7 +103,7 @@ class Engine(ABC):
 
     @abstractmethod
     def numeric_path(self, device: str) -> str:
-        """The formats as it executes them there; candidates scored on one path are not comparable to others."""
+        """The formats as it executes them there: what a score is valid for."""
 
     @abstractmethod
     def operations(
@@ -115,8 +115,8 @@ class Engine(ABC):
     def kernel(self, operation: Operation, working_set_bytes: int) -> Kernel:
         """A callable that runs ``operation`` once.
 
-        Its operands rotate through buffers of ``working_set_bytes`` in all, so that the cache holds as much of
-        them as it does in a model of that size.
+        Its operands rotate through buffers of ``working_set_bytes`` in all, so that the processor's cache
+        holds as much of them as it does in a model of that size.
 
         Raises:
             EngineError: an operation of another engine.

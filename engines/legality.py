@@ -1,7 +1,7 @@
 """What a compressed-tensors checkpoint that ``transformers`` loads can hold, and what our own runtime runs.
 
-Sources of the rules: compressed-tensors 0.19 and transformers 5.17, read and tried. Everything legal here can be
-exported, except where a refusal depends on several sites at once or on the container alone
+Sources of the rules: compressed-tensors 0.19 and transformers 5.17, read and tried. Everything legal here can
+be exported, except where a refusal depends on several sites at once or on the container alone
 (:mod:`engines.checkpoint_ruling`).
 """
 
@@ -87,14 +87,10 @@ def _container(choice: SiteChoice) -> Ruling:
     weight = choice.weight
     if weight.dense:
         if weight.num_bits != 16:
-            return illegal(
-                "unquantized weights are stored as the model has them, which is called 16", CONTAINER
-            )
+            return illegal("unquantized weights stay as the model has them, which is called 16", CONTAINER)
         return LEGAL
     if weight.num_bits not in WIDTHS:
-        return illegal(
-            f"{weight.num_bits} bits are not offered, only {', '.join(map(str, WIDTHS))}", CONTAINER
-        )
+        return illegal(f"{weight.num_bits} bits are not among {', '.join(map(str, WIDTHS))}", CONTAINER)
     if weight.zero_point == "float":
         return illegal("pack-quantized stores integer zero points only", CONTAINER)
     if weight.actorder != "none":
@@ -108,14 +104,12 @@ def _role(linear: Linear, choice: SiteChoice) -> Ruling:
         return LEGAL
     if linear.role == "embedding" and weight.num_bits != 8:
         return illegal(
-            f"an embedding of {weight.num_bits} bits cannot be loaded: packed codes leave nn.Embedding without"
-            " its weight, which initialization needs; 8 bits are stored unpacked and load",
+            f"an embedding of {weight.num_bits} bits cannot be loaded (packed codes leave nn.Embedding without"
+            " its weight, which initialization reads); 8 bits are stored unpacked and load",
             LOADER,
         )
     if linear.role.startswith("expert") and not weight.symmetric:
-        return illegal(
-            "experts are decompressed without their zero points, so they must be symmetric", LOADER
-        )
+        return illegal("experts are decompressed without zero points, so they must be symmetric", LOADER)
     return LEGAL
 
 
@@ -129,7 +123,5 @@ def _row(columns: int, choice: SiteChoice) -> Ruling:
     if sparsity is not None and sparsity.pattern != "unstructured":
         span = int(sparsity.pattern.rpartition(":")[2])
         if columns % span:
-            return illegal(
-                f"{sparsity.pattern} zeros need rows of a multiple of {span}, not {columns}", "pattern"
-            )
+            return illegal(f"{sparsity.pattern} zeros need rows in multiples of {span}, not {columns}")
     return LEGAL

@@ -20,7 +20,7 @@ class Operation:
     Attributes:
         kind: what is computed.
         phase: ``prefill`` (all prompts of the batch) or ``decode`` (one more token of every sequence).
-        kernel: name of the kernel that runs it, e.g. ``fp32``, ``int4``; what is measured, not what is stored.
+        kernel: name of the kernel that runs it, e.g. ``fp32``, ``int4``; not what is stored.
         m, n, k: a linear maps ``(m, k)`` to ``(m, n)``; attention has ``m`` query tokens a sequence, ``n``
             cached tokens and heads of width ``k``; an embedding looks up ``m`` rows of ``k`` among ``n``.
         count: how often.

@@ -64,8 +64,8 @@ def select_on_cpu(choice: SiteChoice, n: int, k: int) -> Selection:
         )
     if weight.num_bits == 4:
         reason = int4_refusal(n, k, weight.group_size)
-        return Selection("fp32", f"{reason}: runs dense") if reason else _packed("int4", choice, k)
-    return Selection("fp32", f"no kernel for {weight.num_bits} bits: runs dense")
+        return _dense_because(reason) if reason else _packed("int4", choice, k)
+    return _dense_because(f"no kernel for {weight.num_bits} bits")
 
 
 def rounds_inputs(choice: SiteChoice) -> bool:
@@ -96,6 +96,10 @@ def int4_refusal(n: int, k: int, group_size: int | None) -> str:
     return f"the int4 kernel needs groups in multiples of 32, not {size}" if size % 32 else ""
 
 
+def _dense_because(reason: str) -> Selection:
+    return Selection("fp32", f"{reason}: runs dense")
+
+
 def _packed(kernel: str, choice: SiteChoice, k: int) -> Selection:
     weight = choice.weight
     size = weight.group_size if weight.group_size != k else None
@@ -107,7 +111,7 @@ def _dense(choice: SiteChoice) -> Selection:
     if sparsity is None:
         return Selection("fp32")
     if sparsity.pattern != "unstructured":
-        return Selection("fp32", f"no kernel for {sparsity.pattern} zeros: runs dense")
+        return _dense_because(f"no kernel for {sparsity.pattern} zeros")
     if sparsity.fraction < SPARSE_FROM:
         share, least = f"{sparsity.fraction:.0%}", f"{SPARSE_FROM:.0%}"
         return Selection("fp32", f"{share} zeros run dense: compressed rows pay from {least}")

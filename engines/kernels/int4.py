@@ -1,8 +1,8 @@
 """``int4``: packed 4-bit codes multiplied by bf16 inputs, scaled by row and group.
 
-``torch._weight_int4pack_mm_for_cpu`` takes unsigned codes and computes ``(q - 8) * scale + zero`` for groups of
-32 to 256; scales and zeros are in the dtype of the inputs. bf16, because its float32 variant is a reference
-loop. A row with one scale repeats it over groups that the kernel knows.
+``torch._weight_int4pack_mm_for_cpu`` takes unsigned codes and computes ``(q - 8) * scale + zero`` for groups
+of 32 to 256; scales and zeros are in the dtype of the inputs. bf16, because its float32 variant is a
+reference loop. A row with one scale repeats it over groups that the kernel knows.
 """
 
 from __future__ import annotations

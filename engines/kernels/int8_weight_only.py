@@ -1,8 +1,8 @@
 """``int8-weight-only``: 8-bit codes multiplied by bf16 inputs, scaled by row and group.
 
-``torch._weight_int8pack_mm`` (bf16 inputs; its float32 variant is a reference loop, twenty times slower) has one
-scale a row. Groups are products of their own, summed in float32; a zero point costs one more small product:
-``sum_g s_g (c_g - z_g) x_g = sum_g s_g c_g x_g - sum_g (s_g z_g) sum(x_g)``.
+``torch._weight_int8pack_mm`` (bf16 inputs; its float32 variant is a reference loop, twenty times slower) has
+one scale a row. Groups are products of their own, summed in float32; a zero point costs one more small
+product: ``sum_g s_g (c_g - z_g) x_g = sum_g s_g c_g x_g - sum_g (s_g z_g) sum(x_g)``.
 """
 
 from __future__ import annotations
@@ -31,14 +31,15 @@ class Int8WeightOnlyKernel(LinearKernel):
         """
         found = weight.codes(self.name)
         rows, columns = found.codes.shape
-        scales = found.scales.to(torch.float32).t().contiguous()
-        operands = {
-            "codes": found.codes.view(rows, columns // found.group_size, -1).permute(1, 0, 2).contiguous(),
-            "scales": scales.to(torch.bfloat16),
-        }
-        if found.zeros is not None:
-            operands["shifts"] = scales.to(torch.bfloat16).float() * found.zeros.to(torch.float32).t()
-        return operands
+        codes = found.codes.view(rows, columns // found.group_size, -1).permute(1, 0, 2).contiguous()
+        scales = found.scales.to(torch.float32).t().to(torch.bfloat16)
+        if found.zeros is None:
+            return {"codes": codes, "scales": scales.contiguous()}
+        zeros = found.zeros.t()
+        # A group of zeros may have any scale: 0 keeps two large products from cancelling inexactly.
+        scales = scales * (codes != zeros.unsqueeze(-1)).any(dim=-1)
+        shifts = scales.to(torch.float32) * zeros
+        return {"codes": codes, "scales": scales.contiguous(), "shifts": shifts.contiguous()}
 
     def run(self, inputs: torch.Tensor, operands: Operands) -> torch.Tensor:
         """See :meth:`LinearKernel.run`."""

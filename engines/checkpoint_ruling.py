@@ -1,0 +1,37 @@
+"""Whether a whole candidate fits into a compressed-tensors checkpoint that ``transformers`` loads.
+
+What depends on one site alone is refused by :mod:`engines.legality` already; this is what depends on several,
+and what our own runtime runs but the container has no place for.
+"""
+
+from __future__ import annotations
+
+from spaces.configuration import CompressionConfig
+from spaces.legality import LEGAL, Ruling, illegal
+from spaces.model import ModelSpec
+
+_LOADER = "transformers 5.17"
+
+
+def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
+    """Refusals name the first site that is in the way."""
+    for linear in spec.linears:
+        if linear.transposed and not config.choice(linear.name).weight.dense:
+            return illegal(
+                f"{linear.name} is a Conv1D, which compressed-tensors does not quantize (it knows nn.Linear"
+                " and nn.Embedding); the candidate can be searched and run here, but not exported",
+                "compressed-tensors 0.19",
+            )
+    schemes = {
+        config.choice(linear.name).weight
+        for linear in spec.linears
+        if linear.role.startswith("expert") and not config.choice(linear.name).weight.dense
+    }
+    if len(schemes) > 1:
+        names = ", ".join(sorted(scheme.name for scheme in schemes))
+        return illegal(
+            f"experts are quantized as {names}, but all experts of a checkpoint are decompressed by one"
+            " scheme; give every quantized block of experts the same format, or leave some at 16 bits",
+            _LOADER,
+        )
+    return LEGAL

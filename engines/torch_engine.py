@@ -1,0 +1,106 @@
+"""What ``torch`` and ``torch-cpu`` share: plain PyTorch, and checkpoints that ``transformers`` loads."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.checkpoint_ruling import checkpoint_ruling
+from engines.engine import Engine, ExportCard, Kernel, Runtime
+from engines.operation import Operation
+from engines.selection import Select
+from engines.workload_operations import site_selections, workload_operations
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from spaces.legality import LEGAL, Ruling, illegal
+from spaces.model import ModelSpec
+from spaces.target import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+
+
+class TorchEngine(Engine):
+    """Everything but legality, kernels and the device. Modules that import torch are imported late."""
+
+    select: Select
+
+    def version(self) -> str:
+        """Of torch."""
+        return metadata.version("torch")
+
+    def available(self) -> Ruling:
+        """Whether torch is installed."""
+        return LEGAL if find_spec("torch") else illegal("torch is not installed", self.name)
+
+    def _place(self, device: str | None) -> tuple[str, torch.dtype]:
+        """Torch's name of the device and the dtype of dense products there.
+
+        Raises:
+            EngineError: the device is not there.
+        """
+        raise NotImplementedError
+
+    def operations(
+        self, spec: ModelSpec, config: CompressionConfig, workload: Workload
+    ) -> tuple[Operation, ...]:
+        """See :meth:`Engine.operations`."""
+        if workload.tensor_parallel != 1:
+            raise EngineError(
+                f"tensor_parallel={workload.tensor_parallel}",
+                f"{self.name} runs on one device",
+                "Use tensor_parallel=1, or another engine",
+            )
+        return workload_operations(spec, config, workload, self.select)
+
+    def kernel(self, operation: Operation, working_set_bytes: int) -> Kernel:
+        """See :meth:`Engine.kernel`."""
+        import torch
+
+        from engines.working_set import build_kernel
+
+        device, dtype = self._place(None)
+        return build_kernel(operation, working_set_bytes, torch.device(device), dtype)
+
+    def runtime(self, assembler: Assembler, config: CompressionConfig, device: str | None = None) -> Runtime:
+        """See :meth:`Engine.runtime`."""
+        from engines.torch_runtime import TorchRuntime
+
+        place, dtype = self._place(device)
+        selections = site_selections(assembler.spec, config, self.select)
+        return TorchRuntime(assembler, config, selections, place, dtype)
+
+    def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """See :meth:`Engine.export_ruling`."""
+        return checkpoint_ruling(spec, config)
+
+    def export(self, assembler: Assembler, config: CompressionConfig, folder: Path, card: ExportCard) -> Path:
+        """See :meth:`Engine.export`."""
+        from engines.checkpoint import write_checkpoint
+
+        verdict = self.export_ruling(assembler.spec, config)
+        if not verdict:
+            raise EngineError(
+                f"export of {card.name}", verdict.reason, "Choose other formats, or another engine"
+            )
+        return write_checkpoint(assembler, config, folder, card)
+
+    def token_logits(self, folder: Path, ids: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Engine.token_logits`; by ``transformers``, in float32 on the CPU."""
+        from engines.verification import reloaded_logits
+
+        return reloaded_logits(folder, ids)
+
+    def launch_line(self, folder: Path) -> str:
+        """Generate through ``transformers``, which decompresses the weights."""
+        program = (
+            "from transformers import pipeline; "
+            f"generate = pipeline('text-generation', {str(folder)!r}); "
+            "print(generate('Once', max_new_tokens=20)[0]['generated_text'])"
+        )
+        return f"python -c {shlex.quote(program)}"
