@@ -73,7 +73,9 @@ class Assembler:
             RunError: the bank is damaged, or cannot be written to.
         """
         self._check(config)
-        swaps = self._weight_swaps(config)
+        # Tensors made while the caller is in inference mode could not become parameters.
+        with torch.inference_mode(mode=False):
+            swaps = self._weight_swaps(config)
         self._inputs.apply(_input_formats(config))
         self._structure.apply(config.student)
         for slot, tensor, choice, student in swaps:
@@ -110,9 +112,7 @@ class Assembler:
             return slot.dense
 
         def make() -> torch.Tensor:
-            # A tensor made while the caller is in inference mode could not become a parameter.
-            with torch.inference_mode(mode=False):
-                return self.bank.tensor(linear.name, choice, student).to(slot.dense).contiguous()
+            return self.bank.tensor(linear.name, choice, student).to(slot.dense).contiguous()
 
         return self._copies.get(entry.name, make)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from compressors.entry_store import write_atomically
 from compressors.pruners import PRUNERS
 from compressors.quantizers import QUANTIZERS
 from compressors.statistics import Statistics, gather
+from compressors.tensor_file import write_atomically, write_tensors
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.errors import RunError
@@ -63,13 +63,10 @@ def open_identity(
         found = _read(file)
         _refuse_other(folder, found, wanted)
         return found, _load_statistics(folder, found.statistics)
-    from safetensors.torch import save
-
     statistics = gather(model, source.spec, calibration, source)
-    content = save(statistics.tensors)
-    write_atomically(folder / STATISTICS, content)
-    identity = wanted.model_copy(update={"statistics": hashlib.sha256(content).hexdigest()})
-    write_atomically(file, identity.to_json().encode("ascii"))
+    digest, _ = write_tensors(folder / STATISTICS, statistics.tensors)
+    identity = wanted.model_copy(update={"statistics": digest})
+    write_atomically(file, [identity.to_json().encode("ascii")])
     return identity, statistics
 
 

@@ -16,6 +16,7 @@ import torch
 from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
 from compressors.pruners import find_pruner
 from compressors.quantizers import QuantizedWeight, find_quantizer
+from compressors.quantizers.affine import weights_at_once
 from compressors.statistics import Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
 from compressors.weight_source import WeightSource
@@ -24,7 +25,7 @@ from spaces.configuration import Student
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
 
-_SLAB_WEIGHTS = 1 << 20
+_SLAB_WEIGHTS = 1 << 17
 _HEADER_BYTES = 640
 """More than the header of a safetensors file with three tensors takes."""
 
@@ -99,9 +100,7 @@ def slabs(entry: Entry, source: WeightSource, statistics: Statistics) -> Iterato
     linear = entry.linear
     rows = kept_rows(entry.spec, statistics, linear, entry.student)
     columns = kept_columns(entry.spec, statistics, linear, entry.student)
-    step = linear.out_features
-    if entry.shape[1] % 8 == 0:
-        step = max(1, _SLAB_WEIGHTS // linear.in_features)
+    step = max(1, max(_SLAB_WEIGHTS, weights_at_once(source.device)) // linear.in_features)
     for expert in range(linear.experts):
         kept, inner = of_expert(rows, expert), of_expert(columns, expert)
         for start in range(0, linear.out_features, step):
@@ -141,7 +140,8 @@ def make_tensors(
         FormatError: a format or pattern that does not fit.
     """
     weight_format = entry.choice.weight
-    packer = CodePacker(1 if weight_format.dense else weight_format.num_bits)
+    rows, columns = entry.shape
+    packer = CodePacker(1 if weight_format.dense else weight_format.num_bits, rows * columns)
     scales: list[torch.Tensor] = []
     zeros: list[torch.Tensor] = []
     for slab in slabs(entry, source, statistics):
@@ -156,7 +156,7 @@ def make_tensors(
         scales.append(found.scales)
         if found.zeros is not None:
             zeros.append(found.zeros)
-    tensors = {"mask" if weight_format.dense else "codes": packer.packed()}
+    tensors = {"mask" if weight_format.dense else "codes": packer.packed}
     for name, parts in (("scales", scales), ("zeros", zeros)):
         if parts:
             tensors[name] = torch.cat(parts)

@@ -6,7 +6,6 @@ goes on at the entry it was at. A torn last line of the index is dropped.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from spaces.errors import ParetuneError, RunError
+from compressors.tensor_file import unwritable, write_tensors
+from spaces.errors import RunError
 
 INDEX = "entries.jsonl"
 _FOLDER = "entries"
@@ -78,12 +78,8 @@ class EntryStore:
         Raises:
             RunError: the disk is full, or the folder cannot be written to.
         """
-        from safetensors.torch import save
-
-        content = save(tensors)
-        write_atomically(self.path(name), content)
-        digest = hashlib.sha256(content).hexdigest()
-        line = json.dumps({"name": name, "sha256": digest, "bytes": len(content)}) + "\n"
+        digest, size = write_tensors(self.path(name), tensors)
+        line = json.dumps({"name": name, "sha256": digest, "bytes": size}) + "\n"
         try:
             with (self.folder / INDEX).open("ab") as stream:
                 if stream.tell() and not _ends_with_newline(self.folder / INDEX):
@@ -107,30 +103,6 @@ class EntryStore:
         return RunError(
             f"entry {name} of the bank in {self.folder}", reason, "Delete the folder; the bank is built again"
         )
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write ``content`` to a temporary name, then rename.
-
-    Raises:
-        RunError: the disk is full, or the folder cannot be written to; nothing is left behind.
-    """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(file, error) from error
-
-
-def unwritable(file: Path, error: OSError) -> ParetuneError:
-    """The refusal that a failed write becomes."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    reason = "the disk is full" if full else f"cannot be written ({error.strerror})"
-    remedy = "Free some space" if full else "Check the permissions of the folder"
-    return RunError(f"file {file}", reason, f"{remedy}, then start again: what is there is used")
 
 
 def _ends_with_newline(file: Path) -> bool:

@@ -18,30 +18,42 @@ def packed_code_bytes(count: int, num_bits: int) -> int:
 
 
 class CodePacker:
-    """Packs the codes of a weight slab by slab; every slab but the last must hold a multiple of 8 codes."""
+    """Packs ``count`` codes slab by slab into :attr:`packed`, allocated once."""
 
-    def __init__(self, num_bits: int) -> None:
+    def __init__(self, num_bits: int, count: int) -> None:
         self._num_bits = num_bits
-        self._planes: list[list[torch.Tensor]] = [[] for _ in _PLANES[num_bits]]
+        self._count = count
+        self.packed = torch.empty(packed_code_bytes(count, num_bits), dtype=torch.uint8)
+        widths = _PLANES[num_bits]
+        starts = [sum(-(-count * width // 8) for width in widths[:index]) for index in range(len(widths))]
+        self._planes = list(zip(widths, starts, strict=True))
+        self._added = 0
+        self._rest = torch.empty(0, dtype=torch.uint8)
 
     def add(self, codes: torch.Tensor) -> None:
         """Append signed codes of any shape."""
-        values = (codes.reshape(-1).to(torch.int16) + (1 << (self._num_bits - 1))).to(torch.uint8)
+        # Two's complement plus half the range is the unsigned code, modulo 256.
+        values = codes.reshape(-1).view(torch.uint8) + (1 << (self._num_bits - 1))
+        if len(self._rest):
+            values = torch.cat([self._rest.to(values.device), values])
+        if self._added + len(values) < self._count:
+            # Planes meet at whole bytes only, so what does not fill one waits for the next slab.
+            whole = len(values) // 8 * 8
+            values, self._rest = values[:whole], values[whole:].clone()
         shift = self._num_bits
-        for width, plane in zip(_PLANES[self._num_bits], self._planes, strict=True):
+        for width, plane in self._planes:
             shift -= width
-            plane.append(_pack_plane((values >> shift) & ((1 << width) - 1), width))
-
-    def packed(self) -> torch.Tensor:
-        """Everything added, one uint8 vector."""
-        return torch.cat([slab for plane in self._planes for slab in plane])
+            start = plane + self._added * width // 8
+            packed = _pack_plane((values >> shift) & ((1 << width) - 1), width)
+            self.packed[start : start + len(packed)] = packed
+        self._added += len(values)
 
 
 def pack_codes(codes: torch.Tensor, num_bits: int) -> torch.Tensor:
     """Signed codes of any shape as one uint8 vector of :func:`packed_code_bytes` bytes."""
-    packer = CodePacker(num_bits)
+    packer = CodePacker(num_bits, codes.numel())
     packer.add(codes)
-    return packer.packed()
+    return packer.packed
 
 
 def unpack_codes(packed: torch.Tensor, num_bits: int, shape: tuple[int, ...]) -> torch.Tensor:
@@ -56,7 +68,7 @@ def unpack_codes(packed: torch.Tensor, num_bits: int, shape: tuple[int, ...]) ->
         stop = start - (-count * width // 8)
         values |= _unpack_plane(packed[start:stop], width, count) << shift
         start = stop
-    return (values.to(torch.int16) - (1 << (num_bits - 1))).to(torch.int8).view(shape)
+    return (values - (1 << (num_bits - 1))).view(torch.int8).view(shape)
 
 
 def _pack_plane(values: torch.Tensor, width: int) -> torch.Tensor:

@@ -14,8 +14,8 @@ import torch
 from compressors.quantizers.quantizer import QuantizedWeight
 from spaces.formats import WeightFormat
 
-_CHUNK_WEIGHTS = 1 << 16
-"""Weights handled at once: their temporaries stay in the cache of one core."""
+_THREAD_WEIGHTS = 1 << 15
+_GPU_WEIGHTS = 1 << 24
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
 
@@ -90,11 +90,16 @@ class BestScales:
         return better
 
 
-def chunks(groups: int, group_size: int) -> Iterator[slice]:
-    """Slices over groups that keep the temporaries small."""
-    step = max(1, _CHUNK_WEIGHTS // group_size)
-    for start in range(0, groups, step):
-        yield slice(start, min(groups, start + step))
+def weights_at_once(device: torch.device) -> int:
+    """How many weights to handle together: temporaries stay in the caches of a CPU's cores, and fill a GPU."""
+    return _THREAD_WEIGHTS * torch.get_num_threads() if device.type == "cpu" else _GPU_WEIGHTS
+
+
+def chunks(groups: torch.Tensor) -> Iterator[slice]:
+    """Slices over the rows of ``groups`` of :func:`weights_at_once` each."""
+    step = max(1, weights_at_once(groups.device) // groups.shape[1])
+    for start in range(0, len(groups), step):
+        yield slice(start, min(len(groups), start + step))
 
 
 def pack_result(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _NORM = 0.7
 _BETA = 10.0
 _BETA_GROWTH = 1.01
-_ITERATIONS = 20
+_ITERATIONS = 12
 _TINY = 1e-12
 
 
@@ -66,7 +66,7 @@ class HalfQuadratic(Quantizer):
         codes = torch.empty(groups.shape, dtype=torch.int8, device=weight.device)
         scales = torch.empty(len(groups), device=weight.device)
         zeros = torch.empty_like(scales)
-        for part in chunks(*groups.shape):
+        for part in chunks(groups):
             scales[part], zeros[part] = half_quadratic(groups[part], bits, scale_dtype)
             codes[part] = encode(groups[part], scales[part], zeros[part], bits).to(torch.int8)
         return pack_result(weight.shape, codes, scales, zeros, scale_dtype)

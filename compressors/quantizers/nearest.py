@@ -58,7 +58,7 @@ class RoundToNearest(Quantizer):
         scales = torch.empty(len(groups), device=weight.device)
         zeros = None if weight_format.symmetric else torch.empty_like(scales)
         search = symmetric_scales if weight_format.symmetric else asymmetric_scales
-        for part in chunks(*groups.shape):
+        for part in chunks(groups):
             best = search(groups[part], bits, scale_dtype)
             scales[part] = best.scales
             if zeros is not None and best.zeros is not None:
