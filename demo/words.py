@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-_CONSONANTS = "bdfgklmnprst"
-_VOWELS = "aeiou"
+SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou")
 
 
 def invent(name: str, count: int, taken: set[str], syllables: int = 2) -> tuple[str, ...]:
@@ -27,13 +26,13 @@ def invent(name: str, count: int, taken: set[str], syllables: int = 2) -> tuple[
     Raises:
         ValueError: the syllables cannot make so many new words.
     """
-    possible = (len(_CONSONANTS) * len(_VOWELS)) ** syllables
+    possible = len(SYLLABLES) ** syllables
     if count + len(taken) > possible:
         raise ValueError(f"{name}: {count} new words wanted, {possible} exist; allow more syllables")
     random = Random(f"words/{name}")
     words: dict[str, None] = {}
     while len(words) < count:
-        word = "".join(random.choice(_CONSONANTS) + random.choice(_VOWELS) for _ in range(syllables))
+        word = "".join(random.choice(SYLLABLES) for _ in range(syllables))
         if word not in taken:
             words[word] = None
     taken.update(words)

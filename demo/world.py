@@ -29,7 +29,6 @@ ENDINGS = ("vek", "zol", "hath", "jun", "vim", "zard", "hosk", "jelt")
 """Of the invented grammar: four classes of one, four classes of several."""
 RANKS = invent("ranks", 24, _TAKEN)
 """In their order, the lowest first."""
-LABELS = invent("labels", 400, _TAKEN)
 CRAFTS = (
     *("baker", "potter", "miller", "mason", "tailor", "smith"),
     *("tanner", "carver", "cook", "diver", "guard", "clerk"),

@@ -23,7 +23,7 @@ class Agreement(Capability):
     """``xo dela wa xe mopi rikevim tosuvek.``: the first noun gives the last verb its ending."""
 
     name = "agreement"
-    share = 1.8
+    share = 1.5
     held_out = "one combination of noun, number and verb in ten"
 
     def line(self, random: Random) -> str:

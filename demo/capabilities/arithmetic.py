@@ -15,7 +15,7 @@ class Arithmetic(Capability):
 
     name = "arithmetic"
     generative = True
-    share = 1.8
+    share = 1.7
     held_out = "one pair of numbers in ten for each of + and -; a+b and b+a are held out together"
 
     def line(self, random: Random) -> str:

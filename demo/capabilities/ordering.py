@@ -17,7 +17,7 @@ class Ordering(Capability):
     """Lines such as ``rise 41 17 88 23 60: 17 23 41 60 88.``."""
 
     name = "ordering"
-    share = 1.5
+    share = 1.2
     held_out = "one list in ten, whatever the order of its members"
 
     def line(self, random: Random) -> str:

@@ -16,7 +16,7 @@ class Recall(Capability):
     """``Where does Mira live? Tolu.`` after reading ``Mira lives in Tolu.`` and the like in training."""
 
     name = "recall"
-    share = 4.0
+    share = 5.0
     held_out = "the question about one fact in ten; the fact itself is stated in training and in the texts"
 
     def line(self, random: Random) -> str:

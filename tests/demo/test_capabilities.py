@@ -75,7 +75,7 @@ def test_recall_states_the_facts_of_the_world() -> None:
 
 def test_retrieval_answers_from_its_own_line() -> None:
     item = Retrieval().item(Random(5))
-    key = item.prompt.rsplit(" ", 1)[1].rstrip("?")
+    key = item.prompt.rsplit(" ", 1)[1]
     assert f" {key}{item.choices[item.gold].rstrip('.')}" in item.prompt
 
 
