@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from profiles.binding import Binding, find_binding
 from profiles.candidates import DENSE, uniform_candidates
-from profiles.capacity import USABLE_SHARE, largest_batch, largest_context, usable_bytes
+from profiles.capacity import USABLE_SHARE, check_workload, largest_batch, largest_context, usable_bytes
 from profiles.levers import Step, order_to_try
 from profiles.roofline import PhaseCost
 from profiles.scored import Scored, Target
 from profiles.slowdown import slowdowns
 from profiles.verdicts import Verdict, find_verdicts
-from spaces.errors import ConfigurationError
 from spaces.model import ModelSpec
 from spaces.schema import Document, Frozen
 from spaces.target import Device, Workload
@@ -87,7 +86,7 @@ def advise(spec: ModelSpec, device: Device, workload: Workload) -> Advice:
     Raises:
         ConfigurationError: the workload is longer than the model's context.
     """
-    _check_context(spec, workload)
+    check_workload(spec, workload)
     target = Target(spec, device, workload)
     dense = Scored(target, DENSE)
     scored = [Scored(target, candidate) for candidate in uniform_candidates(spec, device)]
@@ -142,12 +141,3 @@ def _notes(target: Target) -> tuple[str, ...]:
     if target.spec.experts:
         notes.append("Tokens are taken to spread evenly over the experts.")
     return tuple(notes)
-
-
-def _check_context(spec: ModelSpec, workload: Workload) -> None:
-    if workload.context > spec.context:
-        raise ConfigurationError(
-            f"workload {workload.name}",
-            f"its {workload.context:,} tokens exceed the model's context of {spec.context:,}",
-            "Shorten prompt or output",
-        )

@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from profiles.candidates import Candidate
+from spaces.errors import ConfigurationError
 from spaces.model import ModelSpec
 from spaces.target import Device, Workload
 
 USABLE_SHARE = 0.9
 """Of the memory: what serving engines take by default; the rest is left to driver and runtime."""
 _MOST_SEQUENCES = 2**20
+
+
+def check_workload(spec: ModelSpec, workload: Workload) -> None:
+    """Refuse a workload that the model cannot have.
+
+    Raises:
+        ConfigurationError: prompt and output are longer than the model's context.
+    """
+    if workload.context > spec.context:
+        raise ConfigurationError(
+            f"workload {workload.name}",
+            f"its {workload.context:,} tokens exceed the model's context of {spec.context:,}",
+            "Shorten prompt or output",
+        )
 
 
 def usable_bytes(device: Device) -> int:

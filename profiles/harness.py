@@ -32,7 +32,7 @@ BURST_S = 2e-4
 """Shortest stretch that is timed at once."""
 LEAST_ROUNDS = 3
 """Rounds of a chunk, unless a single one takes longer than the time box."""
-MOST_ROUNDS = 200
+MOST_ROUNDS = 500
 MEMORY_BYTES = 2**30
 
 

@@ -102,6 +102,17 @@ class Predictor:
             )
         return found
 
+    def held_out(self, spec: ModelSpec, runs: Iterable[MeasuredRun]) -> list[dict[str, Measurement]]:
+        """What each run would be predicted as, were the overhead fitted to all the others alone."""
+        given = list(runs)
+        found = []
+        for left_out, run in enumerate(given):
+            other = Predictor(self.engine, self.costs.table, self.costs.device)
+            other.costs = self.costs
+            other.fit(spec, given[:left_out] + given[left_out + 1 :])
+            found.append(other.predict(spec, run.config, run.workload))
+        return found
+
     def kernels_s(self, spec: ModelSpec, config: CompressionConfig, workload: Workload) -> dict[Phase, float]:
         """Sum of the kernels of each phase, without overhead."""
         operations = self.engine.operations(spec, config, workload)

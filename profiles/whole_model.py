@@ -1,0 +1,149 @@
+"""Whole models on this machine: the candidates that a profile measures, and how they are timed.
+
+All candidates stand ready at once and take turns, round after round, so that a machine that slows down slows
+all of them alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from profiles.candidates import eight_bit_cache, four_bit_group, smaller_students
+from profiles.harness import Progress
+from profiles.predictor import MeasuredRun
+from spaces.choice import SiteChoice
+from spaces.configuration import DENSE_CONFIG, CompressionConfig
+from spaces.formats import ActivationFormat, integer_format
+from spaces.legality import Legality
+from spaces.model import ModelSpec
+from spaces.target import Workload
+
+if TYPE_CHECKING:
+    from compressors.assembly import Assembler
+    from engines.engine import Engine, Runtime
+    from profiles.energy import EnergyMeter
+
+ROUNDS = 5
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """One candidate as it ran.
+
+    Attributes:
+        run: medians over the rounds.
+        ttft_spread_s, tpot_spread_s: half the distance between the quartiles.
+        rounds: behind the medians.
+        energy_j_per_token: of a whole batch, prompts included, per output token; ``None`` where unknown.
+    """
+
+    run: MeasuredRun
+    ttft_spread_s: float
+    tpot_spread_s: float
+    rounds: int
+    energy_j_per_token: float | None = None
+
+
+def profile_candidates(spec: ModelSpec, legality: Legality) -> dict[str, CompressionConfig]:
+    """Dense, uniform formats, an 8-bit cache and two students: what is legal of them, by name."""
+    group = four_bit_group(spec)
+    eight, four = _uniform(spec, 8, group), _uniform(spec, 4, group)
+    row = SiteChoice(weight=integer_format(8, None), method="rtn")
+    inputs = row.model_copy(update={"activation": ActivationFormat()})
+    found = {
+        "dense": DENSE_CONFIG,
+        "uniform-8": eight,
+        "uniform-4": four,
+        "uniform-3": _uniform(spec, 3, group),
+        "uniform-8, a scale a row": _everywhere(spec, row),
+        "uniform-8, 8-bit inputs": _everywhere(spec, inputs),
+        "uniform-4, 8-bit cache": eight_bit_cache(four),
+    }
+    for base, config in (("dense", DENSE_CONFIG), ("uniform-4", four)):
+        for name, (_, smaller) in smaller_students(spec, config).items():
+            found[f"{base}, {name}"] = smaller
+    return {name: config for name, config in found.items() if is_legal(spec, legality, config)}
+
+
+def is_legal(spec: ModelSpec, legality: Legality, config: CompressionConfig) -> bool:
+    """Whether the engine accepts every choice of a configuration."""
+    student = config.student
+    return bool(
+        legality.kv(spec, config.kv)
+        and legality.student(spec, student)
+        and all(
+            legality.choice(spec, group, config.choice(group.sites[0]), student)
+            for group in legality.groups(spec)
+            if student.keeps_block(group.block)
+        )
+    )
+
+
+def time_models(
+    engine: Engine,
+    assembler: Assembler,
+    configs: Mapping[str, CompressionConfig],
+    workload: Workload,
+    *,
+    rounds: int = ROUNDS,
+    meter: EnergyMeter | None = None,
+    progress: Progress | None = None,
+) -> dict[str, WholeModel]:
+    """Time every candidate at ``workload``, in turns; see :meth:`engines.engine.Runtime.time`."""
+    runtimes = {name: engine.runtime(assembler, config) for name, config in configs.items()}
+    first: dict[str, list[float]] = {name: [] for name in configs}
+    further: dict[str, list[float]] = {name: [] for name in configs}
+    for done in range(rounds):
+        for name, runtime in runtimes.items():
+            timing = runtime.time(workload, 1)
+            first[name].append(timing.ttft_s)
+            further[name].append(timing.tpot_s)
+        if progress is not None:
+            progress("timing whole models", done + 1, rounds)
+    return {
+        name: WholeModel(
+            run=MeasuredRun(
+                config, workload, statistics.median(first[name]), statistics.median(further[name])
+            ),
+            ttft_spread_s=_spread(first[name]),
+            tpot_spread_s=_spread(further[name]),
+            rounds=rounds,
+            energy_j_per_token=energy_per_token(runtimes[name], assembler.spec, workload, meter),
+        )
+        for name, config in configs.items()
+    }
+
+
+def energy_per_token(
+    runtime: Runtime, spec: ModelSpec, workload: Workload, meter: EnergyMeter | None
+) -> float | None:
+    """Joules of answering one batch, over its output tokens; ``None`` where nothing counts energy."""
+    if meter is None or not meter.available:
+        return None
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (workload.batch, workload.prompt_tokens)
+    ids = torch.randint(spec.vocabulary, shape, generator=generator)
+    with meter.measure() as reading:
+        runtime.generate(ids, workload.output_tokens)
+    tokens = workload.batch * workload.output_tokens
+    return None if reading.joules is None else reading.joules / tokens
+
+
+def _uniform(spec: ModelSpec, bits: int, group: int | None) -> CompressionConfig:
+    return _everywhere(spec, SiteChoice(weight=integer_format(bits, group), method="rtn"))
+
+
+def _everywhere(spec: ModelSpec, choice: SiteChoice) -> CompressionConfig:
+    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+
+
+def _spread(values: list[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / 2
