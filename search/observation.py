@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from spaces.space import Genome, SearchSpace
 
@@ -39,15 +37,11 @@ class Problem:
     Attributes:
         space: of genomes.
         objectives: metric names; the first is the quality, the others are costs.
-        gene_costs: for every cost objective and limited cost, the contribution of each choice of each gene
-            (``float64 (choices,)`` a gene) when it is additive over the genes of the whole model, with the
-            constant rest under :attr:`base_costs`; metrics that are not additive are absent.
-        base_costs: the constant rest, by metric.
-        cost_of: exact costs of a genome by metric, microseconds to milliseconds.
+        cost_of: exact costs of a genome by objective, to be minimised; microseconds to milliseconds.
+        admissible: whether a genome is legal and its costs are within the limits, before quality is paid for.
     """
 
     space: SearchSpace
     objectives: tuple[str, ...]
-    gene_costs: Mapping[str, list[np.ndarray]] = field(default_factory=dict)
-    base_costs: Mapping[str, float] = field(default_factory=dict)
-    cost_of: Callable[[Genome], Mapping[str, float]] = lambda genome: {}
+    cost_of: Callable[[Genome], Mapping[str, float]]
+    admissible: Callable[[Genome], bool]

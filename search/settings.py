@@ -27,7 +27,9 @@ class SearchSettings(Frozen):
     max_candidates: int | None = Field(None, ge=0, description="Bound on proposed candidates (count).")
     marginal_tokens: int = Field(1024, ge=1, description="Tokens that a marginal is read on.")
     candidate_tokens: int = Field(2048, ge=1, description="Tokens that every candidate is read on.")
-    promising_tokens: int = Field(8192, ge=1, description="Tokens that candidates near the front are read on.")
+    promising_tokens: int = Field(
+        8192, ge=1, description="Tokens that candidates near the front are read on."
+    )
     front_members: int = Field(12, ge=2, description="Members that are judged on the report text, at most.")
 
     @field_validator("sampler")
@@ -44,11 +46,15 @@ class SearchSettings(Frozen):
         full = tuple(metric.name for metric in metrics)
         if len(set(full)) < 2 or len(set(full)) != len(full):
             raise SpaceError(
-                f"objectives {', '.join(names)}", "at least two different metrics are traded off", "E.g. kl and bytes"
+                f"objectives {', '.join(names)}",
+                "at least two different metrics are traded off",
+                "E.g. kl and bytes",
             )
         if metrics[0].family != "quality" or any(metric.family == "quality" for metric in metrics[1:]):
             raise SpaceError(
-                f"objectives {', '.join(names)}", "the first is a quality, the others are costs", "E.g. kl, tpot"
+                f"objectives {', '.join(names)}",
+                "the first is a quality, the others are costs",
+                "E.g. kl, tpot",
             )
         return full
 

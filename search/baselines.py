@@ -1,0 +1,134 @@
+"""What every search measures before it proposes anything: the dense model, uniform configurations, probes.
+
+Names: ``uniform-B`` is every linear inside the blocks at B bits by the first method, embedding, head and cache
+as they are; ``uniform-B-METHOD`` the same by another method; ``-outerN`` has embedding and head at N bits;
+``-kv8`` has an 8-bit cache. Probes are ``student-...`` alone, ``student-...-uniform-B``, and ``sparse-...``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spaces.choice import SiteChoice
+from spaces.space import Genome, SearchSpace
+
+
+@dataclass(frozen=True)
+class Named:
+    """A genome with a name."""
+
+    name: str
+    genome: Genome
+
+
+def uniform_configurations(space: SearchSpace) -> list[Named]:
+    """Every width by every method and outer width; the cache at 8 bits for plain ones. Plain ones first."""
+    widths, methods, outer = _widths(space), _methods(space), _outer_widths(space)
+    plain: list[Named] = []
+    others: list[Named] = []
+    for bits in widths:
+        for method in methods:
+            for outside in outer:
+                for kv in (16, 8) if outside == 16 and method == methods[0] else (16,):
+                    genome = space.uniform(bits, method, outside, kv)
+                    if genome is None or not space.ruling(genome):
+                        continue
+                    name = f"uniform-{bits}" + (f"-{method}" if method != methods[0] else "")
+                    name += f"-outer{outside}" if outside != 16 else ""
+                    name += f"-kv{kv}" if kv != 16 else ""
+                    (plain if name == f"uniform-{bits}" else others).append(Named(name, genome))
+    return _distinct(space, plain + others)
+
+
+def probes(space: SearchSpace) -> list[Named]:
+    """Each student size alone and at plain 8 and 4 bits; zeros in every group at 16, 8 and 4 bits."""
+    found: list[Named] = []
+    dense, method = space.dense(), _methods(space)[0] if _methods(space) else "rtn"
+    bases = [("", dense)] + [
+        (f"-uniform-{bits}", genome) for bits in (8, 4) if (genome := space.uniform(bits, method)) is not None
+    ]
+    for index, gene in enumerate(space.genes):
+        if gene.kind in ("blocks", "kv_heads", "ffn_channels"):
+            for choice in range(1, len(gene.choices)):
+                for suffix, base in bases:
+                    genome = (*base[:index], choice, *base[index + 1 :])
+                    if space.ruling(genome):
+                        found.append(Named(f"student-{space.student(genome).name}{suffix}", genome))
+    for bits in (16, 8, 4):
+        genome_or_none = _sparse(space, bits)
+        if genome_or_none is not None:
+            found.append(Named("sparse-50" + (f"-uniform-{bits}" if bits < 16 else ""), genome_or_none))
+    return _distinct(space, found)
+
+
+def marginals(space: SearchSpace) -> list[Named]:
+    """One group changed from the dense model, at three widths by the first method; and the cache."""
+    dense, found = space.dense(), []
+    for index, gene in enumerate(space.genes):
+        for choice in _marginal_choices(space, index):
+            genome = (*dense[:index], choice, *dense[index + 1 :])
+            value = gene.choices[choice]
+            label = getattr(value, "name", str(value))
+            found.append(Named(f"marginal-{gene.name}-{label}", genome))
+    return _distinct(space, found)
+
+
+def _marginal_choices(space: SearchSpace, index: int) -> list[int]:
+    gene = space.genes[index]
+    if gene.kind == "kv":
+        return list(range(1, len(gene.choices)))
+    if gene.kind != "site":
+        return []
+    first = _methods(space)
+    plain = {
+        choice.weight.num_bits: k
+        for k, choice in reversed(list(enumerate(gene.choices)))
+        if isinstance(choice, SiteChoice) and choice.sparsity is None and not choice.weight.dense
+        if choice.method == (first[0] if first else "") or not first
+    }
+    return [plain[bits] for bits in sorted(plain)[:3]]
+
+
+def _widths(space: SearchSpace) -> list[int]:
+    return sorted({c.weight.num_bits for c in _inside(space) if not c.weight.dense})
+
+
+def _methods(space: SearchSpace) -> list[str]:
+    return list(dict.fromkeys(c.method for c in _inside(space) if not c.weight.dense))
+
+
+def _outer_widths(space: SearchSpace) -> list[int]:
+    outer = [g for g in space.genes if g.group is not None and g.group.kind != "linear"]
+    widths = {c.weight.num_bits for g in outer for c in g.choices if isinstance(c, SiteChoice)}
+    return sorted(widths | {16}, reverse=True)
+
+
+def _inside(space: SearchSpace) -> list[SiteChoice]:
+    inside = [g for g in space.genes if g.group is not None and g.group.kind == "linear"]
+    return [c for g in inside for c in g.choices if isinstance(c, SiteChoice) and c.sparsity is None]
+
+
+def _sparse(space: SearchSpace, bits: int) -> Genome | None:
+    genome = list(space.dense())
+    for index, gene in enumerate(space.genes):
+        if gene.group is None or gene.group.kind != "linear":
+            continue
+        choices = [
+            k
+            for k, c in enumerate(gene.choices)
+            if isinstance(c, SiteChoice) and c.sparsity is not None and c.weight.num_bits == bits
+        ]
+        if not choices:
+            return None
+        genome[index] = choices[0]
+    return tuple(genome)
+
+
+def _distinct(space: SearchSpace, named: list[Named]) -> list[Named]:
+    found: dict[str, Named] = {}
+    dense = space.decode(space.dense()).digest
+    for entry in named:
+        digest = space.decode(entry.genome).digest
+        if digest != dense:
+            found.setdefault(digest, entry)
+    return list(found.values())

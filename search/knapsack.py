@@ -1,0 +1,124 @@
+"""The exact front of an additive model: for every total cost, the smallest total damage.
+
+Each gene picks one choice; costs and damages add up. That is the multiple-choice knapsack problem (Sinha and
+Zoltners, 1979), solved for all budgets at once by dynamic programming on the grid that all cost differences
+share. Bytes are integers with a large common divisor, so the grid is exact; where it would be too long it is
+coarsened by rounding costs up, and :attr:`AdditiveFront.exact` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MOST_CELLS = 30_000_000
+"""Genes x grid levels: one byte each, and a few passes over them."""
+
+
+@dataclass(frozen=True)
+class AdditiveFront:
+    """Every non-dominated total, ascending in cost.
+
+    Attributes:
+        costs: float64 ``(members,)``, true totals of the members' choices.
+        damages: float64 ``(members,)``, descending.
+        exact: whether the grid held every cost difference exactly.
+    """
+
+    costs: np.ndarray
+    damages: np.ndarray
+    exact: bool
+    _picked: np.ndarray
+    _levels: np.ndarray
+    _steps: tuple[np.ndarray, ...]
+    _kept: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.costs)
+
+    def genome(self, member: int) -> tuple[int, ...]:
+        """The choice of every gene for one member."""
+        level, chosen = int(self._levels[member]), []
+        for gene in range(len(self._steps) - 1, -1, -1):
+            pick = int(self._picked[gene, level])
+            chosen.append(int(self._kept[gene][pick]))
+            level -= int(self._steps[gene][pick])
+        return tuple(reversed(chosen))
+
+
+def exact_front(
+    costs: Sequence[np.ndarray], damages: Sequence[np.ndarray], most_cells: int = MOST_CELLS
+) -> AdditiveFront:
+    """All non-dominated (total cost, total damage) of one choice a gene.
+
+    Args:
+        costs: float64 or int64 ``(choices,)`` a gene; integers for an exact grid.
+        damages: float64 ``(choices,)`` a gene.
+        most_cells: genes x grid levels above which the grid is coarsened.
+    """
+    kept = tuple(_undominated(cost, damage) for cost, damage in zip(costs, damages, strict=True))
+    cheap = [np.asarray(cost, dtype=np.float64)[k] for cost, k in zip(costs, kept, strict=True)]
+    harm = [np.asarray(damage, dtype=np.float64)[k] for damage, k in zip(damages, kept, strict=True)]
+    steps, exact = _grid([cost - cost.min() for cost in cheap], most_cells)
+    best, picked = _sweep(steps, harm)
+    levels = _front_levels(best)
+    found = AdditiveFront(np.zeros(0), best[levels], exact, picked, levels, tuple(steps), kept)
+    totals = np.array([_total(costs, found.genome(member)) for member in range(len(levels))])
+    return AdditiveFront(totals, best[levels], exact, picked, levels, tuple(steps), kept)
+
+
+def _undominated(cost: np.ndarray, damage: np.ndarray) -> np.ndarray:
+    """Indices of the choices that no other choice of the gene beats in both."""
+    order = np.lexsort((damage, cost))
+    lowest, kept = np.inf, []
+    for index in order:
+        if damage[index] < lowest:
+            lowest = damage[index]
+            kept.append(int(index))
+    return np.array(kept, dtype=np.int64)
+
+
+def _grid(differences: list[np.ndarray], most_cells: int) -> tuple[list[np.ndarray], bool]:
+    """Cost differences in whole steps of a common grid, and whether that is exact."""
+    span = sum(float(difference.max()) for difference in differences)
+    whole = all(np.array_equal(difference, np.rint(difference)) for difference in differences)
+    unit = float(np.gcd.reduce(np.concatenate(differences).astype(np.int64))) if whole else 0.0
+    most = max(16, most_cells // max(1, len(differences)))
+    if span == 0.0:
+        return [np.zeros(len(difference), dtype=np.int64) for difference in differences], True
+    if unit and span / unit <= most:
+        return [(difference / unit).astype(np.int64) for difference in differences], True
+    unit = span / (most // 2)
+    return [np.ceil(difference / unit - 1e-9).astype(np.int64) for difference in differences], False
+
+
+def _sweep(steps: list[np.ndarray], damages: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest damage at exactly every level, and the choice of each gene that reaches it."""
+    levels = 1 + sum(int(step.max()) for step in steps)
+    best = np.full(levels, np.inf)
+    best[0] = 0.0
+    picked = np.zeros((len(steps), levels), dtype=np.int8)
+    top = 0
+    for gene, (step, damage) in enumerate(zip(steps, damages, strict=True)):
+        reached = best[: top + 1].copy()
+        best[: top + 1] = np.inf
+        top += int(step.max())
+        for pick, (shift, harm) in enumerate(zip(step, damage, strict=True)):
+            window = best[shift : shift + len(reached)]
+            better = reached + harm < window
+            window[better] = (reached + harm)[better]
+            picked[gene, shift : shift + len(reached)][better] = pick
+    return best, picked
+
+
+def _front_levels(best: np.ndarray) -> np.ndarray:
+    """Levels whose damage is below that of every cheaper level."""
+    running = np.minimum.accumulate(best)
+    first = np.concatenate([[True], running[1:] < running[:-1]]) & np.isfinite(best)
+    return np.flatnonzero(first)
+
+
+def _total(costs: Sequence[np.ndarray], genome: Sequence[int]) -> float:
+    return float(sum(float(cost[choice]) for cost, choice in zip(costs, genome, strict=True)))

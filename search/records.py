@@ -1,0 +1,104 @@
+"""``records.jsonl``: a line an evaluation, append-only, flushed to disk before the next begins.
+
+A process killed while it wrote leaves a torn last line, which is dropped when the run is resumed; everything
+before it is kept and never evaluated again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from search.run_folder import cannot_write
+from spaces.errors import RunError
+from spaces.measurement import Fidelity, Record
+
+FILE = "records.jsonl"
+
+
+class RecordFile:
+    """The records of a run folder, read once and then only appended to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        self._records: list[Record] = []
+        self._by_reading: dict[tuple[str, str], Record] = {}
+        for record in _read(self.path):
+            self._keep(record)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def find(self, digest: str, fidelity: Fidelity) -> Record | None:
+        """The record of this candidate at exactly this fidelity."""
+        return self._by_reading.get((digest, fidelity.name))
+
+    def read_tokens(self, digest: str, text: str) -> int:
+        """Tokens of a text that were read with this candidate so far."""
+        return max(
+            (r.fidelity.tokens for r in self._records if r.digest == digest and r.fidelity.text == text),
+            default=0,
+        )
+
+    def append(self, record: Record) -> Record:
+        """Write a record and keep it.
+
+        Raises:
+            RunError: the disk is full; nothing of the line stays in the file.
+        """
+        line = record.to_json() + "\n"
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", encoding="ascii") as handle:
+                handle.write(line)
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            if self.path.exists():
+                os.truncate(self.path, size)
+            raise cannot_write(self.path, error) from error
+        self._keep(record)
+        return record
+
+    def counts(self) -> dict[str, int]:
+        """How many records each proposer has."""
+        return dict(Counter(record.proposer for record in self._records))
+
+    @property
+    def evaluations(self) -> float:
+        """Spent so far, in units of 16,384 tokens."""
+        return sum(record.evaluations for record in self._records)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on scoring so far."""
+        return sum(record.seconds for record in self._records)
+
+    def _keep(self, record: Record) -> None:
+        self._records.append(record)
+        self._by_reading[record.digest, record.fidelity.name] = record
+
+
+def _read(path: Path) -> Iterator[Record]:
+    if not path.exists():
+        return
+    raw = path.read_bytes()
+    whole = raw.rfind(b"\n") + 1
+    if whole < len(raw):
+        os.truncate(path, whole)
+    for number, line in enumerate(raw[:whole].splitlines(), start=1):
+        try:
+            yield Record.from_json(line.decode("ascii"))
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise RunError(
+                f"line {number} of {path}",
+                "is not a record of this version",
+                "Remove the run folder or use another",
+            ) from error

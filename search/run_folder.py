@@ -1,0 +1,89 @@
+"""The run folder: one process at a time, tied to one model, text and bank."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from spaces.errors import RunError, StorageBusyError
+
+_LOCK = "run.lock"
+_FINGERPRINT = "fingerprint.json"
+
+
+@contextmanager
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        StorageBusyError: another process has it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("a+", encoding="ascii") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            raise StorageBusyError(
+                f"run folder {folder}",
+                f"is in use by process {handle.read().strip() or 'unknown'}",
+                "Wait for it, or choose another folder with --out",
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:
+    """Tie the folder to a model, texts, bank and space, or check that it is tied to the same.
+
+    Raises:
+        RunError: it holds a run of something else; names what differs.
+    """
+    path = folder / _FINGERPRINT
+    wanted = dict(sorted(fingerprint.items()))
+    if not path.exists():
+        write_whole(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    different = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    if different:
+        key = different[0]
+        raise RunError(
+            f"run folder {folder}",
+            f"belongs to another {key} ({str(found.get(key))[:12]}, now {str(wanted.get(key))[:12]})",
+            "Choose another folder with --out, or remove this one",
+        )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """The refusal for a disk that is full or read-only."""
+    return RunError(
+        f"file {path}",
+        f"cannot be written ({error.strerror})",
+        "Free space or choose another folder with --out",
+    )
