@@ -104,8 +104,8 @@ def _role(linear: Linear, choice: SiteChoice) -> Ruling:
         return LEGAL
     if linear.role == "embedding" and weight.num_bits != 8:
         return illegal(
-            f"an embedding of {weight.num_bits} bits cannot be loaded (packed codes leave nn.Embedding without"
-            " its weight, which initialization reads); 8 bits are stored unpacked and load",
+            f"an embedding of {weight.num_bits} bits cannot be loaded (packed codes leave nn.Embedding"
+            " without its weight, which initialization reads); 8 bits are stored unpacked and load",
             LOADER,
         )
     if linear.role.startswith("expert") and not weight.symmetric:

@@ -1,8 +1,8 @@
 """The key-value cache of our own runtimes: allocated once, 16 or 8 bits, full or sliding attention.
 
 A :class:`transformers.Cache` whose layers write into fixed buffers and hand out views of what is filled, so
-that no step allocates more than it reads. Eight bits are codes with one scale a token and head, rounded to the
-dtype in which scales are stored: :class:`spaces.formats.KVFormat`, the arithmetic of
+that no step allocates more than it reads. Eight bits are codes with one scale a token and head, rounded to
+the dtype in which scales are stored: :class:`spaces.formats.KVFormat`, the arithmetic of
 :func:`compressors.rounding.fake_int8`.
 """
 

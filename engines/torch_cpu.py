@@ -19,6 +19,10 @@ class TorchCpu(TorchEngine):
     """Dense products in float32 (bf16 needs instructions of its own); packed ones take bf16 inputs."""
 
     name = "torch-cpu"
+    kernels = (
+        "fp32", "bf16", "int8-weight-only", "int8-dynamic", "int4", "csr",
+        "gather", "gather-int8", "sdpa", "sdpa-kv8",
+    )  # fmt: skip
 
     def select(self, choice: SiteChoice, n: int, k: int) -> Selection:
         """The kernel of a site; widths without one run dense, and the note says so."""

@@ -24,6 +24,7 @@ class TorchDevice(TorchEngine):
     """bf16 on a GPU, float32 on a CPU."""
 
     name = "torch"
+    kernels = ("fp32", "bf16", "gather", "sdpa", "sdpa-kv8")
 
     def select(self, choice: SiteChoice, n: int, k: int) -> Selection:
         """Always dense."""

@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 
 
 class TorchEngine(Engine):
-    """Everything but legality, kernels and the device. Modules that import torch are imported late."""
+    """Everything but legality, kernels and the device. Modules that import torch are imported late.
+
+    Attributes:
+        select: the kernel of a site.
+        kernels: every kernel it has.
+    """
 
     select: Select
+    kernels: tuple[str, ...]
 
     def version(self) -> str:
         """Of torch."""
@@ -64,6 +70,12 @@ class TorchEngine(Engine):
 
         from engines.working_set import build_kernel
 
+        if operation.kernel not in self.kernels:
+            raise EngineError(
+                f"an operation of kernel {operation.kernel!r}",
+                f"{self.name} has {', '.join(self.kernels)}",
+                "Take operations from the engine that is to run them",
+            )
         device, dtype = self._place(None)
         return build_kernel(operation, working_set_bytes, torch.device(device), dtype)
 

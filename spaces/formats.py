@@ -142,6 +142,30 @@ def packed_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int
     return StoredBytes(payload, 16)
 
 
+def unpacked_bytes(
+    rows: int, columns: int, weight: WeightFormat, dtype_bytes: int, owners: int = 1
+) -> StoredBytes:
+    """Bytes of ``int-quantized`` (compressed-tensors): 8-bit codes, a byte each, in place of the weight.
+
+    =====================  ==================  =====
+    tensor                 shape               dtype
+    =====================  ==================  =====
+    ``weight``             ``(rows, columns)`` int8
+    ``weight_scale``       ``(rows, groups)``  model
+    ``weight_zero_point``  ``(rows, groups)``  int8, asymmetric only
+    =====================  ==================  =====
+
+    Args:
+        rows, columns: of the weight.
+        weight: its format.
+        dtype_bytes: of one scale.
+        owners: modules that share the codes; each has scales and zero points of its own.
+    """
+    groups = weight.groups(columns)
+    per_group = dtype_bytes + (0 if weight.symmetric else 1)
+    return StoredBytes(rows * columns + owners * rows * groups * per_group, 0)
+
+
 def integer_format(num_bits: int, group_size: int | None = 128, symmetric: bool = True) -> WeightFormat:
     """The uniform integer format of ``num_bits``, with an integer zero point when asymmetric."""
     return WeightFormat(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import StoredBytes
+from spaces.formats import StoredBytes, unpacked_bytes
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
 from spaces.target import Workload
 
@@ -40,9 +40,16 @@ def kept_linears(spec: ModelSpec, config: CompressionConfig) -> tuple[Linear, ..
 
 
 def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> StoredBytes:
-    """Stored bytes of one kept site (all experts)."""
+    """Stored bytes of one kept site (all experts).
+
+    An embedding of 8 bits is stored unpacked, the form in which it can be loaded; tied to a head, its codes
+    are stored once and its scales and zero points for both.
+    """
     rows, columns = kept_shape(spec, linear, config.student)
-    one = config.choice(linear.name).weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
+    weight = config.choice(linear.name).weight
+    if linear.role == "embedding" and weight.num_bits == 8:
+        return unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners=2 if spec.tied else 1)
+    one = weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
     count = linear.pieces * linear.experts
     return StoredBytes(one.payload * count, one.overhead * count)
 

@@ -1,0 +1,33 @@
+"""What the linears of an expert are called on disk, where ``transformers`` holds them in 3-D parameters.
+
+Source: ``conversion_mapping.py`` of transformers 5.17. A family that is not listed uses Qwen's names.
+"""
+
+from __future__ import annotations
+
+from spaces.model import Linear, ModelSpec
+
+_PIECES = {
+    "mixtral": {"expert_gate_up": ("w1", "w3"), "expert_down": ("w2",)},
+    "qwen3_moe": {"expert_gate_up": ("gate_proj", "up_proj"), "expert_down": ("down_proj",)},
+}
+_PLAIN = {"mixtral": (".mlp.", ".block_sparse_moe.")}
+
+
+def expert_modules(spec: ModelSpec, linear: Linear, expert: int) -> tuple[str, ...]:
+    """Paths of the linears that one expert's matrix of a site is stored as, in the order of its rows."""
+    pieces = _PIECES.get(spec.family, _PIECES["qwen3_moe"])[linear.role]
+    path = linear.name.rpartition(".")[0]
+    return tuple(f"{path}.{expert}.{piece}" for piece in pieces)
+
+
+def expert_pattern(spec: ModelSpec, linear: Linear, path: str) -> str:
+    """A regular expression for those of all experts of a block whose parameters lie below ``path``."""
+    pieces = _PIECES.get(spec.family, _PIECES["qwen3_moe"])[linear.role]
+    return f"re:^{path.replace('.', chr(92) + '.')}\\.\\d+\\.({'|'.join(pieces)})$"
+
+
+def plain_name(spec: ModelSpec, name: str) -> str:
+    """A tensor's name in an unquantized checkpoint, as the family publishes them."""
+    before, after = _PLAIN.get(spec.family, ("", ""))
+    return name.replace(before, after) if before else name

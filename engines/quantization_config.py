@@ -1,0 +1,80 @@
+"""``quantization_config`` of ``config.json``: one group for every distinct scheme, targets by exact name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engines.candidate_model import kept_name
+from engines.expert_names import expert_pattern
+from spaces.choice import SiteChoice
+from spaces.configuration import CompressionConfig
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_linears
+
+PACKED, UNPACKED = "pack-quantized", "int-quantized"
+
+
+def quantization_config(spec: ModelSpec, config: CompressionConfig) -> dict[str, Any] | None:
+    """As compressed-tensors reads it, validated by its own schema; ``None`` for a candidate without codes.
+
+    Sites that stay dense are listed under ``ignore``: some loaders refuse a linear that nothing mentions.
+    """
+    schemes: dict[tuple[str, SiteChoice], list[str]] = {}
+    ignored: list[str] = []
+    for linear in kept_linears(spec, config):
+        choice, targets = config.choice(linear.name), _targets(spec, config, linear)
+        if choice.weight.dense:
+            ignored += targets if linear.role != "embedding" else []
+            continue
+        stored = UNPACKED if linear.role == "embedding" else PACKED
+        kind = f"{stored}{'-experts' if linear.role.startswith('expert') else ''}"
+        schemes.setdefault((kind, choice.model_copy(update={"sparsity": None, "method": ""})), []).extend(
+            targets
+        )
+    if not schemes:
+        return None
+    formats = sorted({kind.removesuffix("-experts") for kind, _ in schemes})
+    groups = {
+        f"group_{index}": _scheme(choice, kind.removesuffix("-experts"), targets)
+        for index, ((kind, choice), targets) in enumerate(schemes.items())
+    }
+    return _validated(
+        {
+            "config_groups": groups,
+            "format": formats[0] if len(formats) == 1 else "mixed-precision",
+            "quantization_status": "compressed",
+            "ignore": ignored,
+        }
+    )
+
+
+def _targets(spec: ModelSpec, config: CompressionConfig, linear: Linear) -> list[str]:
+    """Module paths of a site in the student; a tied head is a target beside its embedding."""
+    if linear.role.startswith("expert"):
+        path = kept_name(spec, config.student, linear.name.rpartition(".")[0])
+        return [expert_pattern(spec, linear, path)]
+    names = [kept_name(spec, config.student, linear.name)]
+    return [*names, spec.head.name] if linear.role == "embedding" and spec.tied else names
+
+
+def _scheme(choice: SiteChoice, stored: str, targets: list[str]) -> dict[str, Any]:
+    weight = choice.weight
+    weights = {
+        "num_bits": weight.num_bits,
+        "type": "int",
+        "symmetric": weight.symmetric,
+        "strategy": "channel" if weight.group_size is None else "group",
+        "group_size": weight.group_size,
+    }
+    inputs = None
+    if choice.activation is not None:
+        inputs = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+    return {"targets": targets, "weights": weights, "input_activations": inputs, "format": stored}
+
+
+def _validated(values: dict[str, Any]) -> dict[str, Any]:
+    import compressed_tensors
+    from compressed_tensors.quantization import QuantizationConfig
+
+    found: dict[str, Any] = QuantizationConfig.model_validate(values).model_dump(mode="json")
+    return {**found, "quant_method": "compressed-tensors", "version": compressed_tensors.__version__}

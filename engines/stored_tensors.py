@@ -1,0 +1,120 @@
+"""The tensors of an export, one after the other: what compressed-tensors calls each and what is in it.
+
+Names are those of the model in ``transformers``, so that nothing is renamed on loading: a renamed tensor of a
+quantized checkpoint keeps its stored dtype whatever dtype is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressors.quantizers import QuantizedWeight
+from engines.candidate_model import kept_name
+from engines.expert_names import expert_modules, plain_name
+from spaces.configuration import CompressionConfig
+from spaces.formats import WeightFormat
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_linears
+
+if TYPE_CHECKING:
+    from compressors.bank import Bank
+
+Named = Iterator[tuple[str, torch.Tensor]]
+
+
+class StoredTensors:
+    """What is written for a candidate.
+
+    Args:
+        spec: of the dense model.
+        bank: with the weights.
+        config: of the candidate.
+    """
+
+    def __init__(self, spec: ModelSpec, bank: Bank, config: CompressionConfig) -> None:
+        self._spec = spec
+        self._bank = bank
+        self._config = config
+        self._dtype: torch.dtype = getattr(torch, spec.dtype)
+        self._plain = all(choice.weight.dense for choice in config.sites.values())
+
+    def __iter__(self) -> Named:
+        """Every tensor, contiguous and on the CPU, in the order of the model."""
+        for linear in kept_linears(self._spec, self._config):
+            yield from self._site(linear)
+        for fixed in self._spec.fixed:
+            if self._config.keeps_block(fixed.block):
+                value = self._bank.fixed(fixed.name, self._config.student)
+                yield self._final_name(fixed.name), self._dense(value)
+
+    def _site(self, linear: Linear) -> Named:
+        weight = self._config.choice(linear.name).weight
+        if weight.dense:
+            yield from self._dense_site(linear)
+        elif linear.role == "embedding" and weight.num_bits == 8:
+            yield from self._embedding(linear)
+        elif linear.role.startswith("expert"):
+            for expert in range(linear.experts):
+                yield from self._expert(linear, expert, weight)
+        else:
+            path = kept_name(self._spec, self._config.student, linear.name)
+            yield from packed_tensors(path, self._codes(linear), weight.num_bits)
+
+    def _dense_site(self, linear: Linear) -> Named:
+        choice, student = self._config.choice(linear.name), self._config.student
+        value = self._dense(self._bank.tensor(linear.name, choice, student))
+        if not (self._plain and linear.role.startswith("expert")):
+            # Beside quantized tensors, dense experts are found only under the name of their parameter.
+            yield kept_name(self._spec, student, linear.parameter), value
+            return
+        for expert in range(linear.experts):
+            modules = expert_modules(self._spec, linear, expert)
+            for module, part in zip(modules, value[expert].chunk(linear.pieces), strict=True):
+                yield self._final_name(f"{module}.weight"), part.clone()
+
+    def _embedding(self, linear: Linear) -> Named:
+        found = self._codes(linear)
+        yield f"{linear.name}.weight", found.codes.cpu().contiguous()
+        for owner in (linear.name, self._spec.head.name) if self._spec.tied else (linear.name,):
+            yield f"{owner}.weight_scale", found.scales.cpu().contiguous().clone()
+            if found.zeros is not None:
+                yield f"{owner}.weight_zero_point", found.zeros.cpu().contiguous().clone()
+
+    def _expert(self, linear: Linear, expert: int, weight: WeightFormat) -> Named:
+        found = self._codes(linear, expert)
+        modules = expert_modules(self._spec, linear, expert)
+        rows = found.codes.shape[0] // linear.pieces
+        for piece, module in enumerate(modules):
+            part = found.rows(piece * rows, (piece + 1) * rows)
+            path = kept_name(self._spec, self._config.student, module)
+            yield from packed_tensors(path, part, weight.num_bits)
+
+    def _codes(self, linear: Linear, expert: int = 0) -> QuantizedWeight:
+        choice = self._config.choice(linear.name)
+        found = self._bank.quantized(linear.name, choice, self._config.student, expert)
+        if found is None:
+            raise TypeError(f"the bank has no codes of {linear.name} at {choice.name}")
+        return found
+
+    def _dense(self, value: torch.Tensor) -> torch.Tensor:
+        return value.to(device="cpu", dtype=self._dtype).contiguous()
+
+    def _final_name(self, name: str) -> str:
+        name = kept_name(self._spec, self._config.student, name)
+        return plain_name(self._spec, name) if self._plain else name
+
+
+def packed_tensors(path: str, weight: QuantizedWeight, num_bits: int) -> Named:
+    """The tensors of ``pack-quantized`` for one linear; layout in :func:`spaces.formats.packed_bytes`."""
+    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+
+    codes = weight.codes.cpu()
+    yield f"{path}.weight_packed", pack_to_int32(codes, num_bits).contiguous()
+    yield f"{path}.weight_scale", weight.scales.cpu().contiguous().clone()
+    if weight.zeros is not None:
+        zeros = pack_to_int32(weight.zeros.cpu().contiguous(), num_bits, packed_dim=0)
+        yield f"{path}.weight_zero_point", zeros.contiguous()
+    yield f"{path}.weight_shape", torch.tensor(list(codes.shape), dtype=torch.int64)
