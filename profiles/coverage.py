@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engines.operation import Operation
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def space_operations(engine: Engine, space: SearchSpace, workload: Workload) -> tuple[Operation, ...]:
     """Distinct operations of every choice of every gene, for the whole model and for each cut of it.
 
-    Shapes depend on each direction of a cut by itself (heads, channels), so cuts are taken one at a time.
+    The shape of a product depends on one direction of a cut by itself (heads or channels), so cuts are taken
+    one at a time; attention depends on heads and on the format of the cache, so each cut meets each format.
     Candidates that the space rules out are left out.
     """
     found: list[Operation] = []
@@ -30,12 +32,24 @@ def _configurations(space: SearchSpace) -> list[CompressionConfig]:
     dense = space.dense()
     widest = max(space.sizes)
     genomes: dict[Genome, None] = {}
-    for other, gene in enumerate(space.genes):
-        for index in range(len(gene.choices)) if gene.kind != "site" else ():
-            base = (*dense[:other], index, *dense[other + 1 :])
-            for choice in range(widest):
-                genomes[_everywhere(space, base, choice)] = None
+    for base in _caches_and_cuts(space, dense):
+        for choice in range(widest):
+            genomes[_everywhere(space, base, choice)] = None
     return [space.decode(genome) for genome in genomes if space.ruling(genome)]
+
+
+def _caches_and_cuts(space: SearchSpace, dense: Genome) -> Iterator[Genome]:
+    cache = space.index("kv")
+    cuts = [i for i, gene in enumerate(space.genes) if gene.kind not in ("site", "kv")]
+    for form in range(space.sizes[cache]):
+        base = _replaced(dense, cache, form)
+        yield base
+        for cut in cuts:
+            yield from (_replaced(base, cut, index) for index in range(space.sizes[cut]))
+
+
+def _replaced(genome: Genome, gene: int, choice: int) -> Genome:
+    return (*genome[:gene], choice, *genome[gene + 1 :])
 
 
 def _everywhere(space: SearchSpace, base: Genome, choice: int) -> Genome:

@@ -77,8 +77,9 @@ def time_operations(
     done = 0
     for chunk in chunks:
         share = (deadline - time.perf_counter()) * len(chunk) / (len(distinct) - done)
-        for timed in _time_chunk(engine, chunk, working_set_bytes, share):
-            rows[timed.operation.key] = _row(engine, name, timed, working_set_bytes)
+        timed = _time_chunk(engine, chunk, working_set_bytes, share)
+        rows.update((one.operation.key, _row(engine, name, one, working_set_bytes)) for one in timed)
+        del timed  # lets go of the kernels before those of the next chunk are made
         done += len(chunk)
         if progress is not None:
             progress("timing operations", done, len(distinct))

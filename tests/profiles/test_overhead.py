@@ -1,0 +1,65 @@
+"""The overhead fit: exact where data are, never negative, not led astray by one bad time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import nnls
+
+from profiles.overhead import Overhead, fit_overhead, non_negative_least_squares
+
+BLOCKS = [4, 8, 12, 16, 16, 8]
+KERNELS = [1e-3, 2e-3, 1.5e-3, 4e-3, 2e-3, 1e-3]
+
+
+def measured(per_block: float, constant: float) -> list[float]:
+    return [k + per_block * b + constant for b, k in zip(BLOCKS, KERNELS, strict=True)]
+
+
+@given(st.floats(0, 1e-3), st.floats(0, 1e-2))
+def test_both_terms_are_recovered(per_block, constant):
+    found = fit_overhead(BLOCKS, KERNELS, measured(per_block, constant))
+    assert found.per_block_s == pytest.approx(per_block, abs=1e-9)
+    assert found.constant_s == pytest.approx(constant, abs=1e-8)
+    assert found.error == pytest.approx(0, abs=1e-6)
+    assert found.n == 6
+
+
+def test_one_bad_time_hardly_matters():
+    times = measured(1e-4, 1e-3)
+    times[2] *= 5
+    found = fit_overhead(BLOCKS, KERNELS, times)
+    assert found.per_block_s == pytest.approx(1e-4, rel=0.1)
+    assert found.constant_s == pytest.approx(1e-3, rel=0.2)
+
+
+def test_an_overhead_is_never_negative():
+    found = fit_overhead(BLOCKS, KERNELS, [0.5 * k for k in KERNELS])
+    assert (found.per_block_s, found.constant_s) == (0, 0)
+    assert found.error == pytest.approx(1)
+
+
+def test_one_depth_lays_everything_on_the_blocks():
+    found = fit_overhead([8, 8, 8], [1e-3] * 3, [1.8e-3] * 3)
+    assert found.per_block_s == pytest.approx(1e-4)
+    assert found.constant_s == 0
+    assert found.seconds(4) == pytest.approx(4e-4)
+
+
+def test_without_times_there_is_no_overhead():
+    assert fit_overhead([], [], []) == Overhead()
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10), st.floats(-10, 10)), min_size=3, max_size=8),
+)
+def test_least_squares_as_good_as_scipys(rows):
+    data = np.array(rows)
+    features, values = data[:, :2], data[:, 2]
+    found = non_negative_least_squares(features, values)
+    expected = nnls(features, values)[0]
+    assert np.all(found >= 0)
+    assert np.sum((features @ found - values) ** 2) <= np.sum((features @ expected - values) ** 2) + 1e-6
