@@ -91,7 +91,7 @@ class BestScales:
 
 
 def weights_at_once(device: torch.device) -> int:
-    """How many weights to handle together: temporaries stay in the caches of a CPU's cores, and fill a GPU."""
+    """How many weights to handle together: temporaries fit the caches of a CPU, and fill a GPU."""
     return _THREAD_WEIGHTS * torch.get_num_threads() if device.type == "cpu" else _GPU_WEIGHTS
 
 

@@ -1,0 +1,54 @@
+"""A tiny model of a family, its bank and its assembler, made once a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compressors.assembly import Assembler
+from compressors.bank import Bank
+from compressors.loading import load_dense, model_hash
+from compressors.windows import TokenWindows
+from spaces.architectures import read_model
+from spaces.model import ModelSpec
+from tests.models import VOCABULARY, build_tiny
+
+GROUP = 32
+
+
+@dataclass
+class Bench:
+    folder: Path
+    spec: ModelSpec
+    model: Any
+    windows: TokenWindows
+    bank: Bank
+    assembler: Assembler
+
+
+def make_windows(windows: int = 4, tokens: int = 48, seed: int = 0, text: str = "search") -> TokenWindows:
+    generator = torch.Generator().manual_seed(seed)
+    return TokenWindows.of(torch.randint(0, VOCABULARY, (windows, tokens), generator=generator), text)
+
+
+def make_bench(family: str, folder: Path, budget_bytes: int = 2**30, **changes: Any) -> Bench:
+    source = build_tiny(family, folder / "model", **changes)
+    spec = read_model(source)
+    model = load_dense(source, spec)
+    windows = make_windows()
+    bank = Bank.open(folder / "bank", source, model, spec, model_hash(source), windows)
+    return Bench(source, spec, model, windows, bank, Assembler(model, spec, bank, budget_bytes))
+
+
+@pytest.fixture
+def llama(tmp_path):
+    return make_bench("llama", tmp_path, dtype="bfloat16")
+
+
+@pytest.fixture
+def mixture(tmp_path):
+    return make_bench("qwen3_moe", tmp_path)
