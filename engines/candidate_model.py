@@ -13,7 +13,7 @@ import torch
 
 from engines.kernels import SiteWeight, find_kernel
 from engines.modules import EightBitEmbedding, KernelExperts, KernelLinear
-from engines.selection import Selection
+from engines.selection import Selection, look_up_kernel
 from spaces.configuration import CompressionConfig, Student
 from spaces.formats import KVFormat
 from spaces.model import Linear, ModelSpec
@@ -73,7 +73,8 @@ class _Builder:
         if self._selections[linear.name].kernel in ("fp32", "bf16"):
             return
         if linear.role == "embedding":
-            self._replace_embedding(linear)
+            if look_up_kernel(self._selections[linear.name]) == "gather-int8":
+                self._replace_embedding(linear)
         elif linear.role == "expert_gate_up":
             self._replace_experts(linear)
         elif linear.role != "expert_down":

@@ -68,6 +68,11 @@ def select_on_cpu(choice: SiteChoice, n: int, k: int) -> Selection:
     return _dense_because(f"no kernel for {weight.num_bits} bits")
 
 
+def look_up_kernel(chosen: Selection) -> str:
+    """``gather`` reads dense rows, ``gather-int8`` dequantizes them."""
+    return "gather-int8" if chosen.kernel == "int8-weight-only" else "gather"
+
+
 def rounds_inputs(choice: SiteChoice) -> bool:
     """Whether the choice is the W8A8 that has a kernel."""
     weight, activation = choice.weight, choice.activation

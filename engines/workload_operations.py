@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.operation import Operation, Phase, merged
-from engines.selection import Select, Selection
+from engines.operation import Kind, Operation, Phase, merged
+from engines.selection import Select, Selection, look_up_kernel
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.model import Linear, ModelSpec
@@ -25,8 +25,15 @@ def workload_operations(
 ) -> tuple[Operation, ...]:
     """Every operation of both phases, equal ones merged."""
     found: list[Operation] = []
+    sites = [
+        (linear, *kept_shape(spec, linear, config.student))
+        for linear in spec.linears
+        if config.keeps_block(linear.block)
+    ]
+    chosen = [(linear, n, k, select(_choice(spec, config, linear), n, k)) for linear, n, k in sites]
     for phase in PHASES:
-        found += _linears(spec, config, workload, phase, select)
+        tokens = workload.batch * (workload.prompt_tokens if phase == "prefill" else 1)
+        found += [_linear(spec, workload, phase, tokens, site) for site in chosen]
         found += _attention(spec, config, workload, phase)
     return merged(found)
 
@@ -45,36 +52,26 @@ def _choice(spec: ModelSpec, config: CompressionConfig, linear: Linear) -> SiteC
     return config.choice(spec.embedding.name if tied else linear.name)
 
 
-def _linears(
-    spec: ModelSpec, config: CompressionConfig, workload: Workload, phase: Phase, select: Select
-) -> Iterator[Operation]:
-    tokens = workload.batch * (workload.prompt_tokens if phase == "prefill" else 1)
-    selections = site_selections(spec, config, select)
-    for linear in spec.linears:
-        if not config.keeps_block(linear.block):
-            continue
-        n, k = kept_shape(spec, linear, config.student)
-        chosen = selections[linear.name]
-        rows, count = tokens, 1
-        if linear.role == "head":
-            rows = workload.batch
-        elif linear.role.startswith("expert"):
-            rows, count = _expert_share(spec, tokens)
-        if linear.role == "embedding":
-            yield Operation(
-                "embedding", phase, look_up_kernel(chosen), rows, n, k, num_bits=chosen.num_bits,
-                group_size=chosen.group_size, symmetric=chosen.symmetric,
-            )  # fmt: skip
-        else:
-            yield Operation(
-                "linear", phase, chosen.kernel, rows, n, k, count, chosen.num_bits, chosen.group_size,
-                chosen.symmetric, chosen.sparsity, note=chosen.note,
-            )  # fmt: skip
-
-
-def look_up_kernel(chosen: Selection) -> str:
-    """``gather`` reads dense rows, ``gather-int8`` dequantizes them."""
-    return "gather-int8" if chosen.kernel == "int8-weight-only" else "gather"
+def _linear(
+    spec: ModelSpec,
+    workload: Workload,
+    phase: Phase,
+    tokens: int,
+    site: tuple[Linear, int, int, Selection],
+) -> Operation:
+    linear, n, k, chosen = site
+    kind: Kind = "linear"
+    kernel, rows, count = chosen.kernel, tokens, 1
+    if linear.role == "head":
+        rows = workload.batch
+    elif linear.role == "embedding":
+        kind, kernel = "embedding", look_up_kernel(chosen)
+    elif linear.role.startswith("expert"):
+        rows, count = _expert_share(spec, tokens)
+    return Operation(
+        kind, phase, kernel, rows, n, k, count, chosen.num_bits, chosen.group_size, chosen.symmetric,
+        chosen.sparsity, note=chosen.note,
+    )  # fmt: skip
 
 
 def _expert_share(spec: ModelSpec, tokens: int) -> tuple[int, int]:

@@ -1,0 +1,93 @@
+"""Tiny models with bank and assembler, made once a session; configurations to try on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from compressors.assembly import Assembler
+from compressors.bank import Bank
+from compressors.loading import load_dense, model_hash
+from compressors.windows import TokenWindows
+from spaces.architectures import read_model
+from spaces.choice import SiteChoice, Sparsity
+from spaces.configuration import WHOLE, CompressionConfig, Student
+from spaces.formats import ActivationFormat, integer_format
+from spaces.model import ModelSpec
+from tests.models import VOCABULARY, build_tiny
+
+
+@dataclass
+class Bench:
+    """A tiny model and what is needed to assemble candidates of it."""
+
+    folder: Path
+    spec: ModelSpec
+    assembler: Assembler
+    ids: torch.Tensor
+
+
+Make = Callable[..., Bench]
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """``bench(family, **changes)``: made once for equal arguments."""
+    made: dict[str, Bench] = {}
+
+    def make(family: str = "llama", **changes: Any) -> Bench:
+        key = f"{family}{sorted(changes.items())}"
+        if key not in made:
+            made[key] = build(tmp_path_factory.mktemp(family), family, **changes)
+        return made[key]
+
+    return make
+
+
+def build(folder: Path, family: str, **changes: Any) -> Bench:
+    source = build_tiny(family, folder / "model", **{"dtype": "bfloat16", **changes})
+    (source / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Tiny\n")
+    spec = read_model(source)
+    model = load_dense(source, spec)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, VOCABULARY, (4, 24), generator=generator)
+    bank = Bank.open(
+        folder / "bank", source, model, spec, model_hash(source), TokenWindows.of(ids, "calibration")
+    )
+    return Bench(source, spec, Assembler(model, spec, bank), ids)
+
+
+def choice(
+    bits: int, group_size: int | None = 32, symmetric: bool = True, sparsity: float = 0.0, a8: bool = False
+) -> SiteChoice:
+    pruned = Sparsity(fraction=sparsity, criterion="magnitude") if sparsity else None
+    if bits == 16:
+        return SiteChoice(sparsity=pruned)
+    return SiteChoice(
+        weight=integer_format(bits, group_size, symmetric),
+        method="rtn",
+        sparsity=pruned,
+        activation=ActivationFormat() if a8 else None,
+    )
+
+
+def uniform(spec: ModelSpec, wanted: SiteChoice, student: Student = WHOLE, **outer: Any) -> CompressionConfig:
+    """The same choice at every site inside the kept blocks."""
+    sites = {x.name: wanted for x in spec.block_linears if student.keeps_block(x.block)}
+    return CompressionConfig(sites={**sites, **outer.pop("sites", {})}, student=student, **outer)
+
+
+def divergence(searched: torch.Tensor, found: torch.Tensor) -> float:
+    """Mean KL a token of two sets of logits."""
+    p, q = searched.double().log_softmax(dim=-1), found.double().log_softmax(dim=-1)
+    return float((p.exp() * (p - q)).sum(dim=-1).mean())
+
+
+@torch.inference_mode()
+def assembled_logits(bench: Bench, config: CompressionConfig) -> torch.Tensor:
+    return bench.assembler.apply(config)(input_ids=bench.ids, use_cache=False).logits.float()

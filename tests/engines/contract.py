@@ -1,0 +1,232 @@
+"""What every engine must do; a new one subclasses :class:`EngineContract` and names itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from engines import find_engine
+from engines.engine import Engine, ExportCard, Runtime
+from engines.operation import Operation
+from spaces.choice import SiteChoice
+from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
+from spaces.errors import EngineError
+from spaces.formats import KVFormat, WeightFormat
+from spaces.legality import Legality
+from spaces.size import kept_linears, kept_shape, weight_bytes
+from spaces.target import Workload
+from tests.engines.conftest import assembled_logits, choice, divergence, uniform
+
+WORKLOAD = Workload(batch=2, prompt_tokens=12, output_tokens=6)
+
+
+class EngineContract:
+    """Subclass, set ``name``, and what is below runs."""
+
+    name: str
+    runtime_tolerance = 1e-3
+    """Largest KL of the runtime to the assembled candidate, in nats a token."""
+
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return find_engine(self.name)
+
+    @pytest.fixture
+    def legality(self, engine: Engine) -> Legality:
+        return engine.legality("some-device")
+
+    def test_it_says_who_and_where_it_is(self, engine, legality):
+        assert engine.name == legality.engine == self.name
+        assert legality.device == "some-device"
+        assert engine.version()
+        assert engine.available() or engine.available().reason
+        assert engine.numeric_path("some-device")
+
+    # -- legality --------------------------------------------------------------------------------------------
+
+    def test_groups_partition_the_sites(self, legality, bench):
+        for family in ("llama", "phi3", "qwen3_moe"):
+            spec = bench(family).spec
+            sites = [site for group in legality.groups(spec) for site in group.sites]
+            assert len(sites) == len(set(sites))
+            tied = {spec.head.name} if spec.tied else set()
+            assert set(sites) == {x.name for x in spec.linears} - tied
+
+    def test_untouched_sites_are_always_legal(self, legality, bench):
+        spec = bench().spec
+        for group in legality.groups(spec):
+            assert legality.choice(spec, group, SiteChoice(), WHOLE)
+
+    @pytest.mark.parametrize(
+        "wanted",
+        [
+            choice(4, 48),
+            SiteChoice(weight=WeightFormat(num_bits=7, number_type="int", group_size=32), method="rtn"),
+            SiteChoice(
+                weight=WeightFormat(
+                    num_bits=4, number_type="int", group_size=32, symmetric=False, zero_point="float"
+                ),
+                method="hqq",
+            ),
+        ],
+        ids=["group that does not divide", "width that is not offered", "float zero point"],
+    )
+    def test_what_the_container_cannot_hold_is_refused_with_a_reason(self, legality, bench, wanted):
+        spec = bench().spec
+        group = next(g for g in legality.groups(spec) if g.kind == "linear")
+        verdict = legality.choice(spec, group, wanted, WHOLE)
+        assert not verdict
+        assert len(verdict.reason) > 10
+        assert verdict.source
+
+    def test_groups_must_divide_the_row_of_the_cut_student(self, legality, bench):
+        spec = bench().spec
+        down = next(g for g in legality.groups(spec) if g.name == "blocks.0.down")
+        assert legality.choice(spec, down, choice(4, 128), WHOLE)
+        assert not legality.choice(spec, down, choice(4, 128), Student(ffn_channels=192))
+        assert legality.choice(spec, down, choice(4, 64), Student(ffn_channels=192))
+
+    def test_students_that_the_configuration_cannot_express_are_refused(self, legality, bench):
+        assert legality.student(bench().spec, Student(kv_heads=1, ffn_channels=64, blocks=(0, 2)))
+        verdict = legality.student(bench("gpt2").spec, Student(kv_heads=2))
+        assert not verdict
+        assert "head" in verdict.reason
+
+    # -- operations ------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "mixtral"])
+    @pytest.mark.parametrize(
+        "student", [WHOLE, Student(blocks=(0, 2), ffn_channels=128)], ids=lambda s: s.name
+    )
+    def test_operations_cover_every_linear_in_both_phases(self, engine, bench, family, student):
+        spec = bench(family).spec
+        config = CompressionConfig(student=student)
+        found = engine.operations(spec, config, WORKLOAD)
+        for phase in ("prefill", "decode"):
+            work = sum(o.m * o.n * o.k * o.count for o in found if o.kind == "linear" and o.phase == phase)
+            assert work == linear_work(spec, config, WORKLOAD, phase)
+            blocks = spec.blocks if student.blocks is None else len(student.blocks)
+            assert sum(o.count for o in found if o.kind == "attention" and o.phase == phase) == blocks
+            assert sum(o.count for o in found if o.kind == "embedding" and o.phase == phase) == 1
+        keys = [(o.phase, o.key) for o in found]
+        assert len(keys) == len(set(keys)), "equal operations must be merged"
+
+    def test_a_kernel_that_runs_dense_says_why(self, engine, bench):
+        spec = bench().spec
+        for bits in (3, 5):
+            found = engine.operations(spec, uniform(spec, choice(bits)), WORKLOAD)
+            blocks = [o for o in found if o.kind == "linear" and o.n != spec.vocabulary]
+            assert blocks
+            for operation in blocks:
+                assert operation.kernel in ("fp32", "bf16")
+                assert f"no kernel for {bits} bits: runs dense" in operation.note
+
+    def test_every_operation_has_a_kernel_that_runs(self, engine, bench):
+        spec = bench().spec
+        configs = [
+            uniform(spec, choice(bits), kv=KVFormat(num_bits=kv)) for bits, kv in ((4, 8), (8, 16), (16, 16))
+        ]
+        found = {o.key: o for c in configs for o in engine.operations(spec, c, WORKLOAD)}
+        for operation in found.values():
+            kernel = engine.kernel(operation, 1 << 16)
+            kernel()
+            kernel()
+
+    def test_an_operation_of_another_engine_is_refused(self, engine):
+        with pytest.raises(EngineError, match="kernel"):
+            engine.kernel(Operation("linear", "decode", "marlin", 1, 16, 32), 1 << 16)
+
+    def test_parallel_devices_are_refused_rather_than_ignored(self, engine, bench):
+        if self.name in ("torch", "torch-cpu"):
+            with pytest.raises(EngineError, match="tensor_parallel"):
+                engine.operations(bench().spec, DENSE_CONFIG, Workload(tensor_parallel=2))
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def test_the_runtime_is_the_candidate(self, engine, bench):
+        one = bench("llama")
+        for config in candidates(one.spec):
+            runtime = engine.runtime(one.assembler, config)
+            assert isinstance(runtime, Runtime)
+            found = runtime.logits(one.ids)
+            assert divergence(assembled_logits(one, config), found) < self.runtime_tolerance, config.sites
+
+    def test_generation_is_greedy_and_long_enough(self, engine, bench):
+        one = bench("llama")
+        runtime = engine.runtime(one.assembler, DENSE_CONFIG)
+        found = runtime.generate(one.ids, 5)
+        assert found.shape == (len(one.ids), one.ids.shape[1] + 5)
+        assert torch.equal(found[:, : one.ids.shape[1]], one.ids)
+        logits = runtime.logits(found[:, :-1])
+        assert torch.equal(logits[:, -1].argmax(dim=-1), found[:, -1])
+
+    def test_timing_is_positive_and_counts_repetitions(self, engine, bench):
+        runtime = engine.runtime(bench().assembler, DENSE_CONFIG)
+        timing = runtime.time(WORKLOAD, repetitions=3)
+        assert timing.repetitions == 3
+        assert timing.ttft_s > 0
+        assert timing.tpot_s > 0
+
+    def test_a_workload_beyond_the_context_is_refused(self, engine, bench):
+        runtime = engine.runtime(bench().assembler, DENSE_CONFIG)
+        with pytest.raises(EngineError, match="context"):
+            runtime.time(Workload(prompt_tokens=200, output_tokens=100))
+
+    # -- export ----------------------------------------------------------------------------------------------
+
+    def test_an_export_loads_and_agrees(self, engine, bench, tmp_path):
+        one = bench("llama")
+        config = uniform(one.spec, choice(4), Student(blocks=(0, 2)))
+        assert engine.export_ruling(one.spec, config)
+        folder = engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder, "four"))
+        found = engine.token_logits(folder, one.ids)
+        assert found.dtype == torch.float32
+        assert divergence(assembled_logits(one, config), found) < 1e-5
+        manifest = json.loads((folder / "paretune.json").read_text())
+        assert manifest["digest"] == config.digest
+        assert manifest["weight_bytes"] == weight_bytes(one.spec, config)
+        assert str(folder) in engine.launch_line(folder)
+
+    def test_what_cannot_be_exported_is_refused_and_leaves_nothing(self, engine, bench, tmp_path):
+        one = bench("gpt2")
+        config = uniform(one.spec, choice(4))
+        verdict = engine.export_ruling(one.spec, config)
+        assert not verdict
+        with pytest.raises(EngineError, match="Conv1D"):
+            engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
+        assert not list(tmp_path.iterdir())
+
+
+def candidates(spec):
+    """One of each kind that every engine must run."""
+    return [
+        DENSE_CONFIG,
+        uniform(spec, choice(4, 64)),
+        uniform(spec, choice(8, 32, symmetric=False)),
+        uniform(spec, choice(3, None)),
+        uniform(spec, choice(16, sparsity=0.5), Student(blocks=(1, 2), kv_heads=1, ffn_channels=128)),
+        CompressionConfig(kv=KVFormat(num_bits=8)),
+        CompressionConfig(sites={spec.embedding.name: choice(8), spec.head.name: choice(4)}),
+    ]
+
+
+def linear_work(spec, config, workload, phase):
+    """Multiply-adds of all linears, from the specification alone."""
+    tokens = workload.batch * (workload.prompt_tokens if phase == "prefill" else 1)
+    total = 0
+    for linear in kept_linears(spec, config):
+        n, k = kept_shape(spec, linear, config.student)
+        if linear.role == "embedding":
+            if spec.tied:
+                total += workload.batch * n * k
+        elif linear.role == "head":
+            total += workload.batch * n * k
+        elif linear.role.startswith("expert"):
+            share = 1 - (1 - spec.active_experts / spec.experts) ** tokens
+            hit = max(spec.active_experts, round(spec.experts * share))
+            total += max(1, round(tokens * spec.active_experts / hit)) * hit * n * k
+        else:
+            total += tokens * n * k
+    return total

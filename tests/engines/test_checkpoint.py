@@ -1,0 +1,268 @@
+"""Exports: exact bytes, exact weights, files that belong to a checkpoint, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from compressors.loading import load_checkpoint, load_tokenizer
+from engines import checkpoint, find_engine
+from engines.checkpoint import sha256_of_file, write_checkpoint
+from engines.engine import ExportCard
+from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from spaces.errors import EngineError
+from spaces.formats import KVFormat
+from spaces.patterns import Restrictions
+from spaces.size import weight_bytes
+from spaces.space import SearchSpace
+from tests.engines.conftest import assembled_logits, choice, divergence, uniform
+from tests.models import FAMILIES
+
+ENGINE = find_engine("torch-cpu")
+SPACE = Restrictions(
+    bits=(2, 3, 4, 5, 6, 8, 16), outer_bits=(4, 6, 8, 16), group_size=32, sparsity=(0.0, 0.5), kv_bits=(8, 16)
+)
+
+
+def export(one, config, folder, **options):
+    return write_checkpoint(one.assembler, config, folder, ExportCard(one.folder, "candidate"), **options)
+
+
+def stored_bytes(folder):
+    return sum(tensor.nbytes for file in folder.glob("*.safetensors") for tensor in load_file(file).values())
+
+
+@torch.inference_mode()
+def reloaded_logits(one, folder):
+    return load_checkpoint(folder)(input_ids=one.ids, use_cache=False).logits.float()
+
+
+def random_configurations(one, count):
+    """Legal candidates that can be exported."""
+    space = SearchSpace(one.spec, ENGINE.legality("x86"), SPACE)
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(200):
+        config = space.decode(space.random(rng))
+        if ENGINE.export_ruling(one.spec, config):
+            found.append(config)
+        if len(found) == count:
+            break
+    return found
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gpt2"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_random_candidates_are_as_large_as_announced_and_load_exactly(bench, tmp_path, family, tied):
+    one = bench(family, tie_word_embeddings=tied)
+    assert one.spec.tied == tied
+    configs = random_configurations(one, 3)
+    assert configs
+    for index, config in enumerate(configs):
+        folder = export(one, config, tmp_path / str(index))
+        assert stored_bytes(folder) == weight_bytes(one.spec, config)
+        without_cache = config.replaced(kv=KVFormat())
+        # transformers decompresses experts in the checkpoint's own bf16, everything else in float32
+        allowed = 1e-3 if one.spec.experts else 1e-9
+        assert divergence(assembled_logits(one, without_cache), reloaded_logits(one, folder)) <= allowed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_many_random_candidates_are_as_large_as_announced(bench, tmp_path, dtype, tied):
+    one = bench("llama", dtype=dtype, tie_word_embeddings=tied)
+    for index, config in enumerate(random_configurations(one, 12)):
+        folder = export(one, config, tmp_path / str(index))
+        assert stored_bytes(folder) == weight_bytes(one.spec, config)
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("group_size", [None, 32, 128])
+def test_every_legal_format_comes_back_exactly(bench, tmp_path, bits, symmetric, group_size):
+    one = bench("llama", tie_word_embeddings=True)
+    outer = {one.spec.embedding.name: choice(8, group_size, symmetric)}
+    config = uniform(one.spec, choice(bits, group_size, symmetric), sites=outer)
+    folder = export(one, config, tmp_path / "export")
+    model, wanted = load_checkpoint(folder), one.assembler.apply(config)
+    with torch.inference_mode():
+        model(input_ids=one.ids)  # the first pass decompresses
+    expected = dict(wanted.named_parameters())
+    found = {name: p for name, p in model.named_parameters() if name in expected}
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name].data) for name in expected)
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe", "mixtral"])
+def test_a_candidate_without_codes_is_a_plain_checkpoint(bench, tmp_path, family):
+    import transformers
+
+    one = bench(family)
+    config = CompressionConfig(student=Student(blocks=(0, 2), ffn_channels=64))
+    folder = export(one, config, tmp_path / "export")
+    values = json.loads((folder / "config.json").read_text())
+    assert "quantization_config" not in values
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    with torch.inference_mode():
+        found = model.eval()(input_ids=one.ids).logits
+    assert divergence(assembled_logits(one, config), found) < 1e-9
+    names = {name for file in folder.glob("*.safetensors") for name in load_file(file)}
+    if family == "mixtral":
+        assert "model.layers.1.block_sparse_moe.experts.3.w2.weight" in names
+
+
+def test_transformers_alone_loads_it_as_the_user_would(bench, tmp_path):
+    import transformers
+
+    one = bench("llama", tie_word_embeddings=True)
+    config = uniform(one.spec, choice(4), sites={one.spec.embedding.name: choice(8)})
+    folder = export(one, config, tmp_path / "export")
+    model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert not info["mismatched_keys"]
+    generated = model.generate(one.ids[:1], max_new_tokens=3, do_sample=False)
+    assert generated.shape[1] > one.ids.shape[1]
+    assert load_tokenizer(folder)("abc")["input_ids"] == load_tokenizer(one.folder)("abc")["input_ids"]
+
+
+def test_zeros_stay_zeros(bench, tmp_path):
+    one = bench()
+    config = uniform(one.spec, choice(3, sparsity=0.5))
+    model = load_checkpoint(export(one, config, tmp_path / "export"))
+    with torch.inference_mode():
+        model(input_ids=one.ids)
+    weight = model.model.layers[1].mlp.down_proj.weight
+    candidate = one.assembler.apply(config).model.layers[1].mlp.down_proj.weight
+    assert float((weight == 0).float().mean()) >= 0.5
+    assert torch.equal(weight == 0, candidate == 0)
+
+
+def test_rounded_inputs_are_rounded_by_transformers_too(bench, tmp_path):
+    one = bench()
+    config = uniform(one.spec, choice(8, None, a8=True))
+    folder = export(one, config, tmp_path / "export")
+    assert stored_bytes(folder) == weight_bytes(one.spec, config)
+    found = reloaded_logits(one, folder)
+    # its step is largest / 127.5, ours largest / 127: two roundings of the same inputs
+    assert divergence(assembled_logits(one, config), found) < 1e-3
+    unrounded = uniform(one.spec, choice(8, None))
+    assert divergence(assembled_logits(one, unrounded), found) > 1e-7
+
+
+def test_one_group_a_scheme_and_exact_targets(bench, tmp_path):
+    one = bench("llama", tie_word_embeddings=True)
+    student = Student(blocks=(0, 2))
+    sites = {
+        "model.layers.0.mlp.down_proj": choice(4),
+        "model.layers.2.mlp.down_proj": choice(4),
+        "model.layers.2.self_attn.q_proj": choice(3, symmetric=False),
+        one.spec.embedding.name: choice(8),
+    }
+    folder = export(one, CompressionConfig(sites=sites, student=student), tmp_path / "export")
+    found = json.loads((folder / "config.json").read_text())
+    assert found["num_hidden_layers"] == 2
+    quantization = found["quantization_config"]
+    targets = {tuple(group["targets"]): group for group in quantization["config_groups"].values()}
+    assert set(targets) == {
+        ("model.embed_tokens", "lm_head"),
+        ("model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj"),
+        ("model.layers.1.self_attn.q_proj",),
+    }
+    assert targets["model.embed_tokens", "lm_head"]["format"] == "int-quantized"
+    assert targets["model.layers.1.self_attn.q_proj",]["weights"]["num_bits"] == 3
+    assert not targets["model.layers.1.self_attn.q_proj",]["weights"]["symmetric"]
+    assert "model.layers.1.mlp.up_proj" in quantization["ignore"]
+    assert not set(quantization["ignore"]) & {name for names in targets for name in names}
+
+
+def test_large_checkpoints_are_cut_into_shards(bench, tmp_path):
+    one = bench()
+    config = uniform(one.spec, choice(4))
+    folder = export(one, config, tmp_path / "export", shard_bytes=100_000)
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    assert len(files) > 2
+    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == weight_bytes(one.spec, config)
+    for name, file in index["weight_map"].items():
+        with safe_open(folder / file, framework="pt") as opened:
+            assert name in opened.keys()  # noqa: SIM118
+    assert divergence(assembled_logits(one, config), reloaded_logits(one, folder)) < 1e-9
+
+
+def test_the_manifest_says_what_it_is_and_where_it_comes_from(bench, tmp_path):
+    one = bench()
+    config = uniform(one.spec, choice(4), kv=KVFormat(num_bits=8))
+    card = ExportCard(one.folder, "uniform-4", {"seed": 7}, {"kl": 0.25, "tpot_s": None})
+    folder = write_checkpoint(one.assembler, config, tmp_path / "export", card)
+    manifest = json.loads((folder / "paretune.json").read_text())
+    assert manifest["schema_version"] == 1
+    assert CompressionConfig.model_validate(manifest["config"]) == config
+    assert (manifest["run"], manifest["figures"]) == ({"seed": 7}, {"kl": 0.25, "tpot_s": None})
+    assert set(manifest["files"]) == {file.name for file in folder.iterdir()} - {"paretune.json"}
+    for name, digest in manifest["files"].items():
+        assert sha256_of_file(folder / name) == digest
+    assert "8-bit key-value cache" in manifest["notes"][0]
+    readme = (folder / "README.md").read_text()
+    assert "license: cc-by-4.0" in readme
+    assert "| kl | 0.25 |" in readme
+    assert "tpot_s" not in readme
+    for file in folder.iterdir():
+        if file.suffix in {".json", ".md"}:
+            assert str(tmp_path) not in file.read_text()
+
+
+def test_the_dense_model_exports_too(bench, tmp_path):
+    one = bench()
+    folder = export(one, DENSE_CONFIG, tmp_path / "export")
+    assert stored_bytes(folder) == weight_bytes(one.spec, DENSE_CONFIG)
+    assert divergence(assembled_logits(one, DENSE_CONFIG), reloaded_logits(one, folder)) < 1e-9
+
+
+# -- refusals ------------------------------------------------------------------------------------------------
+
+
+def test_an_occupied_folder_is_refused_and_left_alone(bench, tmp_path):
+    one, folder = bench(), tmp_path / "export"
+    folder.mkdir()
+    (folder / "precious").write_text("mine")
+    with pytest.raises(EngineError, match="not empty"):
+        export(one, DENSE_CONFIG, folder)
+    assert [file.name for file in folder.iterdir()] == ["precious"]
+    (folder / "precious").unlink()
+    assert export(one, DENSE_CONFIG, folder) == folder
+
+
+def test_a_full_disk_leaves_nothing(bench, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_json", full)
+    with pytest.raises(EngineError, match="No space left"):
+        export(bench(), DENSE_CONFIG, tmp_path / "export")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_container_that_is_not_as_announced_is_refused(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "weight_bytes", lambda *_: 12)
+    with pytest.raises(EngineError, match="12 announced"):
+        export(bench(), DENSE_CONFIG, tmp_path / "export")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_without_configuration_is_refused(bench, tmp_path):
+    one = bench()
+    with pytest.raises(EngineError, match=r"config\.json"):
+        write_checkpoint(one.assembler, DENSE_CONFIG, tmp_path / "export", ExportCard(tmp_path))
+    assert not list(tmp_path.iterdir())

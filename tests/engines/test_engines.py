@@ -1,0 +1,71 @@
+"""The registry, and the contract of every registered engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from engines import Engine, engine_names, find_engine
+from spaces.errors import EngineError, UnknownNameError
+from tests.engines.contract import EngineContract
+
+
+class TestTorchCpu(EngineContract):
+    name = "torch-cpu"
+
+
+class TestTorch(EngineContract):
+    name = "torch"
+
+
+def test_every_registered_engine_has_a_contract_test():
+    tested = {case.name for case in EngineContract.__subclasses__()}
+    assert tested == set(engine_names())
+
+
+def test_engines_are_found_by_name():
+    for name in engine_names():
+        assert isinstance(find_engine(name), Engine)
+        assert find_engine(name).name == name
+
+
+def test_an_unknown_engine_names_the_nearest():
+    with pytest.raises(UnknownNameError, match="torch-cpu"):
+        find_engine("torch-gpu")
+
+
+def test_asking_what_is_legal_loads_no_torch():
+    program = (
+        "import sys, engines\n"
+        "from tests.fakes import tiny_spec\n"
+        "from spaces.space import SearchSpace\n"
+        "from spaces.configuration import DENSE_CONFIG\n"
+        "from spaces.target import Workload\n"
+        "engine = engines.find_engine('torch-cpu')\n"
+        "spec = tiny_spec()\n"
+        "SearchSpace(spec, engine.legality('x86'))\n"
+        "engine.operations(spec, DENSE_CONFIG, Workload())\n"
+        "engine.export_ruling(spec, DENSE_CONFIG)\n"
+        "heavy = {'torch', 'transformers', 'compressed_tensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_torch_cpu_refuses_another_device(bench):
+    one = bench()
+    with pytest.raises(EngineError, match="CPU"):
+        find_engine("torch-cpu").runtime(one.assembler, one.assembler.config, "cuda")
+
+
+def test_torch_refuses_a_device_that_is_not_there(bench):
+    one = bench()
+    with pytest.raises(EngineError, match="cannot use it"):
+        find_engine("torch").runtime(one.assembler, one.assembler.config, "cuda:77")
+
+
+def test_the_numeric_paths_differ():
+    paths = {find_engine(name).numeric_path("x86-avx512") for name in engine_names()}
+    assert len(paths) == len(engine_names())
