@@ -152,6 +152,10 @@ class Bank:
     def _tensors(self, entry: Entry) -> dict[str, torch.Tensor]:
         return self._store.read(entry.name) if entry.name in self._store else self._make(entry)
 
+    def _on_device(self, entry: Entry) -> dict[str, torch.Tensor]:
+        """Packed, so that little travels and codes are unpacked where they are used."""
+        return {name: tensor.to(self._source.device) for name, tensor in self._tensors(entry).items()}
+
     # -- reading --------------------------------------------------------------------------------------
 
     def quantized(
@@ -174,9 +178,9 @@ class Bank:
         if choice.weight.dense:
             matrix = dense_matrix(entry, self._source, self.statistics)
             if choice.sparsity is not None:
-                matrix = matrix * read_mask(entry, self._tensors(entry)).to(matrix.device)
+                matrix = matrix * read_mask(entry, self._on_device(entry))
         else:
-            matrix = read_quantized(entry, self._tensors(entry)).dequantize().to(self._source.device)
+            matrix = read_quantized(entry, self._on_device(entry)).dequantize()
         return _as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
 
     def fixed(self, name: str, student: Student = WHOLE) -> torch.Tensor:

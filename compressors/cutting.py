@@ -32,8 +32,10 @@ class Structure:
         self._blocks = getattr(self._parent, self._attribute)
         self._modules = {x.name: _module(model, x) for x in spec.linears}
         self._config = model.config.to_dict()
+        text = model.config.get_text_config()
         found = [getattr(module, "config", None) for module in model.modules()]
-        self._configs = list({id(config): config for config in found if config is not None}.values())
+        # Modules may hold copies; a vision tower has a configuration of another class.
+        self._configs = list({id(c): c for c in [text, *found] if type(c) is type(text)}.values())
         self._patches = Patches()
         self.student = Student()
 
@@ -56,9 +58,8 @@ class Structure:
         for before, after in _changed_objects(self._config, changed):
             keys = [key for key, value in after.items() if key not in before or before[key] != value]
             for config in self._configs:
-                if getattr(config, "num_hidden_layers", None) == self._spec.blocks:
-                    for key in keys:
-                        self._patches.set(config, key, after[key])
+                for key in keys:
+                    self._patches.set(config, key, after[key])
 
     def _cut_modules(self, student: Student) -> None:
         for linear in self._spec.linears:
