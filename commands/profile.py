@@ -279,7 +279,8 @@ def _closing(document: dict[str, Any]) -> list[str]:
     for metric, what in (("tpot_s", "each token"), ("ttft_s", "the first token")):
         fitted = document["overhead"][metric]
         block, once = duration(fitted["per_block_s"]), duration(fitted["constant_s"])
-        lines.append(f"Overhead of {what}: {block} a block and {once} once.")
+        more = f"{100 * fitted['kernel_share']:.0f} % of the kernels"
+        lines.append(f"Overhead of {what}: {block} a block, {once} once, {more}.")
     notes = sorted({note for row in document["models"] for note in row["by"].split("; ")[1:]})
     return lines + [f"Note: {note}." for note in notes]
 

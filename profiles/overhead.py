@@ -1,8 +1,9 @@
-"""What a whole model costs beyond its kernels: so much a block, so much once, fitted to whole-model times.
+"""What a whole model costs beyond its kernels: so much a block, so much once, a share of the kernels' time.
 
-Norms, rotary embedding, residuals and the host's own work are no operations; they are what measured latency
-leaves when the sum of the kernels is taken away. Both terms are at least 0 (non-negative least squares;
-Lawson and Hanson 1974), and a time that lies far off counts less (Huber weights).
+Norms, rotary embedding, residuals and the host's own work are no operations; and a kernel that runs between
+others finds the caches colder than by itself. Both are what measured latency leaves when the sum of the
+kernels is taken away. All terms are at least 0 (non-negative least squares; Lawson and Hanson 1974), and a
+time that lies far off counts less (Huber weights).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from spaces.schema import Frozen
 
+LEAST_FOR_SHARE = 6
 _ROUNDS = 20
 _HUBER = 1.345
 Vector = npt.NDArray[np.float64]
@@ -23,41 +25,46 @@ class Overhead(Frozen):
     """Of one phase.
 
     Attributes:
-        per_block_s, constant_s: the two terms.
+        per_block_s, constant_s: of every block, and once.
+        kernel_share: of the kernels' own time, on top of it.
         error: median of |predicted - measured| / measured over the times that it was fitted to.
         n: how many those were.
     """
 
     per_block_s: float = 0.0
     constant_s: float = 0.0
+    kernel_share: float = 0.0
     error: float | None = None
     n: int = 0
 
-    def seconds(self, blocks: int) -> float:
-        """Of a model of so many blocks."""
-        return self.per_block_s * blocks + self.constant_s
+    def seconds(self, blocks: int, kernels_s: float) -> float:
+        """Of a model of so many blocks whose kernels take so long."""
+        return self.per_block_s * blocks + self.constant_s + self.kernel_share * kernels_s
 
 
 def fit_overhead(blocks: Sequence[int], kernels_s: Sequence[float], measured_s: Sequence[float]) -> Overhead:
-    """Fit ``measured - kernels = per_block * blocks + constant``.
+    """Fit ``measured - kernels = per_block * blocks + constant + share * kernels``.
 
-    Where all times are of models with the same number of blocks the two terms cannot be told apart, and
-    all of it is laid on the blocks, where nearly all of such work is done.
+    A term is fitted where the times can tell it from the others: the constant where models differ in depth
+    (all of it lies on the blocks otherwise, where nearly all such work is done), the share where there are at
+    least :data:`LEAST_FOR_SHARE` times of models whose kernels differ by a fifth or more.
     """
     if not measured_s:
         return Overhead()
     counts = np.asarray(blocks, dtype=np.float64)
-    kernels, measured = np.asarray(kernels_s), np.asarray(measured_s)
-    varied = bool(np.ptp(counts) > 0)
-    features = np.column_stack([counts, np.ones_like(counts)]) if varied else counts[:, None]
+    kernels, measured = np.asarray(kernels_s, dtype=np.float64), np.asarray(measured_s, dtype=np.float64)
+    terms = {"per_block_s": counts}
+    if np.ptp(counts) > 0:
+        terms["constant_s"] = np.ones_like(counts)
+    if len(measured) >= LEAST_FOR_SHARE and np.ptp(kernels) > 0.2 * float(np.median(kernels)):
+        terms["kernel_share"] = kernels
+    features = np.column_stack(list(terms.values()))
     found = _robust(features, measured - kernels)
-    per_block, constant = (float(found[0]), float(found[1])) if varied else (float(found[0]), 0.0)
-    predicted = kernels + per_block * counts + constant
+    predicted = kernels + features @ found
     return Overhead(
-        per_block_s=per_block,
-        constant_s=constant,
+        **dict(zip(terms, (float(value) for value in found), strict=True)),
         error=float(np.median(np.abs(predicted - measured) / measured)),
-        n=len(measured_s),
+        n=len(measured),
     )
 
 

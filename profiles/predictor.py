@@ -96,7 +96,9 @@ class Predictor:
         for phase, metric in METRIC.items():
             part = [operation for operation in operations if operation.phase == phase]
             overhead = self.overheads.get(metric)
-            seconds = self._sum(part) + (overhead.seconds(kept_blocks(spec, config)) if overhead else 0.0)
+            seconds = self._sum(part)
+            if overhead is not None:
+                seconds += overhead.seconds(kept_blocks(spec, config), seconds)
             found[metric] = Measurement(
                 value=seconds, unit="s", source="predicted", by=self._origin(part, overhead)
             )
