@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from commands.output import Stages, note
+from commands.output import Stages
 from spaces.measurement import Measurement
 from spaces.result import FrontFile, LatencyCheck, Member
 
 if TYPE_CHECKING:
     from commands.workbench import Workbench
+    from profiles.whole_model import WholeModel
 
 CHECKED = 8
 """Candidates whose predicted decode latency is compared with a measured one, at least."""
+_ROUNDS = 3
 
 
 def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
@@ -26,35 +28,57 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
     settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
     with stages.stage("tasks", "scoring the front on tasks"):
         evaluator = TaskEvaluator(bench.assembler, TaskScorer(bench.tokenizer, settings))
-        return _measured(front, evaluator.evaluate, stages, only=_worth_tasks(front))
+        chosen = _worth_tasks(front)
+        found: dict[str, Mapping[str, Measurement]] = {}
+        for member in front.members:
+            if member.digest in chosen:
+                stages.report(member.name, len(found), len(chosen))
+                found[member.digest] = evaluator.evaluate(member.config)
+    return _with(front, found)
 
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
-    """Measure time to first token and per output token of members, on the engine's own runtime."""
-    if not bench.run.measure_latency or not bench.engine.available():
+    """Measure latency (and energy, where it is counted) of members, in turns, on the engine's own runtime."""
+    from profiles.energy import EnergyMeter
+    from profiles.whole_model import time_models
+
+    if not bench.run.measure_latency or not bench.profiled:
         return front
+    chosen = set(_worth_timing(front))
+    configs = {m.digest: m.config for m in front.members if m.digest in chosen}
     with stages.stage("latency", "measuring latency of the front"):
-        return _measured(front, lambda config: time_candidate(bench, config), stages, only=_worth_timing(front))
+        timed = time_models(
+            bench.engine, bench.assembler, configs, bench.run.workload, rounds=_ROUNDS,
+            meter=EnergyMeter(bench.device.kind), progress=stages.report,
+        )  # fmt: skip
+    by = f"{bench.engine.name} {bench.engine.version()}"
+    found = {digest: _timings(whole, by) for digest, whole in timed.items()}
+    return _with(front, found)
 
 
-def time_candidate(bench: Workbench, config: Any) -> Mapping[str, Measurement]:
-    """``ttft_s`` and ``tpot_s`` of one candidate, measured."""
-    timing = bench.engine.runtime(bench.assembler, config, bench.compute_device).time(bench.run.workload)
-    by = f"{bench.engine.name}/{bench.engine.version()}"
+def _timings(whole: WholeModel, by: str) -> dict[str, Measurement]:
+    rows = {
+        "ttft_s": (whole.run.ttft_s, whole.ttft_spread_s, "s"),
+        "tpot_s": (whole.run.tpot_s, whole.tpot_spread_s, "s"),
+        "energy_j_per_token": (whole.energy_j_per_token, None, "J"),
+    }
     return {
-        "ttft_s": Measurement(
-            value=timing.ttft_s, unit="s", stderr=timing.ttft_spread_s, n=timing.repetitions, by=by
-        ),
-        "tpot_s": Measurement(
-            value=timing.tpot_s, unit="s", stderr=timing.tpot_spread_s, n=timing.repetitions, by=by
-        ),
+        name: Measurement(value=value, unit=unit, stderr=spread, n=whole.rounds, by=by)
+        for name, (value, spread, unit) in rows.items()
+        if value is not None
     }
 
 
-def latency_checks(front: FrontFile) -> tuple[LatencyCheck, ...]:
-    """Predicted beside measured decode latency, for every member that has both."""
+def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ...]:
+    """Predicted beside measured decode latency, for every row that has both and that the predictor never saw."""
+    from profiles.whole_model import profile_candidates
+
+    fitted = profile_candidates(bench.spec, bench.engine.legality(bench.device.name)).values()
+    seen = {config.digest for config in fitted}
     checks = []
     for member in front.members:
+        if member.digest in seen:
+            continue
         predicted, measured = member.value("tpot_s_predicted"), member.value("tpot_s")
         if predicted is not None and measured is not None:
             checks.append(
@@ -65,20 +89,15 @@ def latency_checks(front: FrontFile) -> tuple[LatencyCheck, ...]:
     return tuple(checks)
 
 
-def _measured(
-    front: FrontFile,
-    measure: Callable[[Any], Mapping[str, Measurement]],
-    stages: Stages,
-    only: Iterable[str],
-) -> FrontFile:
-    chosen, members = set(only), []
-    for member in front.members:
-        if member.digest in chosen:
-            stages.report(member.name, len(members), len(front.members))
-            found = {**member.measurements, **measure(member.config)}
-            member = member.model_copy(update={"measurements": found})  # noqa: PLW2901
-        members.append(member)
-    return front.model_copy(update={"members": tuple(members)})
+def _with(front: FrontFile, found: Mapping[str, Mapping[str, Measurement]]) -> FrontFile:
+    """The front with more measurements, by digest."""
+    members = tuple(
+        m.model_copy(update={"measurements": {**m.measurements, **found[m.digest]}})
+        if m.digest in found
+        else m
+        for m in front.members
+    )
+    return front.model_copy(update={"members": members})
 
 
 def _worth_tasks(front: FrontFile) -> list[str]:
@@ -102,6 +121,3 @@ def _path(folder: str | None) -> Any:
     from pathlib import Path
 
     return None if folder is None else Path(folder)
-
-
-__all__ = ["judge_tasks", "latency_checks", "measure_latency", "note", "time_candidate"]

@@ -29,7 +29,9 @@ def inspect(
     from spaces.space import SearchSpace
 
     spec = read_spec(model, revision)
-    target = detect_device() if device == "auto" else find_device(device)
+    target = (
+        detect_device("cpu" if engine == "torch-cpu" else None) if device == "auto" else find_device(device)
+    )
     restrictions = Restrictions(group_size=group_size or None)
     space = SearchSpace(spec, find_engine(engine).legality(target.name), restrictions)
     if json:

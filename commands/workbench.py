@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from commands.models import model_folder
 from commands.output import Stages
 from commands.run_file import RunFile
+from spaces.schema import sha256_of
 from spaces.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Workbench:
         model_folder: where the weights are.
         windows: token windows by text: ``calibration``, ``search``, ``report``.
         hashes: of model, bank and texts; a run folder is tied to them.
+        profiled: whether the engine runs here on the target device, so that latency can be measured.
     """
 
     run: RunFile
@@ -46,6 +48,25 @@ class Workbench:
     space: SearchSpace
     quality: QualityEvaluator
     hashes: dict[str, str]
+    profiled: bool = False
+
+    def fingerprint(self) -> dict[str, str]:
+        """What a run folder is tied to."""
+        space = {gene.name: [getattr(c, "name", c) for c in gene.choices] for gene in self.space.genes}
+        search = self.run.search
+        settings = {
+            "objectives": search.objectives,
+            "seed": search.seed,
+            "sampler": search.sampler,
+            "rungs": [search.marginal_tokens, search.candidate_tokens, search.promising_tokens],
+        }
+        return {
+            **self.hashes,
+            "space": sha256_of(space),
+            "engine": self.run.engine,
+            "device": self.device.name,
+            "search settings": sha256_of(settings),
+        }
 
 
 def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
@@ -55,10 +76,13 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
         ParetuneError: whatever does not fit, before anything is written but the bank.
     """
     from engines import find_engine
-    from profiles.devices import detect_device, find_device
+    from commands.profile import local_device
+    from profiles.devices import find_device
 
     engine = find_engine(run.engine)
-    device = detect_device() if run.device == "auto" else find_device(run.device)
+    device = (
+        local_device(engine, run.device) if run.device in ("auto", "cpu", "gpu") else find_device(run.device)
+    )
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
         parts = _load(run, source)

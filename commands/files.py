@@ -1,0 +1,93 @@
+"""``run.json``, written at the start of a run and again at its end."""
+
+from __future__ import annotations
+
+import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from search.run_folder import write_whole
+from spaces.result import FrontFile, LatencyCheck, RunDocument
+
+if TYPE_CHECKING:
+    from commands.output import Stages
+    from commands.workbench import Workbench
+    from search.study import Study
+
+FILE = "run.json"
+Status = Literal["running", "complete", "interrupted"]
+_PACKAGES = ("paretune", "torch", "transformers", "optuna", "lm-eval", "compressed-tensors", "numpy")
+
+
+def write_run(
+    bench: Workbench,
+    study: Study,
+    stages: Stages,
+    status: Status,
+    *,
+    front: FrontFile | None = None,
+    checks: tuple[LatencyCheck, ...] = (),
+    export: dict[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Path:
+    """Write ``run.json``; stages' seconds and records are taken as they stand."""
+    spec, run = bench.spec, bench.run
+    document = RunDocument(
+        status=status,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        model={
+            "source": run.model, "revision": run.revision, "architecture": spec.architecture,
+            "parameters": spec.parameters, "dtype": spec.dtype, "blocks": spec.blocks,
+        },
+        engine=run.engine,
+        engine_version=bench.engine.version(),
+        numeric_path=bench.engine.numeric_path(bench.device.name),
+        device=bench.device.model_dump(mode="json"),
+        workload=run.workload.model_dump(mode="json"),
+        settings=run.model_dump(mode="json"),
+        versions=versions(),
+        hashes=bench.hashes,
+        seed=run.search.seed,
+        texts=_texts(bench),
+        kl_mode=bench.quality.mode,
+        tasks=_tasks(front),
+        latency_checks=checks,
+        spent={name: round(seconds, 3) for name, seconds in stages.spent.items()},
+        evaluations=study.records.evaluations,
+        records=study.records.counts(),
+        groups=bench.space.groups,
+        refused=bench.space.refused,
+        export=export,
+        notes=notes,
+    )  # fmt: skip
+    path = bench.folder / FILE
+    write_whole(path, document.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that make numbers."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _texts(bench: Workbench) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"digest": windows.digest, "windows": windows.count, "window_tokens": windows.window_tokens}
+        for name, windows in bench.windows.items()
+    }
+
+
+def _tasks(front: FrontFile | None) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for member in front.members if front is not None else ():
+        for name, measured in member.measurements.items():
+            if name.startswith("task."):
+                found[name.removeprefix("task.")] = {"items": measured.n}
+    return found

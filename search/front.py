@@ -1,0 +1,92 @@
+"""The Pareto front: distinct members, hypervolume, selection under limits, members that cannot be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from search.hypervolume import hypervolume
+from search.pareto import non_dominated
+from spaces.limits import Limit
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scored configuration as a point.
+
+    Attributes:
+        values: objectives, all to be minimised, quality first.
+        per_window: of the quality, for paired comparison.
+        metrics: every metric by name.
+    """
+
+    name: str
+    digest: str
+    values: tuple[float, ...]
+    per_window: tuple[float, ...] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class ParetoFront:
+    """The candidates that no other beats.
+
+    Args:
+        candidates: of which the distinct (by digest) and non-dominated are kept.
+        objectives: metric names, quality first.
+        reference: of the hypervolume.
+    """
+
+    def __init__(
+        self, candidates: Sequence[Candidate], objectives: tuple[str, ...], reference: tuple[float, ...]
+    ) -> None:
+        self.objectives = objectives
+        self.reference = reference
+        distinct = list({candidate.digest: candidate for candidate in candidates}.values())
+        values = np.array([c.values for c in distinct], dtype=np.float64).reshape(-1, len(objectives))
+        kept = [c for c, keep in zip(distinct, non_dominated(values), strict=True) if keep]
+        self.members: tuple[Candidate, ...] = tuple(sorted(kept, key=lambda c: (c.values, c.digest)))
+
+    @property
+    def hypervolume(self) -> float:
+        """Dominated volume up to the reference point, in units of the objectives."""
+        return hypervolume(np.array([c.values for c in self.members]), self.reference)
+
+    def select(self, limits: Sequence[Limit]) -> Candidate | None:
+        """The member of best quality that meets every limit; ``None`` if none does."""
+        for member in self.members:
+            if all(limit.violation(member.metrics[limit.metric]) <= 0 for limit in limits):
+                return member
+        return None
+
+    def classes(self) -> dict[str, int]:
+        """A number a member, by digest: members with the same number cannot be told apart.
+
+        A class grows along the front from its best member while the paired difference to that first member lies
+        within two standard errors; comparing with the first keeps a long chain from joining its ends.
+        """
+        found: dict[str, int] = {}
+        first: Candidate | None = None
+        number = -1
+        for member in self.members:
+            if first is None or not _alike(first, member):
+                first, number = member, number + 1
+            found[member.digest] = number
+        return found
+
+    def thinned(self, count: int) -> tuple[Candidate, ...]:
+        """At most ``count`` members, spread evenly over the front, both ends kept."""
+        if len(self.members) <= count:
+            return self.members
+        places = np.unique(np.rint(np.linspace(0, len(self.members) - 1, count)).astype(int))
+        return tuple(self.members[place] for place in places)
+
+
+def _alike(first: Candidate, second: Candidate) -> bool:
+    one, two = first.per_window, second.per_window
+    if one is None or two is None or len(one) != len(two) or len(one) < 2:
+        return False
+    difference = np.asarray(two) - np.asarray(one)
+    error = float(difference.std(ddof=1)) / np.sqrt(len(difference))
+    return bool(abs(float(difference.mean())) <= 2 * error)

@@ -1,0 +1,121 @@
+"""Scoring a candidate: costs first, limits before quality is paid for, one record an evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from search.observation import Observation
+from search.records import RecordFile
+from spaces.configuration import CompressionConfig
+from spaces.evaluator import Evaluator
+from spaces.limits import Limit
+from spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record
+from spaces.metrics import find_metric
+from spaces.space import Genome, SearchSpace
+
+_PREDICTED = "_predicted"
+
+
+@dataclass
+class Scorer:
+    """Measures candidates and keeps what was measured.
+
+    Attributes:
+        quality: reads the model.
+        cost: computes or predicts, without the model.
+        objectives: metric names, quality first.
+        on_record: called after every new record.
+    """
+
+    space: SearchSpace
+    quality: Evaluator
+    cost: Evaluator
+    records: RecordFile
+    objectives: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    on_record: Callable[[Record], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._costs: dict[str, Mapping[str, Measurement]] = {}
+        self._fidelity = Fidelity(windows=1, window_tokens=1)
+
+    def score(self, name: str, genome: Genome, proposer: str, fidelity: Fidelity) -> Record:
+        """The record of a candidate at a fidelity, measured now or in an earlier run of the same folder."""
+        return self.score_config(name, self.space.decode(genome), proposer, fidelity)
+
+    def score_config(self, name: str, config: CompressionConfig, proposer: str, fidelity: Fidelity) -> Record:
+        """The same for a configuration."""
+        known = self.records.find(config.digest, fidelity)
+        if known is not None:
+            return known
+        before = self.records.read_tokens(config.digest, fidelity.text)
+        start = time.perf_counter()
+        found = {**self.costs(config), **self.quality.evaluate(config, fidelity)}
+        seconds = time.perf_counter() - start
+        tokens = max(0, fidelity.tokens - before)
+        record = Record(
+            index=len(self.records), digest=config.digest, name=name, config=config, proposer=proposer,
+            fidelity=fidelity, tokens=tokens, evaluations=tokens / EVALUATION_TOKENS, seconds=seconds,
+            measurements=found, violations={x.text: x.violation(value_of(found, x.metric)) for x in self.limits},
+        )  # fmt: skip
+        self.records.append(record)
+        if self.on_record is not None:
+            self.on_record(record)
+        return record
+
+    def costs(self, config: CompressionConfig) -> Mapping[str, Measurement]:
+        """Exact and predicted costs, remembered."""
+        if config.digest not in self._costs:
+            self._costs[config.digest] = self.cost.evaluate(config, self._fidelity)
+        return self._costs[config.digest]
+
+    def cost_of(self, genome: Genome) -> dict[str, float]:
+        """Costs by metric name, to be minimised; a time is the predicted one."""
+        found = self.costs(self.space.decode(genome))
+        return {metric: signed(metric, value_of(found, metric)) for metric in self.objectives[1:]}
+
+    def admissible(self, genome: Genome) -> bool:
+        """Whether the candidate is legal and meets every limit that can be judged without its quality."""
+        if not self.space.ruling(genome):
+            return False
+        if not self.limits:
+            return True
+        found = self.costs(self.space.decode(genome))
+        return all(
+            limit.violation(value_of(found, limit.metric)) <= 0
+            for limit in self.limits
+            if has(found, limit.metric)
+        )
+
+    def observation(self, record: Record) -> Observation:
+        """A record as a proposer sees it."""
+        return Observation(
+            genome=self.space.encode(record.config),
+            values=tuple(signed(m, value_of(record.measurements, m)) for m in self.objectives),
+            tokens=record.fidelity.tokens,
+            violations=tuple(record.violations.values()),
+        )
+
+
+def value_of(measurements: Mapping[str, Measurement], metric: str) -> float:
+    """The measured value of a metric, or the predicted one where nothing was measured.
+
+    Raises:
+        KeyError: neither is there.
+    """
+    found = measurements.get(metric) or measurements.get(metric + _PREDICTED)
+    if found is None:
+        raise KeyError(metric)
+    return found.value
+
+
+def has(measurements: Mapping[str, Measurement], metric: str) -> bool:
+    """Whether a metric is known, measured or predicted."""
+    return metric in measurements or metric + _PREDICTED in measurements
+
+
+def signed(metric: str, value: float) -> float:
+    """A value that is better when lower."""
+    return value if find_metric(metric).direction == "minimize" else -value

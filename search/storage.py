@@ -1,0 +1,72 @@
+"""Optuna's storage of a run: one finished trial a candidate, for dashboards and for Optuna's own tools.
+
+The journal is a copy for readers; ``records.jsonl`` is the truth. A trial holds the digest, the name, the
+genes of the model as a whole, the objectives and the named constraints: hundreds of parameters a trial would
+cost more than scoring it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.scoring import value_of
+from spaces.measurement import Record
+from spaces.metrics import find_metric
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+FILE = "study.journal"
+
+
+class StudyStorage:
+    """Adds records to an Optuna study in ``study.journal``.
+
+    Args:
+        folder: of the run.
+        objectives: metric names.
+    """
+
+    def __init__(self, folder: Path, objectives: tuple[str, ...]) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.objectives = objectives
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+            storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
+        self.study: Study = optuna.create_study(
+            study_name="paretune",
+            storage=storage,
+            load_if_exists=True,
+            directions=[find_metric(metric).direction for metric in objectives],
+        )
+        self._known = {trial.user_attrs.get("index") for trial in self.study.get_trials(deepcopy=False)}
+
+    def add(self, record: Record) -> None:
+        """Add a record as a finished trial, once."""
+        if record.index in self._known:
+            return
+        import optuna
+
+        student = record.config.student
+        attributes: dict[str, Any] = {
+            "index": record.index,
+            "digest": record.digest,
+            "name": record.name,
+            "proposer": record.proposer,
+            "fidelity": record.fidelity.name,
+            "student": student.name,
+            "kv": record.config.kv.name,
+        }
+        trial = optuna.trial.create_trial(
+            values=[value_of(record.measurements, metric) for metric in self.objectives],
+            user_attrs=attributes,
+            constraints=dict(record.violations) or None,
+        )
+        self.study.add_trial(trial)
+        self._known.add(record.index)

@@ -1,0 +1,181 @@
+"""A search: baselines, probes and marginals first, then what the sampler proposes, cheap readings first.
+
+Every step asks the record file whether it was done before, so a run that was killed goes on where it stopped:
+it loses at most the candidate under way and repeats nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from search.baselines import Named, marginals, probes, uniform_configurations
+from search.budget import Budget
+from search.feasibility import check_feasible
+from search.observation import Problem
+from search.proposers import find_proposer
+from search.records import RecordFile
+from search.scoring import Scorer
+from search.settings import SearchSettings
+from search.storage import StudyStorage
+from spaces.evaluator import Evaluator
+from spaces.measurement import Fidelity, Record
+from spaces.space import SearchSpace
+
+Progress = Callable[[str, int, int | None, float | None], None]
+"""Called with what is being done, how many are done, of how many (if known) and the seconds left (if known)."""
+
+_NEAR = 1.1
+"""A candidate whose KL is within this factor of the measured front is read further."""
+
+
+class Study:
+    """One search in one run folder.
+
+    Args:
+        space: what is searched.
+        quality: reads candidates on the texts ``search`` and ``report``.
+        cost: computes and predicts costs.
+        settings: of the search.
+        folder: of the run; must be locked by the caller.
+        windows: available windows by text.
+        window_tokens: of each window.
+        reserved: evaluations kept back for the front on the report text.
+
+    Raises:
+        LimitError: no configuration of the space meets a limit.
+        RunError: records that cannot be read.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        quality: Evaluator,
+        cost: Evaluator,
+        settings: SearchSettings,
+        folder: Path,
+        windows: Mapping[str, int],
+        window_tokens: int,
+        reserved: float = 0.0,
+    ) -> None:
+        self.space = space
+        self.settings = settings
+        self.folder = folder
+        self.windows = dict(windows)
+        self.window_tokens = window_tokens
+        self.records = RecordFile(folder)
+        self.storage = StudyStorage(folder, settings.objectives)
+        self.scorer = Scorer(
+            space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
+        )
+        check_feasible(space, self.scorer.costs, settings.parsed_limits)
+        self.budget = Budget(settings, self.records, reserved)
+        self.exhausted_space = False
+        self._best: list[tuple[float, float]] = []
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Search until the budget ends or nothing new can be proposed."""
+        report = progress or _silent
+        proposer = find_proposer(self.settings.sampler)(
+            Problem(self.space, self.settings.objectives, self.scorer.cost_of, self.scorer.admissible),
+            self.settings.seed,
+        )
+        known = self._first(proposer.uses_marginals, report)
+        for record in known:
+            proposer.tell(self.scorer.observation(record))
+        trial = 0
+        while not self.budget.exhausted(trial):
+            genome = proposer.propose(trial)
+            if genome is None:
+                self.exhausted_space = True
+                break
+            name = f"p{trial:03d}-{self._bits(genome):.2f}b"
+            record = self.scorer.score(name, genome, self.settings.sampler, self._candidate)
+            proposer.tell(self.scorer.observation(record))
+            self._look_closer(record)
+            trial += 1
+            report(f"{trial} candidates", trial, self.settings.max_candidates, self.budget.seconds_left)
+
+    # -- before the sampler ---------------------------------------------------------------------------------
+
+    def _first(self, with_marginals: bool, report: Progress) -> list[Record]:
+        """Dense first, then uniform configurations, probes and, where the sampler wants them, marginals."""
+        plan: list[tuple[str, Fidelity, list[Named]]] = [
+            ("baseline", self._candidate, [Named("dense", self.space.dense())]),
+            ("baseline", self._candidate, uniform_configurations(self.space)),
+            ("probe", self._candidate, probes(self.space)),
+        ]
+        if with_marginals:
+            plan.append(("marginal", self._marginal, marginals(self.space)))
+        total = sum(len(named) for _, _, named in plan)
+        found: list[Record] = []
+        for proposer, fidelity, named in plan:
+            for entry in named:
+                if found and self.budget.exhausted(0):
+                    return found
+                found.append(self.scorer.score(entry.name, entry.genome, proposer, fidelity))
+                self._note(found[-1])
+                report(entry.name, len(found), total, self.budget.seconds_left)
+        return found
+
+    # -- rungs ----------------------------------------------------------------------------------------------
+
+    @property
+    def _candidate(self) -> Fidelity:
+        return self.fidelity("search", self.settings.candidate_tokens)
+
+    @property
+    def _marginal(self) -> Fidelity:
+        return self.fidelity("search", self.settings.marginal_tokens)
+
+    def fidelity(self, text: str, tokens: int | None = None) -> Fidelity:
+        """The first windows of a text: so many tokens, or all there are."""
+        most = self.windows[text]
+        windows = most if tokens is None else min(most, max(2, round(tokens / self.window_tokens)))
+        return Fidelity(text=text, windows=windows, window_tokens=self.window_tokens)
+
+    def _look_closer(self, record: Record) -> None:
+        """Read a promising candidate on more windows, as a nested prefix."""
+        near = self._note(record)
+        if near:
+            longer = self.fidelity("search", self.settings.promising_tokens)
+            if longer.windows > record.fidelity.windows:
+                self.scorer.score_config(record.name, record.config, record.proposer, longer)
+
+    def _note(self, record: Record) -> bool:
+        """Keep the measured front of the first rung; whether the record is on it or near it."""
+        quality, cost = self.scorer.observation(record).values[:2]
+        if record.proposer == "marginal" or any(v > 0 for v in record.violations.values()):
+            return False
+        better = [kl for kl, other in self._best if other <= cost]
+        near = not better or quality <= _NEAR * min(better)
+        if not better or quality < min(better):
+            self._best = [(kl, c) for kl, c in self._best if kl < quality or c < cost]
+            self._best.append((quality, cost))
+        return near
+
+    # -- details --------------------------------------------------------------------------------------------
+
+    def _bits(self, genome: tuple[int, ...]) -> float:
+        found = self.scorer.costs(self.space.decode(genome)).get("average_bits")
+        return 0.0 if found is None else found.value
+
+    def _stored(self, record: Record) -> None:
+        if record.proposer != "marginal" and record.fidelity.text == "search":
+            self.storage.add(record)
+
+
+def readings(records: Iterable[Record], text: str) -> dict[str, Record]:
+    """The longest reading of every candidate on a text, by digest; marginals are left out."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record.fidelity.text != text or record.proposer == "marginal":
+            continue
+        known = found.get(record.digest)
+        if known is None or record.fidelity.tokens > known.fidelity.tokens:
+            found[record.digest] = record
+    return found
+
+
+def _silent(what: str, done: int, total: int | None, seconds_left: float | None) -> None:
+    del what, done, total, seconds_left
