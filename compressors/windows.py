@@ -110,20 +110,24 @@ def read_windows(
         TextError: unreadable, or too short for a window or for ``count`` of them.
     """
     ids = np.array(_tokenize(tokenizer, read_documents(path, documents)), dtype=np.int64)
-    start = _beginning(tokenizer)
-    step = window_tokens - len(start)
-    available = len(ids) // step
-    if available < max(1, count or 0):
+    start = np.array(_beginning(tokenizer), dtype=np.int64)
+    windows = _cut(ids, window_tokens - len(start))
+    if len(windows) < max(1, count or 0):
         raise TextError(
             f"text {path} of {len(ids):,} tokens",
-            f"holds {available} windows of {window_tokens} tokens, {count or 1} are needed",
+            f"holds {len(windows)} windows of {window_tokens} tokens, {count or 1} are needed",
             "Give a longer text, shorter windows or ask for fewer",
         )
-    windows = ids[: available * step].reshape(available, step)
     if count is not None:
-        windows = windows[np.random.default_rng(seed).permutation(available)[:count]]
-    prefix = np.tile(np.array(start, dtype=np.int64), (len(windows), 1))
+        windows = windows[np.random.default_rng(seed).permutation(len(windows))[:count]]
+    prefix = np.tile(start, (len(windows), 1))
     return TokenWindows.of(torch.from_numpy(np.concatenate([prefix, windows], axis=1)), text)
+
+
+def _cut(ids: np.ndarray, length: int) -> np.ndarray:
+    """Whole windows, without the remainder."""
+    windows = len(ids) // length
+    return ids[: windows * length].reshape(windows, length)
 
 
 def _tokenize(tokenizer: Any, documents: Sequence[Document]) -> list[int]:
