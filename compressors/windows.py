@@ -91,11 +91,7 @@ def read_windows(
     seed: int = 0,
     documents: Sequence[int] | None = None,
 ) -> TokenWindows:
-    """Windows of ``window_tokens`` from a text file.
-
-    Documents are tokenized one by one and laid end to end, with the token of their end mark between them
-    where file and tokenizer have one; the remainder after the last whole window is dropped. A tokenizer that
-    puts a beginning-of-sequence token before every text has it at the start of every window.
+    """Windows of ``window_tokens`` from a text file, see :func:`lay_out`.
 
     Args:
         tokenizer: of the model.
@@ -109,25 +105,30 @@ def read_windows(
     Raises:
         TextError: unreadable, or too short for a window or for ``count`` of them.
     """
-    ids = np.array(_tokenize(tokenizer, read_documents(path, documents)), dtype=np.int64)
-    start = np.array(_beginning(tokenizer), dtype=np.int64)
-    windows = _cut(ids, window_tokens - len(start))
+    windows = lay_out(tokenizer, read_documents(path, documents), window_tokens)
     if len(windows) < max(1, count or 0):
         raise TextError(
-            f"text {path} of {len(ids):,} tokens",
+            f"text {path}",
             f"holds {len(windows)} windows of {window_tokens} tokens, {count or 1} are needed",
             "Give a longer text, shorter windows or ask for fewer",
         )
     if count is not None:
         windows = windows[np.random.default_rng(seed).permutation(len(windows))[:count]]
-    prefix = np.tile(start, (len(windows), 1))
-    return TokenWindows.of(torch.from_numpy(np.concatenate([prefix, windows], axis=1)), text)
+    return TokenWindows.of(torch.from_numpy(windows), text)
 
 
-def _cut(ids: np.ndarray, length: int) -> np.ndarray:
-    """Whole windows, without the remainder."""
-    windows = len(ids) // length
-    return ids[: windows * length].reshape(windows, length)
+def lay_out(tokenizer: Any, documents: Sequence[Document], window_tokens: int) -> np.ndarray:
+    """All windows of some documents, int64 ``(windows, window_tokens)``.
+
+    Documents are tokenized one by one and laid end to end, with the token of their end mark between them
+    where file and tokenizer have one; the remainder after the last whole window is dropped. A tokenizer that
+    puts a beginning-of-sequence token before every text has it at the start of every window.
+    """
+    ids = np.array(_tokenize(tokenizer, documents), dtype=np.int64)
+    start = np.array(_beginning(tokenizer), dtype=np.int64)
+    length = window_tokens - len(start)
+    windows = ids[: len(ids) // length * length].reshape(-1, length)
+    return np.concatenate([np.tile(start, (len(windows), 1)), windows], axis=1)
 
 
 def _tokenize(tokenizer: Any, documents: Sequence[Document]) -> list[int]:
