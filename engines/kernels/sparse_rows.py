@@ -24,6 +24,7 @@ class SparseRowsKernel(LinearKernel):
         columns = kept.nonzero()[:, 1].to(torch.int32)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+            warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
             matrix = torch.sparse_csr_tensor(
                 offsets, columns, dense[kept], size=tuple(dense.shape), check_invariants=True
             )

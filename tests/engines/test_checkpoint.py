@@ -18,9 +18,10 @@ from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import EngineError
 from spaces.formats import KVFormat
 from spaces.patterns import Restrictions
-from spaces.size import weight_bytes
+from spaces.size import site_bytes, weight_bytes
 from spaces.space import SearchSpace
 from tests.engines.conftest import assembled_logits, choice, divergence, uniform
+from tests.fakes import tiny_spec
 from tests.models import FAMILIES
 
 ENGINE = find_engine("torch-cpu")
@@ -266,3 +267,15 @@ def test_a_source_without_configuration_is_refused(bench, tmp_path):
     with pytest.raises(EngineError, match=r"config\.json"):
         write_checkpoint(one.assembler, DENSE_CONFIG, tmp_path / "export", ExportCard(tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("tied", "symmetric", "expected"), [
+    (True, True, 256 * 128 + 2 * 256 * 4 * 2),
+    (True, False, 256 * 128 + 2 * 256 * 4 * 3),
+    (False, True, 256 * 128 + 256 * 4 * 2),
+    (False, False, 256 * 128 + 256 * 4 * 3),
+])  # fmt: skip
+def test_an_eight_bit_embedding_by_hand(tied, symmetric, expected):
+    spec = tiny_spec(tied=tied, dtype="bfloat16")
+    config = CompressionConfig(sites={spec.embedding.name: choice(8, 32, symmetric)})
+    assert site_bytes(spec, spec.embedding, config).total == expected
