@@ -39,7 +39,8 @@ class Nsga2Proposer(OptunaProposer):
         generation, rest = divmod(self._told, POPULATION)
         if rest == 0:
             # Selection may throw dice (NSGA-III's niches): the study keeps the parents once and for all.
-            self.sampler(generation, _SELECTION).get_parent_population(self.study, generation)
+            with self.running_trial():
+                self.sampler(generation, _SELECTION).get_parent_population(self.study, generation)
 
     def trial_attributes(self) -> dict[str, int]:
         """The number of the open generation."""

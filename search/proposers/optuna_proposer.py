@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -93,20 +95,14 @@ class OptunaProposer(Proposer):
             return self.make_sampler(seed)
 
     def _suggest(self, trial: int) -> Genome | None:
-        from optuna.trial import TrialState
-
         if not self._free:
             return None
-        sampler, running = self.sampler(trial), self.study.ask()
-        frozen = self._running_trial(running.number, running._trial_id)
-        try:
+        sampler = self.sampler(trial)
+        with self.running_trial() as frozen:
             for _ in range(self.attempts):
                 genome = self._sample(sampler, frozen)
                 if is_new(self.problem, self._seen, genome) and self.problem.admissible(genome):
                     return genome
-        finally:
-            # Samplers ignore failed trials, so nothing stays behind that a resumed search would lack.
-            self.study.tell(running, state=TrialState.FAIL)
         return None
 
     def _sample(self, sampler: BaseSampler, frozen: FrozenTrial) -> Genome:
@@ -119,7 +115,22 @@ class OptunaProposer(Proposer):
             genome[index] = int(found[name])
         return tuple(genome)
 
-    def _running_trial(self, number: int, identifier: int) -> FrozenTrial:
+    @contextmanager
+    def running_trial(self) -> Iterator[FrozenTrial]:
+        """An unfinished trial, which samplers need while they work; they ignore it afterwards.
+
+        It also makes the study forget the list of trials that samplers work on, which Optuna keeps from one
+        call of ``ask`` to the next: without it they would not see what was told in between.
+        """
+        from optuna.trial import TrialState
+
+        running = self.study.ask()
+        try:
+            yield self._frozen(running.number, running._trial_id)
+        finally:
+            self.study.tell(running, state=TrialState.FAIL)
+
+    def _frozen(self, number: int, identifier: int) -> FrozenTrial:
         from optuna.trial import FrozenTrial, TrialState
 
         return FrozenTrial(

@@ -1,0 +1,97 @@
+"""What every sampler promises, whatever it does inside."""
+
+from __future__ import annotations
+
+from search.observation import Observation
+from search.proposers import Proposer
+from spaces.size import dense_bytes
+from tests.fakes import tiny_spec
+from tests.search.synthetic import exhaustible_problem, small_problem
+
+
+def check_proposals_are_legal_and_new(kind: type[Proposer], trials: int) -> None:
+    synthetic = small_problem(blocks=_blocks(trials))
+    told, _ = synthetic.search(kind, seed=1, trials=trials)
+    first = len(synthetic.first(with_marginals=kind.uses_marginals))
+    assert len(told) == first + trials
+    digests = [synthetic.space.decode(observation.genome).digest for observation in told]
+    assert len(set(digests)) == len(digests)
+    for observation in told[first:]:
+        assert isinstance(observation.genome, tuple)
+        assert all(type(choice) is int for choice in observation.genome)
+        assert len(observation.genome) == len(synthetic.space.genes)
+        assert synthetic.space.ruling(observation.genome)
+
+
+def check_resumed_search_is_the_same(kind: type[Proposer], trials: int) -> None:
+    """A search that starts anew and finds every measurement in its folder takes the same way."""
+    synthetic = small_problem(blocks=_blocks(trials))
+    first = len(synthetic.first(with_marginals=kind.uses_marginals))
+    told, proposer = synthetic.search(kind, seed=3, trials=trials)
+    resumed = kind(synthetic.problem, 3)
+    for observation in told[:first]:
+        resumed.tell(observation)
+    for trial, observation in enumerate(told[first:]):
+        assert resumed.propose(trial) == observation.genome, f"trial {trial} differs"
+        resumed.tell(observation)
+    assert resumed.propose(trials) == proposer.propose(trials)
+
+
+def check_history_alone_decides(kind: type[Proposer], trials: int) -> None:
+    """A sampler that is told everything at once, without having proposed any of it, goes on the same way."""
+    synthetic = small_problem(blocks=_blocks(trials))
+    told, proposer = synthetic.search(kind, seed=3, trials=trials)
+    resumed = kind(synthetic.problem, 3)
+    for observation in told:
+        resumed.tell(observation)
+    for trial in range(trials, trials + 5):
+        assert resumed.propose(trial) == proposer.propose(trial)
+
+
+def check_seeds_differ(kind: type[Proposer], trials: int) -> None:
+    synthetic = small_problem(blocks=_blocks(trials))
+    one, other = (synthetic.search(kind, seed, trials)[0] for seed in (1, 2))
+    assert [o.genome for o in one] != [o.genome for o in other]
+
+
+def check_limits(kind: type[Proposer], trials: int, *, bytes_are_known: bool) -> None:
+    """Known limits are kept; ones that only scoring shows are lived with, and so are broken candidates."""
+    blocks = _blocks(trials)
+    synthetic = small_problem(
+        0.5 * dense_bytes(tiny_spec(blocks=blocks)), bytes_are_known=bytes_are_known, blocks=blocks
+    )
+    first = len(synthetic.first(with_marginals=kind.uses_marginals))
+    told, proposer = synthetic.search(kind, seed=1, trials=trials)
+    assert any(not observation.feasible for observation in told[:first])
+    assert len(told) == first + trials
+    if bytes_are_known:
+        assert all(observation.feasible for observation in told[first:])
+    genome = proposer.propose(trials)
+    assert genome is not None
+    proposer.tell(Observation(genome, (float("inf"), 1.0), violations=(1.0,)))
+    assert proposer.propose(trials + 1) != genome
+
+
+def check_small_space_ends(kind: type[Proposer]) -> None:
+    """No sampler repeats itself when there is nothing new, and then it says so."""
+    synthetic = exhaustible_problem()
+    size = 1
+    for choices in synthetic.space.sizes:
+        size *= choices
+    told, proposer = synthetic.search(kind, seed=0, trials=size + 1)
+    digests = [synthetic.space.decode(observation.genome).digest for observation in told]
+    assert len(set(digests)) == len(digests) <= size
+    assert proposer.propose(size + 1) is None
+
+
+def check_improves(kind: type[Proposer], trials: int) -> None:
+    """The front is larger than that of the baselines, probes and marginals."""
+    synthetic = small_problem(blocks=_blocks(trials))
+    first = synthetic.first(with_marginals=kind.uses_marginals)
+    told, _ = synthetic.search(kind, seed=1, trials=trials)
+    assert synthetic.volume(told) > 1.005 * synthetic.volume(first)
+
+
+def _blocks(trials: int) -> int:
+    """Samplers that are too slow for many trials are given a small model."""
+    return 3 if trials > 1 else 1
