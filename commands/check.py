@@ -1,4 +1,4 @@
-"""``paretune check CHECKPOINT --base MODEL``: is this quantized model worse than its base?"""
+"""``paretune check CHECKPOINT --base MODEL``: whether a quantized model is worse than its base."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 -- shown if it is a usage error, raised again if not
         return _usage_error(error)
     return outcome if isinstance(outcome, int) else 0
 

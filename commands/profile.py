@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spaces.target import Device, Workload
 
 
-def profile(  # noqa: PLR0917 -- one parameter an option
+def profile(
     model: Annotated[str, typer.Argument(help="Model folder, hub id, or 'embedded'.")] = "embedded",
     engine: Annotated[
         str, typer.Option(help="Engine whose kernels are timed: torch-cpu or torch.")

@@ -75,8 +75,8 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
     """
-    from engines import find_engine
     from commands.profile import local_device
+    from engines import find_engine
     from profiles.devices import find_device
 
     engine = find_engine(run.engine)

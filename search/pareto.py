@@ -1,4 +1,4 @@
-"""Which points does no other point beat?"""
+"""The points that no other point beats."""
 
 from __future__ import annotations
 

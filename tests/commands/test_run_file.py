@@ -63,4 +63,7 @@ def test_the_example_of_the_documentation_is_valid():
 
     text = (ROOT / "docs" / "run-file.md").read_text(encoding="utf-8")
     example = text.split("```yaml\n")[1].split("```")[0]
-    assert validate_run(yaml.safe_load(example), "docs/run-file.md").search.limits == ("memory<=6GiB", "kl<=0.1")
+    assert validate_run(yaml.safe_load(example), "docs/run-file.md").search.limits == (
+        "memory<=6GiB",
+        "kl<=0.1",
+    )
