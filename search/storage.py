@@ -8,9 +8,12 @@ cost more than scoring it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.run_folder import cannot_write
 from search.scoring import value_of
 from spaces.measurement import Record
 from spaces.metrics import find_metric
@@ -36,15 +39,17 @@ class StudyStorage:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.objectives = objectives
+        self.path = folder / FILE
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
-            storage = JournalStorage(JournalFileBackend(str(folder / FILE)))
-        self.study: Study = optuna.create_study(
-            study_name="paretune",
-            storage=storage,
-            load_if_exists=True,
-            directions=[find_metric(metric).direction for metric in objectives],
-        )
+            storage = JournalStorage(JournalFileBackend(str(self.path)))
+        with self._writing():
+            self.study: Study = optuna.create_study(
+                study_name="paretune",
+                storage=storage,
+                load_if_exists=True,
+                directions=[find_metric(metric).direction for metric in objectives],
+            )
         self._known = {trial.user_attrs.get("index") for trial in self.study.get_trials(deepcopy=False)}
 
     def add(self, record: Record) -> None:
@@ -68,5 +73,13 @@ class StudyStorage:
             user_attrs=attributes,
             constraints=dict(record.violations) or None,
         )
-        self.study.add_trial(trial)
+        with self._writing():
+            self.study.add_trial(trial)
         self._known.add(record.index)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.path, error) from error

@@ -1,0 +1,72 @@
+"""A study over a synthetic quality: exact damages that add up, a little interaction, windows that differ."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluators.cost import CostEvaluator
+from search.settings import SearchSettings
+from search.study import Study
+from spaces.configuration import CompressionConfig
+from spaces.measurement import Fidelity, Measurement
+from spaces.patterns import Restrictions
+from spaces.space import SearchSpace
+from spaces.target import Workload
+from tests.fakes import FakeLegality, tiny_spec
+
+WINDOW_TOKENS = 128
+
+
+class FakeQuality:
+    """KL that depends on the genome and, a little, on the window; counts how often it was asked."""
+
+    name, version, metrics = "fake", "1", ("kl",)
+
+    def __init__(self, space: SearchSpace, seconds: float = 0.0) -> None:
+        self.space = space
+        self.seconds = seconds
+        self.read = 0
+        random = np.random.default_rng(5)
+        self.damages = [10 ** random.uniform(-3, 0) for _ in space.genes]
+
+    def evaluate(self, config: CompressionConfig, fidelity: Fidelity) -> dict[str, Measurement]:
+        self.read += 1
+        time.sleep(self.seconds)
+        genome = self.space.encode(config)
+        kl = 0.0
+        for gene, choice, damage in zip(self.space.genes, genome, self.damages, strict=True):
+            value: Any = gene.choices[choice]
+            weight = getattr(value, "weight", None)
+            if weight is not None and not weight.dense:
+                kl += damage * 4.0 ** (2 - weight.num_bits)
+            if getattr(value, "sparsity", None) is not None or (gene.kind not in ("site", "kv") and value):
+                kl += 0.3 * damage
+        offset = 1.0 if fidelity.text == "search" else 1.1
+        windows = [kl * offset * (1 + 0.1 * np.sin(w)) for w in range(fidelity.windows)]
+        return {
+            "kl": Measurement(
+                value=float(np.mean(windows)),
+                unit="nat",
+                n=len(windows),
+                per_window=tuple(map(float, windows)),
+            )
+        }
+
+
+def make_study(folder: Path, settings: SearchSettings, seconds: float = 0.0) -> Study:
+    spec = tiny_spec()
+    space = SearchSpace(spec, FakeLegality(), Restrictions(group_size=None))
+    folder.mkdir(parents=True, exist_ok=True)
+    return Study(
+        space,
+        FakeQuality(space, seconds),
+        CostEvaluator(spec, Workload()),
+        settings,
+        folder,
+        {"search": 64, "report": 64},
+        WINDOW_TOKENS,
+    )

@@ -1,0 +1,180 @@
+"""A whole search without a model: order, resuming, kill -9, limits, budgets, disk full, the front file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from search.promotion import promote
+from search.records import RecordFile
+from search.result import build_front, write_front
+from search.run_folder import lock_run_folder, tie_run_folder
+from search.settings import SearchSettings
+from spaces.errors import LimitError, RunError, StorageBusyError
+from spaces.result import FrontFile
+from tests.search.fake_study import make_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder, **settings):
+    study = make_study(folder, SearchSettings(**{"max_candidates": 20, **settings}))
+    study.run()
+    return study
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+
+
+def essence(folder):
+    """Everything of a record but its time."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines(folder)]
+
+
+def test_dense_comes_first_then_uniform_rows_then_candidates(tmp_path):
+    study = run(tmp_path)
+    names = [line["name"] for line in lines(tmp_path)]
+    assert names[0] == "dense"
+    assert names[1].startswith("uniform-")
+    assert study.records.counts()["paretune"] >= 20
+    assert [line["index"] for line in lines(tmp_path)] == list(range(len(names)))
+
+
+@pytest.mark.parametrize("sampler", ["paretune", "additive", "nsga2", "random"])
+def test_a_resumed_run_is_the_same_run_and_repeats_nothing(tmp_path, sampler):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    run(whole, sampler=sampler)
+    run(halved, sampler=sampler, max_candidates=7)
+    before = len(lines(halved))
+    resumed = run(halved, sampler=sampler)
+    assert essence(whole) == essence(halved)
+    assert resumed.scorer.quality.read == len(lines(halved)) - before
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    run(tmp_path, max_candidates=3)
+    expected = essence(tmp_path)
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    run(tmp_path, max_candidates=3)
+    assert essence(tmp_path) == expected
+
+
+def test_kill_9_loses_at_most_the_candidate_under_way(tmp_path):
+    program = (
+        "from tests.search.fake_study import make_study; from search.settings import SearchSettings; import pathlib, sys\n"
+        "make_study(pathlib.Path(sys.argv[1]), SearchSettings(max_candidates=20), seconds=0.02).run()"
+    )
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    process = subprocess.Popen([sys.executable, "-c", program, str(killed)], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (
+        not (killed / "records.jsonl").exists()
+        or len((killed / "records.jsonl").read_bytes().splitlines()) < 15
+    ):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(RecordFile(killed))
+    assert kept >= 14
+    study = run(killed)
+    run(whole)
+    assert essence(killed) == essence(whole)
+    assert study.scorer.quality.read == len(lines(killed)) - kept
+
+
+def test_the_front_is_judged_on_the_report_text(tmp_path):
+    study = run(tmp_path)
+    front = build_front(study, promote(study))
+    path = write_front(front, tmp_path)
+    again = FrontFile.from_json(path.read_text())
+    assert again == front
+    assert any(m.name == "dense" for m in front.members)
+    on_front = [m for m in front.members if m.on_front]
+    assert len(on_front) >= 2
+    assert all("kl_search" in m.measurements for m in front.members)
+    reported = {r.digest for r in study.records if r.fidelity.text == "report"}
+    assert {m.digest for m in front.members} == reported
+    pick = next(m for m in front.members if m.name == front.pick)
+    uniform = next(m for m in front.members if m.name == "uniform-4")
+    assert pick.measurements["kl"].value <= uniform.measurements["kl"].value
+
+
+def test_limits_are_named_constraints_and_steer_what_is_paid_for(tmp_path):
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    limit = "weight_bytes<=200kB"
+    study = run(tmp_path, limits=(limit,))
+    candidates = [r for r in study.records if r.proposer == "paretune"]
+    assert candidates
+    assert all(r.violations[limit] <= 0 for r in candidates)
+    stored = optuna.load_study(
+        study_name="paretune", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
+    )
+    assert all(limit in trial.constraints for trial in stored.trials)
+    front = build_front(study, promote(study))
+    assert all(m.measurements["weight_bytes"].value <= 200e3 for m in front.members if m.on_front)
+
+
+def test_an_impossible_limit_names_the_nearest(tmp_path):
+    with pytest.raises(LimitError, match="the nearest has"):
+        run(tmp_path, limits=("weight_bytes<=1kB",))
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+def test_budgets_end_the_search(tmp_path):
+    study = run(tmp_path / "a", max_candidates=None, max_evaluations=1.0)
+    assert study.records.evaluations <= 1.0 + 0.6
+    start = time.monotonic()
+    run(tmp_path / "b", max_candidates=None, minutes=0.0)
+    assert time.monotonic() - start < 20
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
+    study = run(tmp_path, max_candidates=2)
+    before = (tmp_path / "records.jsonl").read_bytes()
+    dense = study.space.decode(study.space.dense())
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        study.scorer.score_config("dense", dense, "baseline", study.fidelity("report"))
+    with pytest.raises(RunError, match="No space left"):
+        make_study(tmp_path / "other", SearchSettings())
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+
+
+def test_one_process_a_folder(tmp_path):
+    with lock_run_folder(tmp_path):
+        program = "import sys, pathlib; from search.run_folder import lock_run_folder\nwith lock_run_folder(pathlib.Path(sys.argv[1])): pass"
+        process = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert StorageBusyError.__name__ in process.stderr
+    with lock_run_folder(tmp_path):
+        pass
+
+
+def test_a_folder_belongs_to_one_model(tmp_path):
+    tie_run_folder(tmp_path, {"model": "a", "bank": "b"})
+    tie_run_folder(tmp_path, {"bank": "b", "model": "a"})
+    with pytest.raises(RunError, match="another model"):
+        tie_run_folder(tmp_path, {"model": "c", "bank": "b"})
