@@ -58,7 +58,7 @@ class Bank:
         self._store = EntryStore(folder)
 
     @classmethod
-    def open(  # noqa: PLR0917 -- one argument a thing that a bank belongs to
+    def open(
         cls,
         folder: Path,
         source: Path | None,

@@ -16,7 +16,7 @@ SHAPES = [(16, 32), (48, 96), (80, 256), (256, 256), (7, 96), (40, 128)]
 FORMATS = [(None, True), (32, True), (64, True), (128, True), (None, False), (32, False), (128, False)]
 
 
-def quantized(n, k, bits, group_size, symmetric, dtype=torch.bfloat16) -> QuantizedWeight:  # noqa: PLR0917
+def quantized(n, k, bits, group_size, symmetric, dtype=torch.bfloat16) -> QuantizedWeight:
     generator = torch.Generator().manual_seed(n * k + bits)
     half, size = 1 << (bits - 1), group_size or k
     codes = torch.randint(-half, half, (n, k), generator=generator).to(torch.int8)
