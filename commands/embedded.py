@@ -11,7 +11,7 @@ EMBEDDED_RUN: dict[str, Any] = {
     "texts": {
         "calibration": {"path": str(demo.TEXTS / "calibration.txt"), "windows": 64},
         "search": {"path": str(demo.TEXTS / "search.txt"), "windows": 64},
-        "report": {"path": str(demo.TEXTS / "report.txt"), "windows": 128},
+        "report": {"path": str(demo.TEXTS / "report.txt"), "windows": 64},
         "window_tokens": 256,
     },
     "tasks": {"folder": str(demo.TASKS), "limit": 100},

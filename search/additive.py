@@ -11,6 +11,7 @@ from search.knapsack import AdditiveFront, exact_front
 from search.observation import Problem
 from spaces.space import Genome
 
+NEGLIGIBLE = 1e-4
 _STUDENT_KINDS = ("blocks", "kv_heads", "ffn_channels")
 
 
@@ -118,7 +119,11 @@ class FrontMaker:
     def _members(
         self, front: AdditiveFront, base: Genome, own: float, rest: float, members: int
     ) -> list[Predicted]:
-        spread = np.linspace(front.costs.min(), front.costs.max(), members)
+        # Beyond a ten-thousandth of the largest damage a member is the dense model for every purpose.
+        useful = front.damages >= NEGLIGIBLE * front.damages.max(initial=0.0)
+        spread = np.append(
+            np.linspace(front.costs.min(), front.costs[useful].max(), members), front.costs.max()
+        )
         picked = sorted({int(np.searchsorted(front.costs, cost, side="right")) - 1 for cost in spread})
         found = []
         for member in picked:

@@ -9,7 +9,7 @@ from search.scoring import signed, value_of
 from search.study import Progress, Study, readings
 from spaces.measurement import Record
 
-_PROBES = 8
+_PROBES = 6
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ FILE = "front.json"
 
 
 def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
-    """The front on the report text.
+    """The front on the report text, thinned to as many members as the settings allow; the pick is one of them.
 
     Limits are judged on the report text too; what breaks one there is no member.
     """
@@ -26,11 +26,13 @@ def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
     points = {p.report.digest: candidate(study, p.report.name, p.report) for p in promoted}
     feasible = [c for c in points.values() if _meets(c, limits)]
     front = ParetoFront(feasible, study.settings.objectives, reference(study))
-    classes = front.classes()
-    on_front = {member.digest: place for place, member in enumerate(front.members)}
-    members = [_member(p, classes, on_front, study) for p in promoted]
-    members.sort(key=lambda m: (on_front.get(m.digest, len(on_front)), m.kind, m.name))
     pick, reason = _pick(front, points, limits)
+    shown = list(front.thinned(study.settings.front_members))
+    if all(member.name != pick for member in shown):
+        shown = [*shown[:-2], *(m for m in front.members if m.name == pick), shown[-1]]
+    on_front = {member.digest: place for place, member in enumerate(shown)}
+    members = [_member(p, front.classes(), on_front, study) for p in promoted]
+    members.sort(key=lambda m: (on_front.get(m.digest, len(on_front)), m.kind, m.name))
     return FrontFile(
         objectives=study.settings.objectives,
         limits=study.settings.limits,

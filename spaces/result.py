@@ -40,7 +40,8 @@ class Member(Frozen):
         name: ``dense``, ``uniform-4``, or a generated name.
         kind: ``front``; ``baseline`` for dense and uniform rows; ``probe`` for students and sparse candidates
             that were tried on purpose; a baseline may be on the front too, see ``on_front``.
-        on_front: whether nothing dominates it (on the report text).
+        on_front: whether it is a member of the reported front: nothing dominates it on the report text, and it was
+            kept when the front was thinned.
         equivalence_class: members with one number cannot be told apart by two paired standard errors.
         measurements: by column name: metrics read on the report text, ``kl_search``, ``NAME_predicted``,
             ``task.NAME``.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from search.additive import NEGLIGIBLE
 from search.damage import DamageTable
 from search.observation import Problem
 from search.proposers.additive import AdditiveProposer, by_gap
@@ -101,7 +102,9 @@ class ParetuneProposer(AdditiveProposer):
     ) -> list[_Idea]:
         random = self.random(trial)
         ideas = []
-        for kl, genome in list(zip(kls, genomes, strict=True))[-_MEMBERS:]:
+        for kl, genome in list(zip(kls, genomes, strict=True))[:_MEMBERS]:
+            if kl < NEGLIGIBLE * kls[0]:
+                continue
             total = table.total(genome)
             factor = float(kl) / float(table.predict(total))
             for changed in _neighbours(genome, table, random):

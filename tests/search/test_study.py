@@ -71,7 +71,9 @@ def test_a_torn_last_line_is_dropped(tmp_path):
 
 def test_kill_9_loses_at_most_the_candidate_under_way(tmp_path):
     program = (
-        "from tests.search.fake_study import make_study; from search.settings import SearchSettings; import pathlib, sys\n"
+        "import pathlib, sys\n"
+        "from search.settings import SearchSettings\n"
+        "from tests.search.fake_study import make_study\n"
         "make_study(pathlib.Path(sys.argv[1]), SearchSettings(max_candidates=20), seconds=0.02).run()"
     )
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -160,7 +162,11 @@ def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
 
 def test_one_process_a_folder(tmp_path):
     with lock_run_folder(tmp_path):
-        program = "import sys, pathlib; from search.run_folder import lock_run_folder\nwith lock_run_folder(pathlib.Path(sys.argv[1])): pass"
+        program = (
+            "import pathlib, sys\n"
+            "from search.run_folder import lock_run_folder\n"
+            "with lock_run_folder(pathlib.Path(sys.argv[1])): pass"
+        )
         process = subprocess.run(
             [sys.executable, "-c", program, str(tmp_path)],
             cwd=ROOT,
