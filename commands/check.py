@@ -80,9 +80,9 @@ def compare(
     from compressors.windows import read_windows
     from spaces.errors import TextError
 
+    base_folder, folder = model_folder(base), model_folder(checkpoint)
     if text is None:
         raise TextError("no text", "both models are read on one text", "Give --text FILE")
-    base_folder, folder = model_folder(base), model_folder(checkpoint)
     require_same_tokenizer(base_folder, folder)
     tokenizer = load_tokenizer(base_folder)
     read = read_windows(tokenizer, text, text="check", window_tokens=window_tokens, count=windows)

@@ -1,0 +1,174 @@
+"""The command line in a subprocess: help, refusals with exit code 2, and a whole small run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.models import build_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def paretune(*arguments, folder=None, timeout=300):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, str(ROOT / "run_search.py"), *map(str, arguments)],
+        cwd=folder or ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = build_tiny(
+        "llama", tmp_path_factory.mktemp("cli") / "model", dtype="bfloat16", tie_word_embeddings=True
+    )
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer["eos_token"] = (
+        tokenizer.get("eos_token")
+        or json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"].popitem()[0]
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    documents = [
+        "".join(f"Line {i} of document {n} says that {i * n} is {i} times {n}.\n" for i in range(40))
+        for n in range(12)
+    ]
+    path.write_text("<|endoftext|>".join(documents), encoding="utf-8")
+    return path
+
+
+def small_run(model, text, out, *more):
+    return paretune(
+        "search", model, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "2,4,8,16",
+        "--outer-bits", "16", "--group-size", 32, "--minutes", 0.05, "--workload", "batch=1,prompt=16,output=8", *more,
+    )  # fmt: skip
+
+
+def test_help_names_every_command_and_loads_nothing_heavy():
+    found = paretune("--help")
+    assert found.returncode == 0
+    for command in ("search", "select", "report", "export", "profile", "inspect", "advise", "check"):
+        assert command in found.stdout
+    program = (
+        "import sys, commands.main, search, spaces, reports\n"
+        "heavy = {'torch', 'transformers', 'optuna', 'lm_eval', 'pandas', 'plotly'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    lean = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert lean.returncode == 0, lean.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("search", "no/such/folder/here"), "neither a folder nor a hub id"),
+        (("search", "embedded", "--device", "h1000"), "h100"),
+        (("search", "embedded", "--engine", "vlllm"), "torch-cpu"),
+        (("search", "embedded", "--sampler", "nsga22"), "nsga2"),
+        (("search", "embedded", "--objective", "kl", "--objective", "speed"), "speed"),
+        (("search", "embedded", "--limit", "memory<6GiB"), "METRIC<=NUMBER"),
+        (("search", "embedded", "--bits", "4,x"), "whole numbers"),
+        (("search", "embedded", "--bits", "7"), "7"),
+        (("search", "embedded", "--limit", "kl<=0.1", "--limit", "kl>=0.2"), "no value meets both"),
+        (("search", "embedded", "--workload", "batch=0"), "batch"),
+        (("inspect", "embedded", "--engine", "none"), "torch-cpu"),
+        (("advise", "embedded", "--device", "h1000"), "h100"),
+        (("select", "no-such-run"), "no-such-run"),
+        (("check", "embedded", "--base", "nowhere/at/all"), "nowhere"),
+    ],
+)
+def test_bad_input_is_refused_with_exit_code_2(arguments, expected, tmp_path):
+    found = paretune(*arguments, *(("--out", tmp_path / "run") if arguments[0] == "search" else ()))
+    assert found.returncode == 2, found.stderr
+    assert expected in found.stderr
+    assert "Traceback" not in found.stderr
+    assert "rule:" in found.stderr
+    assert not (tmp_path / "run" / "records.jsonl").exists()
+
+
+def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("a<|endoftext|>b<|endoftext|>c")
+    for more, expected in (((), "no calibration"), (("--text", short), "windows of")):
+        found = paretune("search", model, "--out", tmp_path / "run", *more)
+        assert found.returncode == 2
+        assert expected in found.stderr
+
+
+def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"model: {model}\nsearch: {{minuets: 3}}\n")
+    found = paretune("search", "--run", path, "--out", tmp_path / "run")
+    assert found.returncode == 2
+    assert "minuets" in found.stderr
+
+
+def test_a_small_run_from_model_to_export(model, text, tmp_path):
+    run = tmp_path / "run"
+    found = small_run(model, text, run)
+    assert found.returncode == 0, found.stderr[-2000:]
+    names = {path.name for path in run.iterdir()}
+    assert {
+        "front.csv",
+        "front.json",
+        "records.jsonl",
+        "run.json",
+        "study.journal",
+        "report.html",
+        "export",
+    } <= names
+    document = json.loads((run / "run.json").read_text())
+    assert document["status"] == "complete"
+    assert document["export"]["kl_to_candidate"] <= document["export"]["tolerance"]
+    assert len(document["latency_checks"]) >= 8
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    assert records[0]["name"] == "dense"
+    header = (run / "front.csv").read_text().splitlines()[0]
+    assert header.startswith("digest,name,average_bits,weight_bytes,memory_bytes,kl,kl_stderr,kl_p99")
+
+    again = small_run(model, text, run)
+    assert again.returncode == 0, again.stderr[-2000:]
+    resumed = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    assert resumed[: len(records)] == records
+
+    chosen = paretune("select", run, "--limit", "kl<=100", "--json")
+    assert chosen.returncode == 0, chosen.stderr
+    exported = paretune("export", run, "--name", "uniform-4", "--out", tmp_path / "uniform")
+    assert exported.returncode == 0, exported.stderr
+    assert "KL to the searched candidate" in exported.stdout
+    checked = paretune(
+        "check",
+        tmp_path / "uniform",
+        "--base",
+        model,
+        "--text",
+        text,
+        "--windows",
+        8,
+        "--window-tokens",
+        32,
+        "--json",
+    )
+    assert checked.returncode == 0, checked.stderr
+    strict = paretune(
+        "check", tmp_path / "uniform", "--base", model, "--text", text, "--windows", 8, "--window-tokens", 32,
+        "--max-kl", "1e-9",
+    )  # fmt: skip
+    assert strict.returncode == 1
+
+    other = small_run(model, text, run, "--seed", 3)
+    assert other.returncode == 2
+    assert "belongs to another" in other.stderr
