@@ -54,10 +54,11 @@ class CostEvaluator:
     ) -> Mapping[str, Measurement]:
         """Sizes and predicted times of ``config``; the fidelity plays no part."""
         del fidelity
+        weights = weight_bytes(self._spec, config)
         found = {
             "average_bits": _size("average_bits", average_bits(self._spec, config)),
-            "weight_bytes": _size("weight_bytes", weight_bytes(self._spec, config)),
-            "memory_bytes": _size("memory_bytes", memory_bytes(self._spec, config, self._workload)),
+            "weight_bytes": _size("weight_bytes", weights),
+            "memory_bytes": _size("memory_bytes", memory_bytes(self._spec, config, self._workload, weights)),
         }
         if self._predictor is not None:
             predicted = self._predictor.predict(self._spec, config, self._workload)

@@ -50,6 +50,13 @@ def _changed(base: Genome, index: int, choice: int) -> Genome:
     return (*base[:index], choice, *base[index + 1 :])
 
 
+def _free_genes(problem: Problem, base: Genome) -> list[bool]:
+    """Whether each gene is open in the student of ``base``: neither the size itself nor a group that was cut."""
+    return [
+        not is_student_gene(problem, index) and _present(problem, index, base) for index in range(len(base))
+    ]
+
+
 def _present(problem: Problem, index: int, base: Genome) -> bool:
     """Whether the student has the group that the gene chooses for."""
     group = problem.space.genes[index].group
@@ -87,7 +94,9 @@ class FrontMaker:
         self.metric = metric
         self._cells = most_cells
         self._students = [(base, kl, *additive_costs(problem, metric, base)) for base, kl in students.items()]
+        self._free = {base: _free_genes(problem, base) for base in students}
         self._by_student = {student_of(problem, row[0]): row for row in self._students}
+        self.whole_costs = self._students[0][2]
         self.exact = True
 
     def cost(self, genome: Genome) -> float | None:
@@ -112,9 +121,7 @@ class FrontMaker:
 
     def _only(self, values: list[np.ndarray], base: Genome, index: int) -> np.ndarray:
         """All choices of a gene, or only the base's where the student fixes it."""
-        if is_student_gene(self.problem, index) or not _present(self.problem, index, base):
-            return np.zeros(1)
-        return values[index]
+        return values[index] if self._free[base][index] else np.zeros(1)
 
     def _members(
         self, front: AdditiveFront, base: Genome, own: float, rest: float, members: int
@@ -128,8 +135,8 @@ class FrontMaker:
         found = []
         for member in picked:
             genome = tuple(
-                c if not is_student_gene(self.problem, i) and _present(self.problem, i, base) else b
-                for i, (b, c) in enumerate(zip(base, front.genome(member), strict=True))
+                c if free else b
+                for b, c, free in zip(base, front.genome(member), self._free[base], strict=True)
             )
             total = float(front.damages[member]) + own
             found.append(Predicted(genome, float(front.costs[member]) + rest, total))

@@ -22,7 +22,7 @@ class AdditiveFront:
     """Every non-dominated total, ascending in cost.
 
     Attributes:
-        costs: float64 ``(members,)``, true totals of the members' choices.
+        costs: float64 ``(members,)``, totals of the members' choices; bounds from above on a coarsened grid.
         damages: float64 ``(members,)``, descending.
         exact: whether the grid held every cost difference exactly.
     """
@@ -61,11 +61,10 @@ def exact_front(
     kept = tuple(_undominated(cost, damage) for cost, damage in zip(costs, damages, strict=True))
     cheap = [np.asarray(cost, dtype=np.float64)[k] for cost, k in zip(costs, kept, strict=True)]
     harm = [np.asarray(damage, dtype=np.float64)[k] for damage, k in zip(damages, kept, strict=True)]
-    steps, exact = _grid([cost - cost.min() for cost in cheap], most_cells)
+    steps, unit, exact = _grid([cost - cost.min() for cost in cheap], most_cells)
     best, picked = _sweep(steps, harm)
     levels = _front_levels(best)
-    found = AdditiveFront(np.zeros(0), best[levels], exact, picked, levels, tuple(steps), kept)
-    totals = np.array([_total(costs, found.genome(member)) for member in range(len(levels))])
+    totals = sum(float(cost.min()) for cost in cheap) + unit * levels
     return AdditiveFront(totals, best[levels], exact, picked, levels, tuple(steps), kept)
 
 
@@ -80,18 +79,18 @@ def _undominated(cost: np.ndarray, damage: np.ndarray) -> np.ndarray:
     return np.array(kept, dtype=np.int64)
 
 
-def _grid(differences: list[np.ndarray], most_cells: int) -> tuple[list[np.ndarray], bool]:
-    """Cost differences in whole steps of a common grid, and whether that is exact."""
+def _grid(differences: list[np.ndarray], most_cells: int) -> tuple[list[np.ndarray], float, bool]:
+    """Cost differences in whole steps of a common grid, the step, and whether that is exact."""
     span = sum(float(difference.max()) for difference in differences)
     whole = all(np.array_equal(difference, np.rint(difference)) for difference in differences)
     unit = float(np.gcd.reduce(np.concatenate(differences).astype(np.int64))) if whole else 0.0
     most = max(16, most_cells // max(1, len(differences)))
     if span == 0.0:
-        return [np.zeros(len(difference), dtype=np.int64) for difference in differences], True
+        return [np.zeros(len(difference), dtype=np.int64) for difference in differences], 0.0, True
     if unit and span / unit <= most:
-        return [(difference / unit).astype(np.int64) for difference in differences], True
+        return [(difference / unit).astype(np.int64) for difference in differences], unit, True
     unit = span / (most // 2)
-    return [np.ceil(difference / unit - 1e-9).astype(np.int64) for difference in differences], False
+    return [np.ceil(difference / unit - 1e-9).astype(np.int64) for difference in differences], unit, False
 
 
 def _sweep(steps: list[np.ndarray], damages: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +117,3 @@ def _front_levels(best: np.ndarray) -> np.ndarray:
     running = np.minimum.accumulate(best)
     first = np.concatenate([[True], running[1:] < running[:-1]]) & np.isfinite(best)
     return np.flatnonzero(first)
-
-
-def _total(costs: Sequence[np.ndarray], genome: Sequence[int]) -> float:
-    return float(sum(float(cost[choice]) for cost, choice in zip(costs, genome, strict=True)))

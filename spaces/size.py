@@ -115,10 +115,19 @@ def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workl
     return max(prompt, head) * spec.dtype_bytes
 
 
-def memory_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workload) -> int:
-    """Weights, cache and activations at the workload, on each device of ``tensor_parallel``."""
+def memory_bytes(
+    spec: ModelSpec, config: CompressionConfig, workload: Workload, weights: int | None = None
+) -> int:
+    """Weights, cache and activations at the workload, on each device of ``tensor_parallel``.
+
+    Args:
+        spec: the model.
+        config: the candidate.
+        workload: what it does.
+        weights: :func:`weight_bytes`, where the caller has it already.
+    """
     total = (
-        weight_bytes(spec, config)
+        (weight_bytes(spec, config) if weights is None else weights)
         + kv_cache_bytes(spec, config, workload)
         + activation_bytes(spec, config, workload)
     )

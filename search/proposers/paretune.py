@@ -23,6 +23,7 @@ _BINS = 24
 _BATCH = 12
 _EXCHANGES = 200
 _MEMBERS = 96
+_LEAST_GAIN = -0.05
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,23 @@ class ParetuneProposer(AdditiveProposer):
         for kl, genome in list(zip(kls, genomes, strict=True))[:_MEMBERS]:
             if kl < NEGLIGIBLE * kls[0]:
                 continue
-            total = table.total(genome)
-            factor = float(kl) / float(table.predict(total))
-            for changed in _neighbours(genome, table, random):
-                expected = factor * float(table.predict(table.total(changed)))
-                cost = self._cost(changed)
-                ideas.append(_Idea(changed, cost, _gain(costs, kls, cost, expected)))
+            now, law = table.total(genome), float(table.predict(table.total(genome)))
+            cost = self._cost(genome)
+            for changes in _exchanges(genome, table, random):
+                total = now + sum(
+                    float(table.entries[g][c] - table.entries[g][genome[g]]) for g, c in changes
+                )
+                expected = float(kl) / law * float(table.predict(total))
+                there = cost + sum(self._step(g, genome[g], c) for g, c in changes)
+                gain = _gain(costs, kls, there, expected)
+                if gain > _LEAST_GAIN:
+                    ideas.append(_Idea(_with(genome, changes), there, gain))
         return ideas
+
+    def _step(self, gene: int, before: int, after: int) -> float:
+        """Cost added by one change in the whole model."""
+        steps = self._makers[self.problem.objectives[1]].whole_costs[gene]
+        return float(steps[after] - steps[before])
 
     def _cost(self, genome: Genome) -> float:
         metric = self.problem.objectives[1]
@@ -119,19 +130,28 @@ class ParetuneProposer(AdditiveProposer):
         return float(self.problem.cost_of(genome)[metric]) if known is None else known
 
 
-def _neighbours(genome: Genome, table: DamageTable, random: np.random.Generator) -> list[Genome]:
-    """Random exchanges: one or two genes change, at least one of them for the better."""
+def _exchanges(
+    genome: Genome, table: DamageTable, random: np.random.Generator
+) -> list[tuple[tuple[int, int], ...]]:
+    """Random exchanges: one or two genes change, the first of them for the better."""
     better, worse = _moves(genome, table)
     if not better:
         return []
     found = []
     for _ in range(_EXCHANGES):
-        changed = list(genome)
-        for moves in (better, worse) if worse and random.random() < 0.8 else (better,):
-            gene, choice = moves[int(random.integers(len(moves)))]
-            changed[gene] = choice
-        found.append(tuple(changed))
+        changes = [better[int(random.integers(len(better)))]]
+        if worse and random.random() < 0.8:
+            changes.append(worse[int(random.integers(len(worse)))])
+        if len({gene for gene, _ in changes}) == len(changes):
+            found.append(tuple(changes))
     return found
+
+
+def _with(genome: Genome, changes: tuple[tuple[int, int], ...]) -> Genome:
+    changed = list(genome)
+    for gene, choice in changes:
+        changed[gene] = choice
+    return tuple(changed)
 
 
 def _moves(genome: Genome, table: DamageTable) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
@@ -140,7 +160,7 @@ def _moves(genome: Genome, table: DamageTable) -> tuple[list[tuple[int, int]], l
     worse: list[tuple[int, int]] = []
     for gene, (entries, now) in enumerate(zip(table.entries, genome, strict=True)):
         for choice, damage in enumerate(entries):
-            if choice != now:
+            if damage != entries[now]:
                 (better if damage < entries[now] else worse).append((gene, choice))
     return better, worse
 

@@ -1,0 +1,1 @@
+"""What is measured: programs here, tables in ``results/``, the diary in ``log.md``."""

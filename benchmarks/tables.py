@@ -1,0 +1,55 @@
+"""Tables of results: CSV whose first lines, beginning with ``#``, say machine, versions and date."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from commands.files import versions
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def machine() -> str:
+    """Processor and cores, in words."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def write_table(
+    name: str, columns: Iterable[str], rows: Iterable[Mapping[str, object]], notes: Iterable[str] = ()
+) -> Path:
+    """Write ``results/NAME.csv``: provenance, header, plain numbers; what is absent is an empty cell."""
+    columns = list(columns)
+    buffer = io.StringIO()
+    for note in (f"machine: {machine()}", f"versions: {_versions()}", f"date: {_today()}", *notes):
+        buffer.write(f"# {note}\n")
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if row.get(key) is None else row[key] for key in columns})
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(buffer.getvalue(), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _versions() -> str:
+    return ", ".join([f"python {platform.python_version()}", *(f"{k} {v}" for k, v in versions().items())])
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
