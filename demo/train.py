@@ -124,10 +124,10 @@ def _arguments() -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     parser.add_argument("--out", type=Path, default=Path("demo/model"), help="folder of the model")
     parser.add_argument(
-        "--documents", type=int, default=120_000, help="documents generated for training (count)"
+        "--documents", type=int, default=80_000, help="documents generated for training (count)"
     )
-    parser.add_argument("--steps", type=int, default=3_000, help="optimizer steps (count)")
-    parser.add_argument("--batch-tokens", type=int, default=8192, help="tokens a step (count)")
+    parser.add_argument("--steps", type=int, default=4_800, help="optimizer steps (count)")
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens a step (count)")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--processes", type=int, default=1, help="processes that generate text (count)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and of the order of windows")
