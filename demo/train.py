@@ -1,7 +1,7 @@
 """Train the embedded model: ``python -m demo.train --out demo/model`` (on a GPU if there is one).
 
 Everything is made here: the text by the generator, the tokenizer, the weights. ``--steps 4 --documents 500
---no-compile`` rehearses it on a CPU in a minute. Hidden matrices learn by Muon (Jordan et al. 2024,
+--no-compile`` rehearses it in a minute. Hidden matrices learn by Muon (Jordan et al. 2024,
 https://kellerjordan.github.io/posts/muon), embeddings and norms by AdamW.
 """
 
@@ -57,9 +57,7 @@ def main() -> None:
         "training_s": round(seconds, 1),
         "hardware": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "light_score_400": score(
-            lambda ids: llama(input_ids=ids, use_cache=False).logits, tokenizer, "cpu", 400
-        ),
+        "light_score": score(lambda ids: llama(input_ids=ids, use_cache=False).logits, tokenizer, "cpu", 400),
     }
     (arguments.out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(record, indent=2), flush=True)
@@ -89,12 +87,13 @@ def train(
         if step % arguments.report_every == 0 or step == arguments.steps - 1:
             seconds = time.perf_counter() - began
             speed = (step + 1) * arguments.batch_tokens / seconds
-            shown = {name: round(value, 2) for name, value in score(decoder, tokenizer, device, 100).items()}
+            right = score(decoder, tokenizer, device, arguments.report_items)
             print(
-                f"step {step} loss {loss.item():.4f} {seconds:.0f} s {speed:,.0f} tokens/s {shown}",
+                f"step {step} loss {loss.item():.4f} {seconds:.0f} s {speed:,.0f} tokens/s {right}",
                 flush=True,
             )
-            torch.save(decoder.state_dict(), arguments.out / "decoder.pt") if arguments.keep else None
+            if arguments.keep:
+                torch.save(decoder.state_dict(), arguments.out / "decoder.pt")
     return time.perf_counter() - began
 
 
@@ -136,6 +135,7 @@ def _arguments() -> argparse.Namespace:
         help="of the arithmetic; bfloat16 is faster on a CPU too, if it has AMX",
     )  # fmt: skip
     parser.add_argument("--report-every", type=int, default=250, help="steps between scores (count)")
+    parser.add_argument("--report-items", type=int, default=100, help="items scored each time (count)")
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile"
     )
