@@ -150,7 +150,8 @@ class _Front:
             rows,
             "uniform",
             mode="markers+text",
-            text=[safe(row.name.removeprefix("uniform-")) for row in rows],
+            # Variants of a width lie side by side: only the plain row carries its width, hovering names the rest.
+            text=[width if (width := row.name.removeprefix("uniform-")).isdigit() else "" for row in rows],
             textposition="top right",
             textfont={"color": "--ink-soft", "size": 12},
             marker={
