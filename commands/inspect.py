@@ -93,16 +93,15 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
         f"{dense_bytes(spec):,} B as it is ({spec.dtype})",
         highlight=False,
     )
-    table = Table("group", "sites", "rows x columns", "bytes (B) by choice", title=f"Groups for {engine}")
-    for row in _folded(group_rows(space)):
-        table.add_row(*row)
+    widths = sorted({bits for row in group_rows(space) for bits in _by_width(space, str(row["group"]))})
+    table = Table("group", "sites: rows x columns", title=f"Bytes (B) of a group by width (bit) for {engine}")
+    for width in widths:
+        table.add_column(str(width), justify="right")
+    for name, sites, sizes in _folded(space):
+        table.add_row(name, sites, *(f"{sizes[width]:,}" if width in sizes else "-" for width in widths))
     console.print(table)
-    for gene in space.genes:
-        if gene.group is None:
-            shown = ", ".join(
-                str(getattr(choice, "name", None) or choice or "all") for choice in gene.choices
-            )
-            console.print(f"{gene.name}: {shown}", highlight=False)
+    quantizers = ", ".join(_quantizers(space))
+    console.print(f"quantizers: {quantizers}; zeros are stored like any other weight", highlight=False)
     size = sum(len(gene.choices) > 1 for gene in space.genes)
     console.print(f"{size} genes with a choice", highlight=False)
     for reason in dict.fromkeys(space.refused.values()):
@@ -112,18 +111,41 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
         )
 
 
-def _folded(rows: list[dict[str, object]]) -> list[tuple[str, str, str, str]]:
-    """Rows that differ only in the index of their block become one."""
+def _folded(space: SearchSpace) -> list[tuple[str, str, dict[int, int]]]:
+    """Groups that differ only in the index of their block become one row: name, sites, bytes by width."""
     import re
 
-    folded: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
-        name = str(row["group"])
-        sites = ", ".join(str(site).rsplit(".", 1)[-1] for site in row["sites"])  # type: ignore[attr-defined]
-        shapes = ", ".join(f"{rows}x{columns}" for rows, columns in row["shapes"])  # type: ignore[attr-defined]
-        sizes = "  ".join(f"{key}: {value:,}" for key, value in row["choices"].items())  # type: ignore[attr-defined]
-        folded.setdefault((re.sub(r"\.\d+\.", ".*.", f"{name}|{sites}"), shapes, sizes), []).append(name)
+    folded: dict[str, tuple[int, str, dict[int, int]]] = {}
+    for row in group_rows(space):
+        name, sites, shapes = str(row["group"]), list(row["sites"]), list(row["shapes"])  # type: ignore[call-overload]
+        shown = ", ".join(
+            f"{site.rsplit('.', 1)[-1]} {rows}x{columns}"
+            for site, (rows, columns) in zip(sites, shapes, strict=True)
+        )
+        sizes = _by_width(space, name)
+        key = f"{re.sub(r'[.][0-9]+[.]', '.*.', name)}|{shown}|{sizes}"
+        count = folded[key][0] + 1 if key in folded else 1
+        folded[key] = (count, shown, sizes)
     return [
-        (key.split("|")[0] + (f" (x{len(names)})" if names[1:] else ""), key.split("|")[1], shapes, sizes)
-        for (key, shapes, sizes), names in folded.items()
+        (key.split("|")[0] + (f" (x{count})" if count > 1 else ""), shown, sizes)
+        for key, (count, shown, sizes) in folded.items()
     ]
+
+
+def _by_width(space: SearchSpace, group: str) -> dict[int, int]:
+    """Bytes of a group by width: of the first quantizer, nothing pruned."""
+    from spaces.choice import SiteChoice
+
+    gene = space.genes[space.index(group)]
+    found: dict[int, int] = {}
+    for choice, size in zip(gene.choices, space.choice_bytes(gene), strict=True):
+        if isinstance(choice, SiteChoice) and choice.sparsity is None:
+            found.setdefault(choice.weight.num_bits, size)
+    return found
+
+
+def _quantizers(space: SearchSpace) -> list[str]:
+    from spaces.choice import SiteChoice
+
+    methods = [c.method for g in space.genes for c in g.choices if isinstance(c, SiteChoice)]
+    return [method for method in dict.fromkeys(methods) if method != "none"]
