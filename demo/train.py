@@ -51,7 +51,7 @@ def main() -> None:
     llama = llama.float()
     record = {
         "parameters": sum(parameter.numel() for parameter in llama.parameters()),
-        "tokens": arguments.steps * arguments.batch_tokens,
+        "tokens": (arguments.stop or arguments.steps) * arguments.batch_tokens,
         "documents": arguments.documents,
         "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
         "training_s": round(seconds, 1),
@@ -72,7 +72,8 @@ def train(
     step_loss: Callable[[Decoder, Tensor], Tensor] = torch.compile(_loss) if arguments.compile else _loss
     corpus = corpus.to(device)
     began = time.perf_counter()
-    for step in range(arguments.steps):
+    last = min(arguments.stop or arguments.steps, arguments.steps) - 1
+    for step in range(last + 1):
         rate = arguments.rate * _schedule(step, arguments.steps)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -84,7 +85,7 @@ def train(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if step % arguments.report_every == 0 or step == arguments.steps - 1:
+        if step % arguments.report_every == 0 or step == last:
             seconds = time.perf_counter() - began
             speed = (step + 1) * arguments.batch_tokens / seconds
             right = score(decoder, tokenizer, device, arguments.report_items)
@@ -126,6 +127,7 @@ def _arguments() -> argparse.Namespace:
         "--documents", type=int, default=80_000, help="documents generated for training (count)"
     )
     parser.add_argument("--steps", type=int, default=4_800, help="optimizer steps (count)")
+    parser.add_argument("--stop", type=int, help="stop the schedule after so many steps (count)")
     parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens a step (count)")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
     parser.add_argument("--processes", type=int, default=1, help="processes that generate text (count)")
