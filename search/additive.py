@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,6 +23,39 @@ class Predicted:
     genome: Genome
     cost: float
     total: float
+
+
+@dataclass(frozen=True)
+class StudentSize:
+    """What is known about one student size.
+
+    Attributes:
+        base: its genome with everything else dense.
+        own: KL of the size alone.
+        costs: what every choice of every gene adds, one array a gene.
+        rest: cost of everything else.
+        free: which genes are open in it, bool ``(genes,)``.
+    """
+
+    base: Genome
+    own: float
+    costs: list[np.ndarray]
+    rest: float
+    free: np.ndarray
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """The costs of all genes in a row, float64 ``(cells,)``."""
+        return np.concatenate(self.costs)
+
+    @cached_property
+    def free_cells(self) -> np.ndarray:
+        """Which choices are open, bool ``(cells,)``."""
+        return np.repeat(self.free, [len(cost) for cost in self.costs])
+
+    def opened(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """All choices of the open genes, a single zero for the others."""
+        return [v if free else np.zeros(1) for v, free in zip(values, self.free, strict=True)]
 
 
 def additive_costs(problem: Problem, metric: str, base: Genome) -> tuple[list[np.ndarray], float]:
@@ -48,13 +82,6 @@ def additive_costs(problem: Problem, metric: str, base: Genome) -> tuple[list[np
 
 def _changed(base: Genome, index: int, choice: int) -> Genome:
     return (*base[:index], choice, *base[index + 1 :])
-
-
-def _free_genes(problem: Problem, base: Genome) -> list[bool]:
-    """Whether each gene is open in the student of ``base``: neither the size itself nor a group that was cut."""
-    return [
-        not is_student_gene(problem, index) and _present(problem, index, base) for index in range(len(base))
-    ]
 
 
 def _present(problem: Problem, index: int, base: Genome) -> bool:
@@ -93,54 +120,42 @@ class FrontMaker:
         self.problem = problem
         self.metric = metric
         self._cells = most_cells
-        self._students = [(base, kl, *additive_costs(problem, metric, base)) for base, kl in students.items()]
-        self._free = {base: _free_genes(problem, base) for base in students}
-        self._by_student = {student_of(problem, row[0]): row for row in self._students}
-        self.whole_costs = self._students[0][2]
+        self._sizes = {student_of(problem, base): self._size(base, own) for base, own in students.items()}
         self.exact = True
 
-    def cost(self, genome: Genome) -> float | None:
-        """The additive cost of a genome; ``None`` for a student size that was not given."""
-        row = self._by_student.get(student_of(self.problem, genome))
-        if row is None:
-            return None
-        return row[3] + sum(float(cost[c]) for cost, c in zip(row[2], genome, strict=True))
+    def _size(self, base: Genome, own: float) -> StudentSize:
+        costs, rest = additive_costs(self.problem, self.metric, base)
+        genes = range(len(base))
+        free = [not is_student_gene(self.problem, g) and _present(self.problem, g, base) for g in genes]
+        return StudentSize(base, own, costs, rest, np.array(free))
+
+    def size_of(self, genome: Genome) -> StudentSize | None:
+        """The student size of a genome; ``None`` if it was not given."""
+        return self._sizes.get(student_of(self.problem, genome))
 
     def fronts(self, entries: Sequence[np.ndarray], members: int) -> list[Predicted]:
         """Members of the union, evenly thinned to ``members`` a student, ascending in cost."""
         found: list[Predicted] = []
-        for base, own, costs, rest in self._students:
-            front = exact_front(
-                [self._only(costs, base, i) for i in range(len(costs))],
-                [self._only(list(entries), base, i) for i in range(len(costs))],
-                self._cells,
-            )
+        for size in self._sizes.values():
+            front = exact_front(size.opened(size.costs), size.opened(entries), self._cells)
             self.exact = self.exact and front.exact
-            found += self._members(front, base, own, rest, members)
+            found += _members(front, size, members)
         return _union(found)
 
-    def _only(self, values: list[np.ndarray], base: Genome, index: int) -> np.ndarray:
-        """All choices of a gene, or only the base's where the student fixes it."""
-        return values[index] if self._free[base][index] else np.zeros(1)
 
-    def _members(
-        self, front: AdditiveFront, base: Genome, own: float, rest: float, members: int
-    ) -> list[Predicted]:
-        # Beyond a ten-thousandth of the largest damage a member is the dense model for every purpose.
-        useful = front.damages >= NEGLIGIBLE * front.damages.max(initial=0.0)
-        spread = np.append(
-            np.linspace(front.costs.min(), front.costs[useful].max(), members), front.costs.max()
-        )
-        picked = sorted({int(np.searchsorted(front.costs, cost, side="right")) - 1 for cost in spread})
-        found = []
-        for member in picked:
-            genome = tuple(
-                c if free else b
-                for b, c, free in zip(base, front.genome(member), self._free[base], strict=True)
-            )
-            total = float(front.damages[member]) + own
-            found.append(Predicted(genome, float(front.costs[member]) + rest, total))
-        return found
+def _members(front: AdditiveFront, size: StudentSize, members: int) -> list[Predicted]:
+    # Beyond a ten-thousandth of the largest damage a member is the dense model for every purpose.
+    useful = front.damages >= NEGLIGIBLE * front.damages.max(initial=0.0)
+    spread = np.append(np.linspace(front.costs.min(), front.costs[useful].max(), members), front.costs.max())
+    picked = np.unique(np.searchsorted(front.costs, spread, side="right") - 1)
+    genomes = np.where(size.free, front.genomes(picked), size.base)
+    # The grid may be coarse; what a member costs is the sum of its choices.
+    parts = [cost[genomes[:, gene]] for gene, cost in enumerate(size.costs)]
+    exact = size.rest + np.sum(parts, axis=0)
+    return [
+        Predicted(tuple(genome), float(cost), float(total) + size.own)
+        for genome, cost, total in zip(genomes.tolist(), exact, front.damages[picked], strict=True)
+    ]
 
 
 def _union(members: list[Predicted]) -> list[Predicted]:

@@ -3,8 +3,7 @@
 Prior: the KL measured with one group changed at a few widths; other widths lie on a line in (bits, log KL),
 other methods and sparsities are scaled by what uniform configurations and probes showed. Additivity of small
 perturbations of the logits is the assumption of AMQ, HAWQ and AutoScheme alike; it fails where perturbations
-are large, so a power law between the sum and the KL is fitted, and then a correction of every entry by
-Bayesian linear regression on relative errors of measured candidates, shrunk towards the prior.
+are large, so what it leaves unexplained is learned from measured candidates (:mod:`search.residual`).
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.observation import Observation, Problem
+from search.residual import Residual
 from spaces.choice import SiteChoice
 from spaces.space import Genome
 
 _SLOPE = math.log(4.5)
 """Log KL gained by one bit where nothing was measured: 4 from the step, a little from clipping."""
 _FLOOR = 1e-9
-_PRIOR_SPREAD = 0.35
-"""Relative standard deviation of an entry around its prior."""
-_NOISE = 0.05
-"""Relative standard deviation of a measured KL around the law."""
-_SMALLEST, _LARGEST = 0.1, 10.0
+_FEWEST_OBSERVATIONS, _MOST_OBSERVATIONS = 8, 384
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,12 @@ class DamageTable:
         marginals: one-gene readings; a gene without any is estimated from uniform readings and its size.
         uniform: KL of uniform configurations by (bits, method); used for the ratio between methods.
         sparse: KL of a configuration with every group half zero and 16 bits, where there is one.
+
+    Attributes:
+        prior: one array a gene, one entry a choice.
+        flat_prior: the same of all genes in a row.
+        flat: the corrected entries.
+        offsets: where each gene begins in ``flat``.
     """
 
     def __init__(
@@ -65,32 +67,56 @@ class DamageTable:
             known[marginal.gene][marginal.choice] = max(marginal.kl, _FLOOR)
         genes = problem.space.genes
         self.prior = [self._gene_prior(index, known.get(index, {})) for index in range(len(genes))]
-        self._offsets = np.concatenate([[0], np.cumsum([len(p) for p in self.prior])]).astype(np.int64)
-        self.entries = [prior.copy() for prior in self.prior]
-        self.intercept, self.power = 0.0, 1.0
-
-    def total(self, genome: Genome) -> float:
-        """Sum of the entries of a genome (groups of cut blocks count as chosen)."""
-        return max(_FLOOR, sum(float(e[c]) for e, c in zip(self.entries, genome, strict=True)))
-
-    def predict(self, total: float | np.ndarray) -> np.ndarray:
-        """KL that a sum of entries stands for."""
-        return np.exp(self.intercept + self.power * np.log(np.maximum(total, _FLOOR)))
+        self.offsets = np.cumsum([0, *(len(p) for p in self.prior[:-1])]).astype(np.int64)
+        self.flat_prior = np.concatenate(self.prior)
+        self.flat = self.flat_prior
+        self._residual: Residual | None = None
 
     def refine(self, observations: Sequence[Observation]) -> None:
-        """Fit the law and correct the entries on candidates of the whole (uncut) model."""
-        used = [o for o in observations if o.values[0] > _FLOOR and self._prior_total(o.genome) > _FLOOR]
-        if len(used) < 8:
+        """Correct the entries, and fit the trend, on candidates of the whole (uncut) model.
+
+        Args:
+            observations: those that matter most first; a few hundred are taken.
+        """
+        used = [o for o in observations if _FLOOR < o.values[0] < math.inf][:_MOST_OBSERVATIONS]
+        cells = self.cells([o.genome for o in used])
+        sums = self.flat_prior[cells].sum(axis=1)
+        useful = sums > _FLOOR
+        if useful.sum() < _FEWEST_OBSERVATIONS:
             return
-        kls = np.array([o.values[0] for o in used])
-        sums = np.array([self._prior_total(o.genome) for o in used])
-        self.intercept, self.power = _power_law(np.log(sums), np.log(kls))
-        targets = np.exp((np.log(kls) - self.intercept) / self.power)
-        design = self._design([o.genome for o in used]) / targets[:, None]
-        correction = _ridge(design, 1.0 - sums / targets)
-        flat = np.concatenate(self.prior)
-        flat = flat * np.clip(1.0 + correction, _SMALLEST, _LARGEST)
-        self.entries = [flat[a:b] for a, b in zip(self._offsets, self._offsets[1:], strict=False)]
+        logs, kls = np.log(sums[useful]), np.log([o.values[0] for o in used])[useful]
+        shares = np.zeros((len(logs), len(self.flat_prior)))
+        np.put_along_axis(shares, cells[useful], self.flat_prior[cells[useful]] / sums[useful, None], axis=1)
+        self._residual = Residual(logs, shares, kls - logs)
+        self.flat = self.flat_prior * self._residual.factors
+
+    def cells(self, genomes: Sequence[Genome] | np.ndarray) -> np.ndarray:
+        """Places of genomes' entries in :attr:`flat`, int64 ``(genomes, genes)``."""
+        return np.asarray(genomes, dtype=np.int64).reshape(-1, len(self.prior)) + self.offsets
+
+    def predict(self, genomes: Sequence[Genome] | np.ndarray, more: float | np.ndarray = 0.0) -> np.ndarray:
+        """KL of genomes, ``(genomes,)``.
+
+        Args:
+            genomes: of the whole model, or of a student whose own KL is ``more``.
+            more: added to the sums.
+        """
+        cells = self.cells(genomes)
+        return self.predict_sums(
+            self.flat_prior[cells].sum(axis=1) + more, self.flat[cells].sum(axis=1) + more
+        )
+
+    def predict_sums(self, prior: np.ndarray, corrected: np.ndarray) -> np.ndarray:
+        """KL that a sum of prior entries, and the same of corrected ones, stand for."""
+        logs = np.log(np.maximum(prior, _FLOOR))
+        trend = np.zeros_like(logs) if self._residual is None else self._residual.trend(logs)
+        return np.asarray(np.maximum(corrected, _FLOOR) * np.exp(trend))
+
+    @property
+    def entries(self) -> list[np.ndarray]:
+        """The corrected entries, one array a gene."""
+        ends = [*self.offsets[1:], len(self.flat)]
+        return [self.flat[a:b] for a, b in zip(self.offsets, ends, strict=True)]
 
     # -- prior --------------------------------------------------------------------------------------------
 
@@ -131,18 +157,6 @@ class DamageTable:
         points = {bits: kl * share for (bits, _), kl in reversed(self._uniform.items())}
         return points or {4: 0.05 * share}
 
-    # -- refinement ---------------------------------------------------------------------------------------
-
-    def _prior_total(self, genome: Genome) -> float:
-        return sum(float(p[c]) for p, c in zip(self.prior, genome, strict=True))
-
-    def _design(self, genomes: Sequence[Genome]) -> np.ndarray:
-        design = np.zeros((len(genomes), int(self._offsets[-1])))
-        flat = np.concatenate(self.prior)
-        columns = np.array(genomes, dtype=np.int64) + self._offsets[:-1]
-        np.put_along_axis(design, columns, flat[columns], axis=1)
-        return design
-
 
 def interpolated(points: dict[int, float], bits: int) -> float:
     """KL at a width, on straight lines in (bits, log KL) through the measured widths and beyond them."""
@@ -168,25 +182,3 @@ def _weight_shares(problem: Problem) -> list[float]:
     ]
     total = sum(sizes) or 1
     return [size / total for size in sizes]
-
-
-def _power_law(logs: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
-    """Intercept and slope of a line, the slope shrunk towards 1."""
-    x, y = logs - logs.mean(), targets - targets.mean()
-    strength = 1.0
-    power = (float(x @ y) + strength) / (float(x @ x) + strength)
-    power = min(max(power, 0.5), 2.0)
-    return float(targets.mean() - power * logs.mean()), power
-
-
-def _ridge(design: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """Posterior mean of independent corrections with spread ``_PRIOR_SPREAD`` under noise ``_NOISE``."""
-    rows, columns = design.shape
-    ratio = (_NOISE / _PRIOR_SPREAD) ** 2
-    if rows <= columns:
-        kernel = design @ design.T
-        kernel[np.diag_indices(rows)] += ratio
-        return np.asarray(design.T @ np.linalg.solve(kernel, residual))
-    normal = design.T @ design
-    normal[np.diag_indices(columns)] += ratio
-    return np.asarray(np.linalg.solve(normal, design.T @ residual))

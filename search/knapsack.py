@@ -3,7 +3,7 @@
 Each gene picks one choice; costs and damages add up. That is the multiple-choice knapsack problem (Sinha and
 Zoltners, 1979), solved for all budgets at once by dynamic programming on the grid that all cost differences
 share. Bytes are integers with a large common divisor, so the grid is exact; where it would be too long it is
-coarsened by rounding costs up, and :attr:`AdditiveFront.exact` says so.
+coarsened by rounding to the nearest level, and :attr:`AdditiveFront.exact` says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class AdditiveFront:
     """Every non-dominated total, ascending in cost.
 
     Attributes:
-        costs: float64 ``(members,)``, totals of the members' choices; bounds from above on a coarsened grid.
+        costs: float64 ``(members,)``, totals of the members' choices; rounded on a coarsened grid.
         damages: float64 ``(members,)``, descending.
         exact: whether the grid held every cost difference exactly.
     """
@@ -38,14 +38,15 @@ class AdditiveFront:
     def __len__(self) -> int:
         return len(self.costs)
 
-    def genome(self, member: int) -> tuple[int, ...]:
-        """The choice of every gene for one member."""
-        level, chosen = int(self._levels[member]), []
+    def genomes(self, members: np.ndarray) -> np.ndarray:
+        """The choice of every gene for some members, int64 ``(members, genes)``."""
+        levels = self._levels[members].astype(np.int64)
+        chosen = np.zeros((len(levels), len(self._steps)), dtype=np.int64)
         for gene in range(len(self._steps) - 1, -1, -1):
-            pick = int(self._picked[gene, level])
-            chosen.append(int(self._kept[gene][pick]))
-            level -= int(self._steps[gene][pick])
-        return tuple(reversed(chosen))
+            picks = self._picked[gene, levels]
+            chosen[:, gene] = self._kept[gene][picks]
+            levels -= self._steps[gene][picks]
+        return chosen
 
 
 def exact_front(
@@ -90,7 +91,7 @@ def _grid(differences: list[np.ndarray], most_cells: int) -> tuple[list[np.ndarr
     if unit and span / unit <= most:
         return [(difference / unit).astype(np.int64) for difference in differences], unit, True
     unit = span / (most // 2)
-    return [np.ceil(difference / unit - 1e-9).astype(np.int64) for difference in differences], unit, False
+    return [np.rint(difference / unit).astype(np.int64) for difference in differences], unit, False
 
 
 def _sweep(steps: list[np.ndarray], damages: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

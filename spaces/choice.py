@@ -79,7 +79,10 @@ class SiteChoice(Frozen):
     @property
     def untouched(self) -> bool:
         """Whether the site stays exactly as the dense model has it."""
-        return self.weight == DENSE and self.activation is None and self.sparsity is None
+        # Cheapest test first: this is asked of every site of every candidate.
+        return (
+            self.weight.dense and self.activation is None and self.sparsity is None and self.weight == DENSE
+        )
 
     @property
     def name(self) -> str:

@@ -41,6 +41,9 @@ class Gene:
 
     def position(self, choice: SiteChoice | KVFormat | int | None) -> int | None:
         """Index of ``choice``; ``None`` if it is not in the space."""
+        for position, known in enumerate(self.choices):
+            if known is choice:  # decoding hands these very objects on
+                return position
         return self._positions.get(choice)
 
     def widest(self) -> int:

@@ -25,6 +25,8 @@ from spaces.size import site_bytes
 __all__ = ["Gene", "GeneKind", "Genome", "SearchSpace"]
 
 Genome = tuple[int, ...]
+_REMEMBERED = 1024
+"""Decoded genomes kept at hand: a candidate is decoded when it is proposed, named, costed and told."""
 
 
 class SearchSpace:
@@ -72,6 +74,7 @@ class SearchSpace:
             *builder.students(),
         )
         self.refused = builder.refused
+        self._decoded: dict[tuple[int, ...], CompressionConfig] = {}
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -108,6 +111,14 @@ class SearchSpace:
 
     def decode(self, genome: Sequence[int]) -> CompressionConfig:
         """The configuration of a genome; groups of blocks that the student lacks are left out."""
+        key = tuple(genome)
+        if key not in self._decoded:
+            if len(self._decoded) >= _REMEMBERED:
+                self._decoded.clear()
+            self._decoded[key] = self._decode(key)
+        return self._decoded[key]
+
+    def _decode(self, genome: Genome) -> CompressionConfig:
         self._check_genome(genome)
         student = self.student(genome)
         sites: dict[str, SiteChoice] = {}
@@ -232,7 +243,8 @@ class SearchSpace:
             if not config.keeps_block(gene.group.block):
                 return gene.widest()
             wanted = config.choice(gene.group.sites[0])
-            if any(config.choice(site) != wanted for site in gene.group.sites):
+            choices = [config.choice(site) for site in gene.group.sites]
+            if any(choice is not wanted and choice != wanted for choice in choices):
                 raise ConfigurationError(
                     f"group {gene.name}", "its sites must share a choice", "Choose for the group"
                 )

@@ -56,12 +56,14 @@ class AdditiveProposer(Proposer):
         """Members of the exact fronts over every cost objective."""
         found: list[Predicted] = []
         for metric in self.problem.objectives[1:]:
-            if metric not in self._makers:
-                self._makers[metric] = FrontMaker(
-                    self.problem, metric, self.evidence.students, self.most_cells
-                )
-            found += self._makers[metric].fronts(table.entries, members)
+            found += self.maker(metric).fronts(table.entries, members)
         return found
+
+    def maker(self, metric: str) -> FrontMaker:
+        """The maker of exact fronts over one cost."""
+        if metric not in self._makers:
+            self._makers[metric] = FrontMaker(self.problem, metric, self.evidence.students, self.most_cells)
+        return self._makers[metric]
 
     def is_new(self, genome: Genome) -> bool:
         """Whether it was never told and may be measured."""

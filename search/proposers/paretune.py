@@ -1,36 +1,55 @@
-"""The default: the exact front of a damage table that learns, and exchanges around the measured front.
+"""The default: exact fronts of a damage table that learns, and exchanges around the measured front.
 
 First members of the additive front. Then, again and again: correct the table by what was measured, make its
-exact front, and take exchanges (one group up, another down) around measured members, whose prediction starts
+exact front, and draw exchanges (one group up, others down) around measured members, whose prediction starts
 from their measured KL and so carries what the table does not know. Of all these the largest predicted gains
 over the measured front are proposed, at most one in each stretch of the cost axis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from search.additive import NEGLIGIBLE
+from search.additive import NEGLIGIBLE, FrontMaker, StudentSize, student_of
 from search.damage import DamageTable
-from search.observation import Problem
+from search.exchanges import draw_moves
+from search.observation import Observation, Problem
 from search.proposers.additive import AdditiveProposer, by_gap
 from spaces.space import Genome
 
 _FIRST = 24
-_BINS = 24
-_BATCH = 12
-_EXCHANGES = 200
-_MEMBERS = 96
+_STRETCHES = 24
+_BATCH = 20
+_EXCHANGES = 300
+_MEMBERS = 64
 _LEAST_GAIN = -0.05
+_SMALLEST_KL = 1e-9
 
 
 @dataclass(frozen=True)
-class _Idea:
-    genome: Genome
-    cost: float
-    gain: float
+class _Front:
+    """The measured front in one cost: costs ascending, KLs descending."""
+
+    costs: np.ndarray
+    kls: np.ndarray
+    genomes: list[Genome]
+
+    def gain(self, costs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """Log KL below the front at ``costs`` if ``expected`` comes true."""
+        places = np.searchsorted(self.costs, costs, side="right") - 1
+        return np.asarray(np.log(self.kls[np.maximum(places, 0)]) - np.log(np.maximum(expected, 1e-12)))
+
+
+@dataclass(frozen=True)
+class _Ideas:
+    """Predicted cost and gain ``(ideas,)`` of genomes that are made when they are wanted."""
+
+    costs: np.ndarray
+    gains: np.ndarray
+    genome: Callable[[int], Genome]
 
 
 class ParetuneProposer(AdditiveProposer):
@@ -38,24 +57,28 @@ class ParetuneProposer(AdditiveProposer):
 
     name = "paretune"
     uses_marginals = True
-    most_cells = 4_000_000
+    most_cells = 2_000_000
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
         self._ideas: list[Genome] = []
         self._first: list[Genome] | None = None
+        self._rounds = 0
 
     def propose(self, trial: int) -> Genome | None:
         """The next idea; new ones are thought of when the last is used up."""
         if self._first is None:
-            front = [member.genome for member in self.front(self.table(), _MEMBERS)]
-            self._first = by_gap(front)[:_FIRST]
+            self._first = by_gap([member.genome for member in self.front(self.table(), 2 * _FIRST)])[:_FIRST]
         for queue in (self._first, self._ideas):
             found = self._next(queue)
             if found is not None:
                 return found
-        self._ideas = self._think(trial)
-        return self._next(self._ideas)
+        for _ in self.problem.objectives[1:]:
+            self._ideas = self._think(trial)
+            found = self._next(self._ideas)
+            if found is not None:
+                return found
+        return None
 
     def _next(self, queue: list[Genome]) -> Genome | None:
         while queue:
@@ -65,121 +88,93 @@ class ParetuneProposer(AdditiveProposer):
         return None
 
     def _think(self, trial: int) -> list[Genome]:
+        axis = 1 + self._rounds % (len(self.problem.objectives) - 1)
+        self._rounds += 1
+        front = self._measured_front(axis)
         table = self.table()
-        table.refine(self.evidence.whole)
-        costs, kls, genomes = self._measured_front()
-        ideas = self._from_front(table, costs, kls) + self._exchanges(table, costs, kls, genomes, trial)
-        fresh, seen = [], set()
-        for idea in sorted(ideas, key=lambda idea: -idea.gain):
-            if idea.genome not in seen and self.is_new(idea.genome):
-                fresh.append(idea)
-                seen.add(idea.genome)
-                if len(fresh) >= 4 * _BINS:
-                    break
-        return [idea.genome for idea in _best_by_stretch(fresh)]
+        table.refine(_most_telling(self.evidence.whole, front, axis))
+        maker = self.maker(self.problem.objectives[axis])
+        ideas = [self._members(maker, table, front), *self._exchanges(maker, table, front, trial)]
+        return self._best([part for part in ideas if len(part.gains)])
 
-    def _measured_front(self) -> tuple[np.ndarray, np.ndarray, list[Genome]]:
-        """Costs ascending, KLs descending and genomes of the measured front (first cost objective)."""
-        best: list[tuple[float, float, Genome]] = []
-        rows = [
-            (o.values[1], max(o.values[0], 1e-9), o.genome) for o in self.evidence.observations if o.feasible
-        ]
-        for row in sorted(rows):
-            if not best or row[1] < best[-1][1]:
-                best.append(row)
-        return np.array([r[0] for r in best]), np.array([r[1] for r in best]), [r[2] for r in best]
+    def _measured_front(self, axis: int) -> _Front:
+        observed = [o for o in self.evidence.observations if o.feasible]
+        values = np.array([(o.values[axis], o.values[0]) for o in observed]).reshape(-1, 2)
+        order = np.lexsort((values[:, 1], values[:, 0]))
+        kls = np.maximum(values[order, 1], _SMALLEST_KL)
+        lowest = np.minimum.accumulate(kls)
+        kept = np.concatenate([[True], lowest[1:] < lowest[:-1]])[: len(kls)]
+        return _Front(values[order[kept], 0], kls[kept], [observed[i].genome for i in order[kept]])
 
-    def _from_front(self, table: DamageTable, costs: np.ndarray, kls: np.ndarray) -> list[_Idea]:
-        ideas = []
-        for member in self.front(table, _MEMBERS):
-            cost = self._cost(member.genome)
-            ideas.append(
-                _Idea(member.genome, cost, _gain(costs, kls, cost, float(table.predict(member.total))))
-            )
-        return ideas
+    def _members(self, maker: FrontMaker, table: DamageTable, front: _Front) -> _Ideas:
+        """Members of the exact front of the corrected table."""
+        members = maker.fronts(table.entries, 2 * _MEMBERS)
+        genomes = [member.genome for member in members]
+        sizes = [maker.size_of(genome) for genome in genomes]
+        own = np.array([0.0 if size is None else size.own for size in sizes])
+        costs = np.array([member.cost for member in members])
+        return _Ideas(costs, front.gain(costs, table.predict(genomes, own)), genomes.__getitem__)
 
-    def _exchanges(
-        self, table: DamageTable, costs: np.ndarray, kls: np.ndarray, genomes: list[Genome], trial: int
-    ) -> list[_Idea]:
+    def _exchanges(self, maker: FrontMaker, table: DamageTable, front: _Front, trial: int) -> list[_Ideas]:
+        """Moves from measured members, one student size at a time."""
         random = self.random(trial)
-        ideas = []
-        for kl, genome in list(zip(kls, genomes, strict=True))[:_MEMBERS]:
-            if kl < NEGLIGIBLE * kls[0]:
-                continue
-            now, law = table.total(genome), float(table.predict(table.total(genome)))
-            cost = self._cost(genome)
-            for changes in _exchanges(genome, table, random):
-                total = now + sum(
-                    float(table.entries[g][c] - table.entries[g][genome[g]]) for g, c in changes
-                )
-                expected = float(kl) / law * float(table.predict(total))
-                there = cost + sum(self._step(g, genome[g], c) for g, c in changes)
-                gain = _gain(costs, kls, there, expected)
-                if gain > _LEAST_GAIN:
-                    ideas.append(_Idea(_with(genome, changes), there, gain))
-        return ideas
+        picked = [i for i, kl in enumerate(front.kls) if kl >= NEGLIGIBLE * front.kls[0]]
+        picked = picked[:: 1 + len(picked) // _MEMBERS]
+        sizes: dict[Genome, list[int]] = {}
+        for member in picked:
+            sizes.setdefault(student_of(self.problem, front.genomes[member]), []).append(member)
+        found = []
+        for members in sizes.values():
+            student = maker.size_of(front.genomes[members[0]])
+            if student is not None:
+                found.append(_from_moves(table, front, student, members, random))
+        return found
 
-    def _step(self, gene: int, before: int, after: int) -> float:
-        """Cost added by one change in the whole model."""
-        steps = self._makers[self.problem.objectives[1]].whole_costs[gene]
-        return float(steps[after] - steps[before])
+    def _best(self, parts: list[_Ideas]) -> list[Genome]:
+        """The best new idea of each stretch of the cost axis, largest gain first, a batch at most."""
+        if not parts:
+            return []
+        costs, gains = (np.concatenate([getattr(p, what) for p in parts]) for what in ("costs", "gains"))
+        owners = np.repeat(np.arange(len(parts)), [len(part.gains) for part in parts])
+        places = np.concatenate([np.arange(len(part.gains)) for part in parts])
+        useful = gains > _LEAST_GAIN
+        if not useful.any():
+            return []
+        edges = np.linspace(costs[useful].min(), costs[useful].max(), _STRETCHES + 1)[1:-1]
+        stretches = np.searchsorted(edges, costs)
+        taken: dict[int, Genome] = {}
+        for idea in np.argsort(-gains, kind="stable"):
+            if not useful[idea] or len(taken) == min(_BATCH, _STRETCHES):
+                break
+            if int(stretches[idea]) not in taken:
+                genome = parts[owners[idea]].genome(int(places[idea]))
+                if genome not in taken.values() and self.is_new(genome):
+                    taken[int(stretches[idea])] = genome
+        return list(taken.values())
 
-    def _cost(self, genome: Genome) -> float:
-        metric = self.problem.objectives[1]
-        known = self._makers[metric].cost(genome)
-        return float(self.problem.cost_of(genome)[metric]) if known is None else known
 
-
-def _exchanges(
-    genome: Genome, table: DamageTable, random: np.random.Generator
-) -> list[tuple[tuple[int, int], ...]]:
-    """Random exchanges: one or two genes change, the first of them for the better."""
-    better, worse = _moves(genome, table)
-    if not better:
+def _most_telling(observations: list[Observation], front: _Front, axis: int) -> list[Observation]:
+    """Nearest to the measured front first: the table has to be right there."""
+    if not observations:
         return []
-    found = []
-    for _ in range(_EXCHANGES):
-        changes = [better[int(random.integers(len(better)))]]
-        if worse and random.random() < 0.8:
-            changes.append(worse[int(random.integers(len(worse)))])
-        if len({gene for gene, _ in changes}) == len(changes):
-            found.append(tuple(changes))
-    return found
+    costs = np.array([o.values[axis] for o in observations])
+    kls = np.array([o.values[0] for o in observations])
+    return [observations[i] for i in np.argsort(-front.gain(costs, kls), kind="stable")]
 
 
-def _with(genome: Genome, changes: tuple[tuple[int, int], ...]) -> Genome:
-    changed = list(genome)
-    for gene, choice in changes:
-        changed[gene] = choice
-    return tuple(changed)
-
-
-def _moves(genome: Genome, table: DamageTable) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Single changes that lower the damage, and single changes that raise it."""
-    better: list[tuple[int, int]] = []
-    worse: list[tuple[int, int]] = []
-    for gene, (entries, now) in enumerate(zip(table.entries, genome, strict=True)):
-        for choice, damage in enumerate(entries):
-            if damage != entries[now]:
-                (better if damage < entries[now] else worse).append((gene, choice))
-    return better, worse
-
-
-def _gain(costs: np.ndarray, kls: np.ndarray, cost: float, expected: float) -> float:
-    """Log KL below the measured front at this cost."""
-    place = int(np.searchsorted(costs, cost, side="right")) - 1
-    now = float(kls[max(place, 0)]) if len(kls) else 1.0
-    return float(np.log(now) - np.log(max(expected, 1e-12)))
-
-
-def _best_by_stretch(ideas: list[_Idea]) -> list[_Idea]:
-    """The best idea of each stretch of the cost axis, largest gain first, a batch at most."""
-    if not ideas:
-        return []
-    costs = np.array([idea.cost for idea in ideas])
-    edges = np.linspace(costs.min(), costs.max(), _BINS + 1)[1:-1]
-    best: dict[int, _Idea] = {}
-    for idea, stretch in zip(ideas, np.searchsorted(edges, costs), strict=True):
-        if int(stretch) not in best or idea.gain > best[int(stretch)].gain:
-            best[int(stretch)] = idea
-    return sorted(best.values(), key=lambda idea: -idea.gain)[:_BATCH]
+def _from_moves(
+    table: DamageTable, front: _Front, student: StudentSize, members: list[int], random: np.random.Generator
+) -> _Ideas:
+    bases = np.array([front.genomes[member] for member in members])
+    moves = draw_moves(table, student.cells, student.free_cells, bases, _EXCHANGES, random)
+    cells = table.cells(bases)
+    prior, corrected = table.flat_prior[cells].sum(axis=1), table.flat[cells].sum(axis=1)
+    before = table.predict_sums(prior + student.own, corrected + student.own)
+    after = table.predict_sums(
+        prior[moves.member] + student.own + moves.prior,
+        corrected[moves.member] + student.own + moves.corrected,
+    )
+    now = front.kls[members]
+    costs = front.costs[members][moves.member] + moves.cost
+    gains = front.gain(costs, (now / before)[moves.member] * after)
+    return _Ideas(costs, gains, lambda move: moves.genome(move, bases, table))
