@@ -22,14 +22,14 @@ class Named:
 
 
 def uniform_configurations(space: SearchSpace) -> list[Named]:
-    """Every width by every method and outer width; the cache at 8 bits for plain ones. Plain ones first."""
+    """Every width by every method, outer width and cache. Plain ones first."""
     widths, methods, outer = _widths(space), _methods(space), _outer_widths(space)
     plain: list[Named] = []
     others: list[Named] = []
     for bits in widths:
         for method in methods:
             for outside in outer:
-                for kv in (16, 8) if outside == 16 and method == methods[0] else (16,):
+                for kv in (16, 8):
                     genome = space.uniform(bits, method, outside, kv)
                     if genome is None or not space.ruling(genome):
                         continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -75,12 +76,34 @@ class ParetoFront:
             found[member.digest] = number
         return found
 
-    def thinned(self, count: int) -> tuple[Candidate, ...]:
-        """At most ``count`` members, spread evenly over the front, both ends kept."""
-        if len(self.members) <= count:
+    def thinned(self, count: int, at: Sequence[float] = ()) -> tuple[Candidate, ...]:
+        """At most ``count`` members.
+
+        Args:
+            count: at least 2.
+            at: costs (in the first cost objective) at which the best member is kept, the first ones before the
+                others: there the front will be compared with something.
+
+        Returns:
+            Both ends, the members at those costs, and others so that the widest gaps are filled.
+        """
+        last = len(self.members) - 1
+        if last < count:
             return self.members
-        places = np.unique(np.rint(np.linspace(0, len(self.members) - 1, count)).astype(int))
-        return tuple(self.members[place] for place in places)
+        places = {0, last}
+        for cost in at:
+            place = self._best_at(cost)
+            if place is not None and len(places) < count:
+                places.add(place)
+        while len(places) < count:
+            ordered = sorted(places)
+            left, right = max(pairwise(ordered), key=lambda gap: gap[1] - gap[0])
+            places.add((left + right) // 2)
+        return tuple(self.members[place] for place in sorted(places))
+
+    def _best_at(self, cost: float) -> int | None:
+        """The member of best quality that costs at most so much."""
+        return next((place for place, member in enumerate(self.members) if member.values[1] <= cost), None)
 
 
 def _alike(first: Candidate, second: Candidate) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from search.front import Candidate, ParetoFront
@@ -42,9 +43,11 @@ def _chosen(study: Study) -> list[Record]:
     rows = list(best.values())
     baselines = [r for r in rows if r.proposer == "baseline"]
     probes = sorted((r for r in rows if r.proposer == "probe"), key=lambda r: _quality(study, r))
-    front = search_front(study, rows).thinned(study.settings.front_members)
+    rivals = _kept_baselines(study, baselines)
+    costs = rival_costs(candidate(study, record.name, record) for record in rivals)
+    front = search_front(study, rows).thinned(study.settings.front_members, costs)
     members = [best[candidate.digest] for candidate in front]
-    chosen = [*_kept_baselines(study, baselines), *members, *probes[:_PROBES]]
+    chosen = [*rivals, *members, *probes[:_PROBES]]
     return list({record.digest: record for record in chosen}.values())
 
 
@@ -99,6 +102,16 @@ def _kept_baselines(study: Study, baselines: list[Record]) -> list[Record]:
         front = search_front(study, rows).members
         kept += [r for r in rows if any(r.digest == c.digest for c in front)]
     return kept
+
+
+def rival_costs(candidates: Iterable[Candidate]) -> list[float]:
+    """Cost of the cheapest uniform row of every width: where the front will be compared with it."""
+    found: dict[str, float] = {}
+    for rival in candidates:
+        if rival.name.startswith("uniform-"):
+            width = rival.name.split("-")[1]
+            found[width] = min(rival.values[1], found.get(width, rival.values[1]))
+    return list(found.values())
 
 
 def _is_plain(name: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.front import Candidate, ParetoFront
-from search.promotion import Promoted, candidate, reference
+from search.promotion import Promoted, candidate, reference, rival_costs
 from search.run_folder import write_whole
 from search.study import Study
 from spaces.limits import Limit
@@ -27,7 +27,7 @@ def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
     feasible = [c for c in points.values() if _meets(c, limits)]
     front = ParetoFront(feasible, study.settings.objectives, reference(study))
     pick, reason = _pick(front, points, limits)
-    shown = list(front.thinned(study.settings.front_members))
+    shown = list(front.thinned(study.settings.front_members, rival_costs(points.values())))
     if all(member.name != pick for member in shown):
         shown = [*shown[:-2], *(m for m in front.members if m.name == pick), shown[-1]]
     on_front = {member.digest: place for place, member in enumerate(shown)}

@@ -14,7 +14,7 @@ import torch
 from compressors.quantizers.quantizer import QuantizedWeight
 from spaces.formats import WeightFormat
 
-_THREAD_WEIGHTS = 1 << 15
+_THREAD_WEIGHTS = 1 << 13
 _GPU_WEIGHTS = 1 << 24
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
