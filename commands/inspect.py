@@ -139,7 +139,7 @@ def _by_width(space: SearchSpace, group: str) -> dict[int, int]:
     gene = space.genes[space.index(group)]
     found: dict[int, int] = {}
     for choice, size in zip(gene.choices, space.choice_bytes(gene), strict=True):
-        if isinstance(choice, SiteChoice) and choice.sparsity is None:
+        if isinstance(choice, SiteChoice) and choice.sparsity is None and size is not None:
             found.setdefault(choice.weight.num_bits, size)
     return found
 

@@ -69,7 +69,9 @@ def train(
     """Run every step; returns the seconds it took."""
     optimizers = _optimizers(decoder, arguments.rate)
     generator = torch.Generator().manual_seed(arguments.seed)
-    step_loss: Callable[[Decoder, Tensor], Tensor] = torch.compile(_loss, dynamic=False) if arguments.compile else _loss
+    step_loss: Callable[[Decoder, Tensor], Tensor] = (
+        torch.compile(_loss, dynamic=False) if arguments.compile else _loss
+    )
     corpus = corpus.to(device)
     began = time.perf_counter()
     last = min(arguments.stop or arguments.steps, arguments.steps) - 1

@@ -32,7 +32,7 @@ class StudentSize:
     Attributes:
         base: its genome with everything else dense.
         own: KL of the size alone.
-        costs: what every choice of every gene adds, one array a gene.
+        costs: what every choice of every gene adds, one array a gene; NaN where the size refuses the format.
         rest: cost of everything else.
         free: which genes are open in it, bool ``(genes,)``.
     """
@@ -51,11 +51,19 @@ class StudentSize:
     @cached_property
     def free_cells(self) -> np.ndarray:
         """Which choices are open, bool ``(cells,)``."""
-        return np.repeat(self.free, [len(cost) for cost in self.costs])
+        open_ones: np.ndarray = np.repeat(self.free, [len(cost) for cost in self.costs]) & ~np.isnan(
+            self.cells
+        )
+        return open_ones
 
-    def opened(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """All choices of the open genes, a single zero for the others."""
-        return [v if free else np.zeros(1) for v, free in zip(values, self.free, strict=True)]
+    def opened(self, damages: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Costs and damages of the open genes' choices, refused ones too dear; a zero for the other genes."""
+        costs, harms = [], []
+        for cost, damage, free in zip(self.costs, damages, self.free, strict=True):
+            legal = ~np.isnan(cost)
+            costs.append(np.where(legal, cost, np.nanmax(cost)) if free else np.zeros(1))
+            harms.append(np.where(legal, damage, np.inf) if free else np.zeros(1))
+        return costs, harms
 
 
 def additive_costs(problem: Problem, metric: str, base: Genome) -> tuple[list[np.ndarray], float]:
@@ -74,10 +82,15 @@ def additive_costs(problem: Problem, metric: str, base: Genome) -> tuple[list[np
             cost = np.array(space.choice_bytes(gene, student), dtype=np.float64)
         else:
             changed = [_changed(base, index, c) for c in range(len(gene.choices))]
-            cost = np.array([float(problem.cost_of(genome)[metric]) for genome in changed]) - whole
+            cost = np.array([_cost(problem, metric, genome) for genome in changed]) - whole
         found.append(cost)
         chosen += float(cost[base[index]])
     return found, whole - chosen
+
+
+def _cost(problem: Problem, metric: str, genome: Genome) -> float:
+    """NaN for what the student size refuses."""
+    return float(problem.cost_of(genome)[metric]) if problem.space.ruling(genome) else float("nan")
 
 
 def _changed(base: Genome, index: int, choice: int) -> Genome:
@@ -137,7 +150,7 @@ class FrontMaker:
         """Members of the union, evenly thinned to ``members`` a student, ascending in cost."""
         found: list[Predicted] = []
         for size in self._sizes.values():
-            front = exact_front(size.opened(size.costs), size.opened(entries), self._cells)
+            front = exact_front(*size.opened(entries), self._cells)
             self.exact = self.exact and front.exact
             found += _members(front, size, members)
         return _union(found)

@@ -64,4 +64,4 @@ def _narrowest(space: SearchSpace, index: int) -> int:
     if gene.group is None:
         return 0
     sizes = space.choice_bytes(gene)
-    return sizes.index(min(sizes))
+    return sizes.index(min(size for size in sizes if size is not None))

@@ -14,7 +14,7 @@ import numpy as np
 
 from spaces.choice import SiteChoice
 from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.errors import ConfigurationError, SpaceError
+from spaces.errors import ConfigurationError, FormatError, SpaceError
 from spaces.formats import KVFormat
 from spaces.genes import Gene, GeneBuilder, GeneKind
 from spaces.legality import LEGAL, Legality, Ruling
@@ -95,17 +95,23 @@ class SearchSpace:
             f"gene {name!r}", "is not part of the space", f"Genes: {', '.join(g.name for g in self.genes)}"
         )
 
-    def choice_bytes(self, gene: Gene, student: Student = WHOLE) -> tuple[int, ...]:
-        """Stored bytes of a group (all its sites, containers included) for each choice of its gene."""
+    def choice_bytes(self, gene: Gene, student: Student = WHOLE) -> tuple[int | None, ...]:
+        """Stored bytes of a group (all its sites, containers included) for each choice of its gene.
+
+        ``None`` where the student's shapes refuse the format.
+        """
         if gene.group is None:
             raise SpaceError(f"gene {gene.name}", "chooses for no group", "Ask for a gene of kind site")
         sites = [self.spec.linear(name) for name in gene.group.sites]
-        configs = [
-            CompressionConfig(sites={site.name: choice for site in sites}, student=student)
-            for choice in gene.choices
-            if isinstance(choice, SiteChoice)
-        ]
-        return tuple(sum(site_bytes(self.spec, site, config).total for site in sites) for config in configs)
+        found: list[int | None] = []
+        for choice in gene.choices:
+            if isinstance(choice, SiteChoice):
+                config = CompressionConfig(sites={site.name: choice for site in sites}, student=student)
+                try:
+                    found.append(sum(site_bytes(self.spec, site, config).total for site in sites))
+                except FormatError:
+                    found.append(None)
+        return tuple(found)
 
     # -- genomes and configurations --------------------------------------------------------------------------
 

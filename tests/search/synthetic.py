@@ -104,8 +104,9 @@ def small_problem(
 ) -> Synthetic:
     """Four widths of four groups a block and all student sizes, some of which the group size forbids."""
     restrictions = Restrictions(
-        bits=(2, 4, 8, 16), outer_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,)
-    )
+        bits=(2, 4, 8, 16), outer_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,),
+        ffn_channels=(192, 160),
+    )  # fmt: skip
     return Synthetic(tiny_spec(blocks=blocks), restrictions, most_bytes, bytes_are_known)
 
 
