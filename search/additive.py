@@ -157,10 +157,7 @@ class FrontMaker:
 
 
 def _members(front: AdditiveFront, size: StudentSize, members: int) -> list[Predicted]:
-    # Beyond a ten-thousandth of the largest damage a member is the dense model for every purpose.
-    useful = front.damages >= NEGLIGIBLE * front.damages.max(initial=0.0)
-    spread = np.append(np.linspace(front.costs.min(), front.costs[useful].max(), members), front.costs.max())
-    picked = np.unique(np.searchsorted(front.costs, spread, side="right") - 1)
+    picked = _picked(front, members)
     genomes = np.where(size.free, front.genomes(picked), size.base)
     # The grid may be coarse; what a member costs is the sum of its choices.
     parts = [cost[genomes[:, gene]] for gene, cost in enumerate(size.costs)]
@@ -169,6 +166,16 @@ def _members(front: AdditiveFront, size: StudentSize, members: int) -> list[Pred
         Predicted(tuple(genome), float(cost), float(total) + size.own)
         for genome, cost, total in zip(genomes.tolist(), exact, front.damages[picked], strict=True)
     ]
+
+
+def _picked(front: AdditiveFront, members: int) -> np.ndarray:
+    """All members, or about so many at even steps of cost where they are many."""
+    if len(front) <= members:
+        return np.arange(len(front))
+    # Beyond a ten-thousandth of the largest damage a member is the dense model for every purpose.
+    useful = front.damages >= NEGLIGIBLE * front.damages.max(initial=0.0)
+    steps = np.linspace(front.costs.min(), front.costs[useful].max(), members)
+    return np.unique(np.searchsorted(front.costs, np.append(steps, front.costs.max()), side="right") - 1)
 
 
 def _union(members: list[Predicted]) -> list[Predicted]:

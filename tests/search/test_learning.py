@@ -1,0 +1,175 @@
+"""The damage table, what it learns, the exchanges it ranks; and a problem whose front is known, solved exactly."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from search.additive import FrontMaker
+from search.damage import DamageTable, Marginal, interpolated
+from search.exchanges import draw_moves, genes_of
+from search.observation import Observation
+from search.pareto import non_dominated
+from search.proposers import find_proposer
+from search.residual import Residual
+from spaces.patterns import Restrictions
+from tests.fakes import tiny_spec
+from tests.search.synthetic import Synthetic, small_problem
+
+
+class Additive(Synthetic):
+    """Damages add up, nothing else."""
+
+    def quality(self, genome):
+        return sum(float(d[c]) for d, c in zip(self.damages, genome, strict=True)) + 1e-6
+
+
+def additive_problem():
+    """One block, three widths a group: small enough to enumerate, every choice measured by a marginal."""
+    restrictions = Restrictions(
+        bits=(2, 4, 8, 16), outer_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,),
+        blocks=(1,), kv_heads=(2,), ffn_channels=(256,), kv_bits=(16,),
+    )  # fmt: skip
+    return Additive(tiny_spec(blocks=1), restrictions)
+
+
+def _front(values):
+    found = np.array(sorted(values))
+    return {tuple(v) for v in found[non_dominated(found)]}
+
+
+@pytest.mark.parametrize("name", ["additive", "paretune"])
+def test_known_front_is_solved_exactly(name):
+    problem = additive_problem()
+    everything = [
+        problem.observe(genome).values
+        for genome in itertools.product(*(range(size) for size in problem.space.sizes))
+    ]
+    truth = _front(everything)
+    told, _ = problem.search(find_proposer(name), seed=0, trials=len(everything))
+    assert 20 < len(truth) < len(told) < len(everything)
+    assert _front([o.values for o in told]) == truth
+
+
+def test_interpolation_in_log_damage():
+    assert interpolated({2: 1.0, 4: 0.01}, 3) == pytest.approx(0.1)
+    assert interpolated({2: 1.0, 4: 0.01}, 2) == 1.0
+    assert interpolated({4: 1.0}, 5) == pytest.approx(1 / 4.5)
+
+
+def test_more_bits_never_do_more_harm_beyond_the_measured():
+    """Noise may turn the slope; what lies outside is still ordered."""
+    assert interpolated({4: 1.0, 5: 1.1}, 8) < 1.1
+
+
+@pytest.fixture
+def told():
+    problem = small_problem()
+    observations, _ = problem.search(find_proposer("random"), seed=1, trials=60)
+    return problem, [o for o in observations if problem.space.student(o.genome).whole]
+
+
+def _table(problem):
+    dense = problem.space.dense()
+    marginals = [
+        Marginal(gene, choice, problem.quality((*dense[:gene], choice, *dense[gene + 1 :])))
+        for gene in problem.space.site_genes
+        for choice in range(problem.space.sizes[gene])
+        if choice != dense[gene]
+    ]
+    return DamageTable(problem.problem, marginals, {})
+
+
+def test_marginals_are_the_prior(told):
+    problem, _ = told
+    table = _table(problem)
+    for gene in problem.space.site_genes:
+        assert table.prior[gene] == pytest.approx(problem.damages[gene], rel=1e-3, abs=2e-6)
+
+
+def test_refinement_predicts_unseen_candidates_better(told):
+    problem, observations = told
+    table = _table(problem)
+    seen, unseen = observations[::2], observations[1::2]
+    genomes = [o.genome for o in unseen if o.values[0] > 1e-5]
+    truth = np.log([o.values[0] for o in unseen if o.values[0] > 1e-5])
+    before = np.abs(np.log(table.predict(genomes)) - truth).mean()
+    table.refine(seen)
+    assert np.abs(np.log(table.predict(genomes)) - truth).mean() < 0.5 * before
+
+
+def test_too_few_observations_change_nothing(told):
+    problem, observations = told
+    table = _table(problem)
+    table.refine(observations[:5])
+    assert np.array_equal(table.flat, table.flat_prior)
+
+
+def test_residual_finds_the_entry_that_is_wrong():
+    """One of six entries does five times the harm that was thought."""
+    random = np.random.default_rng(0)
+    shares = random.dirichlet(np.ones(6), size=200)
+    ratios = np.log(shares @ np.array([1.0, 1.0, 5.0, 1.0, 1.0, 1.0]))
+    found = Residual(np.zeros(200), shares, ratios)
+    whole = found.factors * np.exp(found.trend(np.zeros(1)))
+    assert np.argmax(found.factors) == 2
+    assert found.factors[2] / np.median(found.factors) > 2.5
+    assert np.exp(found.trend(np.zeros(1))) * found.factors.mean() == pytest.approx(whole.mean())
+
+
+def test_residual_follows_a_trend():
+    logs = np.linspace(-6, 0, 50)
+    found = Residual(logs, np.full((50, 1), 1e-6), 0.2 * logs)
+    assert found.trend(np.array([-5.0, -1.0])) == pytest.approx([-1.0, -0.2], abs=0.05)
+
+
+def test_moves_say_what_they_cost(told):
+    problem, observations = told
+    table = _table(problem)
+    table.refine(observations)
+    maker = FrontMaker(problem.problem, "weight_bytes", {problem.space.dense(): 0.0}, 1_000_000)
+    size = maker.size_of(problem.space.dense())
+    assert size is not None
+    members = np.array([problem.space.uniform(4, "rtn"), problem.space.uniform(8, "rtn")])
+    moves = draw_moves(table, size.cells, size.free_cells, members, 50, np.random.default_rng(0))
+    assert len(moves.cost) > 50
+    for move in range(len(moves.cost)):
+        genome = moves.genome(move, members, table)
+        base = tuple(int(c) for c in members[moves.member[move]])
+        assert 1 <= sum(a != b for a, b in zip(genome, base, strict=True)) <= 3
+        assert problem.space.ruling(genome)
+        cost = problem.cost_of(genome)["weight_bytes"] - problem.cost_of(base)["weight_bytes"]
+        assert cost == pytest.approx(moves.cost[move])
+        change = table.flat[table.cells([genome])].sum() - table.flat[table.cells([base])].sum()
+        assert change == pytest.approx(moves.corrected[move])
+
+
+def test_genes_of_cells():
+    table = _table(small_problem())
+    assert list(genes_of(table)[table.offsets]) == list(range(len(table.prior)))
+
+
+def test_students_get_no_format_that_their_shapes_refuse():
+    """A group of 64 does not divide 160 channels, so the down projection of that student stays dense."""
+    problem = small_problem()
+    space = problem.space
+    cut = space.index("student.ffn_channels")
+    base = (*space.dense()[:cut], space.genes[cut].choices.index(160), *space.dense()[cut + 1 :])
+    maker = FrontMaker(problem.problem, "weight_bytes", {space.dense(): 0.0, base: 0.0}, 1_000_000)
+    table = _table(problem)
+    members = maker.fronts([np.minimum(e, 1e-9) for e in table.entries], 50)
+    cut_ones = [m for m in members if m.genome[cut] == base[cut]]
+    assert cut_ones
+    assert all(space.ruling(m.genome) for m in members)
+    for member in members:
+        assert member.cost == pytest.approx(problem.cost_of(member.genome)["weight_bytes"])
+
+
+def test_broken_observations_are_left_out(told):
+    problem, observations = told
+    table = _table(problem)
+    broken = [Observation(o.genome, (float("inf"), o.values[1])) for o in observations]
+    table.refine(broken)
+    assert np.array_equal(table.flat, table.flat_prior)
