@@ -25,7 +25,7 @@ from spaces.configuration import Student
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
 
-_SLAB_WEIGHTS = 1 << 15
+_SLAB_WEIGHTS = 1 << 16
 _HEADER_BYTES = 640
 """More than the header of a safetensors file with three tensors takes."""
 

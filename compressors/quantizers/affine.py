@@ -14,7 +14,7 @@ import torch
 from compressors.quantizers.quantizer import QuantizedWeight
 from spaces.formats import WeightFormat
 
-_THREAD_WEIGHTS = 1 << 13
+_THREAD_WEIGHTS = 1 << 15
 _GPU_WEIGHTS = 1 << 24
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 
@@ -66,28 +66,30 @@ def squared_error(
     return errors
 
 
-class BestScales:
-    """Keeps, group by group, the scales (and zeros) of least squared error of all that were offered.
+def best_offer(
+    groups: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, num_bits: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Of several offers the scales (and zeros) of least squared error, group by group.
 
     The earlier offer wins a tie, so results do not depend on rounding of equal errors.
+
+    Args:
+        groups: weights, ``(groups, group_size)``.
+        scales: as stored, ``(offers, groups)``.
+        zeros: likewise.
+        num_bits: of the codes.
+
+    Returns:
+        Scales and zeros, ``(groups,)``.
     """
-
-    def __init__(self, groups: torch.Tensor, num_bits: int) -> None:
-        self.groups = groups
-        self.num_bits = num_bits
-        self.scales = torch.ones(len(groups), device=groups.device)
-        self.zeros: torch.Tensor | None = None
-        self.errors = torch.full((len(groups),), torch.inf, device=groups.device)
-
-    def offer(self, scales: torch.Tensor, zeros: torch.Tensor | None = None) -> torch.Tensor:
-        """Take ``scales`` and ``zeros`` where they are better; returns where they were."""
-        errors = squared_error(self.groups, scales, zeros, self.num_bits)
-        better = errors < self.errors
-        self.scales = torch.where(better, scales, self.scales)
-        if zeros is not None:
-            self.zeros = zeros if self.zeros is None else torch.where(better, zeros, self.zeros)
-        self.errors = torch.where(better, errors, self.errors)
-        return better
+    errors = torch.stack(
+        [
+            squared_error(groups, offer, None if zeros is None else zeros[index], num_bits)
+            for index, offer in enumerate(scales)
+        ]
+    )
+    best = errors.argmin(dim=0, keepdim=True)
+    return scales.gather(0, best)[0], None if zeros is None else zeros.gather(0, best)[0]
 
 
 def weights_at_once(device: torch.device) -> int:

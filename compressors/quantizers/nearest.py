@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressors.quantizers.affine import (
-    BestScales,
+    best_offer,
     chunks,
     code_range,
     encode,
@@ -59,35 +59,37 @@ class RoundToNearest(Quantizer):
         zeros = None if weight_format.symmetric else torch.empty_like(scales)
         search = symmetric_scales if weight_format.symmetric else asymmetric_scales
         for part in chunks(groups):
-            best = search(groups[part], bits, scale_dtype)
-            scales[part] = best.scales
-            if zeros is not None and best.zeros is not None:
-                zeros[part] = best.zeros
-            codes[part] = encode(groups[part], best.scales, best.zeros, bits).to(torch.int8)
+            scales[part], best_zeros = search(groups[part], bits, scale_dtype)
+            if zeros is not None and best_zeros is not None:
+                zeros[part] = best_zeros
+            codes[part] = encode(groups[part], scales[part], best_zeros, bits).to(torch.int8)
         return pack_result(weight.shape, codes, scales, zeros, scale_dtype)
 
 
-def symmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> BestScales:
+Searched = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def symmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
     """Rounded scales of least squared error; exactly odd: negated weights negate them."""
     low, _ = code_range(bits)
     extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True)).squeeze(1)
     lowest, points = _GRID[bits]
-    best = BestScales(groups, bits)
     # With the extreme weight on the side of the extra level nothing is clipped from factor 1 on; with the
     # extreme on the other side only from low / (low + 1) on.
-    for towards, largest in ((low, 1.0), (-low, low / (low + 1))):
-        for factor in torch.linspace(largest, lowest, points).tolist():
-            best.offer(round_scales(extreme * (factor / towards), dtype))
-    return best
+    factors = torch.cat(
+        [
+            torch.linspace(largest, lowest, points) / towards
+            for towards, largest in ((low, 1.0), (-low, low / (low + 1)))
+        ]
+    ).to(groups.device)
+    return best_offer(groups, round_scales(factors[:, None] * extreme, dtype), None, bits)
 
 
-def asymmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> BestScales:
+def asymmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
     """Rounded scales and integer zeros of least squared error."""
     low, high = code_range(bits)
     bottom, top = groups.amin(dim=1).clamp_(max=0.0), groups.amax(dim=1).clamp_(min=0.0)
     lowest, points = _GRID[bits]
-    best = BestScales(groups, bits)
-    for factor in torch.linspace(1.0, lowest, points).tolist():
-        scales = round_scales((top - bottom) * (factor / (high - low)), dtype)
-        best.offer(scales, integer_zeros(bottom * factor, scales, bits))
-    return best
+    factors = torch.linspace(1.0, lowest, points, device=groups.device)[:, None]
+    scales = round_scales((top - bottom) * (factors / (high - low)), dtype)
+    return best_offer(groups, scales, integer_zeros(bottom * factors, scales, bits), bits)
