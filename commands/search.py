@@ -53,6 +53,13 @@ def search(
         int | None, typer.Option(min=0, help="Weights that share a scale; 0: one scale a channel.")
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Quantizer: rtn, hqq; repeat for more.")] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What sites that match a pattern may be, e.g. '*.down_proj:bits=4,8;methods=hqq'; keys bits, "
+            "methods, sparsity, group_size; repeat for more, the last match wins."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     export: Annotated[
         bool | None, typer.Option("--export/--no-export", help="Export the pick, load it again.")
@@ -78,6 +85,7 @@ def search(
             "bits": _widths(bits),
             "outer_bits": _widths(outer_bits),
             "methods": method,
+            "rules": [_rule(text) for text in rule] if rule else None,
         },
         "search": {
             "limits": limit,
@@ -140,3 +148,22 @@ def _widths(text: str | None) -> list[int] | None:
         raise RunError(
             f"widths {text!r}", "must be whole numbers separated by commas", "E.g. 2,3,4,8,16"
         ) from error
+
+
+def _rule(text: str) -> dict[str, Any]:
+    """``PATTERN:key=value,value;key=value`` as the mapping of a run file."""
+    import yaml
+
+    from spaces.errors import RunError
+
+    pattern, _, rest = text.rpartition(":")
+    parts = [part.split("=", 1) for part in rest.split(";") if part.strip()]
+    if not pattern or not parts or any(len(part) != 2 for part in parts):
+        raise RunError(
+            f"rule {text!r}", "must read PATTERN:key=value,value;key=value", "E.g. '*.down_proj:bits=4,8'"
+        )
+    found: dict[str, Any] = {"pattern": pattern}
+    for key, values in parts:
+        name = key.strip()
+        found[name] = yaml.safe_load(values if name == "group_size" else f"[{values}]")
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ _EARLY_WINDOW = 256
 _EARLY_SHARE = 0.75
 """Short windows for the first part of the steps: attention is the dearest part on a CPU."""
 _WARMUP_STEPS = 60
+_FINAL_ITEMS = 400
 _DECAY_SHARE = 0.5
 
 
@@ -51,13 +53,17 @@ def main() -> None:
     llama = llama.float()
     record = {
         "parameters": sum(parameter.numel() for parameter in llama.parameters()),
-        "tokens": (arguments.stop or arguments.steps) * arguments.batch_tokens,
+        "tokens": arguments.steps * arguments.batch_tokens,
         "documents": arguments.documents,
+        "tokens_unique": len(corpus.tokens),
         "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
         "training_s": round(seconds, 1),
         "hardware": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "light_score": score(lambda ids: llama(input_ids=ids, use_cache=False).logits, tokenizer, "cpu", 400),
+        "light_score_items": _FINAL_ITEMS,
+        "light_score": score(
+            lambda ids: llama(input_ids=ids, use_cache=False).logits, tokenizer, "cpu", _FINAL_ITEMS
+        ),
     }
     (arguments.out / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(record, indent=2), flush=True)
@@ -74,7 +80,7 @@ def train(
     )
     corpus = corpus.to(device)
     began = time.perf_counter()
-    last = min(arguments.stop or arguments.steps, arguments.steps) - 1
+    last = arguments.steps - 1
     for step in range(last + 1):
         rate = arguments.rate * _schedule(step, arguments.steps)
         for optimizer in optimizers:
@@ -126,13 +132,14 @@ def _arguments() -> argparse.Namespace:
     gpu = torch.cuda.is_available()
     parser.add_argument("--out", type=Path, default=Path("demo/model"), help="folder of the model")
     parser.add_argument(
-        "--documents", type=int, default=80_000, help="documents generated for training (count)"
+        "--documents", type=int, default=160_000, help="documents generated for training (count)"
     )
-    parser.add_argument("--steps", type=int, default=4_800, help="optimizer steps (count)")
-    parser.add_argument("--stop", type=int, help="stop the schedule after so many steps (count)")
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="tokens a step (count)")
+    parser.add_argument("--steps", type=int, default=4_000, help="optimizer steps (count)")
+    parser.add_argument("--batch-tokens", type=int, default=16_384, help="tokens a step (count)")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
-    parser.add_argument("--processes", type=int, default=1, help="processes that generate text (count)")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="processes that generate text (count)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and of the order of windows")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if gpu else "float32",

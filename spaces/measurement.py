@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from spaces.configuration import CompressionConfig
 from spaces.errors import ConfigurationError
-from spaces.schema import Document, Frozen
+from spaces.schema import Document, Frozen, canonical_json
 
 
 class Measurement(Frozen):
@@ -102,3 +102,8 @@ class Record(Document):
         """The value of ``metric``, ``None`` where it was not measured."""
         found = self.measurements.get(metric)
         return None if found is None else found.value
+
+    def to_json(self) -> str:
+        """One line; what a site's choice leaves at its default is left out, which halves the file."""
+        config = self.config.model_dump(mode="json", exclude_defaults=True)
+        return canonical_json({**self.model_dump(mode="json", exclude={"config"}), "config": config})

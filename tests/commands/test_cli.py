@@ -82,6 +82,9 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         (("search", "embedded", "--limit", "memory<6GiB"), "METRIC<=NUMBER"),
         (("search", "embedded", "--bits", "4,x"), "whole numbers"),
         (("search", "embedded", "--bits", "7"), "7"),
+        (("search", "embedded", "--rule", "*.down_proj"), "PATTERN:key=value"),
+        (("search", "embedded", "--rule", "*.down_proj:bit=4"), "bit"),
+        (("search", "embedded", "--rule", "*.no_such_site:bits=4"), "no_such_site"),
         (("search", "embedded", "--limit", "kl<=0.1", "--limit", "kl>=0.2"), "no value meets both"),
         (("search", "embedded", "--workload", "batch=0"), "batch"),
         (("inspect", "embedded", "--engine", "none"), "torch-cpu"),
@@ -118,8 +121,13 @@ def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
 
 def test_a_small_run_from_model_to_export(model, text, tmp_path):
     run = tmp_path / "run"
-    found = small_run(model, text, run)
+    rule = ("--rule", "*.down_proj:bits=16;sparsity=0")
+    found = small_run(model, text, run, *rule)
     assert found.returncode == 0, found.stderr[-2000:]
+    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
+    sites = {site for record in records for site in record["config"].get("sites", {})}
+    assert any(site.endswith("up_proj") for site in sites)
+    assert not any(site.endswith("down_proj") for site in sites)
     names = {path.name for path in run.iterdir()}
     assert {
         "front.csv",
@@ -139,7 +147,7 @@ def test_a_small_run_from_model_to_export(model, text, tmp_path):
     header = (run / "front.csv").read_text().splitlines()[0]
     assert header.startswith("digest,name,average_bits,weight_bytes,memory_bytes,kl,kl_stderr,kl_p99")
 
-    again = small_run(model, text, run)
+    again = small_run(model, text, run, *rule)
     assert again.returncode == 0, again.stderr[-2000:]
     resumed = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     assert resumed[: len(records)] == records
