@@ -8,6 +8,7 @@ comes. Layout of the folder::
     statistics.safetensors   see compressors.statistics
     entries.jsonl            name, SHA-256 and bytes of every entry, in the order of making
     entries/SITE/CHOICE.safetensors
+    entries/covariance/SITE.safetensors      only for methods that need it
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ from typing import Any
 import torch
 
 from compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
+from compressors.covariance import covariance_bytes, gather_covariances, keeper
 from compressors.entries import Entry, dense_matrix, make_tensors, read_mask, read_quantized
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.quantizers import QuantizedWeight
-from compressors.statistics import Statistics
+from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_indices, touched
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.configuration import WHOLE, Student
+from spaces.errors import RunError
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
 from spaces.space import SearchSpace
+
+_COVARIANCE_FILE_BYTES = 640
+"""More than the header of a file with one tensor takes."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done and how many there are."""
@@ -47,7 +53,13 @@ class Bank:
     """
 
     def __init__(
-        self, folder: Path, source: WeightSource, identity: BankIdentity, statistics: Statistics
+        self,
+        folder: Path,
+        source: WeightSource,
+        identity: BankIdentity,
+        statistics: Statistics,
+        model: Any,
+        calibration: TokenWindows,
     ) -> None:
         self.folder = folder
         self.spec = source.spec
@@ -55,7 +67,10 @@ class Bank:
         self.identity = identity
         self.scale_dtype: torch.dtype = getattr(torch, identity.scale_dtype)
         self._source = source
+        self._model = model
+        self._calibration = calibration
         self._store = EntryStore(folder)
+        self._last: tuple[str, SiteStatistics] | None = None
 
     @classmethod
     def open(
@@ -85,7 +100,7 @@ class Bank:
         weights = WeightSource(source, model, spec)
         wanted = BankIdentity.of(model_hash, calibration.digest, scale_dtype or spec.dtype)
         identity, statistics = open_identity(folder, wanted, model, calibration, weights)
-        return cls(folder, weights, identity, statistics)
+        return cls(folder, weights, identity, statistics, model, calibration)
 
     @property
     def hash(self) -> str:
@@ -114,6 +129,8 @@ class Bank:
             entry for entry in self._planned(space) if entry.student.whole and not entry.choice.sparsity
         ]
         missing = [entry for entry in planned if entry.name not in self._store]
+        if any(_needs_covariance(entry) for entry in missing):
+            self._gather_covariances(progress)
         done = len(planned) - len(missing)
         for entry in missing:
             if progress is not None:
@@ -126,7 +143,38 @@ class Bank:
     def announced_bytes(self, space: SearchSpace) -> int:
         """Upper bound of the bytes of the folder, whatever candidates of ``space`` are ever assembled."""
         entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
+        if any(_needs_covariance(entry) for entry in self._planned(space)):
+            names = len(self.spec.block_linears)
+            entries += covariance_bytes(self.spec) + names * (_COVARIANCE_FILE_BYTES + index_bytes("x" * 200))
         return entries + statistics_bytes(self.spec) + BANK_FILE_BYTES
+
+    def _gather_covariances(self, progress: Progress | None) -> None:
+        """Input covariances of every linear inside the blocks, where they are not there yet."""
+        wanted = {keeper(self.spec, linear).name for linear in self.spec.block_linears}
+        if all(_covariance_name(name) in self._store for name in wanted):
+            return
+        found = gather_covariances(self._model, self.spec, self._calibration)
+        for done, (name, covariance) in enumerate(found):
+            if progress is not None:
+                progress(f"correlating the inputs of {name}", done, len(wanted))
+            self._store.write(_covariance_name(name), {"covariance": covariance})
+
+    def _seen(self, entry: Entry) -> SiteStatistics | None:
+        """What a method that needs the covariance sees of a site's input; ``None`` where plain statistics do."""
+        linear = entry.linear
+        moments = self.statistics.site(linear.name)
+        if moments is None or linear.block is None or not _needs_covariance(entry):
+            return None
+        name = _covariance_name(keeper(self.spec, linear).name)
+        if name not in self._store:
+            raise RunError(
+                f"bank in {self.folder}",
+                f"has no input covariance of {linear.name}",
+                "Name the method in the space, so that the bank gathers it while it is built",
+            )
+        if self._last is None or self._last[0] != name:
+            self._last = (name, SiteStatistics(moments.second_moment, self._store.read(name)["covariance"]))
+        return self._last[1]
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
         """Every entry that a candidate of the space may need, once, site by site."""
@@ -145,7 +193,7 @@ class Bank:
                                 yield entry
 
     def _make(self, entry: Entry) -> dict[str, torch.Tensor]:
-        tensors = make_tensors(entry, self._source, self.statistics, self.scale_dtype)
+        tensors = make_tensors(entry, self._source, self.statistics, self.scale_dtype, self._seen(entry))
         self._store.write(entry.name, tensors)
         return tensors
 
@@ -189,6 +237,14 @@ class Bank:
         value = self._source.tensor(name)
         kept = kept_indices(self.spec, self, found.axis, found.block, student)
         return value if kept is None else value[kept.to(value.device)]
+
+
+def _needs_covariance(entry: Entry) -> bool:
+    return entry.quantizer is not None and entry.quantizer.needs_covariance
+
+
+def _covariance_name(site: str) -> str:
+    return f"covariance/{site}"
 
 
 def _cuts(space: SearchSpace) -> list[Student]:

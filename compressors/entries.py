@@ -15,9 +15,9 @@ import torch
 
 from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
 from compressors.pruners import find_pruner
-from compressors.quantizers import QuantizedWeight, find_quantizer
+from compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
 from compressors.quantizers.affine import weights_at_once
-from compressors.statistics import Statistics
+from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
 from compressors.weight_source import WeightSource
 from spaces.choice import SiteChoice
@@ -25,7 +25,7 @@ from spaces.configuration import Student
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
 
-_SLAB_WEIGHTS = 1 << 16
+_MASK_SLAB_WEIGHTS = 1 << 16
 _HEADER_BYTES = 640
 """More than the header of a safetensors file with three tensors takes."""
 
@@ -35,6 +35,7 @@ class Slab(NamedTuple):
 
     weight: torch.Tensor
     mask: torch.Tensor | None
+    statistics: SiteStatistics | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Entry:
         return f"{self.linear.name}/{'.'.join(parts)}"
 
     @property
+    def quantizer(self) -> Quantizer | None:
+        """Of the method; ``None`` for dense weights."""
+        return None if self.choice.weight.dense else find_quantizer(self.choice.method)
+
+    @property
     def stored(self) -> bool:
         """Whether there is anything to store: a dense, unpruned weight is sliced from the checkpoint."""
         return not self.choice.weight.dense or self.choice.sparsity is not None
@@ -95,14 +101,26 @@ class Entry:
         )
 
 
-def slabs(entry: Entry, source: WeightSource, statistics: Statistics) -> Iterator[Slab]:
-    """The kept weights of an entry, pruned, in order."""
+def slabs(
+    entry: Entry, source: WeightSource, statistics: Statistics, seen: SiteStatistics | None = None
+) -> Iterator[Slab]:
+    """The kept weights of an entry, pruned, in order.
+
+    Args:
+        entry: what is made.
+        source: of the weights.
+        statistics: of the model.
+        seen: of the site's input, where a method needs more than ``statistics`` hold.
+    """
+    found = seen or statistics.site(entry.linear.name)
     linear = entry.linear
     rows = kept_rows(entry.spec, statistics, linear, entry.student)
     columns = kept_columns(entry.spec, statistics, linear, entry.student)
-    step = max(1, max(_SLAB_WEIGHTS, weights_at_once(source.device)) // linear.in_features)
+    wanted = _MASK_SLAB_WEIGHTS if entry.quantizer is None else entry.quantizer.slab_weights
+    step = max(1, max(wanted, weights_at_once(source.device)) // linear.in_features)
     for expert in range(linear.experts):
         kept, inner = of_expert(rows, expert), of_expert(columns, expert)
+        here = None if found is None else found.expert(expert).columns(inner)
         for start in range(0, linear.out_features, step):
             stop = min(start + step, linear.out_features)
             weight = source.rows(linear, expert, start, stop)
@@ -111,18 +129,12 @@ def slabs(entry: Entry, source: WeightSource, statistics: Statistics) -> Iterato
             if inner is not None:
                 weight = weight[:, inner.to(weight.device)].contiguous()
             if len(weight):
-                yield Slab(weight, _mask(entry, weight, statistics, expert, inner))
+                yield Slab(weight, _mask(entry, weight, here), here)
 
 
-def _mask(
-    entry: Entry, weight: torch.Tensor, statistics: Statistics, expert: int, kept: torch.Tensor | None
-) -> torch.Tensor | None:
+def _mask(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> torch.Tensor | None:
     sparsity = entry.choice.sparsity
-    if sparsity is None:
-        return None
-    found = statistics.site(entry.linear.name)
-    seen = None if found is None else found.expert(expert).columns(kept)
-    return find_pruner(sparsity.criterion).mask(weight, sparsity, seen)
+    return None if sparsity is None else find_pruner(sparsity.criterion).mask(weight, sparsity, seen)
 
 
 def dense_matrix(entry: Entry, source: WeightSource, statistics: Statistics) -> torch.Tensor:
@@ -131,7 +143,11 @@ def dense_matrix(entry: Entry, source: WeightSource, statistics: Statistics) -> 
 
 
 def make_tensors(
-    entry: Entry, source: WeightSource, statistics: Statistics, scale_dtype: torch.dtype
+    entry: Entry,
+    source: WeightSource,
+    statistics: Statistics,
+    scale_dtype: torch.dtype,
+    seen: SiteStatistics | None = None,
 ) -> dict[str, torch.Tensor]:
     """What is written for an entry: packed ``mask``, or packed ``codes``, ``scales`` and ``zeros``.
 
@@ -144,13 +160,13 @@ def make_tensors(
     packer = CodePacker(1 if weight_format.dense else weight_format.num_bits, rows * columns)
     scales: list[torch.Tensor] = []
     zeros: list[torch.Tensor] = []
-    for slab in slabs(entry, source, statistics):
+    for slab in slabs(entry, source, statistics, seen):
         if weight_format.dense and slab.mask is not None:
             packer.add(slab.mask.to(torch.int8) - 1)
             continue
         weight = slab.weight if slab.mask is None else slab.weight * slab.mask
         found = find_quantizer(entry.choice.method).quantize(
-            weight, weight_format, None, scale_dtype, entry.linear.name
+            weight, weight_format, slab.statistics, scale_dtype, entry.linear.name
         )
         packer.add(found.codes)
         scales.append(found.scales)

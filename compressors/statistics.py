@@ -34,17 +34,27 @@ class SiteStatistics:
 
     Attributes:
         second_moment: float32 mean of squares, ``(in_features,)`` or ``(experts, in_features)``.
+        covariance: float32 ``E[x x^T]``, ``(in_features, in_features)`` or with experts in front; only for methods
+            that need it.
     """
 
     second_moment: torch.Tensor
+    covariance: torch.Tensor | None = None
 
     def expert(self, index: int) -> SiteStatistics:
         """Of one expert; of the site itself where there are none."""
-        return self if self.second_moment.ndim == 1 else SiteStatistics(self.second_moment[index])
+        if self.second_moment.ndim == 1:
+            return self
+        return SiteStatistics(
+            self.second_moment[index], None if self.covariance is None else self.covariance[index]
+        )
 
     def columns(self, kept: torch.Tensor | None) -> SiteStatistics:
         """For the kept columns only; of one expert, or of a site without."""
-        return self if kept is None else SiteStatistics(self.second_moment[kept])
+        if kept is None:
+            return self
+        covariance = None if self.covariance is None else self.covariance[kept][:, kept]
+        return SiteStatistics(self.second_moment[kept], covariance)
 
 
 @dataclass(frozen=True)

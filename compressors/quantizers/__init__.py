@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compressors.quantizers.gptq import Gptq
 from compressors.quantizers.half_quadratic import HalfQuadratic
 from compressors.quantizers.nearest import RoundToNearest
 from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
@@ -12,6 +13,7 @@ QUANTIZERS: dict[str, Quantizer] = {
     for quantizer in (
         RoundToNearest(),
         HalfQuadratic(),
+        Gptq(),
     )
 }
 

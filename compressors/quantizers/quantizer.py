@@ -59,7 +59,10 @@ class Quantizer(ABC):
     name: str
     version: str = "1"
     closure: Closure = "site"
-    needs_statistics: bool = False
+    needs_covariance: bool = False
+    """Whether it reads the covariance of the site's input; without one (an embedding) inputs count as white."""
+    slab_weights: int = 1 << 16
+    """Weights of a site handed over at once, in whole rows; rows never depend on each other."""
 
     def quantize(
         self,

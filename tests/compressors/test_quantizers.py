@@ -15,7 +15,7 @@ from spaces.errors import FormatError, ModelError, UnknownNameError
 from spaces.formats import WeightFormat, integer_format
 from tests.compressors import contract
 
-NAMES = ("rtn", "hqq")
+NAMES = ("rtn", "hqq", "gptq")
 GROUPS = (32, 128, None)
 
 

@@ -1,0 +1,95 @@
+"""Second moments of the inputs of every linear, ``E[x x^T]``: what GPTQ calls the Hessian, up to a factor of two.
+
+Gathered block by block, one block's matrices in memory at a time. Linears that read the same input (query, key
+and value; gate and up) share one matrix: the first of them keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from compressors.block_stream import BlockStream
+from compressors.observation import RunningMean
+from compressors.windows import TokenWindows
+from spaces.model import Linear, ModelSpec, Role
+
+_TOKENS_AT_ONCE = 4096
+_SHARED: dict[str, Role] = {"k": "q", "v": "q", "up": "gate"}
+"""Roles that read what another role reads."""
+
+
+def keeper(spec: ModelSpec, linear: Linear) -> Linear:
+    """The linear under whose name the covariance of ``linear``'s input is kept."""
+    first = _SHARED.get(linear.role)
+    if first is None:
+        return linear
+    return next((x for x in spec.of_role(first) if x.block == linear.block), linear)
+
+
+def covariance_bytes(spec: ModelSpec) -> int:
+    """Bytes of all covariances in float32."""
+    kept = {keeper(spec, x).name: keeper(spec, x) for x in spec.block_linears}
+    return sum(4 * x.experts * x.in_features**2 for x in kept.values())
+
+
+def gather_covariances(
+    model: Any, spec: ModelSpec, windows: TokenWindows
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names of keepers and their covariances, float32 ``(experts, in, in)`` or ``(in, in)``, on the CPU.
+
+    Args:
+        model: in its dense state.
+        spec: of the model.
+        windows: calibration text.
+    """
+    windows.check_vocabulary(spec.vocabulary)
+    stream = BlockStream(model, spec, windows, _TOKENS_AT_ONCE)
+    for block in range(spec.blocks):
+        watched = [x for x in spec.block_linears if x.block == block and keeper(spec, x) is x]
+        sums = {x.name: RunningMean() for x in watched}
+        handles = [
+            _watch(model, x, sums) for x in watched if x.role != "expert_down"
+        ]  # one hook sees both projections of the experts
+        try:
+            stream.advance()
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, found in sums.items():
+            yield name, found.mean().cpu().contiguous()
+
+
+def _watch(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:
+    if linear.role == "expert_gate_up":
+        return _watch_experts(model, linear, sums)
+
+    def observe(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        rows = inputs[0].reshape(-1, inputs[0].shape[-1]).to(torch.float32)
+        sums[linear.name].add(rows.t() @ rows, len(rows))
+
+    return model.get_submodule(linear.name).register_forward_pre_hook(observe)
+
+
+def _watch_experts(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:
+    path = linear.name.rpartition(".")[0]
+    down = f"{path}.down_proj"
+
+    def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
+        outer, inner, counts = [], [], []
+        for expert in range(linear.experts):
+            rows = hidden[(chosen == expert).any(dim=-1)]
+            gate, up = torch.nn.functional.linear(rows, module.gate_up_proj[expert]).chunk(2, dim=-1)
+            product = (module.act_fn(gate) * up).to(torch.float32)
+            rows = rows.to(torch.float32)
+            outer.append(rows.t() @ rows)
+            inner.append(product.t() @ product)
+            counts.append(len(rows))
+        count = torch.tensor(counts, device=hidden.device)
+        sums[linear.name].add(torch.stack(outer), count)
+        sums[down].add(torch.stack(inner), count)
+
+    return model.get_submodule(path).register_forward_pre_hook(observe)
