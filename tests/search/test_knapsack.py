@@ -83,3 +83,114 @@ def test_one_choice_each():
 def test_infinite_damage_is_never_picked(refused):
     front = exact_front([np.array([0.0, 5.0])], [np.array([refused, 1.0])])
     assert front.damages.tolist() == [1.0]
+
+
+def _totals(arrays, genomes):
+    return np.array([sum(values[g] for values, g in zip(arrays, genome, strict=True)) for genome in genomes])
+
+
+def _shuffled(random, items):
+    mixed = list(items)
+    random.shuffle(mixed)
+    return mixed
+
+
+@given(genes, st.randoms())
+def test_order_of_genes_and_choices_changes_nothing(problem, random):
+    mixed = _shuffled(random, [_shuffled(random, gene) for gene in problem])
+    one, other = exact_front(*_arrays(problem)), exact_front(*_arrays(mixed))
+    assert np.array_equal(one.costs, other.costs)
+    assert np.array_equal(one.damages, other.damages)
+
+
+@given(genes, st.integers(0, 4), st.tuples(st.integers(0, 20), st.integers(0, 60)))
+def test_another_choice_never_hurts(problem, place, choice):
+    """Whatever was within reach still is, at no more damage."""
+    more = [list(gene) for gene in problem]
+    more[place % len(more)].append(choice)
+    after = exact_front(*_arrays(more))
+    for cost, damage in _enumerated(problem):
+        assert after.damages[np.searchsorted(after.costs, cost, side="right") - 1] <= damage
+
+
+@given(genes, st.integers(1, 10**9))
+def test_a_common_divisor_keeps_the_grid_short(problem, unit):
+    """Gigabytes in steps of a large unit need no more levels than the same costs in steps of one."""
+    costs, damages = _arrays(problem)
+    scaled = exact_front([cost * unit for cost in costs], damages, most_cells=len(problem) * 60)
+    assert scaled.exact
+    assert [(cost / unit, damage) for cost, damage in zip(scaled.costs, scaled.damages, strict=True)] == (
+        _enumerated(problem)
+    )
+
+
+@given(genes, st.data())
+def test_some_members_in_any_order(problem, data):
+    front = exact_front(*_arrays(problem))
+    wanted = data.draw(st.lists(st.integers(0, len(front) - 1), max_size=5))
+    some = front.genomes(np.array(wanted, dtype=np.int64))
+    assert some.shape == (len(wanted), len(problem))
+    assert np.array_equal(some, front.genomes(np.arange(len(front)))[wanted])
+
+
+@given(genes, st.data())
+def test_refused_choices_are_never_picked(problem, data):
+    """One choice a gene stays open, the others may have infinite damage."""
+    allowed = [data.draw(st.sets(st.integers(0, len(gene) - 1), min_size=1)) for gene in problem]
+    costs, damages = _arrays(problem)
+    for damage, open_ones in zip(damages, allowed, strict=True):
+        damage[[choice for choice in range(len(damage)) if choice not in open_ones]] = np.inf
+    front = exact_front(costs, damages)
+    left = [[gene[c] for c in sorted(open_ones)] for gene, open_ones in zip(problem, allowed, strict=True)]
+    assert list(zip(front.costs, front.damages, strict=True)) == _enumerated(left)
+    for genome in front.genomes(np.arange(len(front))):
+        assert all(choice in open_ones for choice, open_ones in zip(genome, allowed, strict=True))
+
+
+wide_genes = st.lists(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 50)), min_size=1, max_size=4),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(wide_genes, st.integers(16, 200))
+def test_a_coarse_grid_is_off_by_half_a_level_a_gene(problem, levels):
+    """Damages are exact for the genomes they belong to; costs, and what is missed, are within the rounding."""
+    costs, damages = _arrays(problem)
+    front = exact_front(costs, damages, most_cells=levels * len(problem))
+    genomes = front.genomes(np.arange(len(front)))
+    span = sum(cost.max() - cost.min() for cost in costs)
+    off = 0.0 if front.exact else 0.5 * len(problem) * span / (levels // 2) + 1e-6
+    assert np.array_equal(_totals(damages, genomes), front.damages)
+    assert np.abs(_totals(costs, genomes) - front.costs).max() <= off
+    assert (np.diff(front.costs) > 0).all()
+    assert (np.diff(front.damages) < 0).all()
+    for cost, damage in _enumerated(problem):
+        assert front.damages[np.searchsorted(front.costs, cost + off, side="right") - 1] <= damage
+
+
+@given(wide_genes, st.integers(16, 200))
+def test_exact_is_claimed_where_the_levels_fit(problem, levels):
+    costs, damages = _arrays(problem)
+    front = exact_front(costs, damages, most_cells=levels * len(problem))
+    if front.exact:
+        assert list(zip(front.costs, front.damages, strict=True)) == _enumerated(problem)
+    else:
+        assert sum(cost.max() - cost.min() for cost in costs) > levels
+
+
+def test_fractions_of_a_byte_are_not_exact():
+    front = exact_front([np.array([0.0, 0.5])], [np.array([1.0, 0.0])])
+    assert not front.exact
+    assert front.costs == pytest.approx([0.0, 0.5])
+
+
+def test_golden_front():
+    """Two genes, the first twice as large: of nine pairs of widths (2, 8), (4, 2), (8, 2) and (8, 4) are beaten."""
+    costs, damages = [np.array([20, 40, 80]), np.array([10, 20, 40])], [np.array([9.0, 3.0, 0.5])] * 2
+    front = exact_front(costs, damages)
+    assert front.exact
+    assert front.costs.tolist() == [30, 40, 60, 80, 120]
+    assert front.damages.tolist() == [18, 12, 6, 3.5, 1]
+    assert front.genomes(np.arange(5)).tolist() == [[0, 0], [0, 1], [1, 1], [1, 2], [2, 2]]

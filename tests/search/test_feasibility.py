@@ -1,0 +1,123 @@
+"""Limits that nothing in the space meets, and which genomes are smallest."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from search.feasibility import check_feasible, smallest
+from spaces.configuration import DENSE_CONFIG
+from spaces.errors import LimitError
+from spaces.limits import Limit
+from spaces.measurement import Measurement
+from spaces.patterns import Restrictions
+from spaces.size import kv_cache_bytes, weight_bytes
+from spaces.space import SearchSpace
+from spaces.target import Workload
+from tests.fakes import FakeLegality, tiny_spec
+
+WORKLOAD = Workload()
+
+
+def _space(legality=None, **restrictions):
+    """One block: four groups, an embedding, the cache and every student size of the tiny model."""
+    wanted = {
+        "bits": (4, 8, 16),
+        "outer_bits": (8, 16),
+        "group_size": 32,
+        "methods": ("rtn",),
+        **restrictions,
+    }
+    return SearchSpace(tiny_spec(blocks=1), legality or FakeLegality(), Restrictions(**wanted))
+
+
+def _everything(space):
+    genomes = itertools.product(*(range(size) for size in space.sizes))
+    return [genome for genome in genomes if space.ruling(genome)]
+
+
+def _bytes(space, genome):
+    config = space.decode(genome)
+    return weight_bytes(space.spec, config), kv_cache_bytes(space.spec, config, WORKLOAD)
+
+
+def _costs(space):
+    def costs(config):
+        return {"weight_bytes": Measurement(value=float(weight_bytes(space.spec, config)), unit="B")}
+
+    return costs
+
+
+@pytest.mark.parametrize("methods", [("rtn",), ("hqq", "rtn")])
+def test_smallest_is_found_by_enumeration_too(methods):
+    """Of every student size the fewest bytes of weights, and with those of the cache."""
+    space = _space(sparsity=(0.0,), bits=(4, 16), methods=methods)
+    found = {space.student(genome): _bytes(space, genome) for genome in smallest(space)}
+    expected = {}
+    for genome in _everything(space):
+        student, sizes = space.student(genome), _bytes(space, genome)
+        expected[student] = min(expected.get(student, sizes), sizes)
+    assert len(smallest(space)) == len(found) == 6
+    assert found == expected
+
+
+def test_student_sizes_that_are_refused_are_no_candidates():
+    refused = FakeLegality(refused_students=("kvheads1-ffn128",))
+    space = _space(refused)
+    names = [space.student(genome).name for genome in smallest(space)]
+    assert sorted(names) == ["ffn128", "ffn192", "kvheads1", "kvheads1-ffn192", "whole"]
+
+
+def test_without_smaller_students_there_is_one():
+    space = _space(kv_heads=(2,), ffn_channels=(256,))
+    assert len(smallest(space)) == 1
+
+
+def test_a_limit_at_the_smallest_is_met_and_a_byte_below_is_not():
+    space = _space()
+    least = min(_bytes(space, genome)[0] for genome in smallest(space))
+    check_feasible(space, _costs(space), (Limit.parse(f"bytes<={least}"),))
+    with pytest.raises(LimitError) as refusal:
+        check_feasible(space, _costs(space), (Limit.parse(f"bytes<={least - 1}"),))
+    for part in (f"bytes<={least - 1}", f"nearest has {least:.6g}"):
+        assert part in str(refusal.value)
+
+
+def test_every_limit_is_looked_at():
+    space = _space()
+    limits = (Limit.parse("bytes<=1GB"), Limit.parse("bytes<=1kB"))
+    with pytest.raises(LimitError, match="1kB"):
+        check_feasible(space, _costs(space), limits)
+
+
+def test_a_predicted_time_is_judged_too():
+    space = _space()
+
+    def costs(config):
+        seconds = 0.010 if config.student.whole else 0.004
+        return {"tpot_s_predicted": Measurement(value=seconds, unit="s", source="predicted")}
+
+    check_feasible(space, costs, (Limit.parse("tpot<=4ms"),))
+    with pytest.raises(LimitError, match=r"tpot<=3ms.*0\.004"):
+        check_feasible(space, costs, (Limit.parse("tpot<=3ms"),))
+
+
+@pytest.mark.parametrize("text", ["bytes>=1TB", "kl<=0.0001", "tpot<=1us"])
+def test_lower_limits_and_what_is_not_known_yet_are_let_through(text):
+    space = _space()
+    check_feasible(space, _costs(space), (Limit.parse(text),))
+
+
+def test_without_limits_nothing_is_computed():
+    def costs(config):
+        raise AssertionError(config)
+
+    check_feasible(_space(), costs, ())
+
+
+def test_the_dense_model_alone_is_the_smallest_of_a_space_of_one():
+    space = _space(
+        bits=(16,), outer_bits=(16,), sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,), ffn_channels=(256,)
+    )
+    assert [space.decode(genome) for genome in smallest(space)] == [DENSE_CONFIG]
