@@ -77,14 +77,19 @@ def test_output_error_is_below_that_of_rounding(bits):
     assert error(GPTQ.quantize(weight, wanted, statistics(covariance))) < 0.7 * plain
 
 
-def test_white_inputs_make_it_round_to_nearest():
+def test_white_inputs_leave_every_weight_to_itself():
+    weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(3))
+    found = GPTQ.quantize(weight, integer_format(4, 32), statistics(torch.eye(64) * 2.5))
+    wide = found.scales.float().repeat_interleave(32, dim=1)
+    assert torch.equal(found.codes.float(), (weight / wide).round().clamp(-8, 7))
+
+
+def test_without_a_covariance_it_rounds_to_nearest():
     weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(3))
     wanted = integer_format(3, 32)
-    plain = find_quantizer("rtn").quantize(weight, wanted)
-    for seen in (None, statistics(torch.eye(64) * 2.5)):
-        found = GPTQ.quantize(weight, wanted, seen)
-        assert torch.equal(found.codes, plain.codes)
-        assert torch.equal(found.scales, plain.scales)
+    found, plain = GPTQ.quantize(weight, wanted), find_quantizer("rtn").quantize(weight, wanted)
+    assert torch.equal(found.codes, plain.codes)
+    assert torch.equal(found.scales, plain.scales)
 
 
 def test_pruned_weights_stay_pruned():

@@ -103,7 +103,7 @@ def test_a_predicted_time_is_judged_too():
         check_feasible(space, costs, (Limit.parse("tpot<=3ms"),))
 
 
-@pytest.mark.parametrize("text", ["bytes>=1TB", "kl<=0.0001", "tpot<=1us"])
+@pytest.mark.parametrize("text", ["bytes>=1TB", "bytes>=1", "kl<=0.0001", "tpot<=1us"])
 def test_lower_limits_and_what_is_not_known_yet_are_let_through(text):
     space = _space()
     check_feasible(space, _costs(space), (Limit.parse(text),))
