@@ -31,6 +31,10 @@ def main() -> None:
     parser.add_argument("--window-tokens", type=int, default=512, help="tokens of a window")
     parser.add_argument("--report-windows", type=int, default=128, help="windows of the report text (count)")
     parser.add_argument("--candidate-tokens", type=int, default=4096, help="tokens a candidate is read on")
+    parser.add_argument("--methods", nargs="*", default=["rtn", "hqq"], help="quantizers")
+    parser.add_argument(
+        "--latency", action=argparse.BooleanOptionalAction, default=True, help="measure the front's latency"
+    )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out.with_suffix(".run.json")
@@ -58,6 +62,8 @@ def run_file(arguments: argparse.Namespace) -> dict[str, Any]:
             "search": {**held_out, "documents": SEARCH_DOCUMENTS, "windows": 64},
             "report": {**held_out, "documents": REPORT_DOCUMENTS, "windows": arguments.report_windows},
         },
+        "measure_latency": arguments.latency,
+        "space": {"methods": arguments.methods},
         "workload": {"batch": 1, "prompt_tokens": 128, "output_tokens": 128},
         "search": {
             "minutes": arguments.minutes,

@@ -213,10 +213,10 @@ def test_front_is_the_enumerated_one(cut):
 
 @given(st.integers(0, 2**32 - 1))
 def test_fronts_of_any_table(cut, seed):
-    """Costs are kept, damages are new: more bits may even do more harm."""
+    """Few different damages, so that students tie; more bits may even do more harm."""
     random = np.random.default_rng(seed)
-    table = [random.integers(0, 1000, size).astype(float) for size in cut.space.sizes]
-    own = {base: 300.0 * place for place, base in enumerate(_students(cut))}
+    table = [random.integers(0, 9, size).astype(float) for size in cut.space.sizes]
+    own = {base: float(random.integers(0, 9)) for base in _students(cut)}
     found = _maker(cut, own).fronts(table, MANY)
     student = {student_of(cut.problem, base): kl for base, kl in own.items()}
     others = [index for index in range(len(table)) if not is_student_gene(cut.problem, index)]
@@ -229,6 +229,17 @@ def test_fronts_of_any_table(cut, seed):
     for member in found:
         assert (member.cost, member.total) == (_bytes(cut, member.genome), total(member.genome))
         assert all(type(choice) is int for choice in member.genome)
+
+
+def test_refused_formats_are_left_out_even_if_they_do_less_harm(cut):
+    """The student whose down projection must stay dense, under a table by which dense is the worst."""
+    base = list(_students(cut))[2]
+    table = [np.arange(size, dtype=float) for size in cut.space.sizes]
+    found = _maker(cut, {base: 0.0}).fronts(table, MANY)
+    down = cut.space.index("blocks.0.down")
+    assert found
+    assert all(cut.space.ruling(member.genome) for member in found)
+    assert {member.genome[down] for member in found} == {cut.space.dense()[down]}
 
 
 @pytest.mark.parametrize("cells", [200, 2000])

@@ -199,3 +199,19 @@ def test_a_space_of_the_dense_model_alone_has_none():
         blocks=(2,),
     )  # fmt: skip
     assert [make(space) for make in LISTS] == [[], [], []]
+
+
+def test_marginals_have_no_zeros():
+    """Where every format inside the blocks has zeros, only embedding and cache are left."""
+    assert _names(marginals(_space(sparsity=(0.5,)))) == [
+        "marginal-embedding-int8-g32/rtn",
+        "marginal-kv-kv8",
+    ]
+
+
+def test_marginals_are_by_the_first_method_alone():
+    """A group that is denied it has none: methods are compared by uniform configurations."""
+    rule = SiteRule(pattern="blocks.1.down", methods=("hqq",))
+    found = _names(marginals(_space(methods=("rtn", "hqq"), rules=(rule,))))
+    assert any("blocks.0.down" in name for name in found)
+    assert not any("blocks.1.down" in name for name in found)

@@ -194,3 +194,17 @@ def test_golden_front():
     assert front.costs.tolist() == [30, 40, 60, 80, 120]
     assert front.damages.tolist() == [18, 12, 6, 3.5, 1]
     assert front.genomes(np.arange(5)).tolist() == [[0, 0], [0, 1], [1, 1], [1, 2], [2, 2]]
+
+
+@pytest.mark.parametrize(("cells", "exact"), [(100, True), (99, False)])
+def test_no_more_levels_than_allowed(cells, exact):
+    """A thousand bytes in steps of ten are a hundred levels."""
+    front = exact_front([np.array([0, 10, 1000])], [np.array([3.0, 2.0, 1.0])], most_cells=cells)
+    assert front.exact == exact
+
+
+def test_a_coarse_grid_rounds_to_the_nearest_level():
+    """Levels of 1.0: 0.9 is stated as 1, and 3.2 as 3: a stated cost may lie below the real one."""
+    front = exact_front([np.array([0.0, 0.9, 3.2, 8.0])], [np.array([4.0, 3.0, 2.0, 1.0])], most_cells=16)
+    assert not front.exact
+    assert front.costs.tolist() == [0.0, 1.0, 3.0, 8.0]
