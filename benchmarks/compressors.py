@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 import demo
-from benchmarks.tables import write_table
+from benchmarks.tables import read_table, write_table
 from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.divergence import Teacher
@@ -65,7 +65,10 @@ def main() -> None:
     for source in sources(arguments.shared):
         if arguments.models is None or source.name in arguments.models:
             rows += measure(source, arguments.windows, arguments.calibration_windows)
-    write_table("compression", COLUMNS, rows)
+    measured = {row["model"] for row in rows}
+    write_table(
+        "compression", COLUMNS, [r for r in read_table("compression") if r["model"] not in measured] + rows
+    )
 
 
 def sources(shared: Path | None) -> list[Source]:
@@ -111,7 +114,8 @@ def measure(source: Source, windows: int, calibration_windows: int) -> Iterator[
                 seconds, peak = _timed(lambda space=space: bank.build(space))
                 genome = space.uniform(bits, method)
                 if genome is None:
-                    raise RuntimeError(f"{method} at {bits} bits is not in the space of {source.name}")
+                    print(f"{source.name}: {method} at {bits} bits is not offered", flush=True)
+                    continue
                 config = space.decode(genome)
                 kl = teacher.compare(assembler.apply(config)).kl
                 weight = next(iter(config.sites.values())).weight

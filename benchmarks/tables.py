@@ -47,6 +47,15 @@ def write_table(
     return path
 
 
+def read_table(name: str) -> list[dict[str, object]]:
+    """Rows of an earlier table; none if there is no such table."""
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return [dict(row) for row in csv.DictReader(lines)]
+
+
 def _versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *(f"{k} {v}" for k, v in versions().items())])
 

@@ -55,9 +55,11 @@ def probes(space: SearchSpace) -> list[Named]:
                     if space.ruling(genome):
                         found.append(Named(f"student-{space.student(genome).name}{suffix}", genome))
     for bits in (16, 8, 4):
-        genome_or_none = _sparse(space, bits)
-        if genome_or_none is not None:
-            found.append(Named("sparse-50" + (f"-uniform-{bits}" if bits < 16 else ""), genome_or_none))
+        sparse = _sparse(space, bits)
+        if sparse is not None:
+            share, genome = sparse
+            suffix = f"-uniform-{bits}" if bits < 16 else ""
+            found.append(Named(f"sparse-{100 * share:g}{suffix}", genome))
     return _distinct(space, found)
 
 
@@ -108,20 +110,24 @@ def _inside(space: SearchSpace) -> list[SiteChoice]:
     return [c for g in inside for c in g.choices if isinstance(c, SiteChoice) and c.sparsity is None]
 
 
-def _sparse(space: SearchSpace, bits: int) -> Genome | None:
+def _sparse(space: SearchSpace, bits: int) -> tuple[float, Genome] | None:
+    """The largest share of zeros that every group inside the blocks offers at this width, and its genome."""
+    inside = [i for i, g in enumerate(space.genes) if g.group is not None and g.group.kind == "linear"]
+    offered = [
+        {
+            choice.sparsity.fraction: k
+            for k, choice in reversed(list(enumerate(space.genes[index].choices)))
+            if isinstance(choice, SiteChoice) and choice.sparsity and choice.weight.num_bits == bits
+        }
+        for index in inside
+    ]
+    shares = set.intersection(*(set(known) for known in offered)) if offered else set()
+    if not shares:
+        return None
     genome = list(space.dense())
-    for index, gene in enumerate(space.genes):
-        if gene.group is None or gene.group.kind != "linear":
-            continue
-        choices = [
-            k
-            for k, c in enumerate(gene.choices)
-            if isinstance(c, SiteChoice) and c.sparsity is not None and c.weight.num_bits == bits
-        ]
-        if not choices:
-            return None
-        genome[index] = choices[0]
-    return tuple(genome)
+    for index, known in zip(inside, offered, strict=True):
+        genome[index] = known[max(shares)]
+    return max(shares), tuple(genome)
 
 
 def _distinct(space: SearchSpace, named: list[Named]) -> list[Named]:

@@ -99,7 +99,8 @@ def _sweep(steps: list[np.ndarray], damages: list[np.ndarray]) -> tuple[np.ndarr
     levels = 1 + sum(int(step.max()) for step in steps)
     best = np.full(levels, np.inf)
     best[0] = 0.0
-    picked = np.zeros((len(steps), levels), dtype=np.int8)
+    most = max(len(step) for step in steps)
+    picked = np.zeros((len(steps), levels), dtype=np.int8 if most <= 128 else np.int16)
     top = 0
     for gene, (step, damage) in enumerate(zip(steps, damages, strict=True)):
         reached = best[: top + 1].copy()
