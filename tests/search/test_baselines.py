@@ -215,3 +215,12 @@ def test_marginals_are_by_the_first_method_alone():
     found = _names(marginals(_space(methods=("rtn", "hqq"), rules=(rule,))))
     assert any("blocks.0.down" in name for name in found)
     assert not any("blocks.1.down" in name for name in found)
+
+
+def test_sparse_probes_are_named_by_their_share():
+    found = [name for name in _names(probes(_space(sparsity=(0.0, 0.25, 0.5)))) if name.startswith("sparse")]
+    assert found
+    assert all(name.startswith("sparse-50") for name in found)
+    found = [name for name in _names(probes(_space(sparsity=(0.0, 0.25)))) if name.startswith("sparse")]
+    assert found
+    assert all(name.startswith("sparse-25") for name in found)

@@ -121,3 +121,31 @@ def test_the_dense_model_alone_is_the_smallest_of_a_space_of_one():
         bits=(16,), outer_bits=(16,), sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,), ffn_channels=(256,)
     )
     assert [space.decode(genome) for genome in smallest(space)] == [DENSE_CONFIG]
+
+
+def test_a_student_that_refuses_the_narrowest_format_is_smallest_with_another():
+    """160 channels take no groups of 64, so that student's down projection stays dense and the rest does not."""
+    spec = tiny_spec(blocks=1, dtype="bfloat16")
+    wanted = Restrictions(
+        bits=(8, 16), outer_bits=(16,), group_size=64, methods=("rtn",), sparsity=(0.0,), kv_bits=(16,),
+        kv_heads=(2,), ffn_channels=(160,),
+    )  # fmt: skip
+    space = SearchSpace(spec, FakeLegality(), wanted)
+    least = min(weight_bytes(spec, space.decode(genome)) for genome in _everything(space))
+    assert min(weight_bytes(spec, space.decode(genome)) for genome in smallest(space)) == least
+    check_feasible(space, _costs(space), (Limit.parse(f"weight_bytes<={least}"),))
+
+
+def test_times_are_judged_where_narrow_formats_are_slower():
+    """Every quantized site costs a millisecond here: the dense model meets what the smallest ones break."""
+    space = _space()
+
+    def costs(config):
+        quantized = sum(not choice.weight.dense for choice in config.sites.values())
+        return {
+            "ttft_s_predicted": Measurement(value=0.010 + 0.001 * quantized, unit="s", source="predicted")
+        }
+
+    check_feasible(space, costs, (Limit.parse("ttft<=12ms"),))
+    with pytest.raises(LimitError, match=r"nearest has 0\.01"):
+        check_feasible(space, costs, (Limit.parse("ttft<=9ms"),))

@@ -208,3 +208,9 @@ def test_a_coarse_grid_rounds_to_the_nearest_level():
     front = exact_front([np.array([0.0, 0.9, 3.2, 8.0])], [np.array([4.0, 3.0, 2.0, 1.0])], most_cells=16)
     assert not front.exact
     assert front.costs.tolist() == [0.0, 1.0, 3.0, 8.0]
+
+
+def test_genes_of_many_choices():
+    choices = np.arange(300.0)
+    front = exact_front([choices], [choices[::-1].copy()])
+    assert front.genomes(np.array([299, 200])).tolist() == [[299], [200]]
