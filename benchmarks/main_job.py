@@ -170,7 +170,7 @@ with tempfile.TemporaryDirectory() as place:
     planned = [e for e in bank._planned(space) if e.student.whole and not e.choice.sparsity]
     other = Bank.open(Path(place) / "other", demo.MODEL, model, spec, model_hash(demo.MODEL), windows["calibration"])
     for entry in planned[:4]:  # libraries load their code at the first call; that is not the bank's
-        other._make(entry)
+        other._make([entry])
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")

@@ -52,7 +52,9 @@ def search(
     group_size: Annotated[
         int | None, typer.Option(min=0, help="Weights that share a scale; 0: one scale a channel.")
     ] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Quantizer: rtn, hqq, gptq; repeat for more.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Quantizer: rtn, hqq, gptq; repeat for more.")
+    ] = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(

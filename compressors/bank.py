@@ -14,7 +14,7 @@ comes. Layout of the folder::
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +132,11 @@ class Bank:
         if any(_needs_covariance(entry) for entry in missing):
             self._gather_covariances(progress)
         done = len(planned) - len(missing)
-        for entry in missing:
+        for together in _of_one_kind(missing):
             if progress is not None:
-                progress(f"quantizing {entry.linear.name}", done, len(planned))
-            self._make(entry)
-            done += 1
+                progress(f"quantizing {together[0].linear.name}", done, len(planned))
+            self._make(together)
+            done += len(together)
         if progress is not None and missing:
             progress("quantized", done, len(planned))
 
@@ -192,13 +192,16 @@ class Bank:
                                 seen.add(entry.name)
                                 yield entry
 
-    def _make(self, entry: Entry) -> dict[str, torch.Tensor]:
-        tensors = make_tensors(entry, self._source, self.statistics, self.scale_dtype, self._seen(entry))
-        self._store.write(entry.name, tensors)
-        return tensors
+    def _make(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
+        """Make entries that differ in their weight format alone; returns the tensors of the first."""
+        seen = self._seen(entries[0])
+        made = make_tensors(entries, self._source, self.statistics, self.scale_dtype, seen)
+        for entry, tensors in zip(entries, made, strict=True):
+            self._store.write(entry.name, tensors)
+        return made[0]
 
     def _tensors(self, entry: Entry) -> dict[str, torch.Tensor]:
-        return self._store.read(entry.name) if entry.name in self._store else self._make(entry)
+        return self._store.read(entry.name) if entry.name in self._store else self._make([entry])
 
     def _on_device(self, entry: Entry) -> dict[str, torch.Tensor]:
         """Packed, so that little travels and codes are unpacked where they are used."""
@@ -237,6 +240,14 @@ class Bank:
         value = self._source.tensor(name)
         kept = kept_indices(self.spec, self, found.axis, found.block, student)
         return value if kept is None else value[kept.to(value.device)]
+
+
+def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Entries of one site and method together, in the order of their sites."""
+    kinds: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        kinds.setdefault((entry.linear.name, entry.choice.method), []).append(entry)
+    yield from kinds.values()
 
 
 def _needs_covariance(entry: Entry) -> bool:

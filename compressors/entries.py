@@ -6,7 +6,7 @@ exact zero exact). Work goes slab by slab of output rows, so that temporaries st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -142,41 +142,61 @@ def dense_matrix(entry: Entry, source: WeightSource, statistics: Statistics) -> 
     return torch.cat([slab.weight for slab in slabs(entry, source, statistics)])
 
 
+class _Parts:
+    """What is written for one entry, gathered slab by slab."""
+
+    def __init__(self, entry: Entry) -> None:
+        rows, columns = entry.shape
+        dense = entry.choice.weight.dense
+        self._name = "mask" if dense else "codes"
+        self._packer = CodePacker(1 if dense else entry.choice.weight.num_bits, rows * columns)
+        self._scales: list[torch.Tensor] = []
+        self._zeros: list[torch.Tensor] = []
+
+    def add_mask(self, mask: torch.Tensor) -> None:
+        self._packer.add(mask.to(torch.int8) - 1)
+
+    def add(self, found: QuantizedWeight) -> None:
+        self._packer.add(found.codes)
+        self._scales.append(found.scales)
+        if found.zeros is not None:
+            self._zeros.append(found.zeros)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        found = {self._name: self._packer.packed}
+        for name, parts in (("scales", self._scales), ("zeros", self._zeros)):
+            if parts:
+                found[name] = torch.cat(parts)
+        return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
+
+
 def make_tensors(
-    entry: Entry,
+    entries: Sequence[Entry],
     source: WeightSource,
     statistics: Statistics,
     scale_dtype: torch.dtype,
     seen: SiteStatistics | None = None,
-) -> dict[str, torch.Tensor]:
-    """What is written for an entry: packed ``mask``, or packed ``codes``, ``scales`` and ``zeros``.
+) -> list[dict[str, torch.Tensor]]:
+    """What is written for entries that differ in their weight format alone, one mapping an entry.
+
+    Packed ``mask``, or packed ``codes``, ``scales`` and ``zeros``.
 
     Raises:
         ModelError: a weight that is not finite; names the site.
         FormatError: a format or pattern that does not fit.
     """
-    weight_format = entry.choice.weight
-    rows, columns = entry.shape
-    packer = CodePacker(1 if weight_format.dense else weight_format.num_bits, rows * columns)
-    scales: list[torch.Tensor] = []
-    zeros: list[torch.Tensor] = []
-    for slab in slabs(entry, source, statistics, seen):
-        if weight_format.dense and slab.mask is not None:
-            packer.add(slab.mask.to(torch.int8) - 1)
+    first, formats = entries[0], [entry.choice.weight for entry in entries]
+    parts = [_Parts(entry) for entry in entries]
+    for slab in slabs(first, source, statistics, seen):
+        if first.quantizer is None:
+            if slab.mask is not None:
+                parts[0].add_mask(slab.mask)
             continue
         weight = slab.weight if slab.mask is None else slab.weight * slab.mask
-        found = find_quantizer(entry.choice.method).quantize(
-            weight, weight_format, slab.statistics, scale_dtype, entry.linear.name
-        )
-        packer.add(found.codes)
-        scales.append(found.scales)
-        if found.zeros is not None:
-            zeros.append(found.zeros)
-    tensors = {"mask" if weight_format.dense else "codes": packer.packed}
-    for name, parts in (("scales", scales), ("zeros", zeros)):
-        if parts:
-            tensors[name] = torch.cat(parts)
-    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        found = first.quantizer.quantize_all(weight, formats, slab.statistics, scale_dtype, first.linear.name)
+        for part, quantized in zip(parts, found, strict=True):
+            part.add(quantized)
+    return [part.tensors() for part in parts]
 
 
 def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedWeight:

@@ -12,13 +12,15 @@ covariance (an embedding) there is nothing to make up for, and the result is tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from compressors.quantizers.affine import code_range, integer_zeros, pack_result, round_scales
 from compressors.quantizers.nearest import RoundToNearest
-from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
+from compressors.quantizers.quantizer import QuantizedWeight, Quantizer, finite_weight
 from spaces.errors import ModelError
 from spaces.formats import WeightFormat
 
@@ -38,7 +40,35 @@ class Gptq(Quantizer):
 
     name = "gptq"
     needs_covariance = True
-    slab_weights = 1 << 24
+    slab_weights = 1 << 21
+
+    def quantize_all(
+        self,
+        weight: torch.Tensor,
+        formats: Sequence[WeightFormat],
+        statistics: SiteStatistics | None = None,
+        scale_dtype: torch.dtype = torch.bfloat16,
+        site: str = "weight",
+    ) -> list[QuantizedWeight]:
+        """All formats in one pass over the columns: rows never depend on each other, so formats are more rows."""
+        if statistics is None or statistics.covariance is None:
+            return super().quantize_all(weight, formats, statistics, scale_dtype, site)
+        sizes = [self._group_size(weight, one) for one in formats]
+        weight = finite_weight(weight, site)
+        made = [_Grid.of(weight, one, size, scale_dtype) for one, size in zip(formats, sizes, strict=True)]
+        order, factor = inverse_factor(statistics.covariance.to(weight.device))
+        codes = round_in_order(
+            weight.repeat(len(formats), 1),
+            torch.cat([grid.wide(grid.scales) for grid in made]),
+            torch.cat([grid.wide(grid.zeros) for grid in made]),
+            torch.cat(
+                [weight.new_tensor([code_range(one.num_bits)]).expand(len(weight), 2) for one in formats]
+            ),
+            order,
+            factor,
+        )
+        parts = codes.to(torch.int8).chunk(len(formats))
+        return [grid.pack(part, scale_dtype) for grid, part in zip(made, parts, strict=True)]
 
     def _quantize(
         self,
@@ -48,25 +78,32 @@ class Gptq(Quantizer):
         statistics: SiteStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
-        covariance = None if statistics is None else statistics.covariance
-        if covariance is None:
+        del group_size
+        if statistics is None or statistics.covariance is None:
             return RoundToNearest().quantize(weight, weight_format, None, scale_dtype)
-        scales, zeros = _scales(weight.view(-1, group_size), weight_format, scale_dtype)
-        rows = len(weight)
-        order, factor = inverse_factor(covariance.to(weight.device))
-        codes = round_in_order(
-            weight,
-            scales.view(rows, -1).repeat_interleave(group_size, dim=1),
-            torch.zeros_like(weight)
-            if zeros is None
-            else zeros.view(rows, -1).repeat_interleave(group_size, dim=1),
-            order,
-            factor,
-            weight_format.num_bits,
-        )
-        return pack_result(
-            weight.shape, codes.to(torch.int8).view(-1, group_size), scales, zeros, scale_dtype
-        )
+        return self.quantize_all(weight, [weight_format], statistics, scale_dtype)[0]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Scales and zeros ``(groups,)`` of a weight of ``rows`` rows."""
+
+    rows: int
+    group_size: int
+    scales: torch.Tensor
+    zeros: torch.Tensor | None
+
+    @classmethod
+    def of(cls, weight: torch.Tensor, weight_format: WeightFormat, size: int, dtype: torch.dtype) -> _Grid:
+        return cls(len(weight), size, *_scales(weight.view(-1, size), weight_format, dtype))
+
+    def wide(self, values: torch.Tensor | None) -> torch.Tensor:
+        """One number a weight, ``(rows, columns)``; zeros where there are none."""
+        found = torch.zeros_like(self.scales) if values is None else values
+        return found.view(self.rows, -1).repeat_interleave(self.group_size, dim=1)
+
+    def pack(self, codes: torch.Tensor, dtype: torch.dtype) -> QuantizedWeight:
+        return pack_result(codes.shape, codes.reshape(-1, self.group_size), self.scales, self.zeros, dtype)
 
 
 def _scales(
@@ -132,9 +169,9 @@ def round_in_order(
     weight: torch.Tensor,
     scales: torch.Tensor,
     zeros: torch.Tensor,
+    ranges: torch.Tensor,
     order: torch.Tensor,
     factor: torch.Tensor,
-    bits: int,
 ) -> torch.Tensor:
     """Codes of a weight, in its own order of columns.
 
@@ -142,24 +179,27 @@ def round_in_order(
         weight: float32 ``(rows, columns)``.
         scales: of every weight, ``(rows, columns)``.
         zeros: likewise.
+        ranges: smallest and largest code of every row, ``(rows, 2)``.
         order: in which columns are rounded.
         factor: from :func:`inverse_factor`.
-        bits: of a code.
     """
-    low, high = code_range(bits)
-    pruned = (weight == 0)[:, order]
-    left, scales, zeros = weight[:, order].clone(), scales[:, order], zeros[:, order]
+    low, high = ranges.unbind(dim=1)
+    # Columns become rows: what is read and written at every step lies together.
+    left = weight.t()[order].contiguous()
+    pruned = left == 0
+    scales, zeros = scales.t()[order], zeros.t()[order]
     codes = torch.empty_like(left)
-    for start in range(0, left.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, left.shape[1])
-        errors = torch.empty_like(left[:, start:stop])
+    diagonal = factor.diagonal().tolist()
+    for start in range(0, len(left), _BLOCK):
+        stop = min(start + _BLOCK, len(left))
+        errors = torch.empty_like(left[start:stop])
         for column in range(start, stop):
-            now, scale, zero = left[:, column], scales[:, column], zeros[:, column]
+            now, scale, zero = left[column], scales[column], zeros[column]
             code = (now / scale).round_().add_(zero).clamp_(low, high)
-            code = torch.where(pruned[:, column], zero, code)
-            error = (now - (code - zero) * scale) / factor[column, column]
-            left[:, column:stop] -= error[:, None] * factor[column, column:stop]
-            codes[:, column] = code
-            errors[:, column - start] = error
-        left[:, stop:] -= errors @ factor[start:stop, stop:]
-    return torch.empty_like(codes).index_copy_(1, order, codes)
+            code = torch.where(pruned[column], zero, code)
+            error = (now - (code - zero) * scale) / diagonal[column]
+            left[column:stop].addr_(factor[column, column:stop], error, alpha=-1.0)
+            codes[column] = code
+            errors[column - start] = error
+        left[stop:] -= factor[start:stop, stop:].t() @ errors
+    return torch.empty_like(codes).index_copy_(0, order, codes).t().contiguous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -85,19 +86,27 @@ class Quantizer(ABC):
             ModelError: the weight has a NaN or an infinity.
             FormatError: the format does not fit the shape or the method.
         """
+        size = self._group_size(weight, weight_format)
+        weight = finite_weight(weight, site)
+        return self._quantize(weight, weight_format, size, statistics, scale_dtype)
+
+    def _group_size(self, weight: torch.Tensor, weight_format: WeightFormat) -> int:
+        """Columns that share a scale; refuses what does not fit."""
         self.check_format(weight_format)
         columns = weight.shape[1]
         weight_format.groups(columns)
-        size = weight_format.group_size or columns
-        weight = weight.to(torch.float32)
-        if not bool(torch.isfinite(weight).all()):
-            bad = int((~torch.isfinite(weight)).sum())
-            raise ModelError(
-                f"weight of {site}",
-                f"{bad} of its numbers are NaN or infinite, which no code stands for",
-                "Mend the checkpoint, or leave this site at 16 bits",
-            )
-        return self._quantize(weight.contiguous(), weight_format, size, statistics, scale_dtype)
+        return weight_format.group_size or columns
+
+    def quantize_all(
+        self,
+        weight: torch.Tensor,
+        formats: Sequence[WeightFormat],
+        statistics: SiteStatistics | None = None,
+        scale_dtype: torch.dtype = torch.bfloat16,
+        site: str = "weight",
+    ) -> list[QuantizedWeight]:
+        """The same weight in several formats, each as :meth:`quantize` makes it; methods share what they can."""
+        return [self.quantize(weight, one, statistics, scale_dtype, site) for one in formats]
 
     def check_format(self, weight_format: WeightFormat) -> None:
         """Refuse a format that the method cannot make.
@@ -128,3 +137,16 @@ class Quantizer(ABC):
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         """Quantize a finite, contiguous float32 weight."""
+
+
+def finite_weight(weight: torch.Tensor, site: str) -> torch.Tensor:
+    """Contiguous in float32; refused with the site's name if it is not finite."""
+    weight = weight.to(torch.float32)
+    if not bool(torch.isfinite(weight).all()):
+        bad = int((~torch.isfinite(weight)).sum())
+        raise ModelError(
+            f"weight of {site}",
+            f"{bad} of its numbers are NaN or infinite, which no code stands for",
+            "Mend the checkpoint, or leave this site at 16 bits",
+        )
+    return weight.contiguous()

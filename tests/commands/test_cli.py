@@ -121,13 +121,17 @@ def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
 
 def test_a_small_run_from_model_to_export(model, text, tmp_path):
     run = tmp_path / "run"
-    rule = ("--rule", "*.down_proj:bits=16;sparsity=0")
+    rule = ("--rule", "*.down_proj:bits=4,16;sparsity=0")
     found = small_run(model, text, run, *rule)
     assert found.returncode == 0, found.stderr[-2000:]
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
-    sites = {site for record in records for site in record["config"].get("sites", {})}
-    assert any(site.endswith("up_proj") for site in sites)
-    assert not any(site.endswith("down_proj") for site in sites)
+    widths = {
+        (site.rpartition(".")[2], choice.get("weight", {}).get("num_bits", 16))
+        for record in records
+        for site, choice in record["config"].get("sites", {}).items()
+    }
+    assert {bits for name, bits in widths if name == "up_proj"} >= {2, 4, 8}
+    assert {bits for name, bits in widths if name == "down_proj"} == {4}
     names = {path.name for path in run.iterdir()}
     assert {
         "front.csv",

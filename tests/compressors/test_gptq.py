@@ -192,3 +192,17 @@ def test_the_bank_gathers_them_once_and_stays_within_what_it_announces(llama):
     assert covariance.stat().st_mtime_ns == first
     size = sum(file.stat().st_size for file in llama.bank.folder.rglob("*") if file.is_file())
     assert size <= llama.bank.announced_bytes(space)
+
+
+def test_several_formats_at_once_are_as_one_by_one():
+    weight = torch.randn(16, 96, generator=torch.Generator().manual_seed(7))
+    seen = statistics(correlated(96))
+    formats = [
+        integer_format(bits, 32, symmetric=symmetric) for bits in (2, 4, 8) for symmetric in (True, False)
+    ]
+    together = GPTQ.quantize_all(weight, formats, seen)
+    for wanted, found in zip(formats, together, strict=True):
+        alone = GPTQ.quantize(weight, wanted, seen)
+        assert torch.equal(found.codes, alone.codes)
+        assert torch.equal(found.scales, alone.scales)
+        assert (found.zeros is None) == (alone.zeros is None) == wanted.symmetric

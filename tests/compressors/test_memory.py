@@ -26,7 +26,7 @@ model = load_dense(folder, spec)
 windows = TokenWindows.of(torch.arange(64).view(2, 32), "calibration")
 bank = Bank.open(folder / "bank", folder, model, spec, "hash", windows)
 space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(3, 8), outer_bits=(8,), methods=("rtn",)))
-bank._make(next(bank._planned(space)))  # imports and thread pools are no part of the question
+bank._make([next(bank._planned(space))])  # imports and thread pools are no part of the question
 
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
