@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,23 +83,30 @@ def _print_json(space: SearchSpace) -> None:
 
 
 def _print_tables(space: SearchSpace, engine: str) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     from spaces.size import dense_bytes
 
-    spec, console = space.spec, Console()
+    spec = space.spec
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     console.print(
         f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters in {spec.blocks} blocks, "
         f"{dense_bytes(spec):,} B as it is ({spec.dtype})",
         highlight=False,
     )
     widths = sorted({bits for row in group_rows(space) for bits in _by_width(space, str(row["group"]))})
-    table = Table("group", "sites: rows x columns", title=f"Bytes (B) of a group by width (bit) for {engine}")
+    rows = _folded(space)
+    scale, unit = (1e6, "MB") if max(max(sizes.values()) for _, _, sizes in rows) >= 1e7 else (1e3, "kB")
+    title = f"Size ({unit}) of a group by width (bit) for {engine}; --json has exact bytes"
+    table = Table("group", "sites: rows x columns", title=title, box=SIMPLE, padding=(0, 0, 0, 1))
     for width in widths:
-        table.add_column(str(width), justify="right")
-    for name, sites, sizes in _folded(space):
-        table.add_row(name, sites, *(f"{sizes[width]:,}" if width in sizes else "-" for width in widths))
+        table.add_column(str(width), justify="right", no_wrap=True)
+    for name, sites, sizes in rows:
+        table.add_row(
+            name, sites, *(f"{sizes[width] / scale:,.1f}" if width in sizes else "-" for width in widths)
+        )
     console.print(table)
     quantizers = ", ".join(_quantizers(space))
     console.print(f"quantizers: {quantizers}; zeros are stored like any other weight", highlight=False)
@@ -109,6 +117,10 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
         console.print(
             f"refused: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}", style="dim"
         )
+
+
+_WIDTH = 110
+"""Columns where there is no terminal to ask."""
 
 
 def _folded(space: SearchSpace) -> list[tuple[str, str, dict[int, int]]]:

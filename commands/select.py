@@ -22,7 +22,11 @@ def select(
         ),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="What to optimize: kl (nat), bytes (B), tpot (s), task.NAME ...; default: kl.")
+        str,
+        typer.Option(
+            help="What to optimize: kl (nat), bytes (B), tpot (s), task.NAME ...; default: the cheapest where all "
+            "limits are on quality, else kl."
+        ),
     ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print JSON (SI units) instead of text.")] = False,
 ) -> int:

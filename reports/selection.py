@@ -57,20 +57,21 @@ class Selection:
 def select_member(front: FrontFile, limits: tuple[Limit, ...], metric: str = "") -> Selection:
     """The member with the best ``metric`` among those that meet ``limits``.
 
-    Without limits and metric it is the run's own pick. Uniform rows and the dense model take part: where one
-    of them is best, that is the answer. Ties go to the smaller member.
+    Without limits and metric it is the run's own pick. Where every limit is on quality, the cheapest member is
+    wanted, else the one of best quality. Uniform rows and the dense model take part: where one of them is best,
+    that is the answer. Ties go to the smaller member.
 
     Args:
         front: of the run.
         limits: on any metric of the front; measured values are judged, predicted ones where none is measured.
-        metric: what to optimize; the run's first objective if empty.
+        metric: what to optimize; chosen as said above if empty.
 
     Raises:
         LimitError: limits that contradict each other, or on something that no member has; no member at all.
         UnknownNameError: no such metric.
     """
     check_limits(limits)
-    target = find_metric(metric or front.objectives[0]).name
+    target = find_metric(metric or _wanted(front, limits)).name
     for name in {target, *(limit.metric for limit in limits)}:
         _require_column(front, name)
     if not metric and not limits:
@@ -84,6 +85,12 @@ def select_member(front: FrontFile, limits: tuple[Limit, ...], metric: str = "")
             target, best, predicted=_predicted(best, {target, *(limit.metric for limit in limits)})
         )
     return _nearest(front, limits, target)
+
+
+def _wanted(front: FrontFile, limits: tuple[Limit, ...]) -> str:
+    """The objective to optimize under ``limits``: the first cost if they bound nothing but quality."""
+    bounds_quality = [find_metric(limit.metric).family in ("quality", "task") for limit in limits]
+    return front.objectives[1] if bounds_quality and all(bounds_quality) else front.objectives[0]
 
 
 def broken_limits(member: Member, limits: tuple[Limit, ...]) -> tuple[Broken, ...]:

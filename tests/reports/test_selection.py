@@ -103,3 +103,11 @@ def test_an_empty_front_is_refused(front: FrontFile) -> None:
     empty = front.model_copy(update={"members": ()})
     with pytest.raises(LimitError):
         select_member(empty, ())
+
+
+def test_limits_on_quality_alone_ask_for_the_cheapest(front: FrontFile) -> None:
+    cheapest = select_member(front, limits("kl<=0.1"))
+    assert cheapest.metric == "weight_bytes"
+    assert cheapest.member == select_member(front, limits("kl<=0.1"), "bytes").member
+    both = select_member(front, limits("kl<=0.1", "weight_bytes<=2.5MB"))
+    assert both.metric == "kl"
