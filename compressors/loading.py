@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -66,14 +68,16 @@ def load_checkpoint(
             folder, local_files_only=True, trust_remote_code=False
         )
         capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation="eager" if capped else "sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the container's library
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation="eager" if capped else "sdpa",
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+            model = _expanded(model.to(device).eval().requires_grad_(False))
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"model folder {folder}",
@@ -81,7 +85,19 @@ def load_checkpoint(
             "Check that the folder is complete and of an architecture that transformers knows",
         ) from error
     model.config.use_cache = False
-    return model.to(device).eval().requires_grad_(False)
+    return model
+
+
+def _expanded(model: Any) -> Any:
+    """Packed weights are expanded by the first pass; here, where they become ordinary tensors.
+
+    In inference mode they would become inference tensors, which nothing may be done to afterwards: lm-eval ties
+    weights again.
+    """
+    if getattr(model, "hf_quantizer", None) is not None:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    return model
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -172,9 +172,17 @@ def test_a_small_run_from_model_to_export(model, text, tmp_path):
         8,
         "--window-tokens",
         32,
+        "--tasks",
+        ROOT / "demo" / "tasks",
+        "--task",
+        "demo_recall",
+        "--limit",
+        2,
         "--json",
     )
     assert checked.returncode == 0, checked.stderr
+    assert set(json.loads(checked.stdout)["tasks"]) == {"demo_recall"}
+    assert "it/s" not in checked.stderr
     strict = paretune(
         "check", tmp_path / "uniform", "--base", model, "--text", text, "--windows", 8, "--window-tokens", 32,
         "--max-kl", "1e-9",
