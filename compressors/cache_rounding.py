@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from compressors.rounding import fake_int8
-from spaces.formats import KVFormat
+from spaces.cache_format import KVFormat
 
 
 class CacheRounding:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from compressors.rounding import fake_int8
+from spaces.activation_format import ActivationFormat
 from spaces.errors import ConfigurationError
-from spaces.formats import ActivationFormat
 from spaces.model import Linear, ModelSpec
 
 

@@ -14,8 +14,8 @@ import torch
 from engines.kernels import SiteWeight, find_kernel
 from engines.modules import EightBitEmbedding, KernelExperts, KernelLinear
 from engines.selection import Selection, look_up_kernel
+from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig, Student
-from spaces.formats import KVFormat
 from spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:

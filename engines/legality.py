@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.selection import rounds_inputs
+from spaces.cache_format import KVFormat
 from spaces.checking import check_student
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
 from spaces.errors import ConfigurationError, FormatError
-from spaces.formats import KVFormat
 from spaces.groups import fused_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
 from spaces.model import Linear, ModelSpec

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from engines.checkpoint import MANIFEST, sha256_of_file
+from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError, VerificationError
-from spaces.formats import KVFormat
 
 if TYPE_CHECKING:
     from compressors.assembly import Assembler

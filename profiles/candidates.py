@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from profiles.work import WEIGHT_ONLY, Execution, sparse_2_4_share
+from spaces.activation_format import ActivationFormat
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
 from spaces.errors import FormatError
-from spaces.formats import ActivationFormat, KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
 from spaces.size import activation_bytes, kept_linears, kv_cache_bytes, site_bytes, weight_bytes

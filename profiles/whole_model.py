@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from profiles.candidates import eight_bit_cache, four_bit_group, smaller_students
 from profiles.harness import Progress
 from profiles.predictor import MeasuredRun
+from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.formats import ActivationFormat, integer_format
+from spaces.formats import integer_format
 from spaces.legality import Legality
 from spaces.model import ModelSpec
 from spaces.target import Workload

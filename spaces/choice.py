@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from spaces.activation_format import ActivationFormat
 from spaces.errors import ConfigurationError
-from spaces.formats import DENSE, ActivationFormat, WeightFormat
+from spaces.formats import DENSE, WeightFormat
 from spaces.schema import Frozen
 
 Pattern = Literal["unstructured", "2:4", "4:8"]

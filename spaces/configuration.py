@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from spaces.cache_format import KVFormat
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.errors import ConfigurationError
-from spaces.formats import KVFormat
 from spaces.schema import Document, Frozen, sha256_of
 
 

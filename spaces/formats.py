@@ -1,4 +1,4 @@
-"""Number formats of weights, activations and the key-value cache.
+"""Number formats of weights.
 
 The vocabulary follows compressed-tensors' ``QuantizationArgs`` (num_bits, type, group_size, symmetric,
 actorder); the bytes follow its ``pack-quantized`` container, whose layout is documented in
@@ -175,46 +175,6 @@ def integer_format(num_bits: int, group_size: int | None = 128, symmetric: bool 
         symmetric=symmetric,
         zero_point="none" if symmetric else "int",
     )
-
-
-class ActivationFormat(Frozen):
-    """How the input of a linear is rounded before the product.
-
-    Attributes:
-        num_bits: 8; unquantized inputs are the absence of a format.
-        strategy: what shares a scale: a token (row of the input) or the whole tensor.
-        dynamic: whether the scale is computed from the input at run time.
-    """
-
-    num_bits: Literal[8] = 8
-    number_type: NumberType = "int"
-    strategy: Literal["token", "tensor"] = "token"
-    dynamic: bool = True
-
-    @property
-    def name(self) -> str:
-        """``a8-token`` and so on."""
-        return f"a{self.num_bits}-{self.strategy}{'' if self.dynamic else '-static'}"
-
-
-class KVFormat(Frozen):
-    """How keys (after rotary embedding) and values are kept in the cache.
-
-    8 bits: symmetric integers, one scale a token and head, in the model's dtype.
-    """
-
-    num_bits: Literal[16, 8] = 16
-
-    @property
-    def name(self) -> str:
-        """``kv16`` or ``kv8``."""
-        return f"kv{self.num_bits}"
-
-    def stored_bytes(self, heads: int, head_dim: int, dtype_bytes: int = 2) -> int:
-        """Bytes of keys and values of one token in one block."""
-        if self.num_bits == 16:
-            return 2 * heads * head_dim * dtype_bytes
-        return 2 * heads * (head_dim + dtype_bytes)
 
 
 def _divisors(number: int) -> list[int]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from spaces.cache_format import KVFormat
 from spaces.choice import UNTOUCHED, SiteChoice, Sparsity
 from spaces.configuration import WHOLE, Student
 from spaces.errors import SpaceError
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.legality import FusedGroup, Legality, Ruling
 from spaces.model import ModelSpec, StudentKind
 from spaces.patterns import GroupRule, Restrictions

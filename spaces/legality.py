@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
-from spaces.formats import KVFormat
 from spaces.model import ModelSpec
 from spaces.schema import Frozen
 

@@ -12,10 +12,10 @@ from functools import cached_property
 
 import numpy as np
 
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.errors import ConfigurationError, FormatError, SpaceError
-from spaces.formats import KVFormat
 from spaces.genes import Gene, GeneBuilder, GeneKind
 from spaces.legality import LEGAL, Legality, Ruling
 from spaces.model import ModelSpec

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from spaces.architectures import read_model
 from spaces.architectures.decoder import Biases, add_decoder
 from spaces.architectures.layout import Geometry
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
-from spaces.formats import KVFormat
 from spaces.groups import fused_groups, single_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
 from spaces.model import CacheLayer, ModelSpec

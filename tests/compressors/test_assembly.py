@@ -8,10 +8,11 @@ import torch
 
 from compressors.dense_copies import DenseCopies
 from spaces.architectures import student_config
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import ConfigurationError, ModelError
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.size import kept_linears
 from tests.compressors.conftest import GROUP, make_bench
 from tests.models import FAMILIES

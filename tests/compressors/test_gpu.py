@@ -7,10 +7,12 @@ from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.divergence import Teacher
 from compressors.loading import load_dense
+from spaces.activation_format import ActivationFormat
 from spaces.architectures import read_model
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import ActivationFormat, KVFormat, integer_format
+from spaces.formats import integer_format
 from tests.compressors.conftest import make_windows
 from tests.models import build_tiny
 

@@ -12,9 +12,10 @@ from compressors.documents import TextPart, check_disjoint
 from compressors.loading import load_dense, load_tokenizer
 from compressors.windows import read_windows
 from spaces.architectures import read_model
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 TEXT = SHARED / "data" / "text" / "books-heldout.txt"

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from compressors.rounding import fake_int8
+from spaces.activation_format import ActivationFormat
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
 from spaces.errors import ConfigurationError
-from spaces.formats import ActivationFormat, KVFormat
 from tests.compressors.conftest import make_bench
 
 IDS = torch.arange(60).view(2, 30)

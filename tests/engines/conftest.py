@@ -14,10 +14,11 @@ from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.loading import load_dense, model_hash
 from compressors.windows import TokenWindows
+from spaces.activation_format import ActivationFormat
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.formats import ActivationFormat, integer_format
+from spaces.formats import integer_format
 from spaces.model import ModelSpec
 from tests.models import VOCABULARY, build_tiny
 

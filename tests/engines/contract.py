@@ -10,10 +10,11 @@ import torch
 from engines import find_engine
 from engines.engine import Engine, ExportCard, Runtime
 from engines.operation import Operation
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
 from spaces.errors import EngineError
-from spaces.formats import KVFormat, WeightFormat
+from spaces.formats import WeightFormat
 from spaces.legality import Legality
 from spaces.size import kept_linears, kept_shape, weight_bytes
 from spaces.target import Workload

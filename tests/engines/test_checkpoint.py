@@ -14,9 +14,9 @@ from compressors.loading import load_checkpoint, load_tokenizer
 from engines import checkpoint, find_engine
 from engines.checkpoint import sha256_of_file, write_checkpoint
 from engines.engine import ExportCard
+from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import EngineError
-from spaces.formats import KVFormat
 from spaces.patterns import Restrictions
 from spaces.size import site_bytes, weight_bytes
 from spaces.space import SearchSpace

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engines import find_engine
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.formats import KVFormat, WeightFormat
+from spaces.formats import WeightFormat
 from spaces.patterns import Restrictions
 from spaces.space import SearchSpace
 from tests.engines.conftest import choice, uniform

@@ -8,8 +8,8 @@ import pytest
 
 from engines import find_engine
 from engines.operation import Operation, merged
+from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import KVFormat
 from spaces.target import Workload
 from tests.engines.conftest import choice, uniform
 from tests.fakes import tiny_moe_spec, tiny_spec

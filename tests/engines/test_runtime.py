@@ -9,8 +9,8 @@ from compressors.loading import load_dense
 from compressors.rounding import fake_int8
 from engines import find_engine
 from engines.static_cache import EightBitStore, StaticCacheLayer, static_cache
+from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import KVFormat
 from spaces.size import kv_cache_bytes
 from spaces.target import Workload
 from tests.engines.conftest import assembled_logits, choice, divergence, uniform

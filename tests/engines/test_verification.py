@@ -13,9 +13,9 @@ from engines import reload, verification
 from engines.checkpoint import write_checkpoint
 from engines.engine import ExportCard
 from engines.verification import default_tolerance, verify_export
+from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError, VerificationError
-from spaces.formats import KVFormat
 from spaces.size import weight_bytes
 from tests.engines.conftest import assembled_logits, choice, divergence
 

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from profiles.candidates import DENSE, uniform_candidates
 from profiles.roofline import Roofline, compute_bound_tokens, peak, roofline
 from profiles.work import Case, Execution, attended_pairs, launches, touched_experts, work
+from spaces.activation_format import ActivationFormat
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import ConfigurationError
-from spaces.formats import ActivationFormat, KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.model import ModelSpec
 from spaces.target import Workload
 from tests.fakes import tiny_moe_spec, tiny_spec

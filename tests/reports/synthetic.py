@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.groups import fused_groups
 from spaces.measurement import Fidelity, Measurement, Record
 from spaces.model import ModelSpec

@@ -11,8 +11,8 @@ from search.baselines import marginals, probes, uniform_configurations
 from search.hypervolume import hypervolume
 from search.observation import Observation, Problem
 from search.proposers import Proposer
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
-from spaces.formats import KVFormat
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions, SiteRule
 from spaces.size import dense_bytes, weight_bytes

@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import CompressionConfig, Student
 from spaces.errors import ConfigurationError
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.limits import Limit
 from spaces.measurement import Fidelity, Measurement, Record
 from spaces.metrics import METRICS

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.model import ModelSpec
 from spaces.size import (
     activation_bytes,

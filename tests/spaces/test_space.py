@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spaces.cache_format import KVFormat
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import ConfigurationError, SpaceError
-from spaces.formats import KVFormat, integer_format
+from spaces.formats import integer_format
 from spaces.model import Uncuttable
 from spaces.patterns import Restrictions, SiteRule
 from spaces.size import dense_bytes, weight_bytes
