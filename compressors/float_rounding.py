@@ -17,6 +17,8 @@ _TIES_UP = (False, True, False, True, False, True, False)
 """Whether a number in the middle goes to the upper neighbour: the one whose code is even."""
 _LARGEST_EXPONENT = {4: 2, 8: 8}
 """Exponent of the largest power of two that E2M1 and E4M3 hold."""
+_QUARTER = 1 << 21
+"""A quarter of a binade, in units of the last bit of a float32."""
 
 
 def round_e4m3(values: torch.Tensor) -> torch.Tensor:
@@ -51,17 +53,15 @@ def round_e2m1(values: torch.Tensor) -> torch.Tensor:
 def power_of_two_scales(largest: torch.Tensor, num_bits: int) -> torch.Tensor:
     """E8M0 scales, float32: ``2^(exponent of the largest magnitude - largest exponent of the numbers)``.
 
-    A magnitude that would round up past its binade takes the next power, as in compressed-tensors, whose scale is
-    that of the magnitude rounded to the mantissa of the numbers.
+    A magnitude of at least 1.75 times its power takes the next one (7 / 4 of the largest power is the largest number
+    of E4M3, and nearer to 8 / 4 than to the largest of E2M1), as in compressed-tensors.
 
     Args:
         largest: magnitudes, at least 0.
         num_bits: 4 (E2M1) or 8 (E4M3).
     """
-    mantissa_bits = {4: 1, 8: 3}[num_bits]
     bits = largest.to(torch.float32).view(torch.int32)
-    rounded = bits + (1 << (23 - mantissa_bits - 1))
-    exponent = ((rounded >> 23) & 0xFF) - 127
+    exponent = (((bits + _QUARTER) >> 23) & 0xFF) - 127
     power = (exponent - _LARGEST_EXPONENT[num_bits]).clamp(-127, 127)
     scales = torch.ldexp(torch.ones_like(largest, dtype=torch.float32), power)
     return torch.where(largest > 0, scales, torch.ones_like(scales))

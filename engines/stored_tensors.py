@@ -108,7 +108,7 @@ class StoredTensors:
 
 
 def packed_tensors(path: str, weight: QuantizedWeight, num_bits: int) -> Named:
-    """The tensors of ``pack-quantized`` for one linear; layout in :func:`spaces.formats.packed_bytes`."""
+    """The tensors of ``pack-quantized`` for one linear; layout in :func:`spaces.containers.packed_bytes`."""
     from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 
     codes = weight.codes.cpu()

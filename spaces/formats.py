@@ -1,36 +1,29 @@
 """Number formats of weights.
 
 The vocabulary follows compressed-tensors' ``QuantizationArgs`` (num_bits, type, group_size, symmetric,
-actorder); the bytes follow its ``pack-quantized`` container, whose layout is documented in
-:func:`packed_bytes`.
+actorder, block structure); the bytes follow its containers, whose layouts are documented in
+:mod:`spaces.containers`. Formats that have a name of their own are in :mod:`spaces.named_formats`.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from functools import cached_property
+from typing import Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
+from spaces.containers import StoredBytes, container_bytes
 from spaces.errors import FormatError
 from spaces.schema import Frozen
 
-NumberType = Literal["int", "float"]
+NumberType = Literal["int", "float", "codebook"]
 ZeroPoint = Literal["none", "int", "float"]
 ActivationOrder = Literal["none", "group", "weight"]
+ScaleType = Literal["model", "float32", "fp8", "exponent"]
+Codebook = Literal["none", "normal", "row", "site"]
 
-
-class StoredBytes(NamedTuple):
-    """Bytes of one stored tensor: what carries information, and what the container adds."""
-
-    payload: int
-    """Codes, scales, zero points, indices: what ``average_bits`` counts."""
-    overhead: int
-    """Shape records and the like: part of the file, not of ``average_bits``."""
-
-    @property
-    def total(self) -> int:
-        """Everything that the export writes for this tensor."""
-        return self.payload + self.overhead
+FLOAT_WIDTHS = (4, 8, 16, 32)
+"""E2M1, E4M3, and what checkpoints hold."""
 
 
 class WeightFormat(Frozen):
@@ -38,12 +31,18 @@ class WeightFormat(Frozen):
 
     Attributes:
         num_bits: width of one code; 16 or 32 with ``number_type="float"`` is unquantized.
-        number_type: what a code means.
+        number_type: what a code means: a whole number, a floating-point number (E2M1 at 4 bits, E4M3 at 8), or a
+            place in a codebook.
         group_size: consecutive weights of a row (the reduction axis) that share a scale; ``None`` is one
             scale a row ("channel").
         symmetric: no zero point; codes lie in ``[-2^(b-1), 2^(b-1) - 1]``.
         zero_point: type of the stored zero point, ``"none"`` exactly when symmetric.
         actorder: order of columns in a GPTQ-like method, as in compressed-tensors.
+        block_rows: rows that share the scales of their groups; 1 except for two-dimensional blocks.
+        scale: type of a stored scale: the model's, ``float32``, ``fp8`` (E4M3 under one float32 factor a matrix, as
+            in NVFP4), or ``exponent`` (E8M0, a power of two, as in the Microscaling formats).
+        codebook: ``normal``: the fixed quantiles of NF4; ``row``: levels of its own for every row, without scales;
+            ``site``: levels that the whole matrix shares, under scales.
     """
 
     num_bits: int = 16
@@ -52,17 +51,14 @@ class WeightFormat(Frozen):
     symmetric: bool = True
     zero_point: ZeroPoint = "none"
     actorder: ActivationOrder = "none"
+    # Left out of the JSON while plain, so that digests of integer configurations are what they always were.
+    block_rows: int = Field(1, exclude_if=lambda value: value == 1)
+    scale: ScaleType = Field("model", exclude_if=lambda value: value == "model")
+    codebook: Codebook = Field("none", exclude_if=lambda value: value == "none")
 
     @model_validator(mode="after")
     def _consistent(self) -> WeightFormat:
-        if self.number_type == "int" and not 2 <= self.num_bits <= 8:
-            raise FormatError(
-                f"{self.num_bits} bits", "an integer format has 2 to 8 bits", "Use 2, 3, 4, 5, 6 or 8"
-            )
-        if self.number_type == "float" and self.num_bits not in (16, 32):
-            raise FormatError(
-                f"float of {self.num_bits} bits", "only 16 and 32 are known here", "Use num_bits=16 or an int"
-            )
+        self._check_width()
         if self.symmetric != (self.zero_point == "none"):
             raise FormatError(
                 f"symmetric={self.symmetric}, zero_point={self.zero_point}",
@@ -71,22 +67,78 @@ class WeightFormat(Frozen):
             )
         if self.group_size is not None and self.group_size < 1:
             raise FormatError(f"group size {self.group_size}", "must be positive", "Use 32, 64 or 128")
+        if self.number_type != "int":
+            self._check_not_integer()
+        if (self.number_type == "codebook") != (self.codebook != "none"):
+            raise FormatError(
+                f"{self.number_type} codes with codebook {self.codebook!r}",
+                "codes of a codebook, and only they, name one",
+                "Use 'normal', 'row' or 'site' with number_type='codebook'",
+            )
         return self
 
-    @property
+    def _check_width(self) -> None:
+        if self.number_type != "float" and not 2 <= self.num_bits <= 8:
+            raise FormatError(
+                f"{self.num_bits} bits",
+                f"{self.number_type} codes have 2 to 8 bits",
+                "Use 2, 3, 4, 5, 6 or 8",
+            )
+        if self.number_type == "float" and self.num_bits not in FLOAT_WIDTHS:
+            raise FormatError(
+                f"float of {self.num_bits} bits",
+                f"only {', '.join(map(str, FLOAT_WIDTHS))} are known here",
+                "Use num_bits=16 or an int",
+            )
+
+    def _check_not_integer(self) -> None:
+        if not self.symmetric or self.actorder != "none":
+            raise FormatError(
+                f"{self.number_type} codes with zero point {self.zero_point!r}, order {self.actorder!r}",
+                "only integers have zero points and an order of columns",
+                "Leave both out",
+            )
+        if self.codebook == "row" and self.group_size is not None:
+            raise FormatError(
+                f"a codebook a row with groups of {self.group_size}",
+                "its levels are the weights' own numbers and have no scales",
+                "Leave group_size out",
+            )
+        if self.codebook == "normal" and self.num_bits != 4:
+            raise FormatError(
+                f"normal quantiles of {self.num_bits} bits", "NF4 has 4 bits", "Use 4, or codebook 'site'"
+            )
+
+    @cached_property
     def dense(self) -> bool:
         """Whether the weights are stored as they are."""
-        return self.number_type == "float"
+        return self.number_type == "float" and self.num_bits >= 16
+
+    @property
+    def whole_matrix(self) -> bool:
+        """Whether something is shared by all rows, so that they must be seen together."""
+        return self.scale == "fp8" or self.codebook == "site"
 
     @property
     def name(self) -> str:
-        """A short unambiguous name, e.g. ``16``, ``int4-g128``, ``int8-channel``, ``int4-g64-asym``."""
+        """A short unambiguous name, e.g. ``16``, ``int4-g128``, ``int8-channel``, ``fp8-128x128``."""
         if self.dense:
             return str(self.num_bits)
+        if self.codebook == "row":
+            return f"code{self.num_bits}-row"
         group = "channel" if self.group_size is None else f"g{self.group_size}"
+        if self.block_rows != 1:
+            group = f"{self.block_rows}x{self.group_size or 'channel'}"
         suffix = "" if self.symmetric else ("-asym" if self.zero_point == "int" else "-asymf")
         order = "" if self.actorder == "none" else f"-{self.actorder}"
-        return f"int{self.num_bits}-{group}{suffix}{order}"
+        scale = "" if self.scale == "model" else f"-{_SCALE_NAMES[self.scale]}"
+        return f"{self._number_name}{self.num_bits}-{group}{scale}{suffix}{order}"
+
+    @property
+    def _number_name(self) -> str:
+        if self.number_type == "codebook":
+            return {"normal": "nf", "site": "level"}[self.codebook]
+        return {"int": "int", "float": "fp"}[self.number_type]
 
     def groups(self, in_features: int) -> int:
         """How many scales a row of ``in_features`` weights has.
@@ -96,6 +148,8 @@ class WeightFormat(Frozen):
         """
         if self.group_size is None:
             return 1
+        if self.block_rows != 1:
+            return -(-in_features // self.group_size)  # the last block may be smaller
         if in_features % self.group_size:
             raise FormatError(
                 f"group size {self.group_size}",
@@ -104,8 +158,12 @@ class WeightFormat(Frozen):
             )
         return in_features // self.group_size
 
+    def scale_rows(self, out_features: int) -> int:
+        """How many rows of scales ``out_features`` rows of weights have."""
+        return -(-out_features // self.block_rows)
+
     def stored_bytes(self, shape: tuple[int, int], dtype_bytes: int = 2) -> StoredBytes:
-        """Exact bytes of a ``(out_features, in_features)`` weight in the compressed-tensors container.
+        """Exact bytes of a ``(out_features, in_features)`` weight in its container.
 
         Args:
             shape: ``(out_features, in_features)``.
@@ -114,56 +172,14 @@ class WeightFormat(Frozen):
         rows, columns = shape
         if self.dense:
             return StoredBytes(rows * columns * dtype_bytes, 0)
-        return packed_bytes(rows, columns, self, dtype_bytes)
+        return container_bytes(rows, columns, self, dtype_bytes)
+
+
+_SCALE_NAMES = {"float32": "s32", "fp8": "s8", "exponent": "mx"}
 
 
 DENSE = WeightFormat()
 """Weights as the model has them (16 bits; 32 where the checkpoint is fp32)."""
-
-
-def packed_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int) -> StoredBytes:
-    """Bytes of ``pack-quantized`` (compressed-tensors 0.19 and newer).
-
-    ======================  =======================================  =====
-    tensor                  shape                                    dtype
-    ======================  =======================================  =====
-    ``weight_packed``       ``(rows, ceil(columns * bits / 32))``    int32
-    ``weight_scale``        ``(rows, groups)``                       model
-    ``weight_zero_point``   ``(ceil(rows * bits / 32), groups)``     int32, asymmetric only
-    ``weight_shape``        ``(2,)``                                 int64
-    ======================  =======================================  =====
-    """
-    groups = weight.groups(columns)
-    payload = rows * -(-columns * weight.num_bits // 32) * 4 + rows * groups * dtype_bytes
-    if weight.zero_point == "int":
-        payload += -(-rows * weight.num_bits // 32) * 4 * groups
-    elif weight.zero_point == "float":
-        payload += rows * groups * dtype_bytes
-    return StoredBytes(payload, 16)
-
-
-def unpacked_bytes(
-    rows: int, columns: int, weight: WeightFormat, dtype_bytes: int, owners: int = 1
-) -> StoredBytes:
-    """Bytes of ``int-quantized`` (compressed-tensors): 8-bit codes, a byte each, in place of the weight.
-
-    =====================  ==================  =====
-    tensor                 shape               dtype
-    =====================  ==================  =====
-    ``weight``             ``(rows, columns)`` int8
-    ``weight_scale``       ``(rows, groups)``  model
-    ``weight_zero_point``  ``(rows, groups)``  int8, asymmetric only
-    =====================  ==================  =====
-
-    Args:
-        rows, columns: of the weight.
-        weight: its format.
-        dtype_bytes: of one scale.
-        owners: modules that share the codes; each has scales and zero points of its own.
-    """
-    groups = weight.groups(columns)
-    per_group = dtype_bytes + (0 if weight.symmetric else 1)
-    return StoredBytes(rows * columns + owners * rows * groups * per_group, 0)
 
 
 def integer_format(num_bits: int, group_size: int | None = 128, symmetric: bool = True) -> WeightFormat:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import StoredBytes, unpacked_bytes
+from spaces.containers import StoredBytes, unpacked_bytes
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
 from spaces.target import Workload
 

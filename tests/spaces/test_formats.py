@@ -108,7 +108,7 @@ def test_names_tell_formats_apart():
     [
         ({"num_bits": 1, "number_type": "int"}, "1 bits"),
         ({"num_bits": 9, "number_type": "int"}, "9 bits"),
-        ({"num_bits": 8, "number_type": "float"}, "float of 8 bits"),
+        ({"num_bits": 6, "number_type": "float"}, "float of 6 bits"),
         ({"num_bits": 4, "number_type": "int", "symmetric": False}, "symmetric=False"),
         ({"num_bits": 4, "number_type": "int", "zero_point": "int"}, "zero_point=int"),
         ({"num_bits": 4, "number_type": "int", "group_size": 0}, "group size 0"),
