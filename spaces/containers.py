@@ -29,8 +29,6 @@ class StoredBytes(NamedTuple):
 _SCALE_BYTES = {"float32": 4, "fp8": 1, "exponent": 1}
 _FACTOR_BYTES = 4
 """The float32 factor that E4M3 scales stand under, once a matrix."""
-_LEVEL_BYTES = 2
-"""A level of a learned codebook is stored in 16 bits."""
 
 
 def container_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int) -> StoredBytes:
@@ -60,9 +58,9 @@ def float_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int)
 
 
 def codebook_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int) -> StoredBytes:
-    """Codes, scales and learned levels; the quantiles of NF4 are a constant of the format."""
+    """Codes, scales, and learned levels in the model's dtype; the quantiles of NF4 are a constant of the format."""
     codes = rows * -(-columns * weight.num_bits // 8)
-    levels = {"normal": 0, "row": rows, "site": 1}[weight.codebook] * _LEVEL_BYTES << weight.num_bits
+    levels = {"normal": 0, "row": rows, "site": 1}[weight.codebook] * dtype_bytes << weight.num_bits
     if weight.codebook == "row":
         return StoredBytes(codes + levels, 0)
     scales = rows * weight.groups(columns) * _SCALE_BYTES.get(weight.scale, dtype_bytes)
@@ -82,7 +80,8 @@ def packed_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int
     ======================  =======================================  =====
     """
     groups = weight.groups(columns)
-    payload = rows * -(-columns * weight.num_bits // 32) * 4 + rows * groups * dtype_bytes
+    scale_rows = weight.scale_rows(rows)
+    payload = rows * -(-columns * weight.num_bits // 32) * 4 + scale_rows * groups * dtype_bytes
     if weight.zero_point == "int":
         payload += -(-rows * weight.num_bits // 32) * 4 * groups
     elif weight.zero_point == "float":

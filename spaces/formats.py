@@ -38,7 +38,8 @@ class WeightFormat(Frozen):
         symmetric: no zero point; codes lie in ``[-2^(b-1), 2^(b-1) - 1]``.
         zero_point: type of the stored zero point, ``"none"`` exactly when symmetric.
         actorder: order of columns in a GPTQ-like method, as in compressed-tensors.
-        block_rows: rows that share the scales of their groups; 1 except for two-dimensional blocks.
+        block_rows: rows that share the scales of their groups; 1 except for two-dimensional blocks, 0 for all rows
+            (with ``group_size=None``: one scale a matrix, "tensor").
         scale: type of a stored scale: the model's, ``float32``, ``fp8`` (E4M3 under one float32 factor a matrix, as
             in NVFP4), or ``exponent`` (E8M0, a power of two, as in the Microscaling formats).
         codebook: ``normal``: the fixed quantiles of NF4; ``row``: levels of its own for every row, without scales;
@@ -67,6 +68,12 @@ class WeightFormat(Frozen):
             )
         if self.group_size is not None and self.group_size < 1:
             raise FormatError(f"group size {self.group_size}", "must be positive", "Use 32, 64 or 128")
+        if self.block_rows < 0 or (self.block_rows == 0 and self.group_size is not None):
+            raise FormatError(
+                f"blocks of {self.block_rows} rows with group size {self.group_size}",
+                "must have 1 row or more; 0 is one scale a matrix and has no groups",
+                "Use 128 rows by groups of 128, or leave group_size out",
+            )
         if self.number_type != "int":
             self._check_not_integer()
         if (self.number_type == "codebook") != (self.codebook != "none"):
@@ -117,7 +124,7 @@ class WeightFormat(Frozen):
     @property
     def whole_matrix(self) -> bool:
         """Whether something is shared by all rows, so that they must be seen together."""
-        return self.scale == "fp8" or self.codebook == "site"
+        return self.scale == "fp8" or self.codebook == "site" or self.block_rows == 0
 
     @property
     def name(self) -> str:
@@ -128,7 +135,7 @@ class WeightFormat(Frozen):
             return f"code{self.num_bits}-row"
         group = "channel" if self.group_size is None else f"g{self.group_size}"
         if self.block_rows != 1:
-            group = f"{self.block_rows}x{self.group_size or 'channel'}"
+            group = f"{self.block_rows}x{self.group_size or 'channel'}" if self.block_rows else "tensor"
         suffix = "" if self.symmetric else ("-asym" if self.zero_point == "int" else "-asymf")
         order = "" if self.actorder == "none" else f"-{self.actorder}"
         scale = "" if self.scale == "model" else f"-{_SCALE_NAMES[self.scale]}"
@@ -160,7 +167,7 @@ class WeightFormat(Frozen):
 
     def scale_rows(self, out_features: int) -> int:
         """How many rows of scales ``out_features`` rows of weights have."""
-        return -(-out_features // self.block_rows)
+        return -(-out_features // self.block_rows) if self.block_rows else 1
 
     def stored_bytes(self, shape: tuple[int, int], dtype_bytes: int = 2) -> StoredBytes:
         """Exact bytes of a ``(out_features, in_features)`` weight in its container.

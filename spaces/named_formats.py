@@ -10,6 +10,7 @@ from spaces.formats import WeightFormat
 
 FORMATS: dict[str, WeightFormat] = {
     "int8-channel": WeightFormat(num_bits=8, number_type="int"),
+    "int8-tensor": WeightFormat(num_bits=8, number_type="int", block_rows=0),
     "fp8-channel": WeightFormat(num_bits=8),
     "fp8-block": WeightFormat(num_bits=8, group_size=128, block_rows=128),
     "nvfp4": WeightFormat(num_bits=4, group_size=16, scale="fp8"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from compressors.quantizers.gptq import Gptq
 from compressors.quantizers.half_quadratic import HalfQuadratic
 from compressors.quantizers.nearest import RoundToNearest
-from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
+from compressors.quantizers.quantized_weight import QuantizedWeight
+from compressors.quantizers.quantizer import Quantizer
 from spaces.errors import UnknownNameError
 
 QUANTIZERS: dict[str, Quantizer] = {

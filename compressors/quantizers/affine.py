@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import torch
 
-from compressors.quantizers.quantizer import QuantizedWeight
+from compressors.quantizers.blocks import from_blocks
+from compressors.quantizers.quantized_weight import QuantizedWeight
 from spaces.formats import WeightFormat
 
 _THREAD_WEIGHTS = 1 << 15
@@ -42,12 +43,12 @@ def integer_zeros(bottom: torch.Tensor, scales: torch.Tensor, num_bits: int) -> 
 def encode(
     groups: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, num_bits: int
 ) -> torch.Tensor:
-    """Nearest codes, as whole float32 numbers: ``clamp(round(w / scale) + zero)``."""
+    """Nearest codes, as whole float32 numbers: ``clamp(round(w / scale + zero))``, as compressed-tensors rounds."""
     low, high = code_range(num_bits)
-    codes = (groups / scales.unsqueeze(-1)).round_()
+    codes = groups / scales.unsqueeze(-1)
     if zeros is not None:
         codes += zeros.unsqueeze(-1)
-    return codes.clamp_(low, high)
+    return codes.round_().clamp_(low, high)
 
 
 def decode(codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None) -> torch.Tensor:
@@ -110,15 +111,18 @@ def pack_result(
     scales: torch.Tensor,
     zeros: torch.Tensor | None,
     dtype: torch.dtype,
+    weight_format: WeightFormat,
 ) -> QuantizedWeight:
-    """Codes, scales (stored as ``dtype``) and zeros of groups, in the ``shape`` of their weight."""
+    """Integer codes, scales (stored as ``dtype``) and zeros of blocks, in the ``shape`` of their weight."""
     rows, columns = shape
-    group_size = codes.shape[1]
+    size, tall = weight_format.group_size or columns, weight_format.block_rows or rows
+    places = (-(-rows // tall), -(-columns // size))
     return QuantizedWeight(
-        codes=codes.view(rows, columns),
-        scales=scales.to(dtype).view(rows, columns // group_size),
-        zeros=None if zeros is None else zeros.to(torch.int8).view(rows, columns // group_size),
-        group_size=group_size,
+        codes=from_blocks(codes, shape, tall, size),
+        scales=scales.to(dtype).view(places),
+        zeros=None if zeros is None else zeros.to(torch.int8).view(places),
+        group_size=size,
+        block_rows=tall,
     )
 
 

@@ -20,7 +20,8 @@ import torch
 
 from compressors.quantizers.affine import code_range, integer_zeros, pack_result, round_scales
 from compressors.quantizers.nearest import RoundToNearest
-from compressors.quantizers.quantizer import QuantizedWeight, Quantizer, finite_weight
+from compressors.quantizers.quantized_weight import QuantizedWeight
+from compressors.quantizers.quantizer import Quantizer, finite_weight
 from spaces.errors import ModelError
 from spaces.formats import WeightFormat
 
@@ -90,12 +91,13 @@ class _Grid:
 
     rows: int
     group_size: int
+    weight_format: WeightFormat
     scales: torch.Tensor
     zeros: torch.Tensor | None
 
     @classmethod
     def of(cls, weight: torch.Tensor, weight_format: WeightFormat, size: int, dtype: torch.dtype) -> _Grid:
-        return cls(len(weight), size, *_scales(weight.view(-1, size), weight_format, dtype))
+        return cls(len(weight), size, weight_format, *_scales(weight.view(-1, size), weight_format, dtype))
 
     def wide(self, values: torch.Tensor | None) -> torch.Tensor:
         """One number a weight, ``(rows, columns)``; zeros where there are none."""
@@ -103,7 +105,8 @@ class _Grid:
         return found.view(self.rows, -1).repeat_interleave(self.group_size, dim=1)
 
     def pack(self, codes: torch.Tensor, dtype: torch.dtype) -> QuantizedWeight:
-        return pack_result(codes.shape, codes.reshape(-1, self.group_size), self.scales, self.zeros, dtype)
+        groups = codes.reshape(-1, self.group_size)
+        return pack_result(codes.shape, groups, self.scales, self.zeros, dtype, self.weight_format)
 
 
 def _scales(

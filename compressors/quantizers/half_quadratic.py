@@ -24,7 +24,8 @@ from compressors.quantizers.affine import (
     pack_result,
     round_scales,
 )
-from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
+from compressors.quantizers.quantized_weight import QuantizedWeight
+from compressors.quantizers.quantizer import Quantizer
 from spaces.errors import FormatError
 from spaces.formats import WeightFormat
 
@@ -69,7 +70,7 @@ class HalfQuadratic(Quantizer):
         for part in chunks(groups):
             scales[part], zeros[part] = half_quadratic(groups[part], bits, scale_dtype)
             codes[part] = encode(groups[part], scales[part], zeros[part], bits).to(torch.int8)
-        return pack_result(weight.shape, codes, scales, zeros, scale_dtype)
+        return pack_result(weight.shape, codes, scales, zeros, scale_dtype, weight_format)
 
 
 def half_quadratic(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,7 +21,11 @@ from compressors.quantizers.affine import (
     pack_result,
     round_scales,
 )
-from compressors.quantizers.quantizer import QuantizedWeight, Quantizer
+from compressors.quantizers.blocks import to_blocks
+from compressors.quantizers.numbers import numbers_of
+from compressors.quantizers.quantized_weight import QuantizedWeight
+from compressors.quantizers.quantizer import Quantizer
+from compressors.quantizers.scales import ScaleType, best_scales, scaled_weight
 from spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
@@ -40,9 +44,12 @@ _GRID = {
 
 
 class RoundToNearest(Quantizer):
-    """Round to nearest; touches nothing but its own site and needs no data."""
+    """Round to nearest; touches nothing but its own site and needs no data. Makes every format with fixed numbers."""
 
     name = "rtn"
+    number_types = ("int", "float", "codebook")
+    codebooks = ("none", "normal")
+    shares_rows = True
 
     def _quantize(
         self,
@@ -53,7 +60,10 @@ class RoundToNearest(Quantizer):
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         del statistics
-        groups, bits = weight.view(-1, group_size), weight_format.num_bits
+        groups = to_blocks(weight, weight_format.block_rows or len(weight), group_size)
+        if weight_format.number_type != "int":
+            return _scaled(weight, groups, weight_format, scale_dtype)
+        bits = weight_format.num_bits
         codes = torch.empty(groups.shape, dtype=torch.int8, device=weight.device)
         scales = torch.empty(len(groups), device=weight.device)
         zeros = None if weight_format.symmetric else torch.empty_like(scales)
@@ -63,7 +73,15 @@ class RoundToNearest(Quantizer):
             if zeros is not None and best_zeros is not None:
                 zeros[part] = best_zeros
             codes[part] = encode(groups[part], scales[part], best_zeros, bits).to(torch.int8)
-        return pack_result(weight.shape, codes, scales, zeros, scale_dtype)
+        return pack_result(weight.shape, codes, scales, zeros, scale_dtype, weight_format)
+
+
+def _scaled(
+    weight: torch.Tensor, groups: torch.Tensor, weight_format: WeightFormat, dtype: torch.dtype
+) -> QuantizedWeight:
+    numbers = numbers_of(weight_format, weight.device)
+    scale_type = ScaleType.of(weight, weight_format, dtype)
+    return scaled_weight(weight, groups, best_scales(groups, scale_type, numbers), scale_type, numbers)
 
 
 Searched = tuple[torch.Tensor, torch.Tensor | None]

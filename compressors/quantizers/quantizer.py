@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from compressors.quantizers.quantized_weight import QuantizedWeight
 from spaces.errors import FormatError, ModelError
-from spaces.formats import WeightFormat
+from spaces.formats import Codebook, NumberType, WeightFormat
 
 if TYPE_CHECKING:
     from compressors.statistics import SiteStatistics
@@ -18,37 +18,6 @@ if TYPE_CHECKING:
 Closure = Literal["site", "block", "model"]
 """Which sites a method touches when it is applied to one: only what is closed under swapping a site is kept
 per site in the bank."""
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """A weight as the container holds it, not yet bit-packed.
-
-    Attributes:
-        codes: int8 ``(rows, columns)`` in ``[-2^(b-1), 2^(b-1) - 1]``.
-        scales: ``(rows, groups)`` in the model's dtype; may be negative (the side of the extra level).
-        zeros: int8 ``(rows, groups)`` in the range of the codes; ``None`` when symmetric.
-        group_size: columns that share a scale.
-    """
-
-    codes: torch.Tensor
-    scales: torch.Tensor
-    zeros: torch.Tensor | None
-    group_size: int
-
-    def dequantize(self) -> torch.Tensor:
-        """``(codes - zeros) * scales`` in float32, ``(rows, columns)``."""
-        rows, columns = self.codes.shape
-        values = self.codes.to(torch.float32).view(rows, -1, self.group_size)
-        if self.zeros is not None:
-            values -= self.zeros.to(torch.float32).unsqueeze(-1)
-        values *= self.scales.to(torch.float32).unsqueeze(-1)
-        return values.view(rows, columns)
-
-    def rows(self, start: int, stop: int) -> QuantizedWeight:
-        """The same for rows ``start`` to ``stop``: one expert of many, or one of the linears in it."""
-        zeros = None if self.zeros is None else self.zeros[start:stop]
-        return QuantizedWeight(self.codes[start:stop], self.scales[start:stop], zeros, self.group_size)
 
 
 class Quantizer(ABC):
@@ -62,6 +31,12 @@ class Quantizer(ABC):
     closure: Closure = "site"
     needs_covariance: bool = False
     """Whether it reads the covariance of the site's input; without one (an embedding) inputs count as white."""
+    number_types: tuple[NumberType, ...] = ("int",)
+    """Number types of the formats that it makes."""
+    codebooks: tuple[Codebook, ...] = ("none",)
+    """Codebooks of the formats that it makes."""
+    shares_rows: bool = False
+    """Whether it makes formats whose scales belong to several rows."""
     slab_weights: int = 1 << 16
     """Weights of a site handed over at once, in whole rows; rows never depend on each other."""
 
@@ -77,7 +52,7 @@ class Quantizer(ABC):
 
         Args:
             weight: of the linear, output rows first.
-            weight_format: integer format whose group size divides the columns.
+            weight_format: whose group size divides the columns.
             statistics: of the site's input, for methods that need them.
             scale_dtype: that scales are rounded to before codes are chosen.
             site: name for error messages.
@@ -112,20 +87,23 @@ class Quantizer(ABC):
         """Refuse a format that the method cannot make.
 
         Raises:
-            FormatError: it is not a uniform integer format with an integer zero point or none.
+            FormatError: its numbers, its codebook, its zero point or its blocks are not the method's.
         """
-        if weight_format.number_type != "int" or weight_format.zero_point == "float":
-            raise FormatError(
-                f"format {weight_format.name}",
-                f"{self.name} makes integer codes with integer zero points",
-                "Use an integer format",
-            )
+        if weight_format.dense or weight_format.number_type not in self.number_types:
+            self._refuse(weight_format, f"makes codes of type {' or '.join(self.number_types)}")
+        if weight_format.codebook not in self.codebooks:
+            self._refuse(weight_format, f"knows codebooks {', '.join(self.codebooks)}")
+        if weight_format.zero_point == "float":
+            self._refuse(weight_format, "makes integer zero points")
         if weight_format.actorder != "none":
-            raise FormatError(
-                f"format {weight_format.name}",
-                f"{self.name} does not reorder columns",
-                "Leave actorder out",
-            )
+            self._refuse(weight_format, "does not name an order of columns")
+        if weight_format.block_rows != 1 and not self.shares_rows:
+            self._refuse(weight_format, "gives every row scales of its own")
+
+    def _refuse(self, weight_format: WeightFormat, rule: str) -> None:
+        raise FormatError(
+            f"format {weight_format.name}", f"{self.name} {rule}", "Use another format, or the method rtn"
+        )
 
     @abstractmethod
     def _quantize(
