@@ -17,6 +17,7 @@ from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
 from compressors.pruners import find_pruner
 from compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
 from compressors.quantizers.affine import weights_at_once
+from compressors.quantizers.numbers import fixed_levels
 from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
 from compressors.weight_source import WeightSource
@@ -93,6 +94,9 @@ class Entry:
         weight = self.choice.weight
         if weight.dense:
             return packed_code_bytes(rows * columns, 1) + _HEADER_BYTES
+        if weight.number_type != "int":
+            one = weight.stored_bytes((rows // self.linear.experts, columns), dtype_bytes=4)
+            return self.linear.experts * one.total + _HEADER_BYTES
         numbers = self.spec.dtype_bytes + (0 if weight.symmetric else 1)
         return (
             packed_code_bytes(rows * columns, weight.num_bits)
@@ -102,7 +106,11 @@ class Entry:
 
 
 def slabs(
-    entry: Entry, source: WeightSource, statistics: Statistics, seen: SiteStatistics | None = None
+    entry: Entry,
+    source: WeightSource,
+    statistics: Statistics,
+    seen: SiteStatistics | None = None,
+    whole: bool = False,
 ) -> Iterator[Slab]:
     """The kept weights of an entry, pruned, in order.
 
@@ -111,6 +119,7 @@ def slabs(
         source: of the weights.
         statistics: of the model.
         seen: of the site's input, where a method needs more than ``statistics`` hold.
+        whole: a matrix at a time, for formats whose rows share something.
     """
     found = seen or statistics.site(entry.linear.name)
     linear = entry.linear
@@ -118,6 +127,7 @@ def slabs(
     columns = kept_columns(entry.spec, statistics, linear, entry.student)
     wanted = _MASK_SLAB_WEIGHTS if entry.quantizer is None else entry.quantizer.slab_weights
     step = max(1, max(wanted, weights_at_once(source.device)) // linear.in_features)
+    step = linear.out_features if whole else step
     for expert in range(linear.experts):
         kept, inner = of_expert(rows, expert), of_expert(columns, expert)
         here = None if found is None else found.expert(expert).columns(inner)
@@ -150,23 +160,32 @@ class _Parts:
         dense = entry.choice.weight.dense
         self._name = "mask" if dense else "codes"
         self._packer = CodePacker(1 if dense else entry.choice.weight.num_bits, rows * columns)
-        self._scales: list[torch.Tensor] = []
-        self._zeros: list[torch.Tensor] = []
+        self._learned = entry.choice.weight.codebook in ("row", "site")
+        self._scaled = entry.choice.weight.codebook != "row"
+        self._others: dict[str, list[torch.Tensor]] = {}
 
     def add_mask(self, mask: torch.Tensor) -> None:
         self._packer.add(mask.to(torch.int8) - 1)
 
     def add(self, found: QuantizedWeight) -> None:
         self._packer.add(found.codes)
-        self._scales.append(found.scales)
-        if found.zeros is not None:
-            self._zeros.append(found.zeros)
+        others = {
+            "scales": found.scales if self._scaled else None,
+            "zeros": found.zeros,
+            "levels": found.levels if self._learned else None,
+            "global_scales": found.global_scales,
+        }
+        for name, tensor in others.items():
+            if tensor is not None:
+                # Narrow dtypes cannot be joined everywhere; their bytes can.
+                self._others.setdefault(name, []).append(tensor)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         found = {self._name: self._packer.packed}
-        for name, parts in (("scales", self._scales), ("zeros", self._zeros)):
-            if parts:
-                found[name] = torch.cat(parts)
+        for name, parts in self._others.items():
+            # Exponents stay bytes, as in their container: not every reader of files knows the dtype.
+            dtype = torch.uint8 if parts[0].dtype == torch.float8_e8m0fnu else parts[0].dtype
+            found[name] = torch.cat([part.view(torch.uint8) for part in parts]).view(dtype)
         return {name: tensor.cpu().contiguous() for name, tensor in found.items()}
 
 
@@ -179,7 +198,7 @@ def make_tensors(
 ) -> list[dict[str, torch.Tensor]]:
     """What is written for entries that differ in their weight format alone, one mapping an entry.
 
-    Packed ``mask``, or packed ``codes``, ``scales`` and ``zeros``.
+    Packed ``mask``, or packed ``codes`` and what else a :class:`QuantizedWeight` holds and its format does not say.
 
     Raises:
         ModelError: a weight that is not finite; names the site.
@@ -187,7 +206,8 @@ def make_tensors(
     """
     first, formats = entries[0], [entry.choice.weight for entry in entries]
     parts = [_Parts(entry) for entry in entries]
-    for slab in slabs(first, source, statistics, seen):
+    whole = any(weight.whole_matrix or weight.block_rows != 1 for weight in formats)
+    for slab in slabs(first, source, statistics, seen, whole):
         if first.quantizer is None:
             if slab.mask is not None:
                 parts[0].add_mask(slab.mask)
@@ -200,11 +220,23 @@ def make_tensors(
 
 
 def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedWeight:
-    """Codes, scales and zeros of all experts from what was written."""
+    """The weight of all experts from what was written."""
     weight_format = entry.choice.weight
+    rows, columns = entry.shape
     codes = unpack_codes(tensors["codes"], weight_format.num_bits, entry.shape)
-    size = weight_format.group_size or entry.shape[1]
-    return QuantizedWeight(codes, tensors["scales"], tensors.get("zeros"), size)
+    scales = tensors.get("scales")
+    if scales is not None and weight_format.scale == "exponent":
+        scales = scales.view(torch.float8_e8m0fnu)
+    return QuantizedWeight(
+        codes,
+        torch.ones(rows, 1, device=codes.device) if scales is None else scales,
+        tensors.get("zeros"),
+        weight_format.group_size or columns,
+        weight_format.block_rows or rows // entry.linear.experts,
+        tensors.get("levels", fixed_levels(weight_format, codes.device)),
+        weight_format.number_type == "float" and weight_format.num_bits == 8,
+        tensors.get("global_scales"),
+    )
 
 
 def read_mask(entry: Entry, tensors: dict[str, torch.Tensor]) -> torch.Tensor:

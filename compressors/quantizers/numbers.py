@@ -79,6 +79,13 @@ def numbers_of(weight_format: WeightFormat, device: torch.device) -> Numbers:
     )
 
 
+def fixed_levels(weight_format: WeightFormat, device: torch.device) -> torch.Tensor | None:
+    """The levels of a format that every weight shares; ``None`` for integers, E4M3 and learned levels."""
+    if weight_format.number_type == "int" or weight_format.codebook in ("row", "site"):
+        return None
+    return numbers_of(weight_format, device).levels
+
+
 def nearest_levels(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """Codes of the nearest of ascending ``levels``, int8; of two equally near the lower one.
 
