@@ -1,0 +1,32 @@
+"""Function-preserving changes of a whole dense model by name: one file each, one line here, one in the contract test.
+
+They come before any bank: what they leave is a dense model like any other, and
+:func:`compressors.transforms.checkpoint.write_model` writes it as a plain folder.
+"""
+
+from __future__ import annotations
+
+from compressors.transforms.outlier_channels import OutlierChannels
+from compressors.transforms.transform import Transform, Transformed
+from spaces.errors import UnknownNameError
+
+TRANSFORMS: dict[str, Transform] = {
+    transform.name: transform
+    for transform in (
+        OutlierChannels(),
+    )
+}  # fmt: skip
+
+
+def find_transform(name: str) -> Transform:
+    """The transform called ``name``, with its default settings.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in TRANSFORMS:
+        raise UnknownNameError("transform", name, TRANSFORMS)
+    return TRANSFORMS[name]
+
+
+__all__ = ["TRANSFORMS", "Transform", "Transformed", "find_transform"]
