@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from compressors.quantizers.entropy import Entropy
 from compressors.quantizers.gptq import Gptq
 from compressors.quantizers.half_quadratic import HalfQuadratic
+from compressors.quantizers.kmeans import KMeans
+from compressors.quantizers.learned_levels import LearnedLevels
+from compressors.quantizers.minmax import MinMax
 from compressors.quantizers.nearest import RoundToNearest
+from compressors.quantizers.percentile import Percentile
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer
 from spaces.errors import UnknownNameError
@@ -15,6 +20,11 @@ QUANTIZERS: dict[str, Quantizer] = {
         RoundToNearest(),
         HalfQuadratic(),
         Gptq(),
+        MinMax(),
+        Percentile(),
+        Entropy(),
+        KMeans(),
+        LearnedLevels(),
     )
 }
 

@@ -13,16 +13,16 @@ from compressors.quantizers import QUANTIZERS, find_quantizer
 from compressors.quantizers.affine import code_range, decode, encode, integer_zeros, squared_error
 from spaces.errors import FormatError, ModelError, UnknownNameError
 from spaces.formats import WeightFormat, integer_format
-from tests.compressors import contract
+from tests.compressors import contract, number_formats
 
 NAMES = ("rtn", "hqq", "gptq")
 GROUPS = (32, 128, None)
 
 
 def test_every_quantizer_is_under_contract():
-    assert set(NAMES) == set(QUANTIZERS)
-    assert all(QUANTIZERS[name].name == name for name in NAMES)
-    assert all(QUANTIZERS[name].closure == "site" for name in NAMES)
+    assert {*NAMES, *number_formats.OBSERVERS, *number_formats.LEARNERS} == set(QUANTIZERS)
+    assert all(name == found.name for name, found in QUANTIZERS.items())
+    assert all(found.closure == "site" for found in QUANTIZERS.values())
     with pytest.raises(UnknownNameError, match="rtn"):
         find_quantizer("rtnn")
 

@@ -1,0 +1,123 @@
+"""``learned``: one codebook for the whole matrix, under scales of groups; both are learned.
+
+Alternating least squares, as in LQ-Nets (Zhang et al. 2018, arXiv:1807.10029) without their binary basis: codes to
+the nearest level, levels to the weighted mean of what they stand for, scales to the least squares of their group,
+rounded to the dtype they are stored in. The error of a weight counts by the mean square of its input channel. It
+starts from quantiles of the weights in units of their group's largest; zero is always a level.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressors.quantizers.affine import chunks, round_scales
+from compressors.quantizers.numbers import nearest_levels
+from compressors.quantizers.quantized_weight import QuantizedWeight
+from compressors.quantizers.quantizer import Quantizer
+from spaces.formats import WeightFormat
+
+if TYPE_CHECKING:
+    from compressors.statistics import SiteStatistics
+
+_ITERATIONS = 12
+
+
+class LearnedLevels(Quantizer):
+    """A codebook a matrix; touches nothing but its own site."""
+
+    name = "learned"
+    number_types = ("codebook",)
+    codebooks = ("site",)
+
+    def _quantize(
+        self,
+        weight: torch.Tensor,
+        weight_format: WeightFormat,
+        group_size: int,
+        statistics: SiteStatistics | None,
+        scale_dtype: torch.dtype,
+    ) -> QuantizedWeight:
+        groups = weight.view(-1, group_size)
+        importance = _importance(weight, statistics).view(-1, group_size)
+        levels, scales = learn(groups, importance, weight_format.num_bits, scale_dtype)
+        wide = scales.unsqueeze(1)
+        codes = torch.cat([nearest_levels(groups[part] / wide[part], levels) for part in chunks(groups)])
+        return QuantizedWeight(
+            codes.view(weight.shape),
+            scales.to(scale_dtype).view(len(weight), -1),
+            None,
+            group_size,
+            levels=levels.to(scale_dtype).unsqueeze(0),
+        )
+
+
+def _importance(weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+    if statistics is None:
+        return torch.ones_like(weight)
+    moments = statistics.second_moment.to(weight.device, torch.float32)
+    mean = moments.mean()
+    if not bool(torch.isfinite(mean)) or float(mean) <= 0.0:
+        return torch.ones_like(weight)
+    return (moments / mean).clamp_min(1e-4).expand_as(weight).contiguous()
+
+
+def learn(
+    groups: torch.Tensor, importance: torch.Tensor, num_bits: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ascending levels ``(2^b,)`` and scales ``(groups,)``, both rounded to ``dtype``, in float32."""
+    scales = round_scales(groups.abs().amax(dim=1), dtype)
+    levels = _start(groups / scales.unsqueeze(1), num_bits, dtype)
+    best, best_error = (levels, scales), torch.inf
+    for _ in range(_ITERATIONS):
+        sums, error = _Sums(levels), 0.0
+        fitted = torch.empty_like(scales)
+        for part in chunks(groups):
+            weight, shares, scale = groups[part], importance[part], scales[part].unsqueeze(1)
+            codes = nearest_levels(weight / scale, levels).to(torch.int64) + len(levels) // 2
+            numbers = levels[codes]
+            error += float((shares * (numbers * scale - weight).square()).sum(dtype=torch.float64))
+            sums.add(codes, shares * scale.square(), weight / scale)
+            power = (shares * numbers.square()).sum(dim=1)
+            fit = (shares * numbers * weight).sum(dim=1) / power.clamp_min(1e-30)
+            fitted[part] = torch.where((power > 0) & (fit > 0), fit, scales[part])
+        if error < best_error:
+            best, best_error = (levels, scales), error
+        levels, scales = sums.means(dtype), round_scales(fitted, dtype)
+    return best
+
+
+class _Sums:
+    """Weighted means of what each level stands for."""
+
+    def __init__(self, levels: torch.Tensor) -> None:
+        self._levels = levels
+        self._weights = torch.zeros(len(levels), dtype=torch.float64, device=levels.device)
+        self._sums = torch.zeros_like(self._weights)
+
+    def add(self, codes: torch.Tensor, shares: torch.Tensor, values: torch.Tensor) -> None:
+        flat = codes.reshape(-1)
+        self._weights += torch.bincount(flat, shares.reshape(-1).double(), len(self._levels))
+        self._sums += torch.bincount(flat, (shares * values).reshape(-1).double(), len(self._levels))
+
+    def means(self, dtype: torch.dtype) -> torch.Tensor:
+        found = (self._sums / self._weights.clamp_min(1e-300)).to(torch.float32)
+        found = torch.where(self._weights > 0, found, self._levels)
+        return _zeroed(found).to(dtype).to(torch.float32)
+
+
+def _start(values: torch.Tensor, num_bits: int, dtype: torch.dtype) -> torch.Tensor:
+    """Half-way between equal counts and equal steps, with a zero."""
+    count = 1 << num_bits
+    flat = values.reshape(-1)
+    sample = flat[:: max(1, len(flat) // 65536)].sort().values
+    places = torch.linspace(0, len(sample) - 1, count, device=values.device).round().to(torch.int64)
+    steps = torch.linspace(-1, 1, count, device=values.device)
+    return _zeroed((sample[places] + steps) / 2).to(dtype).to(torch.float32)
+
+
+def _zeroed(levels: torch.Tensor) -> torch.Tensor:
+    levels = levels.clone()
+    levels[levels.abs().argmin()] = 0.0
+    return levels.sort().values
