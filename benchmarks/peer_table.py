@@ -1,0 +1,42 @@
+"""Which method of which library stands beside which of our rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of a library.
+
+    Attributes:
+        method: word of ``compression.csv``.
+        implementation: the library's name there.
+        package: its distribution.
+        program: module of :mod:`benchmarks.peer_programs`.
+        num_bits: width of the codes.
+        group_size: inputs that share a scale.
+        symmetric: whether there are no zero points.
+        options: for the program.
+    """
+
+    method: str
+    implementation: str
+    package: str
+    program: str
+    num_bits: int
+    group_size: int = 128
+    symmetric: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_LLM_COMPRESSOR = ("llm-compressor", "llmcompressor", "llm_compressor")
+
+PEERS: tuple[Peer, ...] = (
+    *(Peer("gptq", *_LLM_COMPRESSOR, bits) for bits in (3, 4)),
+    *(Peer("hqq", "hqq", "hqq", "half_quadratic", bits, symmetric=False) for bits in (2, 3, 4, 5, 6, 8)),
+    Peer("nf4", "bitsandbytes", "bitsandbytes", "normal_float", 4, group_size=64),
+)
+"""Rows of ``compression.csv``."""
