@@ -7,6 +7,8 @@ They come before any bank: what they leave is a dense model like any other, and
 from __future__ import annotations
 
 from compressors.transforms.outlier_channels import OutlierChannels
+from compressors.transforms.rotation import Rotation
+from compressors.transforms.smoothing import Smoothing
 from compressors.transforms.transform import Transform, Transformed
 from spaces.errors import UnknownNameError
 
@@ -14,6 +16,8 @@ TRANSFORMS: dict[str, Transform] = {
     transform.name: transform
     for transform in (
         OutlierChannels(),
+        Smoothing(),
+        Rotation(),
     )
 }  # fmt: skip
 

@@ -15,6 +15,8 @@ from tests.models import FAMILIES, build_tiny
 
 REFUSED = {
     "outlier-channels": set(),
+    "smoothquant": set(),
+    "hadamard": {"gemma2", "gemma3", "gpt2", "gpt_neox", "opt"},
 }
 
 

@@ -1,0 +1,189 @@
+"""SmoothQuant: difficult channels of a linear's input become easier, the weights that read them harder.
+
+Xiao et al. 2022 (arXiv:2211.10438): channel j of an input is divided by ``s_j = peak_j^a / weight_peak_j^(1 - a)`` and
+the columns that read it are multiplied by it. The strength ``a`` is searched in every place by itself: the one whose
+W8A8 product (weights int8 by row, inputs int8 by token) errs least on calibration tokens; a place that is best left
+alone is left. Besides the norms, values (before the output projection) and FFN channels (before down) are smoothed,
+where they pass linearly. Experts are judged on all tokens, not only on those routed to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compressors.block_stream import BlockStream
+from compressors.rounding import fake_int8
+from compressors.transforms.passages import Passage, channel_passage, value_passage
+from compressors.transforms.structure import NormGroup, block_groups, refuse, unknown_structure
+from compressors.transforms.transform import Transform, Transformed
+from compressors.windows import TokenWindows
+from spaces.errors import ConfigurationError
+from spaces.model import ModelSpec
+
+STRENGTHS = tuple(step / 20 for step in range(21))
+_TOKENS_AT_ONCE = 4096
+_TOKENS_JUDGED = 512
+_FURTHEST = 1e4
+"""Channels are not moved by more than this factor, so that no gain overflows half precision."""
+
+
+@dataclass(frozen=True)
+class Smoothing(Transform):
+    """SmoothQuant with a strength for every place.
+
+    Attributes:
+        strengths: that are tried, each from 0 (inputs keep what they have) to 1 (inputs become flat).
+        passages: smooth values and FFN channels too.
+    """
+
+    strengths: tuple[float, ...] = STRENGTHS
+    passages: bool = True
+
+    name = "smoothquant"
+    needs_windows = True
+
+    def __post_init__(self) -> None:
+        if not self.strengths or not all(0.0 <= strength <= 1.0 for strength in self.strengths):
+            raise ConfigurationError(
+                f"strengths {self.strengths}", "at least one, each from 0 to 1", "Use for example (0.5, 0.75)"
+            )
+
+    def refusal(self, model: Any, spec: ModelSpec) -> str | None:
+        """Families whose norms are read by something unknown."""
+        return unknown_structure(model, spec)
+
+    def _apply(self, model: Any, spec: ModelSpec, windows: TokenWindows | None) -> Transformed:
+        assert windows is not None  # noqa: S101 -- checked by `apply`
+        chosen: dict[str, float] = {}
+        left: dict[str, str] = {}
+        stream = BlockStream(model, spec, windows, _TOKENS_AT_ONCE)
+        for block in range(spec.blocks):
+            places = list(self._places(model, spec, block, left))
+            seen = {place.observed: _Seen(windows.ids.numel()) for place in places}
+            handles = [model.get_submodule(name).register_forward_pre_hook(x) for name, x in seen.items()]
+            try:
+                stream.advance()
+            finally:
+                for handle in handles:
+                    handle.remove()
+            for place in places:
+                found = seen[place.observed]
+                if not torch.isfinite(found.peak).all():
+                    reason = f"the input of {place.observed} is not finite"
+                    raise refuse(self.name, spec, reason, "Use float32, or a model that computes numbers")
+                chosen[place.name] = _smooth(place, found, self.strengths)
+        return Transformed(spec, chosen, left)
+
+    def _places(self, model: Any, spec: ModelSpec, block: int, left: dict[str, str]) -> Iterator[_Place]:
+        for group in block_groups(model, spec, block):
+            yield _norm_place(group)
+        if self.passages:
+            yield _passage_place(value_passage(model, spec, block))
+            channels = channel_passage(model, spec, block)
+            if isinstance(channels, str):
+                left[f"{spec.block_path}.{block}"] = channels
+            else:
+                yield _passage_place(channels)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Somewhere to smooth.
+
+    Attributes:
+        name: norm or site.
+        observed: module whose input is smoothed.
+        shape: of that input: groups, repeats, channels; a factor a group and channel.
+        weights: quantized matrices that read it, ``(out, in)`` each.
+        multiply: multiplies the input by factors ``(groups, channels)``, divides what reads it.
+    """
+
+    name: str
+    observed: str
+    shape: tuple[int, int, int]
+    weights: tuple[torch.Tensor, ...]
+    multiply: Callable[[torch.Tensor], None]
+
+    def gathered(self, peaks: torch.Tensor) -> torch.Tensor:
+        """Largest of what shares a factor: ``(in,)`` to ``(groups, channels)``."""
+        return peaks.view(self.shape).amax(dim=1)
+
+    def spread(self, factors: torch.Tensor) -> torch.Tensor:
+        """Factors of columns: ``(groups, channels)`` to ``(in,)``."""
+        return factors[:, None, :].expand(self.shape).reshape(-1)
+
+
+def _norm_place(group: NormGroup) -> _Place:
+    weights = tuple(x.weight.reshape(-1, x.weight.shape[-1]) for x in group.readers if x.site is not None)
+    shape = (1, 1, len(group.gain))
+    return _Place(group.name, group.observed, shape, weights, lambda factors: group.multiply(factors[0]))
+
+
+def _passage_place(passage: Passage) -> _Place:
+    _, groups, repeats, channels = passage.reader.shape
+    weight = passage.reader.reshape(len(passage.reader), -1)
+    return _Place(passage.name, passage.name, (groups, repeats, channels), (weight,), passage.multiply)
+
+
+class _Seen:
+    """A hook: peaks of an input over all tokens, and some tokens spread evenly.
+
+    Attributes:
+        peak: largest magnitudes ``(in,)``.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self._step = max(1, tokens // _TOKENS_JUDGED)
+        self._rows: list[torch.Tensor] = []
+        self.peak = torch.zeros(1)
+
+    def __call__(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        rows = inputs[0].reshape(-1, inputs[0].shape[-1]).to(torch.float32)
+        self._rows.append(rows[:: self._step].clone())
+        self.peak = torch.maximum(self.peak.to(rows.device), rows.abs().amax(dim=0))
+
+    @property
+    def rows(self) -> torch.Tensor:
+        """Tokens ``(tokens, in)``."""
+        return torch.cat(self._rows)
+
+
+def smoothing_factors(peak: torch.Tensor, weight_peak: torch.Tensor, strength: float) -> torch.Tensor:
+    """``peak^a / weight_peak^(1 - a)``, the formula of SmoothQuant; one for channels that are dead on either side."""
+    factors = peak.pow(strength) / weight_peak.pow(1.0 - strength)
+    dead = (peak == 0) | (weight_peak == 0)
+    return torch.where(dead, torch.ones_like(factors), factors).clamp(1.0 / _FURTHEST, _FURTHEST)
+
+
+@torch.inference_mode()
+def _smooth(place: _Place, seen: _Seen, strengths: tuple[float, ...]) -> float:
+    """Smooth by the strength of least error and return it; ``nan`` if the place is best left as it is."""
+    peak = place.gathered(seen.peak)
+    weight_peak = place.gathered(
+        torch.stack([w.abs().amax(dim=0) for w in place.weights]).amax(dim=0).float()
+    )
+    exact = [seen.rows @ weight.float().t() for weight in place.weights]
+    least = _error(place, seen.rows, torch.ones_like(seen.peak), exact)
+    best, chosen = float("nan"), None
+    for strength in strengths:
+        factors = smoothing_factors(peak, weight_peak, strength)
+        error = _error(place, seen.rows, place.spread(factors), exact)
+        if error < least:
+            least, best, chosen = error, strength, factors
+    if chosen is not None:
+        place.multiply(1.0 / chosen.to(torch.float64))
+    return best
+
+
+def _error(place: _Place, rows: torch.Tensor, factors: torch.Tensor, exact: list[torch.Tensor]) -> float:
+    """Squared error of the W8A8 products, summed over all matrices that read the input."""
+    inputs = fake_int8(rows / factors, torch.float32)
+    total = 0.0
+    for weight, wanted in zip(place.weights, exact, strict=True):
+        found = inputs @ fake_int8(weight.float() * factors, torch.float32).t()
+        total += float((found - wanted).square().sum(dtype=torch.float64))
+    return total
