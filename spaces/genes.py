@@ -14,6 +14,7 @@ from spaces.errors import SpaceError
 from spaces.formats import integer_format
 from spaces.legality import FusedGroup, Legality, Ruling
 from spaces.model import ModelSpec, StudentKind
+from spaces.named_formats import find_choice
 from spaces.patterns import GroupRule, Restrictions
 from spaces.students import LABELS, full_count, student_ladders
 
@@ -56,13 +57,13 @@ class Gene:
         ]
         return bits.index(max(bits))
 
-    def find(self, bits: int, method: str) -> int | None:
-        """Index of the choice without zeros of this width (and method, below 16); ``None`` if absent."""
+    def find(self, bits: int, kind: str) -> int | None:
+        """Index of the choice without zeros of this width (and kind, below 16); ``None`` if absent."""
         for k, choice in enumerate(self.choices):
-            if isinstance(choice, SiteChoice) and choice.sparsity is None and choice.activation is None:
+            if isinstance(choice, SiteChoice) and choice.sparsity is None:
                 if bits == 16 and choice == UNTOUCHED:
                     return k
-                if choice.weight.num_bits == bits and choice.method == method:
+                if choice.weight.num_bits == bits and choice.kind == kind:
                     return k
         return None
 
@@ -118,11 +119,11 @@ class GeneBuilder:
         Raises:
             SpaceError: no allowed width is legal.
         """
-        asked = [KVFormat.model_validate({"num_bits": bits}) for bits in self.restrictions.kv_bits]
+        asked = [KVFormat.named(word) for word in self.restrictions.kv_bits]
         legal = tuple(kv for kv in asked if self._note(f"kv: {kv.name}", self.legality.kv(self.spec, kv)))
         if not legal:
             raise SpaceError(
-                f"key-value cache of {', '.join(str(kv.num_bits) for kv in asked)} bits",
+                f"key-value cache of {', '.join(map(str, self.restrictions.kv_bits))} bits",
                 f"is refused by {self.legality.engine}: {self.refused[f'kv: {asked[0].name}']}",
                 "Allow 16 bits in kv_bits",
             )
@@ -169,7 +170,8 @@ class GeneBuilder:
                     # A half-quadratic zero point needs an asymmetric container; rounding to nearest does not.
                     weight = integer_format(width, rule.group_size, symmetric=method != "hqq")
                     found.append(SiteChoice(weight=weight, sparsity=sparsity, method=method))
-        return found
+        found += [find_choice(name) for name in rule.formats]
+        return list(dict.fromkeys(found))
 
     def _sparsity(self, share: float) -> Sparsity | None:
         if share == 0.0:

@@ -12,11 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from spaces.choice import Pattern
 from spaces.errors import SpaceError
 from spaces.legality import FusedGroup
+from spaces.named_formats import find_choice
 from spaces.schema import Frozen
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 """Bits that a weight can be given; 16 leaves it as it is, whatever type the checkpoint stores."""
-CACHE_WIDTHS = (8, 16)
+CACHE_WIDTHS = (16, 8, "8-fp", 4, 2)
+"""What the cache may be, widest first; ``8-fp`` is E4M3. 4 and 2 bits are a study: no server has them."""
 SMALLEST_GROUP = 8
 
 
@@ -57,6 +59,12 @@ def _check_methods(methods: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(methods))
 
 
+def _check_formats(names: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        find_choice(name)
+    return tuple(dict.fromkeys(names))
+
+
 def _check_group_size(size: int | None, smallest: int = SMALLEST_GROUP) -> int | None:
     if size is not None and size != 0 and (size < smallest or size % smallest):
         raise SpaceError(
@@ -78,6 +86,7 @@ class SiteRule(Frozen):
         methods: allowed quantizers.
         sparsity: allowed shares of zeros, 0 for none.
         group_size: weights that share a scale; 0: one scale a channel.
+        formats: allowed named formats, besides the widths.
     """
 
     pattern: str = Field(description="Shell pattern over group names and site names.", min_length=1)
@@ -91,6 +100,7 @@ class SiteRule(Frozen):
     group_size: int | None = Field(
         None, ge=0, description="Weights that share a scale; 0 is one scale a channel."
     )
+    formats: tuple[str, ...] | None = Field(None, description="Allowed formats by name, besides the widths.")
 
     @model_validator(mode="after")
     def _consistent(self) -> SiteRule:
@@ -101,11 +111,13 @@ class SiteRule(Frozen):
         if self.sparsity is not None:
             _check_sparsity(self.sparsity)
         _check_group_size(self.group_size)
-        if all(value is None for value in (self.bits, self.methods, self.sparsity, self.group_size)):
+        _check_formats(self.formats or ())
+        restricted = (self.bits, self.methods, self.sparsity, self.group_size, self.formats)
+        if all(value is None for value in restricted):
             raise SpaceError(
                 f"rule for {self.pattern!r}",
                 "must restrict something",
-                "Add bits, methods, sparsity or group_size",
+                "Add bits, methods, sparsity, group_size or formats",
             )
         return self
 
@@ -121,6 +133,7 @@ class GroupRule(Frozen):
     methods: tuple[str, ...]
     sparsity: tuple[float, ...]
     group_size: int | None
+    formats: tuple[str, ...] = ()
 
 
 class Restrictions(Frozen):
@@ -131,6 +144,7 @@ class Restrictions(Frozen):
         outer_bits: widths of embedding and head.
         group_size: weights that share a scale; ``None``: one scale a channel.
         methods: quantizers; sparse sites use the first of them alone.
+        formats: named formats of linears inside the blocks, besides the widths; ``NAME/METHOD`` names a quantizer.
         sparsity: shares of zeros; 0 prunes nothing. Embedding and head are not pruned.
         sparsity_pattern, sparsity_criterion: how zeros are chosen.
         kv_bits: widths of the cache.
@@ -153,6 +167,10 @@ class Restrictions(Frozen):
         128, description="Weights of a row that share a scale; null is one scale a channel."
     )
     methods: tuple[str, ...] = Field(("rtn", "hqq"), description="Quantizers by name.")
+    formats: tuple[str, ...] = Field(
+        (),
+        description="Formats by name besides the widths, e.g. fp8-channel, nvfp4, w8a8-dynamic, nf4/minmax.",
+    )
     sparsity: tuple[float, ...] = Field(
         (0.0, 0.5),
         description="Shares of zeros; 0 prunes nothing.",
@@ -160,10 +178,10 @@ class Restrictions(Frozen):
     )
     sparsity_pattern: Pattern = Field("unstructured", description="Which zeros a pruner may choose.")
     sparsity_criterion: str = Field("wanda", description="Pruner by name.", min_length=1)
-    kv_bits: tuple[int, ...] = Field(
+    kv_bits: tuple[int | str, ...] = Field(
         (16, 8),
-        description="Widths of the key-value cache.",
-        json_schema_extra=_items(type="integer", enum=list(CACHE_WIDTHS)),
+        description="Widths of the key-value cache; 8-fp is E4M3.",
+        json_schema_extra={"items": {"enum": list(CACHE_WIDTHS)}},
     )
     blocks: tuple[int, ...] = Field((), description="How many blocks may be kept; empty: a default ladder.")
     kv_heads: tuple[int, ...] = Field((), description="How many key-value heads may be kept in a block.")
@@ -177,8 +195,14 @@ class Restrictions(Frozen):
 
     @field_validator("kv_bits")
     @classmethod
-    def _cache_widths(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
-        return _check_widths(bits, "the key-value cache", CACHE_WIDTHS)[::-1]
+    def _cache_widths(cls, bits: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if not bits or any(word not in CACHE_WIDTHS for word in bits):
+            raise SpaceError(
+                f"the key-value cache of {', '.join(map(str, bits)) or 'no'} bits",
+                f"at least one must be allowed, of {', '.join(map(str, CACHE_WIDTHS))}",
+                "Use only these widths; 8-fp is E4M3",
+            )
+        return tuple(word for word in CACHE_WIDTHS if word in bits)
 
     @field_validator("sparsity")
     @classmethod
@@ -189,6 +213,11 @@ class Restrictions(Frozen):
     @classmethod
     def _quantizers(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         return _check_methods(methods)
+
+    @field_validator("formats")
+    @classmethod
+    def _named(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        return _check_formats(formats)
 
     @model_validator(mode="after")
     def _consistent(self) -> Restrictions:
@@ -211,6 +240,7 @@ class Restrictions(Frozen):
             "methods": self.methods,
             "sparsity": self.sparsity if inside else (0.0,),
             "group_size": self.group_size or 0,
+            "formats": self.formats if inside else (),
         }
         for extra in self.rules:
             if extra.matches(group):

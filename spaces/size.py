@@ -93,7 +93,7 @@ def kv_cache_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workloa
     for block, layer in enumerate(spec.cache):
         if config.keeps_block(block):
             heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
-            per_token = config.kv.stored_bytes(heads, layer.head_dim, spec.dtype_bytes)
+            per_token = config.kv.block(block).stored_bytes(heads, layer.head_dim, spec.dtype_bytes)
             total += layer.tokens(workload.context) * per_token
     return total * workload.batch
 

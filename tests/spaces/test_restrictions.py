@@ -21,8 +21,12 @@ GROUPS = {group.name: group for group in fused_groups(tiny_spec())}
         ({"bits": (7,)}, "weights of 7 bits: must be one of 2, 3, 4, 5, 6, 8, 16"),
         ({"bits": ()}, "no width for weights"),
         ({"outer_bits": (1,)}, "weights of 1 bits"),
-        ({"kv_bits": (4,)}, "the key-value cache of 4 bits: must be one of 8, 16"),
-        ({"kv_bits": ()}, "no width for the key-value cache"),
+        (
+            {"kv_bits": (3,)},
+            "the key-value cache of 3 bits: at least one must be allowed, of 16, 8, 8-fp, 4, 2",
+        ),
+        ({"kv_bits": ("4-fp",)}, "the key-value cache of 4-fp bits"),
+        ({"kv_bits": ()}, "the key-value cache of no bits"),
         ({"sparsity": (1.0,)}, r"sparsity 1.0: must lie in \[0, 1\)"),
         ({"sparsity": (-0.1,)}, "sparsity -0.1"),
         ({"sparsity": (float("nan"),)}, "sparsity nan"),
@@ -93,7 +97,7 @@ def test_the_schema_says_what_is_allowed():
     json.dumps(schema, allow_nan=False)
     properties = schema["properties"]
     assert properties["bits"]["items"]["enum"] == [2, 3, 4, 5, 6, 8, 16]
-    assert properties["kv_bits"]["items"]["enum"] == [8, 16]
+    assert properties["kv_bits"]["items"]["enum"] == [16, 8, "8-fp", 4, 2]
     assert properties["sparsity"]["items"]["exclusiveMaximum"] == 1
     assert schema["additionalProperties"] is False
     assert all("description" in entry for entry in properties.values())
