@@ -37,6 +37,12 @@ _LLM_COMPRESSOR = ("llm-compressor", "llmcompressor", "llm_compressor")
 PEERS: tuple[Peer, ...] = (
     *(Peer("gptq", *_LLM_COMPRESSOR, bits) for bits in (3, 4)),
     *(Peer("hqq", "hqq", "hqq", "half_quadratic", bits, symmetric=False) for bits in (2, 3, 4, 5, 6, 8)),
+    *(Peer("awq", *_LLM_COMPRESSOR, bits, symmetric=even) for bits in (3, 4) for even in (True, False)),
+    *(Peer("autoround", "auto-round", "auto-round", "learned_rounding", bits) for bits in (3, 4)),
+    *(
+        Peer(f"w8a8-{how}", "llm-compressor", "llmcompressor", "inputs", 8, 0)
+        for how in ("static", "dynamic")
+    ),
     Peer("nf4", "bitsandbytes", "bitsandbytes", "normal_float", 4, group_size=64),
 )
 """Rows of ``compression.csv``."""

@@ -65,6 +65,10 @@ class Model:
         """A module by its path."""
         return self.network.get_submodule(name)
 
+    def samples(self) -> Any:
+        """The calibration windows one by one, every position attended to, as libraries take them."""
+        return [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in self.calibration]
+
 
 def answer(work: Callable[[Model], Any]) -> None:
     """Do ``work`` on the job in the folder named on the command line.

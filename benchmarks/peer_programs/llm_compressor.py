@@ -6,6 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from llmcompressor.modifiers.gptq import GPTQModifier  # type: ignore[import-not-found]
+from llmcompressor.modifiers.pruning import (  # type: ignore[import-not-found]
+    SparseGPTModifier,
+    WandaPruningModifier,
+)
+from llmcompressor.modifiers.quantization import QuantizationModifier  # type: ignore[import-not-found]
+from llmcompressor.modifiers.transform.awq import AWQModifier  # type: ignore[import-not-found]
 
 from benchmarks.peer_programs.job import Job, Model, answer
 from benchmarks.peer_programs.oneshot import apply, round_weights, weight_scheme
@@ -18,14 +24,39 @@ def _gptq(job: Job) -> list[Any]:
     return [GPTQModifier(config_groups=groups, actorder=None if order == "none" else order)]
 
 
-RECIPES: dict[str, Callable[[Job], list[Any]]] = {"gptq": _gptq}
+def _awq(job: Job) -> list[Any]:
+    """Scales of inputs first (they change norms and the weights before), then rounding to nearest."""
+    return [AWQModifier(**job.options), QuantizationModifier(config_groups=weight_scheme(job))]
+
+
+def _nearest(job: Job) -> list[Any]:
+    """Rounding to nearest within the range that the option ``observer`` finds."""
+    return [QuantizationModifier(config_groups=weight_scheme(job))]
+
+
+def _sparsegpt(job: Job) -> list[Any]:
+    return [SparseGPTModifier(targets=list(job.linears), **job.options)]
+
+
+def _wanda(job: Job) -> list[Any]:
+    return [WandaPruningModifier(targets=list(job.linears), **job.options)]
+
+
+QUANTIZERS: dict[str, Callable[[Job], list[Any]]] = {"gptq": _gptq, "awq": _awq, "rtn": _nearest}
 """Modifiers of each word of ``compression.csv``."""
+
+PRUNERS: dict[str, Callable[[Job], list[Any]]] = {"sparsegpt": _sparsegpt, "wanda": _wanda}
+"""Modifiers of each criterion of ``pruning.csv``; options are ``sparsity`` and ``mask_structure``."""
 
 
 def compress(model: Model) -> None:
     """Calibrate, and leave in the network what its checkpoint would compute with."""
-    apply(model, RECIPES[model.job.method](model.job))
-    round_weights(model)
+    method = model.job.method
+    if method in PRUNERS:
+        apply(model, PRUNERS[method](model.job))
+    else:
+        apply(model, QUANTIZERS[method](model.job))
+        round_weights(model)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, forward_quantize
 from llmcompressor import oneshot  # type: ignore[import-not-found]
 from torch.utils.data import DataLoader
@@ -15,12 +14,11 @@ from benchmarks.peer_programs.job import Job, Model
 
 def apply(model: Model, recipe: Sequence[Any]) -> None:
     """Calibrate on the job's windows, one a sample and in their order; the library chooses its pipeline."""
-    samples = [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in model.calibration]
     oneshot(
         model=model.network,
-        dataset=DataLoader(samples, batch_size=1),
+        dataset=DataLoader(model.samples(), batch_size=1),
         recipe=list(recipe),
-        num_calibration_samples=len(samples),
+        num_calibration_samples=len(model.calibration),
         max_seq_length=model.calibration.shape[1],
         tokenizer=model.job.model,
     )
