@@ -86,7 +86,7 @@ def _marginal_choices(space: SearchSpace, index: int) -> list[int]:
         choice.weight.num_bits: k
         for k, choice in reversed(list(enumerate(gene.choices)))
         if isinstance(choice, SiteChoice) and choice.sparsity is None and not choice.weight.dense
-        if choice.method == (first[0] if first else "") or not first
+        if choice.kind == (first[0] if first else "") or not first
     }
     return [plain[bits] for bits in sorted(plain)[:3]]
 
@@ -96,7 +96,7 @@ def _widths(space: SearchSpace) -> list[int]:
 
 
 def _methods(space: SearchSpace) -> list[str]:
-    return list(dict.fromkeys(c.method for c in _inside(space) if not c.weight.dense))
+    return list(dict.fromkeys(c.kind for c in _inside(space) if not c.weight.dense))
 
 
 def _outer_widths(space: SearchSpace) -> list[int]:

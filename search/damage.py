@@ -145,11 +145,11 @@ class DamageTable:
         if choice.weight.dense:
             return sparse
         bits = choice.weight.num_bits
-        return interpolated(points, bits) * self._method_ratio(bits, choice.method) + sparse
+        return interpolated(points, bits) * self._kind_ratio(bits, choice.kind) + sparse
 
-    def _method_ratio(self, bits: int, method: str) -> float:
-        first = next((m for b, m in self._uniform if b == bits), method)
-        here, base = self._uniform.get((bits, method)), self._uniform.get((bits, first))
+    def _kind_ratio(self, bits: int, kind: str) -> float:
+        first = next((m for b, m in self._uniform if b == bits), kind)
+        here, base = self._uniform.get((bits, kind)), self._uniform.get((bits, first))
         return here / base if here and base else 1.0
 
     def _from_uniform(self, index: int) -> dict[int, float]:

@@ -55,7 +55,7 @@ class Evidence:
         if choice is None:
             return
         if choice.sparsity is None:
-            self.uniform.setdefault((choice.weight.num_bits, choice.method), kl)
+            self.uniform.setdefault((choice.weight.num_bits, choice.kind), kl)
         elif choice.weight.dense:
             self.sparse = kl
 

@@ -86,6 +86,14 @@ class SiteChoice(Frozen):
         )
 
     @property
+    def kind(self) -> str:
+        """What besides the width tells uniform configurations apart: the method; the format too unless plain."""
+        if self.weight.number_type == "int" and self.activation is None:
+            return self.method
+        inputs = "" if self.activation is None else f"+{self.activation.name}"
+        return f"{self.weight.name}/{self.method}{inputs}"
+
+    @property
     def name(self) -> str:
         """E.g. ``16``, ``int4-g128/rtn``, ``int4-g128/rtn+s50``."""
         parts = self.weight.name if self.weight.dense else f"{self.weight.name}/{self.method}"

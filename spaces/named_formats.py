@@ -1,44 +1,77 @@
 """Formats that have a name of their own: what serving engines and papers call them.
 
-A run file names them beside plain widths; each says which method makes it unless another is asked for.
+A run file names them beside plain widths. ``NAME/METHOD`` asks for another quantizer than the usual one.
 """
 
 from __future__ import annotations
 
+from spaces.activation_format import ActivationFormat
+from spaces.choice import SiteChoice
 from spaces.errors import UnknownNameError
 from spaces.formats import WeightFormat
 
-FORMATS: dict[str, WeightFormat] = {
-    "int8-channel": WeightFormat(num_bits=8, number_type="int"),
+_INT8 = WeightFormat(num_bits=8, number_type="int")
+_FP8 = WeightFormat(num_bits=8)
+_FP8_BLOCK = WeightFormat(num_bits=8, group_size=128, block_rows=128)
+_NVFP4 = WeightFormat(num_bits=4, group_size=16, scale="fp8")
+_MXFP4 = WeightFormat(num_bits=4, group_size=32, scale="exponent")
+_MXFP8 = WeightFormat(num_bits=8, group_size=32, scale="exponent")
+_WIDTHS = (2, 3, 4)
+
+
+def _inputs(num_bits: int, group_size: int, scale: str = "model") -> ActivationFormat:
+    values = {"num_bits": num_bits, "number_type": "float", "strategy": "group"}
+    return ActivationFormat.model_validate({**values, "group_size": group_size, "scale": scale})
+
+
+WEIGHT_FORMATS: dict[str, WeightFormat] = {
+    "int8-channel": _INT8,
     "int8-tensor": WeightFormat(num_bits=8, number_type="int", block_rows=0),
-    "fp8-channel": WeightFormat(num_bits=8),
-    "fp8-block": WeightFormat(num_bits=8, group_size=128, block_rows=128),
-    "nvfp4": WeightFormat(num_bits=4, group_size=16, scale="fp8"),
-    "mxfp4": WeightFormat(num_bits=4, group_size=32, scale="exponent"),
-    "mxfp8": WeightFormat(num_bits=8, group_size=32, scale="exponent"),
+    "fp8-channel": _FP8,
+    "fp8-tensor": WeightFormat(num_bits=8, block_rows=0),
+    "fp8-block": _FP8_BLOCK,
+    "nvfp4": _NVFP4,
+    "mxfp4": _MXFP4,
+    "mxfp8": _MXFP8,
     "nf4": WeightFormat(
         num_bits=4, number_type="codebook", codebook="normal", group_size=64, scale="float32"
     ),
+    **{f"kmeans{b}": WeightFormat(num_bits=b, number_type="codebook", codebook="row") for b in _WIDTHS},
     **{
-        f"kmeans{bits}": WeightFormat(num_bits=bits, number_type="codebook", codebook="row")
-        for bits in (2, 3, 4)
-    },
-    **{
-        f"learned{bits}": WeightFormat(num_bits=bits, number_type="codebook", codebook="site", group_size=128)
-        for bits in (2, 3, 4)
+        f"learned{b}": WeightFormat(num_bits=b, number_type="codebook", codebook="site", group_size=128)
+        for b in _WIDTHS
     },
 }
+"""Weights alone; inputs stay in 16 bits."""
+
+WITH_INPUTS: dict[str, tuple[WeightFormat, ActivationFormat]] = {
+    "w8a8-dynamic": (_INT8, ActivationFormat()),
+    "w8a8-static": (_INT8, ActivationFormat(strategy="tensor", dynamic=False)),
+    "fp8-dynamic": (_FP8, ActivationFormat(number_type="float")),
+    "fp8-static": (
+        WEIGHT_FORMATS["fp8-tensor"],
+        ActivationFormat(number_type="float", strategy="tensor", dynamic=False),
+    ),
+    "fp8-block-dynamic": (_FP8_BLOCK, _inputs(8, 128)),
+    "nvfp4-a4": (_NVFP4, _inputs(4, 16, "fp8")),
+    "mxfp4-a4": (_MXFP4, _inputs(4, 32, "exponent")),
+    "mxfp8-a8": (_MXFP8, _inputs(8, 32, "exponent")),
+}
+"""Weights and inputs."""
 
 
-def find_format(name: str) -> WeightFormat:
-    """The format called ``name``.
+def find_choice(name: str) -> SiteChoice:
+    """What ``NAME`` or ``NAME/METHOD`` makes of a site.
 
     Raises:
-        UnknownNameError: there is none.
+        UnknownNameError: no format is called so.
     """
-    if name not in FORMATS:
-        raise UnknownNameError("format", name, FORMATS)
-    return FORMATS[name]
+    name, _, method = name.partition("/")
+    known = [*WEIGHT_FORMATS, *WITH_INPUTS]
+    if name not in known:
+        raise UnknownNameError("format", name, known)
+    weight, activation = WITH_INPUTS[name] if name in WITH_INPUTS else (WEIGHT_FORMATS[name], None)
+    return SiteChoice(weight=weight, activation=activation, method=method or default_method(weight))
 
 
 def default_method(weight: WeightFormat) -> str:

@@ -203,15 +203,22 @@ class SearchSpace:
         """Everything as it is; the widest choice where 16 bits are not allowed."""
         return tuple(gene.widest() for gene in self.genes)
 
-    def uniform(self, bits: int, method: str, outer_bits: int = 16, kv_bits: int = 16) -> Genome | None:
-        """Every group inside the blocks at one width; ``None`` if some group does not offer it."""
+    def uniform(self, bits: int, kind: str, outer_bits: int = 16, kv_bits: int = 16) -> Genome | None:
+        """Every group inside the blocks at one width; ``None`` if some group does not offer it.
+
+        Args:
+            bits: of the weights.
+            kind: method, or :attr:`SiteChoice.kind` of a named format.
+            outer_bits: of embedding and head, by the same method.
+            kv_bits: of the cache.
+        """
         genome = list(self.dense())
         cache = [
             kv_bits == c.num_bits for c in self.genes[self.index("kv")].choices if isinstance(c, KVFormat)
         ]
         for i, gene in enumerate(self.genes):
             if gene.group is not None:
-                wanted = gene.find(bits if gene.group.kind == "linear" else outer_bits, method)
+                wanted = gene.find(bits if gene.group.kind == "linear" else outer_bits, kind)
             elif gene.kind == "kv":
                 wanted = cache.index(True) if any(cache) else None
             else:

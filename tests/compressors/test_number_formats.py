@@ -22,12 +22,13 @@ from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.errors import FormatError
 from spaces.formats import WeightFormat, integer_format
-from spaces.named_formats import FORMATS, default_method, find_format
+from spaces.named_formats import WEIGHT_FORMATS as FORMATS
+from spaces.named_formats import default_method
 from tests.compressors import contract, number_formats
 from tests.compressors.conftest import make_bench
 
 FLOATS = ("fp8-channel", "fp8-block", "nvfp4", "mxfp4", "mxfp8")
-FIXED = (*FLOATS, "nf4", "int8-channel", "int8-tensor")
+FIXED = (*FLOATS, "fp8-tensor", "nf4", "int8-channel", "int8-tensor")
 FLOAT32 = np.dtype(np.float32)
 
 
@@ -77,7 +78,7 @@ def theirs(weight: torch.Tensor, weight_format: WeightFormat, dtype: torch.dtype
 @pytest.mark.parametrize("name", FIXED[:-3] + FIXED[-2:])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_minmax_is_what_compressed_tensors_computes(name, dtype):
-    weight_format, weight = find_format(name), contract.trained_like(256, 384, seed=3)
+    weight_format, weight = FORMATS[name], contract.trained_like(256, 384, seed=3)
     if name == "fp8-block":
         weight = contract.trained_like(200, 300, seed=3)  # the last blocks are smaller
         weight = torch.nn.functional.pad(weight, (0, 84, 0, 56))
@@ -138,7 +139,7 @@ def test_eight_bits_round_as_the_library_does(values):
     bits=st.sampled_from([4, 8]),
 )
 def test_powers_of_two_are_those_of_the_library(value, bits):
-    args = arguments(find_format({4: "mxfp4", 8: "mxfp8"}[bits]))
+    args = arguments(FORMATS[{4: "mxfp4", 8: "mxfp8"}[bits]])
     top = torch.tensor([value], dtype=torch.float32)
     expected = calculate_qparams(torch.zeros(1), top, args)[0]
     assert float(power_of_two_scales(top, bits)) == float(expected)
@@ -146,7 +147,7 @@ def test_powers_of_two_are_those_of_the_library(value, bits):
 
 @pytest.mark.parametrize("name", FIXED)
 def test_the_search_never_does_worse_than_the_whole_range(name):
-    weight, weight_format = contract.trained_like(128, 256, seed=5), find_format(name)
+    weight, weight_format = contract.trained_like(128, 256, seed=5), FORMATS[name]
     errors = [
         float((find_quantizer(method).quantize(weight, weight_format).dequantize() - weight).square().sum())
         for method in ("rtn", "minmax")
@@ -156,7 +157,7 @@ def test_the_search_never_does_worse_than_the_whole_range(name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_zeros_stay_and_rows_stand_alone(name):
-    weight_format = find_format(name)
+    weight_format = FORMATS[name]
     quantizer = find_quantizer(default_method(weight_format))
     contract.check_zeros_stay(
         quantizer, weight_format.model_copy(update={"group_size": _small(weight_format)})
@@ -176,7 +177,7 @@ def _small(weight_format: WeightFormat) -> int | None:
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("dtype", contract.DTYPES)
 def test_awkward_weights_stay_finite(name, dtype):
-    weight_format = find_format(name)
+    weight_format = FORMATS[name]
     methods = ("rtn", *number_formats.OBSERVERS) if name in FIXED else (default_method(weight_format),)
     weight = torch.zeros(7, 128)
     weight[1], weight[2] = 0.5, -0.25
@@ -209,7 +210,7 @@ def test_nf4_is_a_quantile_of_the_normal_distribution():
 def test_nf4_golden_numbers():
     weight = torch.zeros(1, 64)
     weight[0, :4] = torch.tensor([2.0, -2.0, 2 * NORMAL_LEVELS[9], 1.2])
-    found = find_quantizer("minmax").quantize(weight, find_format("nf4"))
+    found = find_quantizer("minmax").quantize(weight, FORMATS["nf4"])
     assert found.scales.tolist() == [[2.0]]
     assert found.codes[0, :5].tolist() == [7, -8, 1, 5, -1]
     assert found.dequantize()[0, 3] == pytest.approx(2 * 0.5626170039176941)
@@ -239,7 +240,7 @@ def test_kmeans_listens_to_importance():
     weight = contract.trained_like(8, 256, seed=7)
     seen = contract.statistics(256, seed=1)
     weighted, plain = (
-        find_quantizer("kmeans").quantize(weight, find_format("kmeans3"), statistics).dequantize()
+        find_quantizer("kmeans").quantize(weight, FORMATS["kmeans3"], statistics).dequantize()
         for statistics in (seen, None)
     )
     errors = [float(((v - weight).square() * seen.second_moment).sum()) for v in (weighted, plain)]
@@ -251,7 +252,7 @@ def test_learned_codes_beat_uniform_ones(bits):
     weight = contract.trained_like(64, 256, seed=8)
     uniform = contract.error_of(find_quantizer("minmax"), weight, integer_format(bits, 128))
     for name in (f"kmeans{bits}", f"learned{bits}"):
-        found = find_format(name)
+        found = FORMATS[name]
         assert contract.error_of(find_quantizer(default_method(found)), weight, found) < uniform
 
 
@@ -259,14 +260,14 @@ def test_learned_codes_beat_uniform_ones(bits):
 def test_observers_refuse_learned_codebooks(method):
     for name in ("kmeans3", "learned3"):
         with pytest.raises(FormatError, match=method):
-            find_quantizer(method).quantize(contract.trained_like(), find_format(name))
+            find_quantizer(method).quantize(contract.trained_like(), FORMATS[name])
 
 
 @pytest.mark.parametrize("method", ["gptq", "hqq", "kmeans", "learned"])
 def test_methods_refuse_numbers_that_are_not_theirs(method):
     for name in ("fp8-channel", "nvfp4", "int8-tensor"):
         with pytest.raises(FormatError, match=method):
-            find_quantizer(method).quantize(contract.trained_like(), find_format(name))
+            find_quantizer(method).quantize(contract.trained_like(), FORMATS[name])
 
 
 def test_observers_clip_what_they_should():
@@ -295,7 +296,7 @@ def test_blocks_come_back(rows, columns, tall, wide):
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_bank_keeps_and_gives_back_every_format(family, name, tmp_path):
-    weight_format = find_format(name)
+    weight_format = FORMATS[name]
     if weight_format.group_size is not None:
         weight_format = weight_format.model_copy(update={"group_size": min(weight_format.group_size, 16)})
     if weight_format.block_rows == 128:
