@@ -8,7 +8,7 @@ channels are then mixed a little less evenly, and everything else holds.
 
 from __future__ import annotations
 
-from math import isqrt
+from math import isqrt, sqrt
 
 import torch
 
@@ -21,9 +21,9 @@ def randomized_hadamard(size: int, seed: int) -> torch.Tensor:
     core = _core(powers, odd)
     if core is None:
         block = torch.randn(odd, odd, generator=generator, dtype=torch.float64)
-        core = torch.linalg.qr(block).Q
+        core = torch.linalg.qr(block).Q.contiguous()
     else:
-        core = core / len(core) ** 0.5
+        core = core / sqrt(len(core))
     return signs * torch.kron(_sylvester(size // len(core)), core)
 
 
@@ -56,7 +56,7 @@ def _sylvester(size: int) -> torch.Tensor:
     step = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
     while len(matrix) < size:
         matrix = torch.kron(step, matrix)
-    return matrix / float(size) ** 0.5
+    return matrix / sqrt(size)
 
 
 def _paley_first(prime: int) -> torch.Tensor:

@@ -1,0 +1,89 @@
+"""Writes a transformed model as a plain folder, which bank, search and export take like any other.
+
+Everything goes into a folder beside the target, which takes the target's name when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spaces.errors import ModelError
+from spaces.model import ModelSpec
+
+_SHARD_BYTES = 5 * 10**9
+_COPIED = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
+    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
+    "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md",
+)  # fmt: skip
+
+
+def write_model(
+    model: Any, spec: ModelSpec, source: Path, folder: Path, dtype: torch.dtype | None = None
+) -> Path:
+    """Write ``model`` into ``folder`` and return it.
+
+    Args:
+        model: transformed, loaded from ``source``.
+        spec: that the transform returned.
+        source: whose configuration and tokenizer go along; ``config.json`` stays as it is but for a head that is no
+            longer tied and another dtype.
+        folder: absent or empty.
+        dtype: of the stored weights; that of ``source`` if left out. Rotated weights are rounded by it, rescaled
+            ones too unless by powers of two: ``torch.float32`` keeps the logits.
+
+    Raises:
+        ModelError: the folder is not empty, ``source`` has no configuration, or nothing can be written.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ModelError(f"folder {folder}", "is there already and not empty", "Name another, or delete it")
+    stored = getattr(torch, spec.dtype) if dtype is None else dtype
+    text = json.dumps(_config(source, spec, stored), indent=2) + "\n"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    try:
+        _write_weights(model, partial, stored)
+        (partial / "config.json").write_text(text, encoding="utf-8")
+        for name in _COPIED:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, partial / name)
+        partial.chmod(0o755)
+        partial.replace(folder)
+    except OSError as error:
+        reason = f"cannot be written ({error.strerror or error})"
+        raise ModelError(f"folder {folder}", reason, "Free space or name another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _write_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
+    """By the library itself, which knows how each family stores its experts."""
+    tensors = {
+        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    model.save_pretrained(folder, state_dict=tensors, max_shard_size=_SHARD_BYTES)
+
+
+def _config(source: Path, spec: ModelSpec, dtype: torch.dtype) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
+        ) from error
+    if not spec.tied and values.get("tie_word_embeddings", True):
+        values["tie_word_embeddings"] = False
+    word = str(dtype).removeprefix("torch.")
+    if word != spec.dtype:
+        values.pop("torch_dtype", None)
+        values["dtype"] = word
+    return values
