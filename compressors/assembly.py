@@ -60,7 +60,7 @@ class Assembler:
         self._cut_fixed = [tensor for tensor in spec.fixed if tensor.axis != "none"]
         self._copies = DenseCopies(memory_budget_bytes)
         self._structure = Structure(model, spec)
-        self._inputs = InputRounding(model, spec)
+        self._inputs = InputRounding(model, spec, bank.statistics, bank.scale_dtype)
         self._cache = CacheRounding(model, bank.scale_dtype)
 
     def apply(self, config: CompressionConfig) -> Any:
@@ -76,7 +76,7 @@ class Assembler:
         # Tensors made while the caller is in inference mode could not become parameters.
         with torch.inference_mode(mode=False):
             swaps = self._weight_swaps(config)
-        self._inputs.apply(_input_formats(config))
+        self._inputs.apply(_input_formats(config), config.student)
         self._structure.apply(config.student)
         for slot, tensor, choice, student in swaps:
             slot.parameter.data = tensor

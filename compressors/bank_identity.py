@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from compressors.pruners import PRUNERS
 from compressors.quantizers import QUANTIZERS
-from compressors.statistics import Statistics, gather
+from compressors.statistics import STATISTICS_VERSION, Statistics, gather
 from compressors.tensor_file import write_atomically, write_tensors
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
@@ -34,6 +34,7 @@ class BankIdentity(Document):
         scale_dtype: ``bfloat16``, ``float16`` or ``float32``.
         methods: version of every quantizer and criterion when the bank was started.
         statistics: SHA-256 of the statistics' file.
+        statistics_version: of what is gathered.
     """
 
     model: str
@@ -41,13 +42,20 @@ class BankIdentity(Document):
     scale_dtype: str
     methods: dict[str, str]
     statistics: str = ""
+    statistics_version: str = "1"
 
     @classmethod
     def of(cls, model: str, calibration: str, scale_dtype: str) -> BankIdentity:
         """The identity of a bank made now."""
         methods = {name: quantizer.version for name, quantizer in QUANTIZERS.items()}
         methods |= {name: pruner.version for name, pruner in PRUNERS.items()}
-        return cls(model=model, calibration=calibration, scale_dtype=scale_dtype, methods=methods)
+        return cls(
+            model=model,
+            calibration=calibration,
+            scale_dtype=scale_dtype,
+            methods=methods,
+            statistics_version=STATISTICS_VERSION,
+        )
 
 
 def open_identity(
@@ -75,8 +83,8 @@ def statistics_bytes(spec: ModelSpec) -> int:
     numbers = spec.blocks * (spec.kv_heads + spec.ffn_size * max(1, spec.experts) + 1)
     names = 2 * spec.blocks + 1
     for linear in spec.linears:
-        numbers += linear.in_features * linear.experts
-        names += 1
+        numbers += 2 * linear.in_features * linear.experts  # moments and peaks
+        names += 2
     longest = max(len(linear.name) for linear in spec.linears)
     return 4 * numbers + names * (longest + 140) + 64
 
@@ -97,8 +105,8 @@ def _refuse_other(folder: Path, found: BankIdentity, wanted: BankIdentity) -> No
                 f"was made for another {label} ({theirs[:12]}, this run has {ours[:12]})",
                 "Name another bank folder, or delete this one",
             )
-    for name, version in found.methods.items():
-        ours = wanted.methods.get(name, "none")
+    for name, version in (found.methods | {"statistics": found.statistics_version}).items():
+        ours = (wanted.methods | {"statistics": wanted.statistics_version}).get(name, "none")
         if ours != version:
             raise RunError(
                 f"bank in {folder}",

@@ -45,11 +45,31 @@ class RunningMean:
         return means.to(torch.float32)
 
 
+class RunningPeak:
+    """Largest magnitude of each channel over tokens; rows (experts) see their own tokens."""
+
+    def __init__(self) -> None:
+        self._peak: torch.Tensor | None = None
+
+    def add(self, sizes: torch.Tensor) -> None:
+        """Add the largest magnitudes of some tokens, ``(features,)`` or ``(experts, features)``; -1 for no token."""
+        # A maximum of tensors keeps NaN, so that a broken channel is seen.
+        self._peak = sizes if self._peak is None else torch.maximum(self._peak, sizes)
+
+    def largest(self) -> torch.Tensor:
+        """The peaks; a row without tokens has those of all rows' tokens."""
+        if self._peak is None:
+            raise RuntimeError("nothing was observed")
+        peak = self._peak.to(torch.float32, copy=True)
+        return torch.where(peak < 0, peak.amax(dim=0, keepdim=True), peak) if peak.ndim > 1 else peak
+
+
 class Observer:
     """Sums over every token that passes while the context is open.
 
     Attributes:
         moments: squares of each input channel, by site.
+        peaks: largest absolute value of each input channel, by site.
         sizes: absolute values of each input channel of down projections, by site.
         grams: products of the inputs of an output projection within each key-value group, by site.
         cosines: of input and output, by block.
@@ -59,6 +79,7 @@ class Observer:
         self.model = model
         self.spec = spec
         self.moments: dict[str, RunningMean] = {}
+        self.peaks: dict[str, RunningPeak] = {}
         self.sizes: dict[str, RunningMean] = {}
         self.grams: dict[str, RunningMean] = {}
         self.cosines = {block: RunningMean() for block in range(spec.blocks)}
@@ -82,15 +103,18 @@ class Observer:
 
     def _watch_linear(self, linear: Linear) -> None:
         moments = self.moments[linear.name] = RunningMean()
+        peaks = self.peaks[linear.name] = RunningPeak()
         sizes = self.sizes.setdefault(linear.name, RunningMean()) if linear.in_axis == "ffn" else None
         grams = self.grams.setdefault(linear.name, RunningMean()) if linear.in_axis == "heads" else None
         groups = self.spec.kv_heads
 
         def observe(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             rows = inputs[0].reshape(-1, inputs[0].shape[-1]).to(torch.float32)
+            magnitudes = rows.abs()
             moments.add(rows.square().sum(dim=0), len(rows))
+            peaks.add(magnitudes.amax(dim=0))
             if sizes is not None:
-                sizes.add(rows.abs().sum(dim=0), len(rows))
+                sizes.add(magnitudes.sum(dim=0), len(rows))
             if grams is not None:
                 parts = rows.view(len(rows), groups, -1).transpose(0, 1)
                 # One count a group, so that a mean is taken group by group.
@@ -105,10 +129,13 @@ class Observer:
         down = f"{path}.down_proj"
         outer, inner, sizes = (RunningMean() for _ in range(3))
         self.moments[linear.name], self.moments[down], self.sizes[down] = outer, inner, sizes
+        outer_peaks = self.peaks[linear.name] = RunningPeak()
+        inner_peaks = self.peaks[down] = RunningPeak()
 
         def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
             sums: dict[str, list[torch.Tensor]] = {"outer": [], "inner": [], "sizes": []}
+            peaks: dict[str, list[torch.Tensor]] = {"outer": [], "inner": []}
             counts = []
             for expert in range(linear.experts):
                 rows = hidden[(chosen == expert).any(dim=-1)]
@@ -117,9 +144,13 @@ class Observer:
                 sums["outer"].append(rows.to(torch.float32).square().sum(dim=0))
                 sums["inner"].append(product.square().sum(dim=0))
                 sums["sizes"].append(product.abs().sum(dim=0))
+                peaks["outer"].append(_peak(rows))
+                peaks["inner"].append(_peak(product))
                 counts.append(len(rows))
             for name, total in (("outer", outer), ("inner", inner), ("sizes", sizes)):
                 total.add(torch.stack(sums[name]), torch.tensor(counts, device=hidden.device))
+            outer_peaks.add(torch.stack(peaks["outer"]))
+            inner_peaks.add(torch.stack(peaks["inner"]))
 
         self._handles.append(self.model.get_submodule(path).register_forward_pre_hook(observe))
 
@@ -133,3 +164,10 @@ class Observer:
             self.cosines[block].add(cosine.sum(), cosine.numel())
 
         return observe
+
+
+def _peak(rows: torch.Tensor) -> torch.Tensor:
+    """Largest magnitudes of ``(tokens, features)``; -1 where there is no token."""
+    if not len(rows):
+        return torch.full((rows.shape[-1],), -1.0, device=rows.device)
+    return rows.to(torch.float32).abs().amax(dim=0)

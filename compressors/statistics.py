@@ -3,6 +3,7 @@
 Gathered once, in one pass of the dense model with hooks, and kept in the bank.
 
 * Input moments, for Wanda (Sun et al. 2023, arXiv:2306.11695): mean square of each input channel.
+* Input peaks, for static scales: the largest magnitude of each input channel.
 * Blocks: block influence, 1 - mean cosine of a block's input and output (ShortGPT, Men et al. 2024,
   arXiv:2403.03853).
 * Key-value heads: root mean square of what the group of query heads adds to the residual stream.
@@ -26,6 +27,8 @@ from spaces.errors import ConfigurationError
 from spaces.model import ModelSpec
 
 _TOKENS_AT_ONCE = 4096
+STATISTICS_VERSION = "2"
+"""2: peaks."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,28 @@ class SiteStatistics:
         second_moment: float32 mean of squares, ``(in_features,)`` or ``(experts, in_features)``.
         covariance: float32 ``E[x x^T]``, ``(in_features, in_features)`` or with experts in front; only for methods
             that need it.
+        peak: float32 largest magnitude of each channel, shaped as ``second_moment``; ``None`` if not observed.
     """
 
     second_moment: torch.Tensor
     covariance: torch.Tensor | None = None
+    peak: torch.Tensor | None = None
 
     def expert(self, index: int) -> SiteStatistics:
         """Of one expert; of the site itself where there are none."""
         if self.second_moment.ndim == 1:
             return self
-        return SiteStatistics(
-            self.second_moment[index], None if self.covariance is None else self.covariance[index]
-        )
+        covariance = None if self.covariance is None else self.covariance[index]
+        peak = None if self.peak is None else self.peak[index]
+        return SiteStatistics(self.second_moment[index], covariance, peak)
 
     def columns(self, kept: torch.Tensor | None) -> SiteStatistics:
         """For the kept columns only; of one expert, or of a site without."""
         if kept is None:
             return self
         covariance = None if self.covariance is None else self.covariance[kept][:, kept]
-        return SiteStatistics(self.second_moment[kept], covariance)
+        peak = None if self.peak is None else self.peak[kept]
+        return SiteStatistics(self.second_moment[kept], covariance, peak)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Statistics:
     """Everything gathered, as flat tensors that safetensors can hold.
 
     Attributes:
-        tensors: ``moment/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK`` ``(kv_heads,)``;
+        tensors: ``moment/SITE`` and ``peak/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK`` ``(kv_heads,)``;
             ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more important.
     """
 
@@ -71,7 +77,7 @@ class Statistics:
     def site(self, name: str) -> SiteStatistics | None:
         """Of the site ``name``; ``None`` for an embedding, whose input is no vector."""
         found = self.tensors.get(f"moment/{name}")
-        return None if found is None else SiteStatistics(found)
+        return None if found is None else SiteStatistics(found, peak=self.tensors.get(f"peak/{name}"))
 
     @property
     def block_order(self) -> tuple[int, ...]:
@@ -104,6 +110,7 @@ def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSou
         for ids in micro_batches(windows.ids, _TOKENS_AT_ONCE):
             model(input_ids=ids.to(model.device), use_cache=False)
     tensors = {f"moment/{name}": sums.mean() for name, sums in observer.moments.items()}
+    tensors |= {f"peak/{name}": peaks.largest() for name, peaks in observer.peaks.items()}
     tensors["blocks"] = torch.stack([observer.cosines[block].mean() for block in range(spec.blocks)])
     tensors["blocks"] = 1.0 - tensors["blocks"].reshape(-1)
     for linear in spec.of_role("o"):

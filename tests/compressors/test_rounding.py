@@ -1,14 +1,11 @@
-"""Rounded inputs and caches against their definition; switched off they change nothing."""
+"""Rounded caches against their definition; switched off they change nothing."""
 
 import pytest
 import torch
 
 from compressors.rounding import fake_int8
-from spaces.activation_format import ActivationFormat
 from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import ConfigurationError
 from tests.compressors.conftest import make_bench
 
 IDS = torch.arange(60).view(2, 30)
@@ -82,30 +79,3 @@ def test_a_generation_with_a_cache_rounds_the_same(llama):
     state = model(IDS[:, :20], use_cache=True).past_key_values
     rest = model(IDS[:, 20:], past_key_values=state, use_cache=True).logits
     torch.testing.assert_close(rest, whole[:, 20:], atol=2e-4, rtol=1e-3)
-
-
-@pytest.mark.parametrize("strategy", ["token", "tensor"])
-def test_inputs_are_rounded_at_the_sites_that_say_so(llama, strategy):
-    site = "model.layers.1.mlp.down_proj"
-    seen = []
-    module = llama.model.get_submodule(site)
-    choice = SiteChoice(activation=ActivationFormat(strategy=strategy))
-    dense = llama.model(IDS).logits.clone()
-    config = CompressionConfig(sites={site: choice})
-    handle = module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].clone()))
-    llama.assembler.apply(DENSE_CONFIG)(IDS)
-    llama.assembler.apply(config)(IDS)
-    handle.remove()
-    torch.testing.assert_close(seen[1], fake_int8(seen[0], torch.float32, strategy == "tensor"))
-    assert torch.equal(llama.assembler.apply(DENSE_CONFIG)(IDS).logits, dense)
-
-
-def test_inputs_that_cannot_be_rounded_are_refused(mixture):
-    token, static = SiteChoice(activation=ActivationFormat()), ActivationFormat(dynamic=False)
-    for site, choice in (
-        ("model.embed_tokens", token),
-        ("model.layers.0.mlp.experts.down_proj", token),
-        ("model.layers.0.self_attn.q_proj", SiteChoice(activation=static)),
-    ):
-        with pytest.raises(ConfigurationError, match=site):
-            mixture.assembler.apply(CompressionConfig(sites={site: choice}))
