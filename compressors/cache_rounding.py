@@ -1,4 +1,4 @@
-"""An 8-bit key-value cache while scoring: keys after rotary embedding and values, rounded by token and head.
+"""A rounded key-value cache while scoring: keys after rotary embedding and values, block by block.
 
 Done through the registry of attention functions of ``transformers``, so it holds for every family: a
 registered function rounds keys and values and hands them to the model's own attention. At 16 bits the
@@ -12,38 +12,64 @@ from typing import Any
 
 import torch
 
-from compressors.rounding import fake_int8
+from compressors.cache_numbers import cache_numbers
 from spaces.cache_format import KVFormat
+
+NUMBERS = "cache_numbers"
+"""Attribute of an attention module: its :func:`compressors.cache_numbers.cache_numbers`."""
 
 
 class CacheRounding:
     """Switches a loaded model between the formats of the cache.
 
     Args:
-        model: with attention of ``sdpa`` or ``eager``.
+        model: with attention of ``sdpa`` or ``eager``, all blocks in place.
         scale_dtype: that scales are rounded to.
     """
 
     def __init__(self, model: Any, scale_dtype: torch.dtype) -> None:
         self._config = model.config
+        self._scale_dtype = scale_dtype
         self._own = str(model.config._attn_implementation)
-        self._rounded = _register(self._own, scale_dtype)
+        self._rounded = _register(self._own)
         self._format = KVFormat()
+        # Blocks are counted anew in a student; formats are those of the dense model's blocks.
+        self.modules = attention_modules(model)
 
     def apply(self, kv: KVFormat) -> None:
-        """Score as if the cache had this format."""
-        if kv != self._format:
-            self._config._attn_implementation = self._own if kv.num_bits == 16 else self._rounded
-            self._format = kv
+        """Score as if the cache had this format.
+
+        Raises:
+            ConfigurationError: formats were given block by block, and the model has another number of blocks.
+        """
+        if kv == self._format:
+            return
+        kv.check_blocks(len(self.modules))
+        for block, modules in self.modules.items():
+            numbers = cache_numbers(kv.block(block), self._scale_dtype)
+            for module in modules:
+                setattr(module, NUMBERS, numbers)
+        self._config._attn_implementation = self._own if kv.num_bits == 16 else self._rounded
+        self._format = kv
 
 
-def _register(own: str, scale_dtype: torch.dtype) -> str:
+def attention_modules(model: Any) -> dict[int, list[Any]]:
+    """Modules that know their block, by block; attention always does, for it asks the cache for it."""
+    found: dict[int, list[Any]] = {}
+    for module in model.modules():
+        block = getattr(module, "layer_idx", None)
+        if isinstance(block, int):
+            found.setdefault(block, []).append(module)
+    return found
+
+
+def _register(own: str) -> str:
     """Register the rounding variant of an attention function; returns its name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    name = f"paretune_kv8_{own}_{str(scale_dtype).removeprefix('torch.')}"
+    name = f"paretune_cache_{own}"
 
     def attend(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **options: Any
@@ -51,9 +77,9 @@ def _register(own: str, scale_dtype: torch.dtype) -> str:
         # The plain implementation is not in the registry: each family's file has its own.
         eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(own, eager)
-        return attention(
-            module, query, fake_int8(key, scale_dtype), fake_int8(value, scale_dtype), *args, **options
-        )
+        keys, values = getattr(module, NUMBERS)
+        rounded = (key if keys is None else keys.round(key), value if values is None else values.round(value))
+        return attention(module, query, *rounded, *args, **options)
 
     AttentionInterface.register(name, attend)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[own])

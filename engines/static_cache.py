@@ -1,9 +1,8 @@
-"""The key-value cache of our own runtimes: allocated once, 16 or 8 bits, full or sliding attention.
+"""The key-value cache of our own runtimes: allocated once, in any format, full or sliding attention.
 
 A :class:`transformers.Cache` whose layers write into fixed buffers and hand out views of what is filled, so
-that no step allocates more than it reads. Eight bits are codes with one scale a token and head, rounded to
-the dtype in which scales are stored: :class:`spaces.formats.KVFormat`, the arithmetic of
-:func:`compressors.rounding.fake_int8`.
+that no step allocates more than it reads. Formats are those of :class:`spaces.cache_format.KVFormat`, one a block,
+their arithmetic that of :mod:`compressors.cache_numbers`.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from compressors.cache_numbers import CacheNumbers, IntegerNumbers, cache_numbers
+from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
 from spaces.model import ModelSpec
 
-_LARGEST = 127
+_EIGHT_BITS = KVFormat(num_bits=8)
 _SPARE_TOKENS = 64
 """Room of a sliding layer beyond its window: it is moved to the front once in so many steps."""
 
@@ -44,42 +45,73 @@ class DenseStore:
         self.numbers[:, :, : stop - start] = self.numbers[:, :, start:stop].clone()
 
 
-class EightBitStore:
-    """int8 codes ``(batch, heads, tokens, width)``, scales ``(batch, heads, tokens, 1)``."""
+class EncodedStore:
+    """Codes and scales ``(batch, heads, tokens, ...)`` of rounded numbers.
 
-    def __init__(self, states: torch.Tensor, capacity: int, scale_dtype: torch.dtype) -> None:
-        shape = (*states.shape[:2], capacity)
-        self.codes = states.new_empty((*shape, states.shape[3]), dtype=torch.int8)
-        self.scales = states.new_empty((*shape, 1), dtype=scale_dtype)
+    Args:
+        states: of the first tokens; only shape, dtype and device are read.
+        capacity: tokens.
+        numbers: what is stored of a token and head.
+    """
+
+    def __init__(self, states: torch.Tensor, capacity: int, numbers: CacheNumbers) -> None:
+        shape, self.width = (*states.shape[:2], capacity), states.shape[3]
+        self.codes = states.new_empty((*shape, numbers.code_width(self.width)), dtype=numbers.code_dtype)
+        self.scales = states.new_empty((*shape, numbers.scale_width(self.width)), dtype=numbers.scale_dtype)
         self.dtype = states.dtype
-
-    def _encode(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        exact = states.to(torch.float32)
-        scales = (exact.abs().amax(dim=-1, keepdim=True) / _LARGEST).to(self.scales.dtype)
-        scales = torch.where(scales == 0, torch.ones_like(scales), scales)
-        codes = (exact / scales.to(torch.float32)).round_().clamp_(-_LARGEST - 1, _LARGEST)
-        return codes.to(torch.int8), scales
-
-    def _decode(self, codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        return codes.to(torch.float32).mul_(scales.to(torch.float32)).to(self.dtype)
+        self.numbers = numbers
 
     def round(self, states: torch.Tensor) -> torch.Tensor:
         """See :meth:`DenseStore.round`."""
-        return self._decode(*self._encode(states))
+        return self.numbers.round(states)
 
     def write(self, start: int, states: torch.Tensor) -> None:
         """See :meth:`DenseStore.write`."""
         stop = start + states.shape[2]
-        self.codes[:, :, start:stop], self.scales[:, :, start:stop] = self._encode(states)
+        self.codes[:, :, start:stop], self.scales[:, :, start:stop] = self.numbers.encode(states)
 
     def read(self, start: int, stop: int) -> torch.Tensor:
         """See :meth:`DenseStore.read`; dequantized."""
-        return self._decode(self.codes[:, :, start:stop], self.scales[:, :, start:stop])
+        codes, scales = self.codes[:, :, start:stop], self.scales[:, :, start:stop]
+        return self.numbers.decode(codes, scales, self.width, self.dtype)
 
     def move(self, start: int, stop: int) -> None:
         """See :meth:`DenseStore.move`."""
         for kept in (self.codes, self.scales):
             kept[:, :, : stop - start] = kept[:, :, start:stop].clone()
+
+
+class EightBitStore(EncodedStore):
+    """Integers of 8 bits."""
+
+    def __init__(self, states: torch.Tensor, capacity: int, scale_dtype: torch.dtype) -> None:
+        super().__init__(states, capacity, IntegerNumbers(scale_dtype))
+
+
+Store = DenseStore | EncodedStore
+
+
+def stores(
+    kv: KVFormat, keys: torch.Tensor, values: torch.Tensor, capacity: int, scale_dtype: torch.dtype
+) -> tuple[Store, Store]:
+    """Empty stores of keys and values of one block.
+
+    Args:
+        kv: of the block.
+        keys: of the first tokens; only shape, dtype and device are read.
+        values: likewise.
+        capacity: tokens.
+        scale_dtype: that scales are stored in.
+    """
+    found: list[Store] = []
+    for states, numbers in zip((keys, values), cache_numbers(kv, scale_dtype), strict=True):
+        if numbers is None:
+            found.append(DenseStore(states, capacity))
+        elif isinstance(numbers, IntegerNumbers):
+            found.append(EightBitStore(states, capacity, scale_dtype))
+        else:
+            found.append(EncodedStore(states, capacity, numbers))
+    return found[0], found[1]
 
 
 class StaticCacheLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -88,29 +120,33 @@ class StaticCacheLayer(CacheLayerMixin):  # type: ignore[misc]
     Args:
         capacity: most tokens of a sequence.
         window: tokens that sliding attention looks back at; ``None``: all.
-        scale_dtype: of the 8-bit format; ``None`` keeps numbers as they are.
+        scale_dtype: that scales are stored in; ``None`` keeps numbers as they are, whatever the format.
+        kv: of the block.
     """
 
     is_compileable = False
 
-    def __init__(self, capacity: int, window: int | None, scale_dtype: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        window: int | None,
+        scale_dtype: torch.dtype | None,
+        kv: KVFormat = _EIGHT_BITS,
+    ) -> None:
         super().__init__()
         self.window = capacity if window is None else min(window, capacity)
         self.is_sliding = window is not None
         self.capacity = min(capacity, self.window + _SPARE_TOKENS)
         self.scale_dtype = scale_dtype
+        self.kv = KVFormat() if scale_dtype is None else kv
         self.seen = 0
         self._filled = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate the buffers."""
-        self._stores = [self._store(states) for states in (key_states, value_states)]
+        dtype = self.scale_dtype or key_states.dtype
+        self._stores = stores(self.kv, key_states, value_states, self.capacity, dtype)
         self.is_initialized = True
-
-    def _store(self, states: torch.Tensor) -> DenseStore | EightBitStore:
-        if self.scale_dtype is None:
-            return DenseStore(states, self.capacity)
-        return EightBitStore(states, self.capacity, self.scale_dtype)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -133,13 +169,13 @@ class StaticCacheLayer(CacheLayerMixin):  # type: ignore[misc]
         """Tokens that stay before new ones come: all if these fit too, else what the window needs."""
         return self._filled if self._filled + tokens <= self.capacity else min(self._filled, self.window - 1)
 
-    def _step(self, store: DenseStore | EightBitStore, states: torch.Tensor, old: int) -> torch.Tensor:
+    def _step(self, store: Store, states: torch.Tensor, old: int) -> torch.Tensor:
         if old != self._filled:
             store.move(self._filled - old, self._filled)
         store.write(old, states)
         return store.read(max(0, old + 1 - self.window), old + 1)
 
-    def _prompt(self, store: DenseStore | EightBitStore, states: torch.Tensor, old: int) -> torch.Tensor:
+    def _prompt(self, store: Store, states: torch.Tensor, old: int) -> torch.Tensor:
         """Several tokens at once: all of them look back, so all are handed out."""
         looked_at = min(self._filled, self.window - 1)
         before = store.read(self._filled - looked_at, self._filled).clone()
@@ -173,10 +209,14 @@ class StaticCacheLayer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def static_cache(spec: ModelSpec, config: CompressionConfig, tokens: int, scale_dtype: torch.dtype) -> Cache:
-    """An empty cache for sequences of at most ``tokens``."""
-    rounded = None if config.kv.num_bits == 16 else scale_dtype
+    """An empty cache for sequences of at most ``tokens``.
+
+    Raises:
+        ConfigurationError: formats were given block by block, and the model has another number of blocks.
+    """
+    config.kv.check_blocks(len(spec.cache))
     layers = [
-        StaticCacheLayer(tokens, layer.window, rounded)
+        StaticCacheLayer(tokens, layer.window, scale_dtype, config.kv.block(block))
         for block, layer in enumerate(spec.cache)
         if config.keeps_block(block)
     ]
