@@ -111,20 +111,19 @@ def input_factor(
     found = statistics.site(linear.name)
     kept = None if found is None else found.columns(kept_columns(spec, statistics, linear, student)).peak
     if kept is None:
-        raise ConfigurationError(
-            f"activation format {wanted.name} at {linear.name}",
-            "calibration did not observe the largest magnitude of its input",
-            "Use a dynamic format",
-        )
+        raise _uncalibrated(linear, wanted, "calibration did not observe the largest magnitude of its input")
     peak = kept.amax()
     factor = calibrated_factor(wanted, peak, scale_dtype)
     if not (peak.isfinite() and factor.isfinite()):
-        raise ConfigurationError(
-            f"activation format {wanted.name} at {linear.name}",
-            f"its input reached {float(peak)} in calibration, which no scale of {scale_dtype} spans",
-            "Use a dynamic format, and look for NaN or infinity in the model",
-        )
+        reason = f"its input reached {float(peak)} in calibration, which no scale of {scale_dtype} spans"
+        raise _uncalibrated(linear, wanted, reason)
     return factor
+
+
+def _uncalibrated(linear: Linear, wanted: ActivationFormat, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"activation format {wanted.name} at {linear.name}", reason, "Use a dynamic format"
+    )
 
 
 def _hookable(linear: Linear) -> bool:
