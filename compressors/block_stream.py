@@ -50,6 +50,22 @@ class BlockStream:
         self.block += 1
 
     @torch.inference_mode()
+    def observe(self) -> None:
+        """Run the next block for the sake of hooks on its modules, and stay before it."""
+        module = self._blocks[self.block]
+        for hidden in self._hidden:
+            module(hidden, **self._options[tuple(hidden.shape[:2])][self.block])
+
+    @property
+    def hidden(self) -> list[torch.Tensor]:
+        """What enters the next block, a micro-batch each, ``(windows, tokens, hidden)``; inference tensors."""
+        return list(self._hidden)
+
+    def options(self, windows: int, tokens: int) -> dict[str, Any]:
+        """What the next block is called with beside hidden states, for micro-batches of this shape."""
+        return dict(self._options[windows, tokens][self.block])
+
+    @torch.inference_mode()
     def _enter(self, model: Any, ids: torch.Tensor) -> None:
         """Keep what enters the first block; for a new shape also the options that every block is called with."""
         known = tuple(ids.shape) in self._options
