@@ -8,15 +8,26 @@ model's own function is registered again, so nothing differs.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 
 from compressors.cache_numbers import cache_numbers
 from spaces.cache_format import KVFormat
+from spaces.errors import ConfigurationError
 
 NUMBERS = "cache_numbers"
 """Attribute of an attention module: its :func:`compressors.cache_numbers.cache_numbers`."""
+_PREFIX = "paretune_cache_"
+
+
+class Rounds(Protocol):
+    """What attention hands keys or values to before it reads them."""
+
+    def round(self, states: torch.Tensor) -> torch.Tensor:
+        """States ``(batch, heads, tokens, width)`` as attention shall see them."""
 
 
 class CacheRounding:
@@ -25,12 +36,24 @@ class CacheRounding:
     Args:
         model: with attention of ``sdpa`` or ``eager``, all blocks in place.
         scale_dtype: that scales are rounded to.
+
+    Attributes:
+        modules: attention by block of the dense model.
+
+    Raises:
+        ConfigurationError: the model's cache is rounded already.
     """
 
     def __init__(self, model: Any, scale_dtype: torch.dtype) -> None:
         self._config = model.config
         self._scale_dtype = scale_dtype
         self._own = str(model.config._attn_implementation)
+        if self._own.startswith(_PREFIX):
+            raise ConfigurationError(
+                "a model with a rounded cache",
+                "is not the dense model",
+                "Apply the dense configuration first",
+            )
         self._rounded = _register(self._own)
         self._format = KVFormat()
         # Blocks are counted anew in a student; formats are those of the dense model's blocks.
@@ -45,12 +68,25 @@ class CacheRounding:
         if kv == self._format:
             return
         kv.check_blocks(len(self.modules))
-        for block, modules in self.modules.items():
-            numbers = cache_numbers(kv.block(block), self._scale_dtype)
-            for module in modules:
-                setattr(module, NUMBERS, numbers)
-        self._config._attn_implementation = self._own if kv.num_bits == 16 else self._rounded
+        numbers = {block: cache_numbers(kv.block(block), self._scale_dtype) for block in self.modules}
+        self._put(numbers, self._own if kv.num_bits == 16 else self._rounded)
         self._format = kv
+
+    @contextmanager
+    def watching(self, numbers: Mapping[int, tuple[Rounds, Rounds]]) -> Iterator[None]:
+        """Hand keys and values of every block to ``numbers``, and back to none of them at the end."""
+        self._put(numbers, self._rounded)
+        try:
+            yield
+        finally:
+            self._put(dict.fromkeys(self.modules, (None, None)), self._own)
+            self._format = KVFormat()
+
+    def _put(self, numbers: Mapping[int, tuple[Rounds | None, Rounds | None]], attention: str) -> None:
+        for block, modules in self.modules.items():
+            for module in modules:
+                setattr(module, NUMBERS, numbers[block])
+        self._config._attn_implementation = attention
 
 
 def attention_modules(model: Any) -> dict[int, list[Any]]:
@@ -69,7 +105,7 @@ def _register(own: str) -> str:
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    name = f"paretune_cache_{own}"
+    name = f"{_PREFIX}{own}"
 
     def attend(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **options: Any
