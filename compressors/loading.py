@@ -72,12 +72,12 @@ def load_checkpoint(
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
-                dtype=dtype,
+                dtype=torch.bfloat16 if _block_floats(config) else dtype,
                 attn_implementation="eager" if capped else "sdpa",
                 local_files_only=True,
                 trust_remote_code=False,
             )
-            model = _expanded(model.to(device).eval().requires_grad_(False))
+            model = _expanded(model.to(device).eval().requires_grad_(False)).to(dtype)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"model folder {folder}",
@@ -86,6 +86,16 @@ def load_checkpoint(
         ) from error
     model.config.use_cache = False
     return model
+
+
+def _block_floats(config: Any) -> bool:
+    """Whether some weights are block floats, which compressed-tensors expands to bf16 whatever dtype is asked for.
+
+    The model is expanded in bf16 then. Powers of two as scales make that exact; NVFP4's products are rounded.
+    """
+    found = getattr(config, "quantization_config", None) or {}
+    groups = found.get("config_groups", {}).values() if isinstance(found, dict) else ()
+    return any(str(group.get("format", "")).startswith(("nvfp4", "mxfp4", "mxfp8")) for group in groups)
 
 
 def _expanded(model: Any) -> Any:

@@ -6,6 +6,7 @@ and what our own runtime runs but the container has no place for.
 
 from __future__ import annotations
 
+from engines.weight_schemes import container
 from spaces.configuration import CompressionConfig
 from spaces.legality import LEGAL, Ruling, illegal
 from spaces.model import ModelSpec
@@ -21,6 +22,19 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
                 f"{linear.name} is a Conv1D, which compressed-tensors does not quantize (it knows nn.Linear"
                 " and nn.Embedding); the candidate can be searched and run here, but not exported",
                 "compressed-tensors 0.19",
+            )
+    for site, choice in config.sites.items():
+        if not choice.weight.dense and container(choice.weight) is None:
+            return illegal(
+                f"{site} has {choice.weight.name}, and compressed-tensors has no codebooks; the candidate can be"
+                " searched and run here, but not exported",
+                "compressed-tensors 0.19",
+            )
+        if choice.weight.scale == "fp8" and choice.activation is not None:
+            return illegal(
+                f"{site} has NVFP4 weights and 4-bit inputs: weights are expanded in bf16 on loading, which moves"
+                " inputs of the next linears to other codes; it can be searched and run here, but not exported",
+                _LOADER,
             )
     schemes = {
         config.choice(linear.name).weight

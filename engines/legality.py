@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.selection import rounds_inputs
 from spaces.cache_format import KVFormat
 from spaces.checking import check_student
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
 from spaces.errors import ConfigurationError, FormatError
+from spaces.formats import WeightFormat
 from spaces.groups import fused_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
 from spaces.model import Linear, ModelSpec
@@ -32,12 +32,10 @@ class CheckpointLegality:
     Attributes:
         engine: registered name.
         device: name of the device.
-        input_kernel: whether the engine multiplies 8-bit inputs.
     """
 
     engine: str
     device: str
-    input_kernel: bool = False
 
     def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
         """q/k/v, gate/up and the experts of a block share a choice; a tied head moves with the embedding."""
@@ -52,7 +50,7 @@ class CheckpointLegality:
                 _container(choice),
                 _role(linear, choice),
                 _row(columns, choice),
-                self._inputs(linear, choice),
+                self._inputs(linear, choice, columns),
             ):
                 if not verdict:
                     return verdict
@@ -71,24 +69,30 @@ class CheckpointLegality:
             return illegal(f"{error.value}: {error.rule}", "config.json")
         return LEGAL
 
-    def _inputs(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def _inputs(self, linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
         if choice.activation is None:
             return LEGAL
-        if not self.input_kernel:
-            return illegal(f"{self.engine} has no kernel for 8-bit inputs", self.engine)
         if linear.role == "embedding" or linear.role.startswith("expert"):
             return illegal("embeddings and experts have no input that could be rounded alone", self.engine)
-        if not rounds_inputs(choice):
-            return illegal("8-bit inputs need symmetric 8-bit weights with one scale a channel", self.engine)
+        if choice.weight.dense:
+            return illegal("inputs are rounded beside quantized weights only", CONTAINER)
+        try:
+            choice.activation.scales(columns)
+        except FormatError as error:
+            return illegal(f"{error.value} {error.rule}", CONTAINER)
         return LEGAL
 
 
 def _container(choice: SiteChoice) -> Ruling:
     weight = choice.weight
-    if weight.dense:
-        if weight.num_bits != 16:
-            return illegal("unquantized weights stay as the model has them, which is called 16", CONTAINER)
-        return LEGAL
+    if not weight.dense:
+        return _integers(weight) if weight.number_type == "int" else LEGAL
+    if weight.num_bits != 16:
+        return illegal("unquantized weights stay as the model has them, which is called 16", CONTAINER)
+    return LEGAL
+
+
+def _integers(weight: WeightFormat) -> Ruling:
     if weight.num_bits not in WIDTHS:
         return illegal(f"{weight.num_bits} bits are not among {', '.join(map(str, WIDTHS))}", CONTAINER)
     if weight.zero_point == "float":
@@ -102,6 +106,8 @@ def _role(linear: Linear, choice: SiteChoice) -> Ruling:
     weight = choice.weight
     if weight.dense:
         return LEGAL
+    if weight.number_type != "int" and (linear.role == "embedding" or linear.role.startswith("expert")):
+        return illegal(f"{weight.name} is for linears of their own, not embeddings or experts", LOADER)
     if linear.role == "embedding" and weight.num_bits != 8:
         return illegal(
             f"an embedding of {weight.num_bits} bits cannot be loaded (packed codes leave nn.Embedding"

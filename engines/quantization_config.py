@@ -6,12 +6,12 @@ from typing import Any
 
 from engines.candidate_model import kept_name
 from engines.expert_names import expert_pattern
+from engines.weight_schemes import container, weight_arguments
+from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_linears
-
-PACKED, UNPACKED = "pack-quantized", "int-quantized"
 
 
 def quantization_config(spec: ModelSpec, config: CompressionConfig) -> dict[str, Any] | None:
@@ -26,7 +26,7 @@ def quantization_config(spec: ModelSpec, config: CompressionConfig) -> dict[str,
         if choice.weight.dense:
             ignored += targets if linear.role != "embedding" else []
             continue
-        stored = UNPACKED if linear.role == "embedding" else PACKED
+        stored = container(choice.weight, unpacked=linear.role == "embedding")
         kind = f"{stored}{'-experts' if linear.role.startswith('expert') else ''}"
         schemes.setdefault((kind, choice.model_copy(update={"sparsity": None, "method": ""})), []).extend(
             targets
@@ -58,18 +58,27 @@ def _targets(spec: ModelSpec, config: CompressionConfig, linear: Linear) -> list
 
 
 def _scheme(choice: SiteChoice, stored: str, targets: list[str]) -> dict[str, Any]:
-    weight = choice.weight
-    weights = {
-        "num_bits": weight.num_bits,
-        "type": "int",
-        "symmetric": weight.symmetric,
-        "strategy": "channel" if weight.group_size is None else "group",
-        "group_size": weight.group_size,
-    }
-    inputs = None
-    if choice.activation is not None:
-        inputs = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+    inputs = None if choice.activation is None else _input_arguments(choice.activation)
+    weights = weight_arguments(choice.weight)
     return {"targets": targets, "weights": weights, "input_activations": inputs, "format": stored}
+
+
+def _input_arguments(inputs: ActivationFormat) -> dict[str, Any]:
+    """The format of a linear's input as ``QuantizationArgs``."""
+    values: dict[str, Any] = {
+        "num_bits": inputs.num_bits,
+        "type": inputs.number_type,
+        "symmetric": True,
+        "strategy": inputs.strategy,
+        "dynamic": inputs.dynamic,
+    }
+    if inputs.group_size is not None:
+        values["group_size"] = inputs.group_size
+    if inputs.scale == "fp8":
+        values |= {"strategy": "tensor_group", "dynamic": "local", "scale_dtype": "torch.float8_e4m3fn"}
+    elif inputs.scale == "exponent":
+        values["scale_dtype"] = "torch.uint8"
+    return values
 
 
 def _validated(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spaces.choice import SiteChoice
-from spaces.errors import EngineError
 
 SPARSE_FROM = 0.8
 """Share of zeros from which compressed rows are not slower than dense ones (measured from 512 x 1280 on, one
@@ -41,27 +40,23 @@ Select = Callable[[SiteChoice, int, int], Selection]
 
 
 def select_on_cpu(choice: SiteChoice, n: int, k: int) -> Selection:
-    """Kernel of ``torch-cpu`` for an ``(n, k)`` weight.
-
-    Raises:
-        EngineError: rounded inputs with weights that have no kernel for them.
-    """
+    """Kernel of ``torch-cpu`` for an ``(n, k)`` weight."""
     if choice.activation is not None:
         if not rounds_inputs(choice):
-            raise EngineError(
-                f"choice {choice.name}",
-                "8-bit inputs need symmetric 8-bit weights with one scale a channel",
-                "Leave the activation out, or use int8-channel",
-            )
+            return _dense_because(f"no kernel for inputs {choice.activation.name} with {choice.weight.name}")
         return _packed("int8-dynamic", choice, k)
-    weight = choice.weight
-    if weight.dense:
+    if choice.weight.dense:
         return _dense(choice)
+    return _weight_only(choice, n, k)
+
+
+def _weight_only(choice: SiteChoice, n: int, k: int) -> Selection:
+    weight = choice.weight
+    if weight.number_type != "int" or weight.block_rows != 1:
+        return _dense_because(f"no kernel for {weight.name}")
     if weight.num_bits == 8:
         reason = int8_refusal(k, weight.group_size)
-        return (
-            Selection("fp32", f"{reason}: runs dense") if reason else _packed("int8-weight-only", choice, k)
-        )
+        return _dense_because(reason) if reason else _packed("int8-weight-only", choice, k)
     if weight.num_bits == 4:
         reason = int4_refusal(n, k, weight.group_size)
         return _dense_because(reason) if reason else _packed("int4", choice, k)
@@ -81,7 +76,9 @@ def rounds_inputs(choice: SiteChoice) -> bool:
         and activation.number_type == "int"
         and activation.strategy == "token"
         and activation.dynamic
+        and weight.number_type == "int"
         and weight.num_bits == 8
+        and weight.block_rows == 1
         and weight.symmetric
         and weight.group_size is None
     )

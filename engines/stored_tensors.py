@@ -6,14 +6,15 @@ quantized checkpoint keeps its stored dtype whatever dtype is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
+from compressors.input_rounding import input_factor
 from compressors.quantizers import QuantizedWeight
 from engines.candidate_model import kept_name
 from engines.expert_names import expert_modules, plain_name
+from engines.weight_containers import Named, weight_tensors
 from spaces.configuration import CompressionConfig
 from spaces.formats import WeightFormat
 from spaces.model import Linear, ModelSpec
@@ -21,8 +22,6 @@ from spaces.size import kept_linears
 
 if TYPE_CHECKING:
     from compressors.bank import Bank
-
-Named = Iterator[tuple[str, torch.Tensor]]
 
 
 class StoredTensors:
@@ -61,7 +60,8 @@ class StoredTensors:
                 yield from self._expert(linear, expert, weight)
         else:
             path = kept_name(self._spec, self._config.student, linear.name)
-            yield from packed_tensors(path, self._codes(linear), weight.num_bits)
+            yield from weight_tensors(path, self._codes(linear), weight)
+            yield from self._inputs(linear, path)
 
     def _dense_site(self, linear: Linear) -> Named:
         choice, student = self._config.choice(linear.name), self._config.student
@@ -90,7 +90,19 @@ class StoredTensors:
         for piece, module in enumerate(modules):
             part = found.rows(piece * rows, (piece + 1) * rows)
             path = kept_name(self._spec, self._config.student, module)
-            yield from packed_tensors(path, part, weight.num_bits)
+            yield from weight_tensors(path, part, weight)
+
+    def _inputs(self, linear: Linear, path: str) -> Named:
+        """What calibration gave a static input: its scale, or the factor over the scales of groups."""
+        activation = self._config.choice(linear.name).activation
+        if activation is None or not activation.calibrated:
+            return
+        factor = input_factor(
+            self._spec, self._bank.statistics, linear, activation, self._config.student, self._dtype
+        )
+        name = "input_scale" if activation.scale == "model" else "input_global_scale"
+        dtype = self._dtype if activation.scale == "model" else torch.float32
+        yield f"{path}.{name}", factor.to("cpu", dtype).reshape(1)
 
     def _codes(self, linear: Linear, expert: int = 0) -> QuantizedWeight:
         choice = self._config.choice(linear.name)
@@ -105,16 +117,3 @@ class StoredTensors:
     def _final_name(self, name: str) -> str:
         name = kept_name(self._spec, self._config.student, name)
         return plain_name(self._spec, name) if self._plain else name
-
-
-def packed_tensors(path: str, weight: QuantizedWeight, num_bits: int) -> Named:
-    """The tensors of ``pack-quantized`` for one linear; layout in :func:`spaces.containers.packed_bytes`."""
-    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
-
-    codes = weight.codes.cpu()
-    yield f"{path}.weight_packed", pack_to_int32(codes, num_bits).contiguous()
-    yield f"{path}.weight_scale", weight.scales.cpu().contiguous().clone()
-    if weight.zeros is not None:
-        zeros = pack_to_int32(weight.zeros.cpu().contiguous(), num_bits, packed_dim=0)
-        yield f"{path}.weight_zero_point", zeros.contiguous()
-    yield f"{path}.weight_shape", torch.tensor(list(codes.shape), dtype=torch.int64)

@@ -30,7 +30,7 @@ class TorchCpu(TorchEngine):
 
     def legality(self, device: str) -> Legality:
         """See :class:`engines.legality.CheckpointLegality`."""
-        return CheckpointLegality(self.name, device, input_kernel=True)
+        return CheckpointLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
         """The same on every CPU."""

@@ -30,7 +30,7 @@ class TorchDevice(TorchEngine):
         """Always dense."""
         del n, k
         kernel = "bf16" if has_gpu() else "fp32"
-        note = "" if choice.weight.dense else f"no kernel for {choice.weight.num_bits} bits: runs dense"
+        note = "" if choice.weight.dense else f"no kernel for {_words(choice)}: runs dense"
         if choice.sparsity is not None:
             note = "no kernel for zeros: runs dense"
         return Selection(kernel, note)
@@ -56,6 +56,11 @@ class TorchDevice(TorchEngine):
                 f"device {chosen!r}", f"torch cannot use it ({error})", "Use cpu, or a torch build with CUDA"
             ) from error
         return chosen, torch.float32 if chosen == "cpu" else torch.bfloat16
+
+
+def _words(choice: SiteChoice) -> str:
+    weight = choice.weight
+    return f"{weight.num_bits} bits" if weight.number_type == "int" else weight.name
 
 
 @cache

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from math import prod
 
+from spaces.activation_format import ActivationFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.containers import StoredBytes, unpacked_bytes
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
@@ -51,7 +52,15 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
         return unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners=2 if spec.tied else 1)
     one = weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
     count = linear.pieces * linear.experts
-    return StoredBytes(one.payload * count, one.overhead * count)
+    inputs = _input_bytes(config.choice(linear.name).activation, spec.dtype_bytes)
+    return StoredBytes(one.payload * count, one.overhead * count + inputs)
+
+
+def _input_bytes(inputs: ActivationFormat | None, dtype_bytes: int) -> int:
+    """The scale of a static input, or the float32 factor over the scales of its groups."""
+    if inputs is None or not inputs.calibrated:
+        return 0
+    return dtype_bytes if inputs.scale == "model" else 4
 
 
 def weight_bytes(spec: ModelSpec, config: CompressionConfig) -> int:

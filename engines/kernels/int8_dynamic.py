@@ -10,7 +10,8 @@ import torch
 
 from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
 
-_LARGEST = 127
+_HALF_OF_STEPS = 127.5
+"""As compressed-tensors: both signs reach the same magnitude."""
 
 
 class Int8DynamicKernel(LinearKernel):
@@ -34,8 +35,8 @@ class Int8DynamicKernel(LinearKernel):
     def run(self, inputs: torch.Tensor, operands: Operands) -> torch.Tensor:
         """See :meth:`LinearKernel.run`."""
         exact = inputs.to(torch.float32)
-        steps = exact.abs().amax(dim=-1, keepdim=True) / _LARGEST
+        steps = exact.abs().amax(dim=-1, keepdim=True) / _HALF_OF_STEPS
         steps = torch.where(steps == 0, torch.ones_like(steps), steps)
-        codes = (exact / steps).round_().to(torch.int8)
+        codes = (exact / steps).round_().clamp_(-128, 127).to(torch.int8)
         product = torch._int_mm(codes, operands["codes"].t()).to(torch.float32)
         return product.mul_(steps).mul_(operands["scales"]).to(inputs.dtype)

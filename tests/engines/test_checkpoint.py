@@ -17,6 +17,7 @@ from engines.engine import ExportCard
 from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import EngineError
+from spaces.named_formats import find_choice
 from spaces.patterns import Restrictions
 from spaces.size import site_bytes, weight_bytes
 from spaces.space import SearchSpace
@@ -155,10 +156,41 @@ def test_rounded_inputs_are_rounded_by_transformers_too(bench, tmp_path):
     folder = export(one, config, tmp_path / "export")
     assert stored_bytes(folder) == weight_bytes(one.spec, config)
     found = reloaded_logits(one, folder)
-    # its step is largest / 127.5, ours largest / 127: two roundings of the same inputs
-    assert divergence(assembled_logits(one, config), found) < 1e-3
+    assert divergence(assembled_logits(one, config), found) < 1e-6
     unrounded = uniform(one.spec, choice(8, None))
     assert divergence(assembled_logits(one, unrounded), found) > 1e-7
+
+
+EXPORTED = [
+    *("int8-tensor", "fp8-channel", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8"),
+    *("w8a8-static", "fp8-dynamic", "fp8-static", "fp8-block-dynamic", "mxfp4-a4", "mxfp8-a8"),
+]
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_named_formats_are_loaded_as_they_were_searched(name, bench, tmp_path):
+    one = bench()
+    found = find_choice(name)
+    for values in ("weight", "activation"):
+        value = getattr(found, values)
+        if value is not None and value.group_size == 128:  # the tiny model's rows are shorter
+            smaller = {"group_size": 64, **({"block_rows": 64} if values == "weight" else {})}
+            found = found.model_copy(update={values: value.model_copy(update=smaller)})
+    config = CompressionConfig(sites={x.name: found for x in one.spec.block_linears})
+    folder = export(one, config, tmp_path / "export")
+    assert stored_bytes(folder) == weight_bytes(one.spec, config)
+    logits = reloaded_logits(one, folder)
+    # NVFP4 is expanded in bf16 by the loader; everything else is exact.
+    assert divergence(assembled_logits(one, config), logits) < (1e-3 if name == "nvfp4" else 1e-6)
+    assert divergence(assembled_logits(one, DENSE_CONFIG), logits) > 1e-5
+
+
+def test_what_has_no_container_is_refused_with_the_reason(bench, tmp_path):
+    one = bench()
+    for name, reason in (("nf4", "no codebooks"), ("kmeans3", "no codebooks"), ("nvfp4-a4", "bf16")):
+        config = CompressionConfig(sites={x.name: find_choice(name) for x in one.spec.block_linears})
+        with pytest.raises(EngineError, match=reason):
+            ENGINE.export(one.assembler, config, tmp_path / name, ExportCard(one.folder, name))
 
 
 def test_one_group_a_scheme_and_exact_targets(bench, tmp_path):

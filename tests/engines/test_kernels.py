@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from compressors.quantizers import QuantizedWeight
-from compressors.rounding import fake_int8
+from compressors.rounding import fake_input
 from engines.kernels import KERNELS, LinearKernel, SiteWeight, find_kernel
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from spaces.activation_format import ActivationFormat
 from spaces.errors import EngineError, UnknownNameError
 
 BITS = {"int8-weight-only": 8, "int8-dynamic": 8, "int4": 4}
@@ -51,7 +52,7 @@ def test_a_kernel_multiplies(name, shape):
         operands = kernel.pack(weight)
         for rows in (1, 3, 33):
             inputs = torch.randn(rows, shape[1], generator=torch.Generator().manual_seed(rows)) + 0.2
-            rounded = fake_int8(inputs, torch.float32) if name == "int8-dynamic" else inputs
+            rounded = fake_input(inputs, ActivationFormat()) if name == "int8-dynamic" else inputs
             wanted = rounded @ weight.values().T
             found = kernel.run(inputs, operands)
             assert found.dtype == torch.float32

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from engines import find_engine
+from spaces.activation_format import ActivationFormat
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.formats import WeightFormat
+from spaces.named_formats import find_choice
 from spaces.patterns import Restrictions
 from spaces.space import SearchSpace
 from tests.engines.conftest import choice, uniform
@@ -57,14 +59,25 @@ def test_experts_are_symmetric():
     assert "zero points" in verdict.reason
 
 
-def test_rounded_inputs_need_a_kernel_and_a_linear():
+def test_rounded_inputs_need_a_quantized_linear():
     spec = tiny_spec(tied=False)
     site = "model.layers.0.mlp.down_proj"
-    assert ruling(spec, site, choice(8, None, a8=True))
-    assert not ruling(spec, site, choice(8, None, a8=True), engine="torch")
-    assert not ruling(spec, site, choice(8, 32, a8=True))
-    assert not ruling(spec, site, choice(8, None, symmetric=False, a8=True))
+    for engine in ("torch", "torch-cpu"):
+        assert ruling(spec, site, choice(8, None, a8=True), engine=engine)
+        assert ruling(spec, site, find_choice("fp8-static"), engine=engine)
     assert not ruling(spec, spec.embedding.name, choice(8, None, a8=True))
+    assert not ruling(spec, site, SiteChoice(activation=ActivationFormat()))
+    odd = tiny_spec(tied=False, ffn=200)
+    refused = ruling(odd, site, find_choice("fp8-block-dynamic"))
+    assert not refused
+    assert "128" in refused.reason
+
+
+def test_floats_are_for_linears_of_their_own():
+    spec = tiny_spec(tied=False)
+    for name in ("fp8-channel", "nvfp4", "mxfp4", "mxfp8", "nf4"):
+        assert ruling(spec, "model.layers.0.mlp.down_proj", find_choice(name))
+        assert not ruling(spec, spec.embedding.name, find_choice(name))
 
 
 def test_patterns_of_zeros_must_fit_the_row():

@@ -57,8 +57,9 @@ def test_rounded_inputs_are_those_of_the_candidate(bench):
     runtime = ENGINE.runtime(one.assembler, config)
     assert set(runtime.kernels.values()) == {"int8-dynamic", "fp32"}
     wanted = assembled_logits(one, config)
-    assert divergence(wanted, runtime.logits(one.ids)) < 1e-5
-    assert divergence(wanted, assembled_logits(one, DENSE_CONFIG)) > 1e-5
+    # The largest input of a row lies half-way between two codes, so noise of the products shows.
+    assert divergence(wanted, runtime.logits(one.ids)) < 2e-4
+    assert divergence(wanted, assembled_logits(one, DENSE_CONFIG)) > 4e-4
 
 
 def test_sparse_rows_run_the_pruned_weight(bench):

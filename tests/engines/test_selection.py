@@ -7,7 +7,7 @@ import pytest
 from engines.kernels import KERNELS
 from engines.selection import SPARSE_FROM, select_on_cpu
 from spaces.choice import SiteChoice, Sparsity
-from spaces.errors import EngineError
+from spaces.named_formats import find_choice
 from tests.engines.conftest import choice
 
 
@@ -55,9 +55,14 @@ def test_shapes_without_tiles_run_dense(wanted, n, k):
     )
 
 
-def test_rounded_inputs_without_a_kernel_are_refused():
-    with pytest.raises(EngineError, match="8-bit inputs"):
-        select_on_cpu(choice(4, None, a8=True), 64, 128)
+@pytest.mark.parametrize(
+    "found", [choice(4, None, a8=True), find_choice("fp8-dynamic"), find_choice("nvfp4")]
+)
+def test_what_has_no_kernel_runs_dense_and_says_so(found):
+    chosen = select_on_cpu(found, 64, 128)
+    assert chosen.kernel == "fp32"
+    assert found.weight.name in chosen.note
+    assert "runs dense" in chosen.note
 
 
 def test_a_group_as_long_as_the_row_is_a_channel():

@@ -1,0 +1,48 @@
+"""A weight format in the words of compressed-tensors: its container, and its ``QuantizationArgs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spaces.formats import WeightFormat
+
+PACKED, UNPACKED = "pack-quantized", "int-quantized"
+_FLOATS = {
+    (8, "model"): "float-quantized",
+    (8, "exponent"): "mxfp8-quantized",
+    (4, "exponent"): "mxfp4-pack-quantized",
+    (4, "fp8"): "nvfp4-pack-quantized",
+}
+
+
+def container(weight: WeightFormat, unpacked: bool = False) -> str | None:
+    """The container of a format that is not dense; ``None`` if compressed-tensors has none.
+
+    Args:
+        weight: the format.
+        unpacked: whether 8-bit integers lie in place of the weight.
+    """
+    if weight.number_type == "int":
+        return UNPACKED if unpacked else PACKED
+    return _FLOATS.get((weight.num_bits, weight.scale)) if weight.number_type == "float" else None
+
+
+def weight_arguments(weight: WeightFormat) -> dict[str, Any]:
+    """The format as ``QuantizationArgs``."""
+    values: dict[str, Any] = {
+        "num_bits": weight.num_bits,
+        "type": weight.number_type,
+        "symmetric": weight.symmetric,
+        "strategy": "channel" if weight.group_size is None else "group",
+        "group_size": weight.group_size,
+    }
+    if weight.block_rows == 0:
+        values["strategy"] = "tensor"
+    elif weight.block_rows != 1:
+        size = weight.group_size
+        values |= {"strategy": "block", "group_size": None, "block_structure": [weight.block_rows, size]}
+    if weight.scale == "fp8":
+        values |= {"strategy": "tensor_group", "scale_dtype": "torch.float8_e4m3fn"}
+    elif weight.scale == "exponent":
+        values["scale_dtype"] = "torch.uint8"
+    return values
