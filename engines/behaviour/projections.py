@@ -36,7 +36,7 @@ def last_token_attention(block: Any, hidden: torch.Tensor, angles: Angles) -> to
     queries = _rotated(_heads(attention, "q", normed[:, -1:]), last)
     keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
     scores = (queries @ keys.transpose(2, 3)).to(torch.float32) * attention.scaling
-    return scores.softmax(dim=-1).mean(dim=1)[:, 0]
+    return torch.as_tensor(scores.softmax(dim=-1).mean(dim=1)[:, 0])
 
 
 def _heads(attention: Any, which: str, normed: torch.Tensor) -> torch.Tensor:
