@@ -123,6 +123,7 @@ class Assembler:
                 raise ConfigurationError(
                     f"a choice for {site}", "the student lacks its block", "Leave the site out"
                 )
+        config.kv.check_blocks(len(self.spec.cache))
         verdict = ruling(self.spec, config.student)
         if not verdict:
             raise ConfigurationError(f"student {config.student.name}", verdict.reason, "Choose another size")

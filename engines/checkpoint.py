@@ -98,7 +98,7 @@ def export_notes(config: CompressionConfig) -> tuple[str, ...]:
     if config.kv.num_bits == 16:
         return ()
     return (
-        f"the {config.kv.num_bits}-bit key-value cache is recorded in {MANIFEST} and done by Paretune's own"
+        f"the key-value cache {config.kv.name} is recorded in {MANIFEST} and done by Paretune's own"
         " runtime; transformers keeps 16 bits",
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engines.attention_kernels import ATTENTION_KERNELS
 from engines.legality import CheckpointLegality
 from engines.selection import Selection, select_on_cpu
 from engines.torch_engine import TorchEngine
@@ -21,7 +22,7 @@ class TorchCpu(TorchEngine):
     name = "torch-cpu"
     kernels = (
         "fp32", "bf16", "int8-weight-only", "int8-dynamic", "int4", "csr",
-        "gather", "gather-int8", "sdpa", "sdpa-kv8",
+        "gather", "gather-int8", *ATTENTION_KERNELS,
     )  # fmt: skip
 
     def select(self, choice: SiteChoice, n: int, k: int) -> Selection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from engines.attention_kernels import ATTENTION_KERNELS
 from engines.legality import CheckpointLegality
 from engines.selection import Selection
 from engines.torch_engine import TorchEngine
@@ -24,7 +25,7 @@ class TorchDevice(TorchEngine):
     """bf16 on a GPU, float32 on a CPU."""
 
     name = "torch"
-    kernels = ("fp32", "bf16", "gather", "sdpa", "sdpa-kv8")
+    kernels = ("fp32", "bf16", "gather", *ATTENTION_KERNELS)
 
     def select(self, choice: SiteChoice, n: int, k: int) -> Selection:
         """Always dense."""

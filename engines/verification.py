@@ -78,7 +78,7 @@ def verify_export(
     """
     check_files(folder)
     allowed = default_tolerance(kl_of_candidate) if tolerance is None else tolerance
-    note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.num_bits}"
+    note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.name}"
     try:
         exported = reloaded_logits(folder, ids)
     except EngineError as error:

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import torch
 
 from compressors.quantizers import QuantizedWeight
+from engines.attention_kernels import ATTENTION_KERNELS
 from engines.engine import Kernel
 from engines.kernels import SiteWeight, find_kernel
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from engines.operation import Operation
-from engines.static_cache import DenseStore, EightBitStore
+from engines.static_cache import stores
 
 MOST_BYTES = 1 << 29
 """Of all copies: several times what any processor caches for one core."""
@@ -96,17 +97,13 @@ def _embedding(operation: Operation, device: torch.device, dtype: torch.dtype) -
 
 
 def _attention(operation: Operation, device: torch.device, dtype: torch.dtype) -> _Parts:
-    """Reading the cache (dequantizing it where it is 8 bits) and the attention itself."""
+    """Reading the cache (dequantizing it where it is narrow) and the attention itself."""
     query = torch.randn(operation.batch, operation.heads, operation.m, operation.k).to(device, dtype)
     states = torch.randn(operation.batch, operation.kv_heads, operation.n, operation.k).to(device, dtype)
     causal = operation.m > 1
 
-    def store() -> DenseStore | EightBitStore:
-        if operation.num_bits == 16:
-            return DenseStore(states, operation.n)
-        return EightBitStore(states, operation.n, torch.bfloat16)
-
-    keys, values = store(), store()
+    kv = ATTENTION_KERNELS[operation.kernel]
+    keys, values = stores(kv, states, states, operation.n, torch.bfloat16)
 
     def make() -> dict[str, torch.Tensor]:
         found: dict[str, torch.Tensor] = {}

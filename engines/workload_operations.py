@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from engines.attention_kernels import attention_kernel
 from engines.operation import Kind, Operation, Phase, merged
 from engines.selection import Select, Selection, look_up_kernel
 from spaces.choice import SiteChoice
@@ -88,15 +89,15 @@ def _attention(
     for block, layer in enumerate(spec.cache):
         if not config.keeps_block(block):
             continue
-        kv_heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
+        kv_heads, kv = kept_extent(spec, "kv_heads", layer.kv_heads, config.student), config.kv.block(block)
         yield Operation(
             "attention",
             phase,
-            "sdpa" if config.kv.num_bits == 16 else f"sdpa-kv{config.kv.num_bits}",
+            attention_kernel(kv),
             m=workload.prompt_tokens if phase == "prefill" else 1,
             n=workload.prompt_tokens if phase == "prefill" else layer.tokens(context),
             k=layer.head_dim,
-            num_bits=config.kv.num_bits,
+            num_bits=kv.num_bits,
             batch=workload.batch,
             heads=spec.heads // spec.kv_heads * kv_heads,
             kv_heads=kv_heads,

@@ -102,7 +102,7 @@ def work(case: Case, phase: Phase) -> Iterator[Work]:
             yield _product(case, linear, batch if linear.role == "head" else tokens)
     for block, layer in enumerate(spec.cache):
         if case.config.keeps_block(block):
-            yield _attention(case, layer, phase)
+            yield _attention(case, block, layer, phase)
     norms = (fixed_bytes(spec, tensor, case.config) for tensor in spec.fixed if tensor.block is not None)
     yield Work("weights", case.dense_arithmetic, float(sum(norms)), 0.0, 0.0)
 
@@ -158,7 +158,7 @@ def _product(case: Case, linear: Linear, tokens: int) -> Work:
     return Work("weights", case.arithmetic(site.name), stored, moved, operations)
 
 
-def _attention(case: Case, layer: CacheLayer, phase: Phase) -> Work:
+def _attention(case: Case, block: int, layer: CacheLayer, phase: Phase) -> Work:
     spec, config, workload = case.spec, case.config, case.workload
     kv_heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
     width = kv_heads * (spec.heads // spec.kv_heads) * layer.head_dim
@@ -172,7 +172,9 @@ def _attention(case: Case, layer: CacheLayer, phase: Phase) -> Work:
         part="cache",
         arithmetic=case.dense_arithmetic,
         stored_bytes=float(
-            workload.batch * kept * config.kv.stored_bytes(kv_heads, layer.head_dim, spec.dtype_bytes)
+            workload.batch
+            * kept
+            * config.kv.block(block).stored_bytes(kv_heads, layer.head_dim, spec.dtype_bytes)
         ),
         moved_bytes=float(workload.batch * queries * 2 * width * spec.dtype_bytes),
         operations=4.0 * workload.batch * width * products,

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.legality import FusedGroup
@@ -42,6 +43,8 @@ def choice_words(choice: SiteChoice) -> str:
     weight = choice.weight
     if weight.dense:
         words = [f"{weight.num_bits} bit"]
+    elif weight.number_type != "int":
+        words = [f"{weight.num_bits} bit", weight.name, choice.method]
     else:
         scale = "one scale a channel" if weight.group_size is None else f"groups of {weight.group_size}"
         words = [f"{weight.num_bits} bit", scale, choice.method]
@@ -75,7 +78,7 @@ def configuration_words(
     lines += [
         f"{part_of(group)}: {_width(config.choice(group.sites[0]))}" for group in kept if group.block is None
     ]
-    lines.append(f"key-value cache: {config.kv.num_bits} bit")
+    lines.append(f"key-value cache: {_cache(config.kv)}")
     student = student_words(config, blocks)
     return [*lines, f"student: {student}"] if student else lines
 
@@ -100,6 +103,10 @@ def block_count(groups: tuple[FusedGroup, ...]) -> int:
 def sparse(config: CompressionConfig) -> bool:
     """Whether any site has zeros on purpose."""
     return any(choice.sparsity is not None for choice in config.sites.values())
+
+
+def _cache(kv: KVFormat) -> str:
+    return kv.name if kv.layers or kv.number_type != "int" else f"{kv.num_bits} bit"
 
 
 def _width(choice: SiteChoice) -> str:

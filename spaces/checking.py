@@ -19,6 +19,7 @@ def check_configuration(spec: ModelSpec, config: CompressionConfig) -> None:
         FormatError: a group size that does not divide the row it is left with.
     """
     check_student(spec, config.student)
+    config.kv.check_blocks(len(spec.cache))
     kept = {linear.name for linear in kept_linears(spec, config)}
     for name, choice in config.sites.items():
         linear = spec.linear(name)

@@ -246,7 +246,7 @@ def test_the_manifest_says_what_it_is_and_where_it_comes_from(bench, tmp_path):
     assert set(manifest["files"]) == {file.name for file in folder.iterdir()} - {"paretune.json"}
     for name, digest in manifest["files"].items():
         assert sha256_of_file(folder / name) == digest
-    assert "8-bit key-value cache" in manifest["notes"][0]
+    assert "key-value cache kv8 is" in manifest["notes"][0]
     readme = (folder / "README.md").read_text()
     assert "license: cc-by-4.0" in readme
     assert "| kl | 0.25 |" in readme
