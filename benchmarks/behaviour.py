@@ -1,10 +1,10 @@
-"""What token pruning and early exit cost and spare: ``python -m benchmarks.behaviour`` prints rows of the embedded model.
+"""What token pruning and early exit cost and spare: ``python -m benchmarks.behaviour``, embedded model.
 
-KL at continuation positions, in the generation loop of ``torch-cpu``, dense weights: no engine that serves models
-offers either. A row's ``sparsity`` is counted while it ran: the share of prompt tokens that did not reach the last
-block (``tokens``), the share of a decoded token's blocks that were left out (``exit``). ``criterion`` says what
-decides: ``magnitude`` of the attention received or of the largest probability, ``entropy`` of a prediction. Nothing
-is fitted to a layer, so ``layer_error`` is empty, and no stored byte falls.
+KL at continuation positions, in the generation loop of ``torch-cpu``, dense weights: no engine that serves
+models offers either. A row's ``sparsity`` is counted while it ran: the share of prompt tokens that did not reach
+the last block (``tokens``), the share of a decoded token's blocks that were left out (``exit``). ``criterion``
+says what decides: ``magnitude`` of the attention received or of the largest probability, ``entropy`` of a
+prediction. Nothing is fitted to a layer, so ``layer_error`` is empty, and no stored byte falls.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _bench(
         documents=documents,
     )
     with tempfile.TemporaryDirectory() as place:
-        # Dense weights need no statistics: a window of the text itself stands for the calibration that never acts.
+        # Dense weights need no statistics: a window of the text stands for a calibration that never acts.
         bank = Bank.open(Path(place) / "bank", folder, model, spec, model_hash(folder), windows.first(1))
         yield Assembler(model, spec, bank, 2**32), windows
 

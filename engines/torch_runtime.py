@@ -79,14 +79,14 @@ class TorchRuntime(Runtime):
 
     @torch.inference_mode()
     def continuation_logits(self, ids: torch.Tensor, prompt_tokens: int) -> torch.Tensor:
-        """Predictions of what follows a prompt, the prompt fed at once and the true tokens after it one by one.
+        """Predictions of what follows a prompt: it is fed at once, the true tokens after it one by one.
 
         Args:
             ids: int64 ``(sequences, tokens)``.
             prompt_tokens: length of the prompt, at least 1, less than ``tokens``.
 
         Returns:
-            Float32 logits ``(sequences, tokens - prompt_tokens, vocabulary)``, the first of the prompt's last token.
+            Float32 logits ``(sequences, tokens - prompt_tokens, vocabulary)``, first those after the prompt.
         """
         self._check(ids.shape[1])
         moved, cache = ids.to(self._device), self._cache(ids.shape[1])

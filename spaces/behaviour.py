@@ -1,8 +1,8 @@
 """What a model may leave out while it runs: prompt tokens after a block, blocks of a token it is sure about.
 
-Token pruning follows LazyLLM (Fu et al. 2024, arXiv:2407.14057) and FastV (Chen et al. 2024, arXiv:2403.06764),
-early exit CALM (Schuster et al. 2022, arXiv:2207.07061). Neither changes a weight, and no engine that serves
-models offers either: they run on request in our own generation loop, and nowhere else.
+Token pruning follows LazyLLM (Fu et al. 2024, arXiv:2407.14057) and FastV (Chen et al. 2024,
+arXiv:2403.06764), early exit CALM (Schuster et al. 2022, arXiv:2207.07061). Neither changes a weight, and no
+engine that serves models offers either: they run on request in our own generation loop, and nowhere else.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class EarlyExit(Frozen):
     Attributes:
         from_block: index of the first block after which the model may stop, counted in the candidate.
         confidence: to be exceeded, strictly, 0 to 1; 1 switches it off.
-        measure: of confidence. ``probability``: of the most likely token; ``entropy``: 1 less the entropy of the
-            prediction over that of a uniform one.
+        measure: of confidence. ``probability``: of the most likely token; ``entropy``: 1 less the entropy of
+            the prediction over that of a uniform one.
     """
 
     from_block: int

@@ -1,7 +1,8 @@
 """KL on continuation positions: the prompt as a runtime takes it, then the true tokens one by one.
 
-A whole-window comparison would not see what is left out: token pruning acts on a prompt, early exit on the tokens
-after it. So both runtimes read the prompt, are fed the same continuation, and are compared where they predict it.
+A whole-window comparison would not see what is left out: token pruning acts on a prompt, early exit on the
+tokens after it. So both runtimes read the prompt, are fed the same continuation, and are compared where they
+predict it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def continuation_kl(
     prompt_tokens: int,
     new_tokens: int,
 ) -> Divergence:
-    """KL(dense || candidate) at the positions that predict tokens ``prompt_tokens`` to ``prompt_tokens + new_tokens``.
+    """KL(dense || candidate) at the ``new_tokens`` positions that predict what follows the prompt.
 
     Args:
         runtime_dense: what to compare with.
@@ -38,8 +39,8 @@ def continuation_kl(
         new_tokens: positions compared, at least 1.
 
     Returns:
-        One window a sequence, ``kl_tokens`` ``(sequences, new_tokens)`` in nats; the loss is the candidate's on the
-        true continuation.
+        One window a sequence, ``kl_tokens`` ``(sequences, new_tokens)`` in nats; the loss is that of the
+        candidate on the true continuation.
 
     Raises:
         TextError: the sequences are shorter.

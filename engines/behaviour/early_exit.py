@@ -1,10 +1,10 @@
 """A decoded token stops at the block after which the model is sure of the next one.
 
-CALM (Schuster et al. 2022, arXiv:2207.07061): after a block, final norm and head read the hidden state; once their
-confidence is above the threshold, strictly, the rest is left out. Later tokens look back at blocks that this one
-never ran, so its hidden state at the exit is pushed through their projections of keys and values (state
-propagation), and through nothing else of them. Sequences of a batch exit each at its own block; blocks run until the
-last of them has.
+CALM (Schuster et al. 2022, arXiv:2207.07061): after a block, final norm and head read the hidden state; once
+their confidence is above the threshold, strictly, the rest is left out. Later tokens look back at blocks that
+this one never ran, so its hidden state at the exit is pushed through their projections of keys and values
+(state propagation), and through nothing else of them. Sequences of a batch exit each at its own block; blocks
+run until the last of them has. CALM trains models for it; nothing is trained here.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ExitTaker:
 
 
 def confidence(logits: torch.Tensor, measure: str) -> torch.Tensor:
-    """How sure a prediction is, float32 ``(batch,)``, 0 to 1; NaN, which exceeds nothing, where logits are NaN.
+    """How sure a prediction is, float32 ``(batch,)``, 0 to 1; NaN, which exceeds nothing, where logits are.
 
     Args:
         logits: ``(batch, vocabulary)``.

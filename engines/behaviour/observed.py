@@ -33,7 +33,7 @@ class Observed:
 
     @property
     def mean_blocks_run(self) -> float:
-        """Blocks that a decoded token ran on average: the exit depth; all of them while nothing was decoded."""
+        """Blocks that a decoded token ran on average, the exit depth; all while nothing was decoded."""
         return self.decoded_blocks / self.decoded_tokens if self.decoded_tokens else float(self.blocks)
 
     @property

@@ -1,7 +1,7 @@
 """What attention of one block projects from its input: keys, values, and the look of the last token.
 
-The arithmetic is that of ``LlamaAttention`` (transformers) and of its relatives with norms of queries and keys;
-rotary positions are those of Su et al. 2021 (arXiv:2104.09864) in the half-split layout.
+The arithmetic is that of ``LlamaAttention`` (transformers) and of its relatives with norms of queries and
+keys; rotary positions are those of Su et al. 2021 (arXiv:2104.09864) in the half-split layout.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Angles = tuple[torch.Tensor, torch.Tensor]
 
 
 def keys_and_values(block: Any, hidden: torch.Tensor, angles: Angles) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the block would cache of ``hidden`` ``(batch, tokens, hidden_size)``: ``(batch, heads, tokens, width)``."""
+    """What the block would cache, ``(batch, heads, tokens, width)``, of ``(batch, tokens, hidden_size)``."""
     normed = block.input_layernorm(hidden)
     values = _heads(block.self_attn, "v", normed)
     return _rotated(_heads(block.self_attn, "k", normed), angles), values

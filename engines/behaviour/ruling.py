@@ -8,7 +8,7 @@ from spaces.legality import LEGAL, Ruling, illegal
 from spaces.model import ModelSpec
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe")
-"""Blocks with a norm before attention and before the FFN, none after, and projections of their own for q, k, v."""
+"""Blocks with a norm before attention and before the FFN, none after; q, k, v projected apart."""
 
 _SOURCE = "engines.behaviour"
 
@@ -19,8 +19,8 @@ def behaviour_ruling(spec: ModelSpec, config: CompressionConfig, behaviour: Beha
         return LEGAL
     if spec.family not in FAMILIES:
         return illegal(
-            f"blocks of {spec.family} are not those of {', '.join(FAMILIES)}: a norm before attention and FFN, "
-            "q_proj, k_proj and v_proj apart",
+            f"blocks of {spec.family} are not those of {', '.join(FAMILIES)}: "
+            "a norm before attention and FFN, none after, and q_proj, k_proj, v_proj apart",
             _SOURCE,
         )
     kept = [block for block in range(spec.blocks) if config.keeps_block(block)]
@@ -37,18 +37,18 @@ def behaviour_ruling(spec: ModelSpec, config: CompressionConfig, behaviour: Beha
     sliding = any(spec.cache[block].window is not None for block in kept)
     if behaviour.tokens and behaviour.tokens.active and sliding:
         return illegal(
-            "sliding attention counts the tokens it looks back at, and would look further back over dropped ones",
+            "sliding attention counts the tokens it looks back at, and would look further over dropped ones",
             _SOURCE,
         )
     return LEGAL
 
 
 def serving_ruling(behaviour: Behaviour) -> Ruling:
-    """Whether an export can carry ``behaviour`` to an engine that serves: offered on request, and only here."""
+    """Whether an export can carry ``behaviour`` to an engine that serves, and why not."""
     if not behaviour.active:
         return LEGAL
     return illegal(
-        "no engine that serves models drops tokens after a block or stops between blocks; only the generation "
-        "loop of torch and torch-cpu does, on request",
+        "no engine that serves models drops tokens after a block or stops between blocks; "
+        "only the generation loop of torch and torch-cpu does, on request",
         _SOURCE,
     )

@@ -1,9 +1,9 @@
 """Prompt tokens that the last one hardly looks at end after one block.
 
-As LazyLLM (Fu et al. 2024, arXiv:2407.14057) and FastV (Chen et al. 2024, arXiv:2403.06764) do, a token matters as
-much as the last one's attention to it, averaged over heads. Unlike LazyLLM this prunes at one block, once, and a
-dropped token never comes back. Blocks up to that one cache the whole prompt, later ones the kept tokens, under the
-positions they always had.
+A token matters as much as the last one attends to it, averaged over heads, as in LazyLLM (Fu et al. 2024,
+arXiv:2407.14057); tokens are dropped once, after one block, as in FastV (Chen et al. 2024, arXiv:2403.06764), and
+never come back. Blocks up to that one cache the whole prompt, later ones the kept tokens, under the positions
+they always had.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blocks left out once the next token is sure: exact when off, strict, and with keys and values for later tokens."""
+"""Blocks left out once the next token is sure: exact when off, strict, with states for later tokens."""
 
 from __future__ import annotations
 
