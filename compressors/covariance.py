@@ -6,7 +6,7 @@ and value; gate and up) share one matrix: the first of them keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -60,6 +60,31 @@ def gather_covariances(
                 handle.remove()
         for name, found in sums.items():
             yield name, found.mean().cpu().contiguous()
+
+
+def observe_covariances(
+    model: Any, stream: BlockStream, watched: Iterable[Linear]
+) -> dict[str, torch.Tensor]:
+    """Covariances of some sites of the block that comes next, which is run and not passed; see above.
+
+    Args:
+        model: finds the modules of sites by their names.
+        stream: before the block.
+        watched: keepers in it.
+    """
+    sums = {x.name: RunningMean() for x in watched}
+    # The hook of an expert's first projection adds to its second one too.
+    for x in watched:
+        if x.role.startswith("expert"):
+            path = x.name.rpartition(".")[0]
+            sums |= {name: RunningMean() for name in (f"{path}.gate_up_proj", f"{path}.down_proj")}
+    handles = [_watch(model, x, sums) for x in watched]
+    try:
+        stream.observe()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: found.mean().cpu().contiguous() for name, found in sums.items()}
 
 
 def _watch(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:

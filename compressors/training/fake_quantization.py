@@ -25,8 +25,10 @@ from spaces.formats import WeightFormat
 
 _LEAST_FACTOR = 0.5
 _HALF_STEP = 0.5
-_MARGIN = 0.49
-"""Steps within which a trained weight starts around its code: less than a half, so the code is the same."""
+_ALMOST_HALF = 0.499
+_MARGIN = 0.25
+"""Steps from its code at which a trained weight starts whose code is not the nearest. Just below a half, the first
+steps would undo at random what a better method than rounding has chosen."""
 _SMALLEST_LEARNED = 0.05
 """Of a scale's starting value: one that shrinks to nothing would lose its sign and its group."""
 
@@ -224,8 +226,10 @@ class LearnedWeight(FakeQuantized):
         codes = start.codes.to(torch.float32).reshape(self._groups.shape)
         if self._first_zeros is not None:
             codes = codes - self._first_zeros.unsqueeze(-1)
-        steps = self._groups / self._first_scales.unsqueeze(-1)
-        self.weights = steps.clamp(codes - _MARGIN, codes + _MARGIN).requires_grad_()
+        distance = self._groups / self._first_scales.unsqueeze(-1) - codes
+        near = distance.clamp(-_ALMOST_HALF, _ALMOST_HALF)
+        near = torch.where(distance.abs() <= _HALF_STEP, near, distance.sign() * _MARGIN)
+        self.weights = (codes + near).requires_grad_()
         self.factors = torch.ones_like(self._first_scales).requires_grad_()
         # Esser et al., section 2.2: balances a scale, which sums over its group, against weights. AdamW divides
         # by the size of the gradient, so there this decides only what its epsilon outweighs.

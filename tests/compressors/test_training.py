@@ -6,14 +6,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressors.block_stream import BlockStream
+from compressors.loading import load_dense
 from compressors.quantizers import find_quantizer
+from compressors.statistics import SiteStatistics
 from compressors.training.block_rounding import BlockSite, RoundingSettings, tune_block
 from compressors.training.fake_quantization import LearnedRounding, LearnedWeight, straight_through
 from compressors.training.model_rounding import tune_model
+from compressors.training.refinement import refine
+from spaces.choice import SiteChoice, Sparsity
+from spaces.configuration import CompressionConfig, Student
 from spaces.errors import ConfigurationError, FormatError, ModelError
 from spaces.formats import WeightFormat, integer_format
 from spaces.named_formats import find_choice
+from spaces.patterns import Restrictions
+from spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, make_bench, make_windows
+from tests.fakes import FakeLegality
 
 RTN = find_quantizer("rtn")
 QUICK = RoundingSettings(steps=8, batch_windows=2, learning_rate=0.03, checks=2)
@@ -255,3 +263,93 @@ def test_sites_outside_the_blocks_are_refused(llama):
     formats = {llama.spec.embedding.name: integer_format(8, GROUP)}
     with pytest.raises(ConfigurationError, match="no block"):
         next(tune_model(llama.model, llama.spec, make_windows(), formats, QUICK))
+
+
+def gptq_config(spec, bits, **choice):
+    wanted = SiteChoice(weight=integer_format(bits, GROUP), method="gptq", **choice)
+    return CompressionConfig(sites={x.name: wanted for x in spec.block_linears})
+
+
+def build_covariances(bench):
+    restrictions = Restrictions(bits=(3, 16), outer_bits=(16,), group_size=GROUP, methods=("gptq",))
+    bench.bank.build(SearchSpace(bench.spec, FakeLegality(), restrictions, bench.bank.block_order))
+
+
+def test_refined_sites_see_the_compressed_model(llama):
+    build_covariances(llama)
+    config = gptq_config(llama.spec, 3)
+    sites = dict(config.sites)
+    sites["model.layers.0.mlp.down_proj"] = SiteChoice(weight=integer_format(3, GROUP), method="rtn")
+    config = CompressionConfig(sites=sites)
+    told = []
+    found = refine(llama.assembler, config, make_windows(), lambda *progress: told.append(progress))
+    assert [x[0] for x in told] == list(found)
+    assert told[-1][1:] == (len(found), len(sites) - 1)
+    bank = {name: llama.bank.quantized(name, config.choice(name)) for name in found}
+    # What reads the embedding alone is as in the bank; nothing after it is.
+    assert {name for name in found if same(found[name], bank[name])} == {
+        f"model.layers.0.self_attn.{x}_proj" for x in "qkv"
+    }
+    # The last of them against GPTQ on what really enters it.
+    last = "model.layers.2.mlp.down_proj"
+    slots = dict(llama.model.named_parameters())
+    for name, one in found.items():
+        slots[f"{name}.weight"].data = one.dequantize()
+    seen = []
+    hook = llama.model.get_submodule(last).register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    with torch.inference_mode():
+        llama.model(input_ids=make_windows().ids, use_cache=False)
+    hook.remove()
+    rows = torch.cat(seen).flatten(0, 1)
+    covariance = rows.t() @ rows / len(rows)
+    weight = load_dense(llama.folder, llama.spec).get_submodule(last).weight.data
+    one = find_quantizer("gptq").quantize(
+        weight, integer_format(3, GROUP), SiteStatistics(covariance.diagonal().clone(), covariance)
+    )
+    assert float((one.codes == found[last].codes).float().mean()) > 0.999
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"student": Student(blocks=(0, 2))},
+        {"student": Student(ffn_channels=128)},
+        {"sparsity": Sparsity(fraction=0.5)},
+    ],
+)
+def test_cuts_and_zeros_are_refined_as_they_are(llama, changes):
+    student = changes.pop("student", Student())
+    config = gptq_config(llama.spec, 3, **changes)
+    kept = {name: x for name, x in config.sites.items() if student.keeps_block(llama.spec.linear(name).block)}
+    config = CompressionConfig(sites=kept, student=student)
+    build_covariances(llama)
+    found = refine(llama.assembler, config, make_windows())
+    assert set(found) == set(kept)
+    for name, one in found.items():
+        choice = config.choice(name)
+        like = llama.bank.quantized(name, choice, student)
+        assert one.codes.shape == like.codes.shape
+        if choice.sparsity is not None:
+            assert float((one.codes == 0).float().mean()) >= 0.5
+        held = dict(llama.assembler.model.named_parameters())
+        if student.blocks is None:
+            assert torch.equal(held[f"{name}.weight"], llama.bank.tensor(name, choice, student))
+
+
+def test_experts_are_refined_one_by_one(mixture):
+    config = gptq_config(mixture.spec, 3)
+    build_covariances(mixture)
+    found = refine(mixture.assembler, config, make_windows())
+    assert set(found) == set(config.sites)
+    for name, one in found.items():
+        linear = mixture.spec.linear(name)
+        assert one.codes.shape == (linear.experts * linear.out_features, linear.in_features)
+    # A mixture's first block sees the same inputs as the bank's.
+    first = "model.layers.0.self_attn.q_proj"
+    assert same(found[first], mixture.bank.quantized(first, config.choice(first)))
+
+
+def test_nothing_to_refine_is_refused(llama):
+    site = {"model.layers.0.mlp.up_proj": SiteChoice(weight=integer_format(3, GROUP), method="rtn")}
+    with pytest.raises(ConfigurationError, match="nothing to refine"):
+        refine(llama.assembler, CompressionConfig(sites=site), make_windows())
