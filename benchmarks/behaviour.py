@@ -1,9 +1,9 @@
 """What token pruning and early exit cost and spare: ``python -m benchmarks.behaviour``, embedded model.
 
 KL at continuation positions, in the generation loop of ``torch-cpu``, dense weights: no engine that serves
-models offers either. A row's ``sparsity`` is counted while it ran: the share of prompt tokens that did not reach
-the last block (``tokens``), the share of a decoded token's blocks that were left out (``exit``). ``criterion``
-says what decides: ``magnitude`` of the attention received or of the largest probability, ``entropy`` of a
+models offers either. A row's ``sparsity`` is counted while it ran: the share of prompt tokens that did not
+reach the last block (``tokens``), the share of a decoded token's blocks left out (``exit``). ``criterion`` says
+what decides: ``magnitude`` of the attention received or of the largest probability, ``entropy`` of a
 prediction. Nothing is fitted to a layer, so ``layer_error`` is empty, and no stored byte falls.
 """
 

@@ -1,9 +1,9 @@
 """Prompt tokens that the last one hardly looks at end after one block.
 
 A token matters as much as the last one attends to it, averaged over heads, as in LazyLLM (Fu et al. 2024,
-arXiv:2407.14057); tokens are dropped once, after one block, as in FastV (Chen et al. 2024, arXiv:2403.06764), and
-never come back. Blocks up to that one cache the whole prompt, later ones the kept tokens, under the positions
-they always had.
+arXiv:2407.14057); tokens are dropped once, after one block, as in FastV (Chen et al. 2024, arXiv:2403.06764),
+and never come back. Blocks up to that one cache the whole prompt, later ones the kept tokens, under the
+positions they always had.
 """
 
 from __future__ import annotations
