@@ -35,6 +35,8 @@ class Peer:
 _LLM_COMPRESSOR = ("llm-compressor", "llmcompressor", "llm_compressor")
 
 PEERS: tuple[Peer, ...] = (
+    *(Peer("rtn", *_LLM_COMPRESSOR, bits, options={"observer": "memoryless_mse"}) for bits in (3, 4)),
+    *(Peer("minmax", *_LLM_COMPRESSOR, bits, options={"observer": "memoryless_minmax"}) for bits in (3, 4)),
     *(Peer("gptq", *_LLM_COMPRESSOR, bits) for bits in (3, 4)),
     *(Peer("hqq", "hqq", "hqq", "half_quadratic", bits, symmetric=False) for bits in (2, 3, 4, 5, 6, 8)),
     *(Peer("awq", *_LLM_COMPRESSOR, bits, symmetric=even) for bits in (3, 4) for even in (True, False)),
@@ -45,4 +47,18 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer("nf4", "bitsandbytes", "bitsandbytes", "normal_float", 4, group_size=64),
 )
-"""Rows of ``compression.csv``."""
+"""Rows of ``compression.csv``. The library has no percentile or entropy observer for integer weights."""
+
+VARIANTS: tuple[Peer, ...] = tuple(
+    Peer("gptq", *_LLM_COMPRESSOR, bits, options={"actorder": order})
+    for bits in (3, 4)
+    for order in ("none", "group")
+)
+"""Settings that are not the library's defaults: measured on request, no row of the table."""
+
+PRUNING_PEERS: tuple[Peer, ...] = tuple(
+    Peer(criterion, *_LLM_COMPRESSOR, 16, options={"sparsity": 0.5, "mask_structure": structure})
+    for criterion in ("sparsegpt", "wanda")
+    for structure in ("0:0", "2:4")
+)
+"""Rows of ``pruning.csv``."""

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from benchmarks.compressors import Source, sources
 from benchmarks.peer_programs.job import Job
-from benchmarks.peer_table import PEERS, Peer
+from benchmarks.peer_table import PEERS, VARIANTS, Peer
 from compressors.divergence import Teacher
 from compressors.loading import load_dense, load_tokenizer
 from compressors.windows import TokenWindows, read_windows
@@ -224,10 +224,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", type=Path, required=True, help="interpreter that has the libraries")
     parser.add_argument("--only", nargs="*", help="methods or libraries; all if left out")
+    parser.add_argument(
+        "--variants", action="store_true", help="settings that are not the libraries' defaults instead"
+    )
     parser.add_argument("--windows", type=int, default=32, help="windows that are read (count)")
     parser.add_argument("--calibration-windows", type=int, default=64, help="windows of calibration (count)")
     arguments = parser.parse_args()
-    chosen = [p for p in PEERS if not arguments.only or {p.method, p.implementation} & set(arguments.only)]
+    offered = VARIANTS if arguments.variants else PEERS
+    chosen = [p for p in offered if not arguments.only or {p.method, p.implementation} & set(arguments.only)]
     rows = peer_rows(
         sources(None)[0],
         {},

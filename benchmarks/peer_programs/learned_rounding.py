@@ -29,6 +29,7 @@ def quantize(model: Model) -> None:
         seqlen=model.calibration.shape[1],
         device_map="cpu",
         amp=False,
+        enable_torch_compile=False,  # compiling takes longer than a small model's tuning
         seed=0,
     )
     learner.quantize()

@@ -47,7 +47,12 @@ def _wanda(job: Job) -> list[Any]:
     return [WandaPruningModifier(targets=list(job.linears), **job.options)]
 
 
-QUANTIZERS: dict[str, Callable[[Job], list[Any]]] = {"gptq": _gptq, "awq": _awq, "rtn": _nearest}
+QUANTIZERS: dict[str, Callable[[Job], list[Any]]] = {
+    "gptq": _gptq,
+    "awq": _awq,
+    "rtn": _nearest,
+    "minmax": _nearest,
+}
 """Modifiers of each word of ``compression.csv``."""
 
 PRUNERS: dict[str, Callable[[Job], list[Any]]] = {"sparsegpt": _sparsegpt, "wanda": _wanda}
