@@ -97,7 +97,8 @@ class Entry:
         if weight.number_type != "int":
             one = weight.stored_bytes((rows // self.linear.experts, columns), dtype_bytes=4)
             return self.linear.experts * one.total + _HEADER_BYTES
-        numbers = self.spec.dtype_bytes + (0 if weight.symmetric else 1)
+        zero_bytes = {"none": 0, "int": 1, "float": self.spec.dtype_bytes}[weight.zero_point]
+        numbers = self.spec.dtype_bytes + zero_bytes
         return (
             packed_code_bytes(rows * columns, weight.num_bits)
             + rows * weight.groups(columns) * numbers

@@ -52,7 +52,7 @@ def select_on_cpu(choice: SiteChoice, n: int, k: int) -> Selection:
 
 def _weight_only(choice: SiteChoice, n: int, k: int) -> Selection:
     weight = choice.weight
-    if weight.number_type != "int" or weight.block_rows != 1:
+    if weight.number_type != "int" or weight.block_rows != 1 or weight.zero_point == "float":
         return _dense_because(f"no kernel for {weight.name}")
     if weight.num_bits == 8:
         reason = int8_refusal(k, weight.group_size)

@@ -75,6 +75,12 @@ class SiteChoice(Frozen):
                 "dense weights have the method 'none' and quantized weights have a quantizer",
                 "Name a quantizer such as 'rtn', or leave both out",
             )
+        if self.sparsity is not None and self.weight.zero_point == "float":
+            raise ConfigurationError(
+                f"zeros under weights of {self.weight.name}",
+                "a float zero point is no code, so zeros would not stay zeros",
+                "Use an integer zero point, or none",
+            )
         return self
 
     @property

@@ -116,11 +116,12 @@ def pack_result(
     """Integer codes, scales (stored as ``dtype``) and zeros of blocks, in the ``shape`` of their weight."""
     rows, columns = shape
     size, tall = weight_format.group_size or columns, weight_format.block_rows or rows
+    zero_dtype = dtype if weight_format.zero_point == "float" else torch.int8
     places = (-(-rows // tall), -(-columns // size))
     return QuantizedWeight(
         codes=from_blocks(codes, shape, tall, size),
         scales=scales.to(dtype).view(places),
-        zeros=None if zeros is None else zeros.to(torch.int8).view(places),
+        zeros=None if zeros is None else zeros.to(zero_dtype).view(places),
         group_size=size,
         block_rows=tall,
     )

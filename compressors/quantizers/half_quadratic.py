@@ -4,9 +4,10 @@ Minimises the sum of ``|w - dequantized|^p``, p = 0.7, which lets outliers go ra
 for them. An auxiliary error ``e`` splits it into two easy halves, iterated: ``e`` by generalised shrinkage of
 the residual, then the zero point by the mean of what remains.
 
-Differences from the reference, because the container holds integers: the zero point is rounded before it is
-scored, the scale is re-fitted by least squares to the codes of the rounded zero point and rounded to its
-stored dtype, and of all iterates the one of least error is kept, group by group.
+Zero points are integers where the container holds integers: rounded before they are scored. Where the format has
+float zero points, as the reference does, they are rounded to the dtype of scales. Other differences from the
+reference: the scale is re-fitted by least squares to the codes and rounded to its stored dtype, and of all iterates
+the one of least error is kept, group by group.
 """
 
 from __future__ import annotations
@@ -40,9 +41,10 @@ _TINY = 1e-12
 
 
 class HalfQuadratic(Quantizer):
-    """HQQ with integer zero points; touches nothing but its own site and needs no data."""
+    """HQQ with integer or float zero points; touches nothing but its own site and needs no data."""
 
     name = "hqq"
+    zero_points = ("int", "float")
 
     def check_format(self, weight_format: WeightFormat) -> None:
         """Refuse, besides what every quantizer refuses, formats without a zero point."""
@@ -67,14 +69,24 @@ class HalfQuadratic(Quantizer):
         codes = torch.empty(groups.shape, dtype=torch.int8, device=weight.device)
         scales = torch.empty(len(groups), device=weight.device)
         zeros = torch.empty_like(scales)
+        whole = weight_format.zero_point == "int"
         for part in chunks(groups):
-            scales[part], zeros[part] = half_quadratic(groups[part], bits, scale_dtype)
+            scales[part], zeros[part] = half_quadratic(groups[part], bits, scale_dtype, whole)
             codes[part] = encode(groups[part], scales[part], zeros[part], bits).to(torch.int8)
         return pack_result(weight.shape, codes, scales, zeros, scale_dtype, weight_format)
 
 
-def half_quadratic(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounded scales and integer zeros ``(groups,)`` of least p-norm error."""
+def half_quadratic(
+    groups: torch.Tensor, bits: int, dtype: torch.dtype, whole: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rounded scales and zeros ``(groups,)`` of least p-norm error.
+
+    Args:
+        groups: weights, ``(groups, group_size)``.
+        bits: of the codes.
+        dtype: that scales, and zeros that are no integers, are stored in.
+        whole: whether zeros are integers within the range of the codes.
+    """
     low, high = code_range(bits)
     bottom, top = groups.amin(dim=1).clamp_(max=0.0), groups.amax(dim=1).clamp_(min=0.0)
     scales = round_scales((top - bottom) / (high - low), dtype)
@@ -95,7 +107,8 @@ def half_quadratic(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> tuple
         )
         best_error = torch.where(better, error, best_error)
         target = groups - shrink(residual, size, power, beta)
-        zeros = (codes - target / scales.unsqueeze(-1)).mean(dim=1).round_().clamp_(low, high)
+        zeros = (codes - target / scales.unsqueeze(-1)).mean(dim=1)
+        zeros = zeros.round_().clamp_(low, high) if whole else zeros.to(dtype).to(torch.float32)
         scales = refit(target, codes - zeros.unsqueeze(-1), scales, dtype)
         beta *= _BETA_GROWTH
     return best_scales, best_zeros

@@ -16,7 +16,8 @@ class QuantizedWeight:
     Attributes:
         codes: int8 ``(rows, columns)`` in ``[-2^(b-1), 2^(b-1) - 1]``; for E4M3 its bits.
         scales: ``(scale rows, groups)`` in the dtype they are stored in; may be negative (the side of the extra level).
-        zeros: int8, shaped as the scales, in the range of the codes; ``None`` when symmetric.
+        zeros: shaped as the scales; int8 in the range of the codes, or in the dtype of scales (float zero points);
+            ``None`` when symmetric.
         group_size: columns that share a scale.
         block_rows: rows that share a scale.
         levels: numbers of the codes from the smallest code up, ``(1, 2^b)`` or as many rows as there are matrices or

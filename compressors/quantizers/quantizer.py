@@ -10,7 +10,7 @@ import torch
 
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from spaces.errors import FormatError, ModelError
-from spaces.formats import Codebook, NumberType, WeightFormat
+from spaces.formats import Codebook, NumberType, WeightFormat, ZeroPoint
 
 if TYPE_CHECKING:
     from compressors.statistics import SiteStatistics
@@ -35,6 +35,8 @@ class Quantizer(ABC):
     """Number types of the formats that it makes."""
     codebooks: tuple[Codebook, ...] = ("none",)
     """Codebooks of the formats that it makes."""
+    zero_points: tuple[ZeroPoint, ...] = ("int",)
+    """Zero points of the asymmetric formats that it makes."""
     shares_rows: bool = False
     """Whether it makes formats whose scales belong to several rows."""
     slab_weights: int = 1 << 16
@@ -93,7 +95,7 @@ class Quantizer(ABC):
             self._refuse(weight_format, f"makes codes of type {' or '.join(self.number_types)}")
         if weight_format.codebook not in self.codebooks:
             self._refuse(weight_format, f"knows codebooks {', '.join(self.codebooks)}")
-        if weight_format.zero_point == "float":
+        if weight_format.zero_point not in ("none", *self.zero_points):
             self._refuse(weight_format, "makes integer zero points")
         if weight_format.actorder != "none":
             self._refuse(weight_format, "does not name an order of columns")

@@ -11,12 +11,14 @@ from hypothesis.extra import numpy as arrays
 
 from compressors.quantizers import QUANTIZERS, find_quantizer
 from compressors.quantizers.affine import code_range, decode, encode, integer_zeros, squared_error
-from spaces.errors import FormatError, ModelError, UnknownNameError
+from spaces.choice import SiteChoice, Sparsity
+from spaces.errors import ConfigurationError, FormatError, ModelError, UnknownNameError
 from spaces.formats import WeightFormat, integer_format
 from tests.compressors import contract, number_formats
 
 NAMES = ("rtn", "hqq", "gptq")
 GROUPS = (32, 128, None)
+FLOATING = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_point="float", group_size=32)
 
 
 def test_every_quantizer_is_under_contract():
@@ -100,9 +102,33 @@ def test_formats_that_do_not_fit_are_refused(name):
             quantizer.quantize(weight, fitting.model_copy(update=changes))
     with pytest.raises(FormatError):
         quantizer.quantize(weight, WeightFormat())
-    floating = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_point="float", group_size=32)
-    with pytest.raises(FormatError):
-        quantizer.quantize(weight, floating)
+    if name != "hqq":
+        with pytest.raises(FormatError, match="integer zero points"):
+            quantizer.quantize(weight, FLOATING)
+
+
+@pytest.mark.parametrize("dtype", contract.DTYPES)
+@pytest.mark.parametrize("bits", contract.BITS)
+def test_hqq_with_float_zero_points_errs_less(bits, dtype):
+    """By the norm that it minimises; zeros are stored as scales are."""
+    weight = contract.trained_like(rows=64, seed=13)
+    formats = integer_format(bits, 32, symmetric=False), FLOATING.model_copy(update={"num_bits": bits})
+    whole, floating = (find_quantizer("hqq").quantize(weight, x, scale_dtype=dtype) for x in formats)
+    assert floating.zeros.dtype == dtype
+    codes, zeros, scales = (
+        floating.codes.view(64, -1, 32).float(),
+        floating.zeros.float(),
+        floating.scales.float(),
+    )
+    expected = (codes - zeros.unsqueeze(-1)) * scales.unsqueeze(-1)
+    assert torch.equal(floating.dequantize(), expected.view(64, -1))
+    errors = [float((x.dequantize() - weight).abs().pow(0.7).sum()) for x in (floating, whole)]
+    assert errors[0] < 1.002 * errors[1]
+
+
+def test_zeros_do_not_go_with_float_zero_points():
+    with pytest.raises(ConfigurationError, match="zeros would not stay"):
+        SiteChoice(weight=FLOATING, sparsity=Sparsity(fraction=0.5), method="hqq")
 
 
 def test_hqq_needs_a_zero_point():
