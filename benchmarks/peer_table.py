@@ -52,7 +52,7 @@ PEERS: tuple[Peer, ...] = (
 VARIANTS: tuple[Peer, ...] = tuple(
     Peer("gptq", *_LLM_COMPRESSOR, bits, options={"actorder": order})
     for bits in (3, 4)
-    for order in ("none", "group")
+    for order in ("none", "weight")
 )
 """Settings that are not the library's defaults: measured on request, no row of the table."""
 

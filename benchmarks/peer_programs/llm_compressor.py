@@ -20,7 +20,7 @@ from benchmarks.peer_programs.oneshot import apply, round_weights, weight_scheme
 
 
 def _gptq(job: Job) -> list[Any]:
-    """Order of columns: ``static`` unless the option ``actorder`` says ``group`` or ``none``."""
+    """Order of columns: ``static`` unless the option ``actorder`` says ``weight`` or ``none``."""
     order = job.options.get("actorder", "static")
     groups = weight_scheme(job)
     return [GPTQModifier(config_groups=groups, actorder=None if order == "none" else order)]
