@@ -89,6 +89,16 @@ Searched = tuple[torch.Tensor, torch.Tensor | None]
 
 def symmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
     """Rounded scales of least squared error; exactly odd: negated weights negate them."""
+    return best_offer(groups, *symmetric_offers(groups, bits, dtype), bits)
+
+
+def asymmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
+    """Rounded scales and integer zeros of least squared error."""
+    return best_offer(groups, *asymmetric_offers(groups, bits, dtype), bits)
+
+
+def symmetric_offers(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
+    """Rounded scales to choose from, ``(offers, groups)``; the widest range of either side first."""
     low, _ = code_range(bits)
     extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True)).squeeze(1)
     lowest, points = _GRID[bits]
@@ -100,14 +110,14 @@ def symmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Sea
             for towards, largest in ((low, 1.0), (-low, low / (low + 1)))
         ]
     ).to(groups.device)
-    return best_offer(groups, round_scales(factors[:, None] * extreme, dtype), None, bits)
+    return round_scales(factors[:, None] * extreme, dtype), None
 
 
-def asymmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
-    """Rounded scales and integer zeros of least squared error."""
+def asymmetric_offers(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
+    """Rounded scales and integer zeros to choose from, ``(offers, groups)``; the widest range first."""
     low, high = code_range(bits)
     bottom, top = groups.amin(dim=1).clamp_(max=0.0), groups.amax(dim=1).clamp_(min=0.0)
     lowest, points = _GRID[bits]
     factors = torch.linspace(1.0, lowest, points, device=groups.device)[:, None]
     scales = round_scales((top - bottom) * (factors / (high - low)), dtype)
-    return best_offer(groups, scales, integer_zeros(bottom * factors, scales, bits), bits)
+    return scales, integer_zeros(bottom * factors, scales, bits)
