@@ -1,0 +1,195 @@
+"""A block as AWQ (Lin et al. 2023, arXiv:2306.00978) scales it before rounding: same function, other tensors.
+
+Scaled are the inputs of query, key and value, and of gate and up (undone in the norm before them), of the output
+projection (undone in the rows of the values; heads that share values share scales) and of down (undone in the rows of
+up), where channels pass linearly. Places that do not are left, with a reason, and their linears are rounded as they
+are; so are experts, whose norm a router reads too.
+
+A norm's gain is stored in the model's dtype. So a scale is what the rounded gain makes of it, and the weights make up
+for exactly that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from compressors.block_copy import BlockCopy
+from compressors.covariance import keeper
+from compressors.scale_search import Readers, find_scales
+from compressors.statistics import SiteStatistics
+from compressors.transforms.passages import Passage, channel_passage, value_passage
+from compressors.transforms.structure import NormGroup, block_groups, unknown_structure
+from compressors.weight_source import WeightSource
+from spaces.formats import WeightFormat
+from spaces.model import FixedTensor, Linear, ModelSpec
+
+Seen = Callable[[Linear], SiteStatistics | None]
+"""Statistics of a site's input, with its covariance."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere that channels can be scaled.
+
+    Attributes:
+        name: norm or site.
+        sites: that read the channels.
+        shape: of their input: groups, repeats, channels.
+        scale: multiplies the columns that read by scales ``(groups, channels)`` and undoes it before; returns the
+            scales that it could undo.
+    """
+
+    name: str
+    sites: tuple[str, ...]
+    shape: tuple[int, int, int]
+    scale: Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass
+class ScaledBlock:
+    """A source of the scaled rows of one block.
+
+    Attributes:
+        source: of the dense tensors.
+        copy: of the block, scaled in place.
+        scales: of the inputs of sites, ``(in,)``, where they are scaled.
+        left: places that cannot be scaled, and why.
+    """
+
+    source: WeightSource
+    copy: BlockCopy
+    scales: dict[str, torch.Tensor] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.source.device
+
+    def rows(self, linear: Linear, expert: int, start: int, stop: int) -> torch.Tensor:
+        """Scaled output rows ``start`` to ``stop``, float32 ``(rows, in_features)``; experts as they are."""
+        if linear.experts > 1:
+            return self.source.rows(linear, expert, start, stop)
+        return self.copy.rows(linear)[start:stop].contiguous()
+
+    def seen(self, linear: Linear, seen: SiteStatistics | None) -> SiteStatistics | None:
+        """Statistics of the scaled input."""
+        scales = self.scales.get(linear.name)
+        if seen is None or scales is None or seen.covariance is None:
+            return seen
+        wide = scales.to(seen.covariance.device)
+        moment = seen.second_moment / wide.to(seen.second_moment.device).square()
+        return SiteStatistics(moment, seen.covariance / torch.outer(wide, wide))
+
+    def fixed(self) -> dict[str, torch.Tensor]:
+        """Norm gains and biases that differ from the dense block's, as they are stored."""
+        spec = self.source.spec
+        dtype = getattr(torch, spec.dtype)
+        blocks = {x.block for x in spec.block_linears if x.name in self.scales}
+        found = {}
+        for tensor in (x for block in blocks if block is not None for x in scalable_fixed(spec, block)):
+            now = self.copy.get_parameter(tensor.name)
+            if not torch.equal(now, self.source.tensor(tensor.name).to(now)):
+                found[tensor.name] = now.to("cpu", dtype).contiguous()
+        return found
+
+
+def scalable_fixed(spec: ModelSpec, block: int) -> tuple[FixedTensor, ...]:
+    """Fixed tensors of a block that may carry scales: its vectors."""
+    return tuple(x for x in spec.fixed if x.block == block and len(x.shape) == 1)
+
+
+def scale_block(
+    source: WeightSource,
+    model: Any,
+    block: int,
+    weight_format: WeightFormat,
+    scale_dtype: torch.dtype,
+    seen: Seen,
+) -> ScaledBlock:
+    """Search the scales of every place of a block, one after the other.
+
+    Args:
+        source: of the dense tensors.
+        model: whose configuration and modules tell the structure; its tensors are not read.
+        block: index.
+        weight_format: that the block is rounded to.
+        scale_dtype: of its scales.
+        seen: statistics of sites.
+
+    Raises:
+        ModelError: a covariance that is not finite.
+    """
+    spec = source.spec
+    found = ScaledBlock(source, BlockCopy(source, model.config, block))
+    places, found.left = find_places(model, found.copy, spec, block)
+    for place in places:
+        sites = [spec.linear(name) for name in place.sites]
+        statistics = seen(keeper(spec, sites[0]))
+        if statistics is None or statistics.covariance is None:
+            continue
+        weights = tuple(found.copy.rows(site) for site in sites)
+        covariance = statistics.covariance.to(source.device)
+        readers = Readers(weights, covariance, place.shape, weight_format, scale_dtype)
+        wanted = find_scales(readers)
+        if wanted is not None:
+            made = readers.spread(place.scale(wanted).to(torch.float32))
+            found.scales |= dict.fromkeys(place.sites, made)
+    return found
+
+
+def find_places(
+    model: Any, copy: BlockCopy, spec: ModelSpec, block: int
+) -> tuple[list[Place], dict[str, str]]:
+    """Places of a block in the order that they are scaled in, and those that are left, with the reason."""
+    reason = unknown_structure(model, spec)
+    path = f"{spec.block_path}.{block}"
+    if reason is not None:
+        return [], {path: reason}
+    left: dict[str, str] = {}
+    places = list(_norm_places(copy, spec, block, left))
+    places.append(_passage_place(value_passage(copy, spec, block)))
+    channels = channel_passage(copy, spec, block)
+    if isinstance(channels, str):
+        left[f"{path} (down)"] = channels
+    else:
+        places.append(_passage_place(channels))
+    return places, left
+
+
+def _norm_places(copy: BlockCopy, spec: ModelSpec, block: int, left: dict[str, str]) -> Iterator[Place]:
+    dtype = getattr(torch, spec.dtype)
+    for group in block_groups(copy, spec, block):
+        sites = tuple(reader.site for reader in group.readers if reader.site is not None)
+        if len(sites) < len(group.readers) or any(spec.linear(site).experts > 1 for site in sites):
+            left[group.name] = "a router and the experts of a mixture read it, each with tokens of its own"
+            continue
+
+        def scale(scales: torch.Tensor, group: NormGroup = group) -> torch.Tensor:
+            factors = stored_factors(group, 1.0 / scales[0].to(torch.float64), dtype)
+            group.multiply(factors)
+            return (1.0 / factors)[None]
+
+        yield Place(group.name, sites, (1, 1, len(group.gain)), scale)
+
+
+def stored_factors(group: NormGroup, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The factors that a norm has when its gain is rounded to ``dtype``; one where a gain vanishes."""
+    gain = group.gain.to(torch.float64) + group.offset
+    rounded = (gain * factors - group.offset).to(dtype).to(torch.float64) + group.offset
+    found = rounded / gain
+    return torch.where(found.isfinite() & (found > 0), found, torch.ones_like(found))
+
+
+def _passage_place(passage: Passage) -> Place:
+    _, groups, repeats, channels = passage.reader.shape
+
+    def scale(scales: torch.Tensor) -> torch.Tensor:
+        passage.multiply(1.0 / scales.to(torch.float64))
+        return scales
+
+    return Place(passage.name, (passage.name,), (groups, repeats, channels), scale)
