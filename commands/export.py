@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from commands.refining import Refined
     from commands.workbench import Workbench
     from spaces.result import Member
 
@@ -18,10 +19,17 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     name: Annotated[str | None, typer.Option(help="Member to export; the pick if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/NAME if left out.")] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            help="Make the weights again for this configuration: gptq (in sequence), autoround or qat."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Export a member; `transformers` loads it in a fresh process and its KL to the candidate is printed (nat)."""
     from commands.output import Stages
+    from commands.refining import refine_member
     from commands.run_file import validate_run
     from commands.workbench import open_workbench
     from reports.reading import read_run_folder
@@ -32,8 +40,13 @@ def export(
     member = find_member(found.front.members, wanted)
     settings = validate_run(found.run.settings, f"{run}/run.json")
     with lock_run_folder(run):
-        bench = open_workbench(settings, run, Stages(quiet))
-        done = export_member(bench, member, out or run / "export" / member.name)
+        stages = Stages(quiet)
+        bench = open_workbench(settings, run, stages)
+        refined = None if refine is None else refine_member(bench, member.config, refine, stages)
+        folder = member.name if refine is None else f"{member.name}-{refine}"
+        done = export_member(bench, member, out or run / "export" / folder, refined)
+    if refined is not None:
+        print(refined.line)
     print(export_line(done))
     return 0
 
@@ -52,10 +65,18 @@ def find_member(members: tuple[Member, ...], name: str) -> Member:
     raise UnknownNameError("member of the front", name, [member.name for member in members])
 
 
-def export_member(bench: Workbench, member: Member, folder: Path) -> dict[str, Any]:
+def export_member(
+    bench: Workbench, member: Member, folder: Path, refined: Refined | None = None
+) -> dict[str, Any]:
     """Write, load in a fresh process, compare; what ``run.json`` keeps of it.
 
     An earlier export of the same candidate in the same place is checked again, not written again.
+
+    Args:
+        bench: of the run.
+        member: of its front.
+        folder: to write.
+        refined: weights made again for the member's configuration.
 
     Raises:
         EngineError: the format cannot express the candidate, or the folder holds something else.
@@ -64,15 +85,17 @@ def export_member(bench: Workbench, member: Member, folder: Path) -> dict[str, A
     from engines.engine import ExportCard
     from engines.verification import verify_export
 
-    figures = {column: found.value for column, found in member.measurements.items()}
-    card = ExportCard(
-        source=bench.model_folder, name=member.name, run={"hashes": bench.hashes}, figures=figures
-    )
-    if not _is_export_of(folder, member.digest):
-        bench.engine.export(bench.assembler, member.config, folder, card)
-    kl = member.value("kl")
+    figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
+    assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
+    if refined is not None:
+        assembler, kl = refined.assembler, refined.kl_after
+        figures |= refined.figures
+        hashes = {**hashes, "bank": assembler.bank.hash}
+    card = ExportCard(source=bench.model_folder, name=member.name, run={"hashes": hashes}, figures=figures)
+    if not _is_export_of(folder, member.digest, hashes):
+        bench.engine.export(assembler, member.config, folder, card)
     verified = verify_export(
-        bench.assembler,
+        assembler,
         member.config,
         folder,
         bench.windows["report"].ids[:_CHECKED_WINDOWS],
@@ -100,10 +123,11 @@ def export_line(done: dict[str, Any]) -> str:
     )
 
 
-def _is_export_of(folder: Path, digest: str) -> bool:
+def _is_export_of(folder: Path, digest: str, hashes: dict[str, str]) -> bool:
     import json
 
     manifest = folder / "paretune.json"
     if not manifest.is_file():
         return False
-    return bool(json.loads(manifest.read_text(encoding="utf-8")).get("digest") == digest)
+    found = json.loads(manifest.read_text(encoding="utf-8"))
+    return bool(found.get("digest") == digest and found.get("run", {}).get("hashes") == hashes)

@@ -232,7 +232,7 @@ class Bank:
                 matrix = matrix * read_mask(entry, self._on_device(entry))
         else:
             matrix = read_quantized(entry, self._on_device(entry)).dequantize()
-        return _as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
+        return as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
 
     def fixed(self, name: str, student: Student = WHOLE) -> torch.Tensor:
         """A tensor that is never quantized, as stored, cut to the student."""
@@ -274,7 +274,8 @@ def _fits(entry: Entry) -> bool:
     return entry.choice.weight.dense or size is None or entry.shape[1] % size == 0
 
 
-def _as_parameter(matrix: torch.Tensor, linear: Linear, shape: tuple[int, int]) -> torch.Tensor:
+def as_parameter(matrix: torch.Tensor, linear: Linear, shape: tuple[int, int]) -> torch.Tensor:
+    """A matrix with output rows first (experts one below the other) in the shape of the site's parameter."""
     if linear.role.startswith("expert"):
         return matrix.view(linear.experts, *shape)
     return matrix.t().contiguous() if linear.transposed else matrix

@@ -40,6 +40,10 @@ class QualityEvaluator:
         self._teachers = dict(teachers)
         self._read: OrderedDict[tuple[str, str], Divergence] = OrderedDict()
 
+    def of(self, assembler: Assembler) -> QualityEvaluator:
+        """The same texts read with the candidates of another assembler."""
+        return QualityEvaluator(assembler, self._teachers)
+
     @property
     def mode(self) -> str:
         """``full``, or ``top-K`` where a teacher keeps only the likeliest tokens."""

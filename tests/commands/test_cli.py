@@ -161,6 +161,17 @@ def test_a_small_run_from_model_to_export(model, text, tmp_path):
     exported = paretune("export", run, "--name", "uniform-4", "--out", tmp_path / "uniform")
     assert exported.returncode == 0, exported.stderr
     assert "KL to the searched candidate" in exported.stdout
+    refined = paretune("export", run, "--name", "uniform-4", "--refine", "qat", "--quiet")
+    assert refined.returncode == 0, refined.stderr
+    assert "refined by qat: KL" in refined.stdout
+    manifest = json.loads((run / "export" / "uniform-4-qat" / "paretune.json").read_text())
+    plain = json.loads((tmp_path / "uniform" / "paretune.json").read_text())
+    assert manifest["digest"] == plain["digest"]
+    assert manifest["run"]["hashes"]["bank"] != plain["run"]["hashes"]["bank"]
+    assert manifest["figures"]["kl"] < plain["figures"]["kl"]
+    refused = paretune("export", run, "--name", "uniform-4", "--refine", "gptq")
+    assert refused.returncode == 2
+    assert "nothing to refine" in refused.stderr
     checked = paretune(
         "check",
         tmp_path / "uniform",

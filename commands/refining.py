@@ -1,0 +1,135 @@
+"""``paretune export --refine``: the weights of one chosen configuration made again, which no bank could do beforehand.
+
+``gptq`` rounds in sequence, every site against what the compressed model feeds it; ``autoround`` learns the rounding
+of each block; ``qat`` trains the whole configuration against the dense model. All use the calibration text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spaces.errors import ConfigurationError, UnknownNameError
+
+if TYPE_CHECKING:
+    from commands.output import Stages
+    from commands.workbench import Workbench
+    from compressors.assembly import Assembler
+    from compressors.quantizers import QuantizedWeight
+    from spaces.configuration import CompressionConfig
+    from spaces.formats import WeightFormat
+
+METHODS = ("gptq", "autoround", "qat")
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A configuration with other weights, and what that did on the report text.
+
+    Attributes:
+        assembler: gives the refined candidate for its configuration.
+        method: how it was refined.
+        kl_before: of the bank's weights, nats a token.
+        kl_after: of the refined ones.
+        difference_stderr: standard error, over windows, of the paired difference.
+        figures: quality of the refined candidate by metric.
+    """
+
+    assembler: Assembler
+    method: str
+    kl_before: float
+    kl_after: float
+    difference_stderr: float
+    figures: dict[str, float | None]
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        return (
+            f"refined by {self.method}: KL {self.kl_before:.4g} -> {self.kl_after:.4g} nat a token on the report text"
+            f" (paired difference {self.kl_after - self.kl_before:+.2g} +- {self.difference_stderr:.1g})"
+        )
+
+
+def refine_member(bench: Workbench, config: CompressionConfig, method: str, stages: Stages) -> Refined:
+    """Make the weights of ``config`` again by ``method`` and read both on the report text.
+
+    Raises:
+        UnknownNameError: no such method.
+        ConfigurationError: the configuration has nothing to refine.
+    """
+    from compressors.assembly import Assembler
+    from compressors.overlay import Overlay
+    from spaces.configuration import DENSE_CONFIG
+    from spaces.measurement import Fidelity
+
+    if method not in METHODS:
+        raise UnknownNameError("method of refinement", method, METHODS)
+    windows = bench.windows["report"]
+    fidelity = Fidelity(text="report", windows=windows.count, window_tokens=windows.window_tokens)
+    before = bench.quality.divergence(config, fidelity).kl
+    with stages.stage("refine", f"refining by {method}"):
+        weights = _weights(bench, config, method, stages)
+    model = bench.assembler.apply(DENSE_CONFIG)
+    budget = bench.run.memory_budget_bytes
+    assembler = Assembler(model, bench.spec, Overlay(bench.bank, weights, method), budget)
+    quality = bench.quality.of(assembler)
+    after = quality.divergence(config, fidelity).kl
+    difference = after - before
+    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
+    figures: dict[str, float | None] = {
+        name: found.value for name, found in quality.evaluate(config, fidelity).items()
+    }
+    return Refined(assembler, method, float(before.mean()), float(after.mean()), float(error), figures)
+
+
+def _weights(
+    bench: Workbench, config: CompressionConfig, method: str, stages: Stages
+) -> dict[str, QuantizedWeight]:
+    from compressors.training.block_rounding import RoundingSettings
+    from compressors.training.model_rounding import tune_model
+    from compressors.training.refinement import refine
+    from compressors.training.training_settings import TrainingSettings
+    from compressors.training.whole_model import train
+    from spaces.configuration import DENSE_CONFIG
+
+    windows, dtype = bench.windows["calibration"], bench.bank.scale_dtype
+    if method == "gptq":
+        return refine(bench.assembler, config, windows, stages.report)
+    formats = _trainable(bench, config, method)
+    dense = bench.assembler.apply(DENSE_CONFIG)
+    if method == "autoround":
+        settings = RoundingSettings(seed=bench.run.search.seed, scale_dtype=dtype)
+        return dict(tune_model(dense, bench.spec, windows, formats, settings, sequential=True))
+    start: dict[str, QuantizedWeight] = {}
+    for site in formats:
+        found = bench.bank.quantized(site, config.choice(site))
+        if found is not None and bench.spec.linear(site).experts == 1:
+            start[site] = found
+    training = TrainingSettings(seed=bench.run.search.seed, scale_dtype=dtype)
+    return train(dense, bench.spec, config, windows, training, start).weights
+
+
+def _trainable(bench: Workbench, config: CompressionConfig, method: str) -> dict[str, WeightFormat]:
+    """Formats by site of what can be trained.
+
+    Raises:
+        ConfigurationError: a student, zeros or rounded inputs, which training would not keep; or nothing quantized.
+    """
+    if not config.student.whole or any(c.sparsity or c.activation for c in config.sites.values()):
+        raise ConfigurationError(
+            "a member with a student size, zeros or rounded inputs",
+            f"is not kept so by {method}",
+            "Refine it by gptq, or choose another member",
+        )
+    linears = {site: bench.spec.linear(site) for site in config.sites}
+    found = {
+        site: choice.weight
+        for site, choice in config.sites.items()
+        if choice.weight.number_type == "int" and (method == "qat" or linears[site].block is not None)
+    }
+    if not found:
+        raise ConfigurationError(
+            "a member without integer weights", f"has nothing that {method} refines", "Choose another member"
+        )
+    return found
