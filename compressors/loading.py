@@ -38,6 +38,16 @@ def load_dense(
     """
     check_weights(folder, spec)
     model = load_checkpoint(folder, dtype, device)
+    check_parameters(model, folder, spec)
+    return model
+
+
+def check_parameters(model: Any, folder: Path, spec: ModelSpec) -> None:
+    """Refuse a model whose parameters are not those of ``spec``.
+
+    Raises:
+        ModelError: names the first one that is absent or shaped otherwise.
+    """
     found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, shape in spec.parameter_shapes.items():
         if found.get(name) != shape:
@@ -46,16 +56,28 @@ def load_dense(
                 f"must have shape {shape}, the loaded model has {found.get(name)}",
                 "Use a version of transformers from 5.5 to 5.17",
             )
-    return model
+
+
+def read_model_config(folder: Path) -> tuple[Any, str]:
+    """The configuration as ``transformers`` reads it, and the implementation of attention that computes it.
+
+    Attention runs through scaled dot products, except where logits are capped (Gemma 2), which only the plain
+    implementation computes.
+
+    Raises:
+        OSError, ValueError, KeyError: ``transformers`` refuses it.
+    """
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    return config, "eager" if capped else "sdpa"
 
 
 def load_checkpoint(
     folder: Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Any:
     """Whatever ``transformers`` loads from ``folder``, quantized or not; see :func:`load_dense`.
-
-    Attention runs through scaled dot products, except where logits are capped (Gemma 2), which only the plain
-    implementation computes.
 
     Raises:
         ModelError: ``transformers`` refuses the folder.
@@ -64,16 +86,13 @@ def load_checkpoint(
 
     _quiet()
     try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-        capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+        config, attention = read_model_config(folder)
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the container's library
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.bfloat16 if _block_floats(config) else dtype,
-                attn_implementation="eager" if capped else "sdpa",
+                attn_implementation=attention,
                 local_files_only=True,
                 trust_remote_code=False,
             )

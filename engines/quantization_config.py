@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from compressors.expert_names import expert_pattern
 from engines.candidate_model import kept_name
-from engines.expert_names import expert_pattern
 from engines.weight_schemes import container, weight_arguments
 from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from compressors.expert_names import expert_modules, plain_name
 from compressors.input_rounding import input_factor
 from compressors.quantizers import QuantizedWeight
 from engines.candidate_model import kept_name
-from engines.expert_names import expert_modules, plain_name
 from engines.weight_containers import Named, weight_tensors
 from spaces.configuration import CompressionConfig
 from spaces.formats import WeightFormat
