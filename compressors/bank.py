@@ -130,7 +130,7 @@ class Bank:
         ]
         missing = [entry for entry in planned if entry.name not in self._store]
         if any(_needs_covariance(entry) for entry in missing):
-            self._gather_covariances(progress)
+            self.correlate(progress)
         done = len(planned) - len(missing)
         for together in _of_one_kind(missing):
             if progress is not None:
@@ -148,8 +148,8 @@ class Bank:
             entries += covariance_bytes(self.spec) + names * (_COVARIANCE_FILE_BYTES + index_bytes("x" * 200))
         return entries + statistics_bytes(self.spec) + BANK_FILE_BYTES
 
-    def _gather_covariances(self, progress: Progress | None) -> None:
-        """Input covariances of every linear inside the blocks, where they are not there yet."""
+    def correlate(self, progress: Progress | None = None) -> None:
+        """Gather the input covariances of every linear inside the blocks, where they are not there yet."""
         wanted = {keeper(self.spec, linear).name for linear in self.spec.block_linears}
         if all(_covariance_name(name) in self._store for name in wanted):
             return
@@ -173,7 +173,10 @@ class Bank:
                 "Name the method in the space, so that the bank gathers it while it is built",
             )
         if self._last is None or self._last[0] != name:
-            self._last = (name, SiteStatistics(moments.second_moment, self._store.read(name)["covariance"]))
+            self._last = (
+                name,
+                SiteStatistics(moments.second_moment, self._store.read(name)["covariance"], moments.peak),
+            )
         return self._last[1]
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
