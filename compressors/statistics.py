@@ -1,6 +1,6 @@
 """What a calibration text says: input moments of every site, importance of blocks, heads and channels.
 
-Gathered once, in one pass of the dense model with hooks, and kept in the bank.
+Gathered once, in one pass of the dense model block by block with hooks, and kept in the bank.
 
 * Input moments, for Wanda (Sun et al. 2023, arXiv:2306.11695): mean square of each input channel.
 * Input peaks, for static scales: the largest magnitude of each input channel.
@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from compressors.observation import Observer, micro_batches
+from compressors.block_stream import BlockStream
+from compressors.observation import Observer
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.errors import ConfigurationError
@@ -97,32 +98,44 @@ class Statistics:
 
 
 def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSource) -> Statistics:
-    """One pass of the dense ``model`` over ``windows``.
+    """One pass of the dense ``model`` over ``windows``, block by block.
 
     Args:
-        model: in its dense state.
+        model: in its dense state, whole or streamed.
         spec: of the model.
         windows: calibration text.
         source: the dense weights, for the norms of columns.
     """
     windows.check_vocabulary(spec.vocabulary)
-    with Observer(model, spec) as observer, torch.inference_mode():
-        for ids in micro_batches(windows.ids, _TOKENS_AT_ONCE):
-            model(input_ids=ids.to(model.device), use_cache=False)
-    tensors = {f"moment/{name}": sums.mean() for name, sums in observer.moments.items()}
+    stream = BlockStream(model, spec, windows, _TOKENS_AT_ONCE)
+    tensors: dict[str, torch.Tensor] = {}
+    with Observer(model, spec) as observer:
+        for block in range(spec.blocks):
+            stream.advance()
+            tensors |= _importances(spec, block, observer, source)
+        stream.leave()
+    tensors |= {f"moment/{name}": sums.mean() for name, sums in observer.moments.items()}
     tensors |= {f"peak/{name}": peaks.largest() for name, peaks in observer.peaks.items()}
     tensors["blocks"] = torch.stack([observer.cosines[block].mean() for block in range(spec.blocks)])
     tensors["blocks"] = 1.0 - tensors["blocks"].reshape(-1)
+    return Statistics({name: t.to("cpu", torch.float32).contiguous() for name, t in tensors.items()})
+
+
+def _importances(
+    spec: ModelSpec, block: int, observer: Observer, source: WeightSource
+) -> dict[str, torch.Tensor]:
+    """Of a block's heads and channels. Its Gram matrices, larger than all else observed, are dropped."""
+    found = {}
     for linear in spec.of_role("o"):
-        if linear.in_axis == "heads" and linear.block is not None:
+        if linear.in_axis == "heads" and linear.block == block:
             weight = source.matrices(linear)[0]
-            tensors[f"heads/{linear.block}"] = _head_norms(weight, observer.grams[linear.name].mean())
+            found[f"heads/{block}"] = _head_norms(weight, observer.grams.pop(linear.name).mean())
     for linear in spec.of_role("down", "expert_down"):
-        if linear.in_axis == "ffn" and linear.block is not None:
+        if linear.in_axis == "ffn" and linear.block == block:
             norms = source.matrices(linear).norm(dim=1)
             scores = observer.sizes[linear.name].mean() * norms
-            tensors[f"channels/{linear.block}"] = scores if linear.experts > 1 else scores.reshape(-1)
-    return Statistics({name: t.to("cpu", torch.float32).contiguous() for name, t in tensors.items()})
+            found[f"channels/{block}"] = scores if linear.experts > 1 else scores.reshape(-1)
+    return found
 
 
 def _head_norms(weight: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
