@@ -19,6 +19,7 @@ from compressors.covariance import keeper, observe_covariances
 from compressors.entries import Entry, slabs
 from compressors.quantizers import QuantizedWeight, find_quantizer
 from compressors.statistics import SiteStatistics
+from compressors.training.joining import join_rows
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -120,7 +121,7 @@ class _Refinement:
             found.append(
                 gptq.quantize(weight, entry.choice.weight, statistics, bank.scale_dtype, linear.name)
             )
-        return _joined(found)
+        return join_rows(found)
 
     def _put(self, linear: Linear, found: QuantizedWeight) -> None:
         slot = self._slots[linear.parameter]
@@ -142,13 +143,3 @@ def _hooked(spec: ModelSpec, linear: Linear) -> Linear:
     if linear.role != "expert_down":
         return linear
     return next(x for x in spec.of_role("expert_gate_up") if x.block == linear.block)
-
-
-def _joined(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
-    zeros = [part.zeros for part in parts if part.zeros is not None]
-    return QuantizedWeight(
-        torch.cat([part.codes for part in parts]),
-        torch.cat([part.scales for part in parts]),
-        torch.cat(zeros) if zeros else None,
-        parts[0].group_size,
-    )
