@@ -26,14 +26,15 @@ from compressors.entries import Entry, dense_matrix, make_tensors, read_mask, re
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.quantizers import QuantizedWeight
 from compressors.statistics import SiteStatistics, Statistics
+from compressors.streamed_model import StreamedModel, open_streamed
 from compressors.students import kept_indices, touched
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.choice import UNTOUCHED, SiteChoice
-from spaces.configuration import WHOLE, Student
+from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.errors import RunError
 from spaces.model import Linear, ModelSpec
-from spaces.size import kept_shape
+from spaces.size import kept_linears, kept_shape
 from spaces.space import SearchSpace
 
 _COVARIANCE_FILE_BYTES = 640
@@ -88,7 +89,8 @@ class Bank:
         Args:
             folder: of the bank; may be absent.
             source: folder of the checkpoint, read slab by slab; ``None`` reads the weights of ``model``.
-            model: the dense model, unchanged.
+            model: the dense model, unchanged; or a :class:`~compressors.streamed_model.StreamedModel`; ``None`` streams
+                ``source`` on the CPU in float32.
             spec: of both.
             model_hash: :func:`compressors.loading.model_hash`.
             calibration: text of the statistics.
@@ -96,8 +98,12 @@ class Bank:
 
         Raises:
             RunError: the folder holds the bank of another model, text or dtype, or is damaged.
+            ModelError: weights that shall be streamed and cannot be.
         """
-        weights = WeightSource(source, model, spec)
+        if model is None and source is not None:
+            model = open_streamed(source, spec)
+        streamed = isinstance(model, StreamedModel)
+        weights = model.source if streamed else WeightSource(source, model, spec)
         wanted = BankIdentity.of(model_hash, calibration.digest, scale_dtype or spec.dtype)
         identity, statistics = open_identity(folder, wanted, model, calibration, weights)
         return cls(folder, weights, identity, statistics, model, calibration)
@@ -128,6 +134,22 @@ class Bank:
         planned = [
             entry for entry in self._planned(space) if entry.student.whole and not entry.choice.sparsity
         ]
+        self._fill(planned, progress)
+
+    def build_for(self, config: CompressionConfig, progress: Progress | None = None) -> None:
+        """Make every entry that one candidate needs and that is not there yet.
+
+        Raises:
+            ModelError: a weight that is not finite; names the site.
+            RunError: the disk is full.
+        """
+        needed = (
+            Entry.of(self.spec, linear, config.choice(linear.name), config.student)
+            for linear in kept_linears(self.spec, config)
+        )
+        self._fill([entry for entry in needed if entry.stored], progress)
+
+    def _fill(self, planned: Sequence[Entry], progress: Progress | None) -> None:
         missing = [entry for entry in planned if entry.name not in self._store]
         if any(_needs_covariance(entry) for entry in missing):
             self.correlate(progress)

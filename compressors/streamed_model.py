@@ -50,6 +50,11 @@ class StreamedModel:
         self._reader = ThreadPoolExecutor(1) if prefetch else None
         self._next: tuple[int, Future[dict[str, torch.Tensor]]] | None = None
 
+    @property
+    def config(self) -> Any:
+        """Of the skeleton."""
+        return self.skeleton.config
+
     def get_submodule(self, name: str) -> Any:
         """A module, whose parameters may be on the meta device."""
         return self.skeleton.get_submodule(name)
