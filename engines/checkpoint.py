@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressors.bank import Bank
 from engines.engine import ExportCard
 from engines.model_card import base_licence, model_card
 from engines.quantization_config import quantization_config
@@ -39,7 +40,7 @@ _CHUNK_BYTES = 1 << 22
 
 
 def write_checkpoint(
-    assembler: Assembler,
+    weights: Assembler | Bank,
     config: CompressionConfig,
     folder: Path,
     card: ExportCard,
@@ -47,15 +48,22 @@ def write_checkpoint(
 ) -> Path:
     """Write the candidate into ``folder`` and return it.
 
+    Args:
+        weights: a bank is enough: no model is run, and the bank need not have one in memory.
+        config: of the candidate.
+        folder: absent or empty.
+        card: what the export says about itself.
+        shard_bytes: of a file; as much is in memory at once.
+
     Raises:
         EngineError: the folder is there already and not empty, the source has no ``config.json``, the disk is
             full, or what was written is not as large as it was announced.
     """
-    _refuse_occupied(folder)
+    refuse_occupied(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
-        _write(assembler, config, partial, card, shard_bytes)
+        _write(weights, config, partial, card, shard_bytes)
         partial.chmod(0o755)
         partial.replace(folder)
     except OSError as error:
@@ -70,10 +78,11 @@ def write_checkpoint(
 
 
 def _write(
-    assembler: Assembler, config: CompressionConfig, folder: Path, card: ExportCard, shard_bytes: int
+    weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard, shard_bytes: int
 ) -> None:
-    spec = assembler.spec
-    written = write_shards(StoredTensors(spec, assembler.bank, config), folder, shard_bytes)
+    spec = weights.spec
+    bank = weights if isinstance(weights, Bank) else weights.bank
+    written = write_shards(StoredTensors(spec, bank, config), folder, shard_bytes)
     announced = weight_bytes(spec, config)
     if written != announced:
         raise EngineError(
@@ -153,7 +162,12 @@ def _write_json(file: Path, values: dict[str, Any]) -> None:
     file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _refuse_occupied(folder: Path) -> None:
+def refuse_occupied(folder: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises:
+        EngineError: it is a file, or a folder that is not empty.
+    """
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise EngineError(
             f"export folder {folder}", "is there already and not empty", "Name another folder, or delete it"
