@@ -21,6 +21,8 @@ _FURTHEST = 1e4
 """Channels are not moved by more than this factor, so that no gain overflows half precision."""
 _ROWS = 512
 """Of each matrix at most so many, evenly spread, are rounded on the grid: a scale is shared by all of them."""
+_STRIDE = 4
+"""Of the clipping ranges on the grid; what is chosen is held against no scale with all ranges and rows."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,22 @@ class Readers:
         """Of columns: ``(groups, channels)`` to ``(in,)``."""
         return scales[:, None, :].expand(self.shape).reshape(-1)
 
-    def error(self, scales: torch.Tensor, rows: int | None = None) -> float:
-        """Output error ``tr(E C E^T)`` of all weights, rounded under ``scales`` ``(groups, channels)``."""
+    def error(self, scales: torch.Tensor, rows: int | None = None, stride: int = 1) -> float:
+        """Output error ``tr(E C E^T)`` of all weights, rounded under ``scales`` ``(groups, channels)``.
+
+        Args:
+            scales: of the channels.
+            rows: that are rounded of each weight at most; all if left out.
+            stride: see :func:`round_by_output`.
+        """
         wide = self.spread(scales)
         covariance = self.covariance / torch.outer(wide, wide)
         size = self.weight_format.group_size or len(wide)
         blocks, total = group_covariances(covariance, size), 0.0
         for weight in self.weights:
             part = _some(weight, rows) * wide
-            found = round_by_output(part, blocks, self.weight_format, self.scale_dtype).dequantize()
-            difference = found.sub_(part)
+            found = round_by_output(part, blocks, self.weight_format, self.scale_dtype, stride)
+            difference = found.dequantize().sub_(part)
             error = float(((difference @ covariance) * difference).sum(dtype=torch.float64))
             total += error * len(weight) / len(part)
         return total
@@ -63,9 +71,9 @@ class Readers:
 def find_scales(readers: Readers) -> torch.Tensor | None:
     """The scales ``(groups, channels)`` of least output error; ``None`` if the place is best left as it is."""
     ones = torch.ones(readers.shape[0], readers.shape[2], device=readers.covariance.device)
-    least, best = readers.error(ones, _ROWS), None
+    least, best = readers.error(ones, _ROWS, _STRIDE), None
     for scales in _grid(readers):
-        error = readers.error(scales, _ROWS)
+        error = readers.error(scales, _ROWS, _STRIDE)
         if error < least:
             least, best = error, scales
     if best is None or readers.error(best) >= readers.error(ones):

@@ -77,7 +77,11 @@ def group_covariances(covariance: torch.Tensor, group_size: int) -> torch.Tensor
 
 
 def round_by_output(
-    weight: torch.Tensor, covariances: torch.Tensor, weight_format: WeightFormat, scale_dtype: torch.dtype
+    weight: torch.Tensor,
+    covariances: torch.Tensor,
+    weight_format: WeightFormat,
+    scale_dtype: torch.dtype,
+    stride: int = 1,
 ) -> QuantizedWeight:
     """Rounded to nearest in the range of least output error, group by group.
 
@@ -86,6 +90,7 @@ def round_by_output(
         covariances: from :func:`group_covariances`.
         weight_format: of integers.
         scale_dtype: that scales are stored in.
+        stride: of the ranges that are tried: 4 tries every fourth, the widest of either side among them.
     """
     bits, size = weight_format.num_bits, covariances.shape[1]
     codes, scales, zeros = [], [], []
@@ -93,7 +98,7 @@ def round_by_output(
     for start in range(0, len(weight), step):
         groups = weight[start : start + step].reshape(-1, size)
         offers = symmetric_offers if weight_format.symmetric else asymmetric_offers
-        found, shifts = _best(groups, offers(groups, bits, scale_dtype), covariances, bits)
+        found, shifts = _best(groups, offers(groups, bits, scale_dtype), covariances, bits, stride)
         codes.append(encode(groups, found, shifts, bits).to(torch.int8))
         scales.append(found)
         zeros += [] if shifts is None else [shifts]
@@ -101,9 +106,11 @@ def round_by_output(
     return pack_result(weight.shape, torch.cat(codes), torch.cat(scales), joined, scale_dtype, weight_format)
 
 
-def _best(groups: torch.Tensor, offers: Searched, covariances: torch.Tensor, bits: int) -> Searched:
+def _best(
+    groups: torch.Tensor, offers: Searched, covariances: torch.Tensor, bits: int, stride: int
+) -> Searched:
     """Of several offers those of least output error; the earlier one wins a tie."""
-    scales, zeros = offers
+    scales, zeros = offers[0][::stride], None if offers[1] is None else offers[1][::stride]
     count, size = covariances.shape[:2]
     errors = []
     for index, offer in enumerate(scales):
