@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spaces.errors import ConfigurationError, UnknownNameError
+from spaces.methods import scaled_blocks
 
 if TYPE_CHECKING:
     from commands.output import Stages
@@ -120,6 +121,12 @@ def _trainable(bench: Workbench, config: CompressionConfig, method: str) -> dict
         raise ConfigurationError(
             "a member with a student size, zeros or rounded inputs",
             f"is not kept so by {method}",
+            "Refine it by gptq, or choose another member",
+        )
+    if scaled_blocks(bench.spec, config):
+        raise ConfigurationError(
+            "a member with blocks that awq scaled",
+            f"does not go with {method}, which starts from the weights of the dense model",
             "Refine it by gptq, or choose another member",
         )
     linears = {site: bench.spec.linear(site) for site in config.sites}

@@ -18,11 +18,13 @@ from compressors.cutting import Structure
 from compressors.dense_copies import DenseCopies
 from compressors.entries import Entry
 from compressors.input_rounding import InputRounding
+from compressors.scaled_block import scalable_fixed
 from compressors.students import ruling, touched
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
 from spaces.errors import ConfigurationError
-from spaces.model import Linear, ModelSpec
+from spaces.methods import check_closures, scaled_blocks
+from spaces.model import FixedTensor, Linear, ModelSpec
 from spaces.size import kept_linears
 
 DEFAULT_BUDGET_BYTES = 4 * 2**30
@@ -36,6 +38,10 @@ class _Slot:
     dense: torch.Tensor
     choice: SiteChoice = UNTOUCHED
     student: Student = WHOLE
+
+
+_Swap = tuple[_Slot, torch.Tensor, SiteChoice, Student]
+"""A parameter, and what it holds from then on."""
 
 
 class Assembler:
@@ -58,6 +64,7 @@ class Assembler:
         self.swapped = 0
         self._slots = {name: _Slot(p, p.data) for name, p in model.named_parameters()}
         self._cut_fixed = [tensor for tensor in spec.fixed if tensor.axis != "none"]
+        self._scaled_fixed = [x for block in range(spec.blocks) for x in scalable_fixed(spec, block)]
         self._copies = DenseCopies(memory_budget_bytes)
         self._structure = Structure(model, spec)
         self._inputs = InputRounding(model, spec, bank.statistics, bank.scale_dtype)
@@ -86,25 +93,37 @@ class Assembler:
         self.config = config
         return self.model
 
-    def _weight_swaps(
-        self, config: CompressionConfig
-    ) -> list[tuple[_Slot, torch.Tensor, SiteChoice, Student]]:
+    def _weight_swaps(self, config: CompressionConfig) -> list[_Swap]:
         """What changes hands. Every tensor is made before the first is swapped: a failure changes nothing."""
-        swaps = []
+        swaps: list[_Swap] = []
         for linear in kept_linears(self.spec, config):
             slot, choice = self._slots[linear.parameter], config.choice(linear.name)
             student = WHOLE if config.student.whole else touched(linear, config.student)
             if (choice is slot.choice or choice == slot.choice) and student == slot.student:
                 continue
             swaps.append((slot, self._weight(slot, linear, choice, student), choice, student))
-        for fixed in self._cut_fixed:
+        return swaps + self._fixed_swaps(config)
+
+    def _fixed_swaps(self, config: CompressionConfig) -> list[_Swap]:
+        """Fixed tensors that the student cuts, or that are scaled with their block."""
+        swaps = []
+        scaled = scaled_blocks(self.spec, config)
+        anyone = bool(scaled) or any(self._slots[x.name].choice.method != "none" for x in self._scaled_fixed)
+        for fixed in dict.fromkeys([*self._cut_fixed, *(self._scaled_fixed if anyone else ())]):
             slot, student = self._slots[fixed.name], touched(fixed, config.student)
-            if config.keeps_block(fixed.block) and student != slot.student:
-                tensor = slot.dense
-                if not student.whole:
-                    tensor = self.bank.fixed(fixed.name, student).to(tensor)
-                swaps.append((slot, tensor, UNTOUCHED, student))
+            choice = UNTOUCHED if fixed.block is None else scaled.get(fixed.block, UNTOUCHED)
+            if config.keeps_block(fixed.block) and (student != slot.student or choice != slot.choice):
+                swaps.append((slot, self._fixed(slot, fixed, choice, student), choice, student))
         return swaps
+
+    def _fixed(self, slot: _Slot, fixed: FixedTensor, choice: SiteChoice, student: Student) -> torch.Tensor:
+        if choice == UNTOUCHED and student.whole:
+            return slot.dense
+
+        def make() -> torch.Tensor:
+            return self.bank.fixed(fixed.name, student, choice).to(slot.dense)
+
+        return make() if choice == UNTOUCHED else self._copies.get(f"{fixed.name}/{choice.name}", make)
 
     def _weight(self, slot: _Slot, linear: Linear, choice: SiteChoice, student: Student) -> torch.Tensor:
         entry = Entry.of(self.spec, linear, choice, student)
@@ -123,6 +142,7 @@ class Assembler:
                 raise ConfigurationError(
                     f"a choice for {site}", "the student lacks its block", "Leave the site out"
                 )
+        check_closures(self.spec, config)
         config.kv.check_blocks(len(self.spec.cache))
         verdict = ruling(self.spec, config.student)
         if not verdict:

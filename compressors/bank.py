@@ -9,6 +9,7 @@ comes. Layout of the folder::
     entries.jsonl            name, SHA-256 and bytes of every entry, in the order of making
     entries/SITE/CHOICE.safetensors
     entries/covariance/SITE.safetensors      only for methods that need it
+    entries/scaled/BLOCK/CHOICE.safetensors  norm gains and biases, only for methods that scale whole blocks
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from compressors.covariance import covariance_bytes, gather_covariances, keeper
 from compressors.entries import Entry, dense_matrix, make_tensors, read_mask, read_quantized
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.quantizers import QuantizedWeight
+from compressors.scaled_block import scale_block, scaled_bytes
 from compressors.statistics import SiteStatistics, Statistics
 from compressors.streamed_model import StreamedModel, open_streamed
 from compressors.students import kept_indices, touched
@@ -154,7 +156,12 @@ class Bank:
         if any(_needs_covariance(entry) for entry in missing):
             self.correlate(progress)
         done = len(planned) - len(missing)
-        for together in _of_one_kind(missing):
+        for kind in _of_one_kind(missing):
+            # A method that scales a block makes all of it with its first site.
+            together = [entry for entry in kind if entry.name not in self._store]
+            done += len(kind) - len(together)
+            if not together:
+                continue
             if progress is not None:
                 progress(f"quantizing {together[0].linear.name}", done, len(planned))
             self._make(together)
@@ -164,11 +171,17 @@ class Bank:
 
     def announced_bytes(self, space: SearchSpace) -> int:
         """Upper bound of the bytes of the folder, whatever candidates of ``space`` are ever assembled."""
+        blocks = {x.scaled_name: x.linear.block for x in self._planned(space)}
+        scaled = (
+            scaled_bytes(self.spec, block) + index_bytes(name)
+            for name, block in blocks.items()
+            if name is not None and block is not None
+        )
         entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
         if any(_needs_covariance(entry) for entry in self._planned(space)):
             names = len(self.spec.block_linears)
             entries += covariance_bytes(self.spec) + names * (_COVARIANCE_FILE_BYTES + index_bytes("x" * 200))
-        return entries + statistics_bytes(self.spec) + BANK_FILE_BYTES
+        return entries + sum(scaled) + statistics_bytes(self.spec) + BANK_FILE_BYTES
 
     def correlate(self, progress: Progress | None = None) -> None:
         """Gather the input covariances of every linear inside the blocks, where they are not there yet."""
@@ -219,11 +232,36 @@ class Bank:
 
     def _make(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
         """Make entries that differ in their weight format alone; returns the tensors of the first."""
+        if entries[0].scaled_name is not None:
+            made = [self._make_block(entry) for entry in entries]
+            return made[0]
         seen = self._seen(entries[0])
         made = make_tensors(entries, self._source, self.statistics, self.scale_dtype, seen)
         for entry, tensors in zip(entries, made, strict=True):
             self._store.write(entry.name, tensors)
         return made[0]
+
+    def _make_block(self, entry: Entry) -> dict[str, torch.Tensor]:
+        """Make the entries of a whole block for a method that scales it; returns the tensors of one."""
+        block, weight_format, name = entry.linear.block, entry.choice.weight, entry.scaled_name
+        if block is None or name is None or not entry.student.whole:
+            raise TypeError(f"{entry.name} belongs to no whole block")
+        sites = [x for x in self.spec.block_linears if x.block == block]
+        entries = {x.name: Entry.of(self.spec, x, entry.choice, WHOLE) for x in sites}
+
+        def seen(linear: Linear) -> SiteStatistics | None:
+            return self._seen(entries[linear.name])
+
+        scaled = scale_block(self._source, self._model, block, weight_format, self.scale_dtype, seen)
+        # First what goes with every site: a site without it would be wrong, it without a site is not used.
+        self._store.write(name, scaled.fixed())
+        made = {}
+        for x in sites:
+            one = [entries[x.name]]
+            here = scaled.seen(x, seen(x))
+            made[x.name] = make_tensors(one, scaled, self.statistics, self.scale_dtype, here)[0]
+            self._store.write(entries[x.name].name, made[x.name])
+        return made[entry.linear.name]
 
     def _tensors(self, entry: Entry) -> dict[str, torch.Tensor]:
         return self._store.read(entry.name) if entry.name in self._store else self._make([entry])
@@ -259,9 +297,22 @@ class Bank:
             matrix = read_quantized(entry, self._on_device(entry)).dequantize()
         return as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
 
-    def fixed(self, name: str, student: Student = WHOLE) -> torch.Tensor:
-        """A tensor that is never quantized, as stored, cut to the student."""
+    def fixed(self, name: str, student: Student = WHOLE, choice: SiteChoice = UNTOUCHED) -> torch.Tensor:
+        """A tensor that is never quantized, as stored, cut to the student.
+
+        Args:
+            name: of the tensor.
+            student: the cut.
+            choice: of its block, where that is scaled as a whole; see :func:`spaces.methods.scaled_blocks`.
+        """
         found = next(tensor for tensor in self.spec.fixed if tensor.name == name)
+        if choice.method != "none" and found.block is not None:
+            first = next(x for x in self.spec.block_linears if x.block == found.block)
+            entry = Entry.of(self.spec, first, choice, WHOLE)
+            self._tensors(entry)
+            scaled = {} if entry.scaled_name is None else self._store.read(entry.scaled_name)
+            if name in scaled:
+                return scaled[name].to(self._source.device)
         value = self._source.tensor(name)
         kept = kept_indices(self.spec, self, found.axis, found.block, student)
         return value if kept is None else value[kept.to(value.device)]
@@ -294,7 +345,9 @@ def _cuts(space: SearchSpace) -> list[Student]:
 
 
 def _fits(entry: Entry) -> bool:
-    """Whether the group size divides the kept columns; the space refuses the candidate where it does not."""
+    """Whether the method takes the cut and the group size divides its columns; the space refuses what does not."""
+    if entry.scaled_name is not None and not entry.student.whole:
+        return False
     size = entry.choice.weight.group_size
     return entry.choice.weight.dense or size is None or entry.shape[1] % size == 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -20,7 +20,6 @@ from compressors.quantizers.affine import weights_at_once
 from compressors.quantizers.numbers import fixed_levels
 from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
-from compressors.weight_source import WeightSource
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
 from spaces.model import Linear, ModelSpec
@@ -29,6 +28,17 @@ from spaces.size import kept_shape
 _MASK_SLAB_WEIGHTS = 1 << 16
 _HEADER_BYTES = 640
 """More than the header of a safetensors file with three tensors takes."""
+
+
+class RowSource(Protocol):
+    """Where rows of weights come from: :class:`compressors.weight_source.WeightSource`, or a scaled block."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+
+    def rows(self, linear: Linear, expert: int, start: int, stop: int) -> torch.Tensor:
+        """Output rows ``start`` to ``stop`` of one expert's matrix, float32 ``(rows, in_features)``."""
 
 
 class Slab(NamedTuple):
@@ -82,6 +92,13 @@ class Entry:
         """Whether there is anything to store: a dense, unpruned weight is sliced from the checkpoint."""
         return not self.choice.weight.dense or self.choice.sparsity is not None
 
+    @property
+    def scaled_name(self) -> str | None:
+        """Key of the fixed tensors that go with its block; ``None`` where the method changes this site alone."""
+        if self.quantizer is None or self.quantizer.closure != "block" or self.linear.block is None:
+            return None
+        return f"scaled/blocks.{self.linear.block}/{self.name.rpartition('/')[2]}"
+
     @cached_property
     def shape(self) -> tuple[int, int]:
         """``(experts * rows, columns)``."""
@@ -108,7 +125,7 @@ class Entry:
 
 def slabs(
     entry: Entry,
-    source: WeightSource,
+    source: RowSource,
     statistics: Statistics,
     seen: SiteStatistics | None = None,
     whole: bool = False,
@@ -148,7 +165,7 @@ def _mask(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> to
     return None if sparsity is None else find_pruner(sparsity.criterion).mask(weight, sparsity, seen)
 
 
-def dense_matrix(entry: Entry, source: WeightSource, statistics: Statistics) -> torch.Tensor:
+def dense_matrix(entry: Entry, source: RowSource, statistics: Statistics) -> torch.Tensor:
     """Kept weights in float32 ``(experts * rows, columns)``, for an entry that is not stored."""
     return torch.cat([slab.weight for slab in slabs(entry, source, statistics)])
 
@@ -192,7 +209,7 @@ class _Parts:
 
 def make_tensors(
     entries: Sequence[Entry],
-    source: WeightSource,
+    source: RowSource,
     statistics: Statistics,
     scale_dtype: torch.dtype,
     seen: SiteStatistics | None = None,

@@ -15,8 +15,10 @@ from compressors.input_rounding import input_factor
 from compressors.quantizers import QuantizedWeight
 from engines.candidate_model import kept_name
 from engines.weight_containers import Named, weight_tensors
+from spaces.choice import UNTOUCHED
 from spaces.configuration import CompressionConfig
 from spaces.formats import WeightFormat
+from spaces.methods import scaled_blocks
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_linears
 
@@ -44,9 +46,11 @@ class StoredTensors:
         """Every tensor, contiguous and on the CPU, in the order of the model."""
         for linear in kept_linears(self._spec, self._config):
             yield from self._site(linear)
+        scaled = scaled_blocks(self._spec, self._config)
         for fixed in self._spec.fixed:
             if self._config.keeps_block(fixed.block):
-                value = self._bank.fixed(fixed.name, self._config.student)
+                choice = UNTOUCHED if fixed.block is None else scaled.get(fixed.block, UNTOUCHED)
+                value = self._bank.fixed(fixed.name, self._config.student, choice)
                 yield self._final_name(fixed.name), self._dense(value)
 
     def _site(self, linear: Linear) -> Named:

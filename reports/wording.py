@@ -35,7 +35,7 @@ def _single(site: str) -> FusedGroup:
 
 def part_of(group: FusedGroup) -> str:
     """Its name without the block: ``qkv``, ``down``, ``embedding``."""
-    return group.name.rsplit(".", 1)[-1]
+    return "block" if group.name == f"blocks.{group.block}" else group.name.rsplit(".", 1)[-1]
 
 
 def choice_words(choice: SiteChoice) -> str:

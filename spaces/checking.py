@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spaces.configuration import CompressionConfig, Student
 from spaces.errors import ConfigurationError
+from spaces.methods import check_closures
 from spaces.model import ModelSpec
 from spaces.size import kept_linears, kept_shape
 from spaces.students import LABELS, full_count
@@ -14,12 +15,14 @@ def check_configuration(spec: ModelSpec, config: CompressionConfig) -> None:
 
     Raises:
         ModelError: a site that is no linear of the model.
-        ConfigurationError: a tied head chosen apart from its embedding, a choice for a block that is cut, or
-            a student larger than the model or one that the architecture cannot express.
+        ConfigurationError: a tied head chosen apart from its embedding, a choice for a block that is cut,
+            half a block of a method that scales whole blocks, or a student larger than the model or one that the
+            architecture cannot express.
         FormatError: a group size that does not divide the row it is left with.
     """
     check_student(spec, config.student)
     config.kv.check_blocks(len(spec.cache))
+    check_closures(spec, config)
     kept = {linear.name for linear in kept_linears(spec, config)}
     for name, choice in config.sites.items():
         linear = spec.linear(name)

@@ -13,6 +13,7 @@ from spaces.configuration import WHOLE, Student
 from spaces.errors import SpaceError
 from spaces.formats import integer_format
 from spaces.legality import FusedGroup, Legality, Ruling
+from spaces.methods import closure_ruling, needs_zero_point
 from spaces.model import ModelSpec, StudentKind
 from spaces.named_formats import find_choice
 from spaces.patterns import GroupRule, Restrictions
@@ -91,18 +92,16 @@ class GeneBuilder:
         self.kept_blocks = kept_blocks
         self.refused: dict[str, str] = {}
 
-    def site(self, group: FusedGroup) -> Gene:
-        """The gene of one fused group.
+    def site(self, group: FusedGroup, rule: GroupRule) -> Gene:
+        """The gene of one group and what it may be.
 
         Raises:
             SpaceError: nothing that is allowed is legal.
         """
         legal = tuple(
             choice
-            for choice in self._candidates(self.restrictions.rule(group))
-            if self._note(
-                f"{group.name}: {choice.name}", self.legality.choice(self.spec, group, choice, WHOLE)
-            )
+            for choice in self._candidates(rule)
+            if self._note(f"{group.name}: {choice.name}", self._legal(group, choice))
         )
         if not legal:
             reasons = {why: None for what, why in self.refused.items() if what.startswith(f"{group.name}: ")}
@@ -112,6 +111,10 @@ class GeneBuilder:
                 "Allow more widths (16 is always legal) or another group size",
             )
         return Gene(group.name, "site", legal, group)
+
+    def _legal(self, group: FusedGroup, choice: SiteChoice) -> Ruling:
+        verdict = closure_ruling(choice, WHOLE)
+        return self.legality.choice(self.spec, group, choice, WHOLE) if verdict else verdict
 
     def cache(self) -> Gene:
         """The gene of the key-value cache.
@@ -167,8 +170,8 @@ class GeneBuilder:
                     found.append(SiteChoice(sparsity=sparsity))
                     continue
                 for method in rule.methods if sparsity is None else rule.methods[:1]:
-                    # A half-quadratic zero point needs an asymmetric container; rounding to nearest does not.
-                    weight = integer_format(width, rule.group_size, symmetric=method != "hqq")
+                    # Only where a method makes a zero point, an asymmetric container is needed.
+                    weight = integer_format(width, rule.group_size, symmetric=not needs_zero_point(method))
                     found.append(SiteChoice(weight=weight, sparsity=sparsity, method=method))
         found += [find_choice(name) for name in rule.formats]
         return list(dict.fromkeys(found))

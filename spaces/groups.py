@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from spaces.errors import SpaceError
 from spaces.legality import FusedGroup
+from spaces.methods import BLOCK_METHODS
 from spaces.model import ModelSpec
+from spaces.named_formats import find_choice
+from spaces.patterns import GroupRule, Restrictions
 
 _PART = {
     "q": "qkv",
@@ -38,6 +42,39 @@ def single_groups(spec: ModelSpec) -> tuple[FusedGroup, ...]:
         for linear in spec.linears
         if not (spec.tied and linear.role == "head")
     )
+
+
+def whole_blocks(
+    groups: tuple[FusedGroup, ...], restrictions: Restrictions
+) -> tuple[tuple[FusedGroup, GroupRule], ...]:
+    """Groups and what they may be; where a method scales whole blocks, those of a block become ``blocks.N``.
+
+    Raises:
+        SpaceError: rules tell parts of such a block apart.
+    """
+    ruled = [(group, restrictions.rule(group)) for group in groups]
+    merged = {group.block for group, rule in ruled if group.block is not None and _scales_blocks(rule)}
+    found: dict[str, tuple[FusedGroup, GroupRule]] = {}
+    for group, rule in ruled:
+        if group.block not in merged:
+            found[group.name] = group, rule
+            continue
+        name = f"blocks.{group.block}"
+        before, first = found.get(name, (group.model_copy(update={"sites": ()}), rule))
+        if rule != first:
+            raise SpaceError(
+                f"rules for {group.name}",
+                f"differ from those for the rest of block {group.block}, which is scaled as a whole",
+                f"Allow {' or '.join(sorted(BLOCK_METHODS))} in other blocks only, or the same for all of this one",
+            )
+        sites = (*before.sites, *group.sites)
+        found[name] = before.model_copy(update={"name": name, "sites": sites}), first
+    return tuple(found.values())
+
+
+def _scales_blocks(rule: GroupRule) -> bool:
+    formats = (find_choice(name).method for name in rule.formats)
+    return not BLOCK_METHODS.isdisjoint((*rule.methods, *formats))
 
 
 def _group(block: int | None, part: str, sites: list[str]) -> FusedGroup:

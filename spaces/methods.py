@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spaces.errors import UnknownNameError
+from spaces.choice import SiteChoice
+from spaces.configuration import CompressionConfig, Student
+from spaces.errors import ConfigurationError, UnknownNameError
+from spaces.legality import LEGAL, Ruling, illegal
+from spaces.model import ModelSpec
 from spaces.schema import Frozen
 
 Closure = Literal["site", "block", "model"]
@@ -52,3 +56,55 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS)
     return METHODS[name]
+
+
+def needs_zero_point(name: str) -> bool:
+    """Whether the integers of a method need a zero point; a method that is not in the table needs none."""
+    return name in METHODS and METHODS[name].zero_point
+
+
+def scaled_blocks(spec: ModelSpec, config: CompressionConfig) -> dict[int, SiteChoice]:
+    """Blocks that a method scales as a whole, and the choice that all their sites share."""
+    found = {}
+    for site, choice in config.sites.items():
+        if choice.method in BLOCK_METHODS:
+            block = spec.linear(site).block
+            if block is not None:
+                found[block] = choice
+    return found
+
+
+def check_closures(spec: ModelSpec, config: CompressionConfig) -> None:
+    """Refuse half a block of a method that scales whole blocks.
+
+    Raises:
+        ConfigurationError: sites of a block that disagree, a cut of heads or channels, or calibrated inputs.
+    """
+    chosen = scaled_blocks(spec, config)
+    for linear in spec.block_linears if chosen else ():
+        choice = chosen.get(linear.block if linear.block is not None else -1)
+        if choice is not None and config.choice(linear.name) != choice:
+            raise ConfigurationError(
+                f"{linear.name} at {config.choice(linear.name).name}",
+                f"{choice.method} scales block {linear.block} as a whole, and another site of it has {choice.name}",
+                "Choose the same for all sites of the block",
+            )
+    for choice in dict.fromkeys(chosen.values()):
+        verdict = closure_ruling(choice, config.student)
+        if not verdict:
+            raise ConfigurationError(choice.name, verdict.reason, "Use rtn or gptq there")
+
+
+def closure_ruling(choice: SiteChoice, student: Student) -> Ruling:
+    """Whether a method that scales whole blocks goes with the rest of the choice, and with the student."""
+    if choice.method not in BLOCK_METHODS:
+        return LEGAL
+    if student.kv_heads is not None or student.ffn_channels is not None:
+        return illegal(
+            f"{choice.method} scales whole blocks, and the student lacks heads or channels of them"
+        )
+    if choice.activation is not None and choice.activation.calibrated:
+        return illegal(
+            f"{choice.method} changes the inputs of linears, and their scales are of the unchanged"
+        )
+    return LEGAL

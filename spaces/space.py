@@ -17,7 +17,9 @@ from spaces.choice import SiteChoice
 from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.errors import ConfigurationError, FormatError, SpaceError
 from spaces.genes import Gene, GeneBuilder, GeneKind
+from spaces.groups import whole_blocks
 from spaces.legality import LEGAL, Legality, Ruling
+from spaces.methods import closure_ruling
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
 from spaces.size import site_bytes
@@ -39,7 +41,7 @@ class SearchSpace:
         block_order: block indices, least important first: which blocks a smaller student loses.
 
     Attributes:
-        groups: the engine's partition of the sites.
+        groups: the engine's partition of the sites; a block that a method may scale is one group.
         genes: one categorical a group, then ``kv`` and the three of the student size.
         refused: what is not in the space, and why.
 
@@ -58,8 +60,10 @@ class SearchSpace:
         self.spec = spec
         self.legality = legality
         self.restrictions = restrictions or Restrictions()
-        self.groups = legality.groups(spec)
-        self.restrictions.check(self.groups)
+        engine_groups = legality.groups(spec)
+        self.restrictions.check(engine_groups)
+        ruled = whole_blocks(engine_groups, self.restrictions)
+        self.groups = tuple(group for group, _ in ruled)
         self.block_order = tuple(range(spec.blocks)[::-1] if block_order is None else block_order)
         if sorted(self.block_order) != list(range(spec.blocks)):
             raise SpaceError(
@@ -69,7 +73,7 @@ class SearchSpace:
             )
         builder = GeneBuilder(spec, legality, self.restrictions, self.kept_blocks)
         self.genes: tuple[Gene, ...] = (
-            *map(builder.site, self.groups),
+            *(builder.site(group, rule) for group, rule in ruled),
             builder.cache(),
             *builder.students(),
         )
@@ -106,6 +110,9 @@ class SearchSpace:
         found: list[int | None] = []
         for choice in gene.choices:
             if isinstance(choice, SiteChoice):
+                if not closure_ruling(choice, student):
+                    found.append(None)
+                    continue
                 config = CompressionConfig(sites={site.name: choice for site in sites}, student=student)
                 try:
                     found.append(sum(site_bytes(self.spec, site, config).total for site in sites))
@@ -192,7 +199,9 @@ class SearchSpace:
             if gene.group is None or not isinstance(choice, SiteChoice):
                 continue
             if student.keeps_block(gene.group.block):
-                verdict = self.legality.choice(self.spec, gene.group, choice, student)
+                verdict = closure_ruling(choice, student)
+                if verdict:
+                    verdict = self.legality.choice(self.spec, gene.group, choice, student)
                 if not verdict:
                     return verdict
         return LEGAL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compressors.quantizers.awq import Awq
 from compressors.quantizers.entropy import Entropy
 from compressors.quantizers.gptq import Gptq
 from compressors.quantizers.half_quadratic import HalfQuadratic
@@ -20,6 +21,7 @@ QUANTIZERS: dict[str, Quantizer] = {
         RoundToNearest(),
         HalfQuadratic(),
         Gptq(),
+        Awq(),
         MinMax(),
         Percentile(),
         Entropy(),

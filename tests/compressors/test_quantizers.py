@@ -14,9 +14,10 @@ from compressors.quantizers.affine import code_range, decode, encode, integer_ze
 from spaces.choice import SiteChoice, Sparsity
 from spaces.errors import ConfigurationError, FormatError, ModelError, UnknownNameError
 from spaces.formats import WeightFormat, integer_format
+from spaces.methods import METHODS
 from tests.compressors import contract, number_formats
 
-NAMES = ("rtn", "hqq", "gptq")
+NAMES = ("rtn", "hqq", "gptq", "awq")
 GROUPS = (32, 128, None)
 FLOATING = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_point="float", group_size=32)
 
@@ -24,7 +25,9 @@ FLOATING = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_poi
 def test_every_quantizer_is_under_contract():
     assert {*NAMES, *number_formats.OBSERVERS, *number_formats.LEARNERS} == set(QUANTIZERS)
     assert all(name == found.name for name, found in QUANTIZERS.items())
-    assert all(found.closure == "site" for found in QUANTIZERS.values())
+    assert {name: found.closure for name, found in QUANTIZERS.items()} == {
+        name: method.closure for name, method in METHODS.items()
+    }
     with pytest.raises(UnknownNameError, match="rtn"):
         find_quantizer("rtnn")
 
