@@ -1,8 +1,11 @@
-"""What each method does to a whole model: ``python -m benchmarks.compressors --shared DIR`` writes ``compression.csv``.
+"""What each format and method does to a whole model: ``python -m benchmarks.compressors`` writes ``compression.csv``.
 
-Every linear inside the blocks at one width by one method, embedding, head and cache untouched; KL on a text that
-neither calibration nor any search saw. ``seconds`` is the time to make the weights once statistics are there,
-``peak_bytes`` what the process grew by meanwhile (Linux only).
+Every linear inside the blocks in one format by one method, embedding, head and cache untouched; KL on a text that
+neither calibration nor any search saw. ``seconds`` is the time to make the weights once statistics are there (for
+``autoround`` and ``qat`` everything), ``peak_bytes`` what the process grew by meanwhile (Linux only). ``group_size`` 0
+is one scale a channel. With ``--python INTERPRETER`` other libraries run on the same model and windows
+(:mod:`benchmarks.peers`); in their rows ``kl_stderr`` is the standard error, by window, of the paired difference to
+ours. ``--keep FOLDER`` keeps our KL of every window; ``--kept FOLDER`` takes it from there and measures others alone.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import demo
@@ -24,20 +28,42 @@ from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.divergence import Teacher
 from compressors.loading import load_dense, load_tokenizer, model_hash
+from compressors.overlay import Overlay
+from compressors.quantizers import QuantizedWeight, find_quantizer
+from compressors.training.block_rounding import RoundingSettings
+from compressors.training.model_rounding import tune_model
+from compressors.training.training_settings import TrainingSettings
+from compressors.training.whole_model import train
 from compressors.windows import TokenWindows, read_windows
-from engines import find_engine
 from spaces.architectures import read_model
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from spaces.choice import SiteChoice
+from spaces.configuration import DENSE_CONFIG, CompressionConfig
+from spaces.errors import ParetuneError
+from spaces.formats import WeightFormat, integer_format
+from spaces.model import ModelSpec
+from spaces.named_formats import find_choice
 
 COLUMNS = (
     "model", "method", "implementation", "num_bits", "group_size", "symmetric", "kl", "kl_stderr", "seconds",
     "peak_bytes",
 )  # fmt: skip
 WIDTHS = (2, 3, 4, 5, 6, 8)
-METHODS = {"rtn": "rtn", "hqq-integer": "hqq", "gptq": "gptq"}
-"""Words of the table and of the registry."""
 GROUP = 128
+TRAINED = {"autoround": (2, 3, 4), "qat": (2, 3)}
+"""Widths of what is made for a whole configuration."""
+NAMED = {
+    "fp8-channel": ("fp8-channel",),
+    "fp8-block": ("fp8-block",),
+    "nvfp4": ("nvfp4",),
+    "mxfp4": ("mxfp4",),
+    "mxfp8": ("mxfp8",),
+    "w8a8-static": ("w8a8-static/minmax",),
+    "w8a8-dynamic": ("w8a8-dynamic/minmax",),
+    "nf4": ("nf4/minmax",),
+    "kmeans": ("kmeans2", "kmeans3", "kmeans4"),
+    "learned": ("learned2", "learned3", "learned4"),
+}
+"""Words of the table, and the named formats that they stand for."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +78,67 @@ class Source:
 
 
 def main() -> None:
-    """Measure every model that is there."""
+    """Measure every model that is there; rows of other models and methods stay."""
+    arguments = _arguments()
+    rows: list[dict[str, object]] = []
+    for source in sources(arguments.shared):
+        if arguments.models is not None and source.name not in arguments.models:
+            continue
+        for row in _rows(source, arguments):
+            rows.append(row)
+            _write(rows)  # each at once: a program that is stopped has written what it measured
+
+
+def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    ours = Measured() if arguments.kept is None else Measured.read(arguments.kept, source.name)
+    if arguments.kept is None:
+        yield from measure(
+            source, arguments.windows, arguments.calibration_windows, ours, arguments.methods,
+            arguments.device, arguments.keep,
+        )  # fmt: skip
+    if arguments.python is not None:
+        yield from _peers(source, ours, arguments)
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--shared", type=Path, help="folder with models/ and data/; the embedded model alone if left out"
     )
     parser.add_argument("--models", nargs="*", help="names; all if left out")
+    parser.add_argument("--methods", nargs="*", help="words of the table; all if left out")
     parser.add_argument("--windows", type=int, default=32, help="windows that are read (count)")
     parser.add_argument("--calibration-windows", type=int, default=64, help="windows of statistics (count)")
-    arguments = parser.parse_args()
-    rows: list[dict[str, object]] = []
-    for source in sources(arguments.shared):
-        if arguments.models is None or source.name in arguments.models:
-            rows += measure(source, arguments.windows, arguments.calibration_windows)
-    measured = {row["model"] for row in rows}
-    write_table(
-        "compression", COLUMNS, [r for r in read_table("compression") if r["model"] not in measured] + rows
-    )
+    parser.add_argument("--device", default="cpu", help="where the model computes, in float32")
+    parser.add_argument("--python", type=Path, help="interpreter that has the other libraries")
+    parser.add_argument("--keep", type=Path, help="folder that our KL of every window is written to")
+    parser.add_argument("--kept", type=Path, help="such a folder, read instead of measuring")
+    return parser.parse_args()
+
+
+def _write(rows: Sequence[Mapping[str, object]]) -> None:
+    key = ("model", "method", "implementation", "num_bits", "group_size", "symmetric")
+    fresh = {tuple(str(row[name]) for name in key) for row in rows}
+    kept = [r for r in read_table("compression") if tuple(str(r[name]) for name in key) not in fresh]
+    order = {name: i for i, name in enumerate(("embedded", "reference-48m", "reference-moe"))}
+    both = sorted([*kept, *rows], key=lambda row: order[str(row["model"])])
+    write_table("compression", COLUMNS, both)
+
+
+def _peers(source: Source, ours: Measured, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    from benchmarks.peer_table import PEERS
+    from benchmarks.peers import peer_rows
+
+    known = {method for method, _, _ in ours.kl}
+    peers = [peer for peer in PEERS if peer.method in known]
+    for peer in peers:
+        try:
+            yield from peer_rows(
+                source, ours.kl, arguments.python, windows=arguments.windows,
+                calibration_windows=arguments.calibration_windows, peers=[peer],
+            )  # fmt: skip
+        except ParetuneError as error:
+            print(f"{source.name}: {peer.implementation} {peer.method}: {error}", flush=True)
 
 
 def sources(shared: Path | None) -> list[Source]:
@@ -84,68 +154,179 @@ def sources(shared: Path | None) -> list[Source]:
     return found
 
 
-def measure(source: Source, windows: int, calibration_windows: int) -> Iterator[dict[str, object]]:
-    """One row a method and width."""
-    spec = read_model(source.folder)
-    model, tokenizer = load_dense(source.folder, spec), load_tokenizer(source.folder)
+class Measured:
+    """KL a window of our rows, by method, bits and symmetry: what peers are paired with."""
 
-    def read(text: str, place: tuple[Path, tuple[int, ...] | None], count: int) -> TokenWindows:
-        path, documents = place
-        return read_windows(
-            tokenizer,
-            path,
-            text=text,
-            window_tokens=source.window_tokens,
-            count=count,
-            seed=0,
-            documents=documents,
-        )
+    def __init__(self) -> None:
+        self.kl: dict[tuple[str, int, bool], np.ndarray] = {}
 
-    calibration = read("calibration", source.calibration, calibration_windows)
-    teacher = Teacher(model, read("benchmark", source.text, windows))
+    def write(self, folder: Path, model: str) -> None:
+        """Keep it in ``folder``, beside what is there of other methods."""
+        folder.mkdir(parents=True, exist_ok=True)
+        known = Measured.read(folder, model).kl if (folder / f"{model}.npz").exists() else {}
+        values = {f"{m} {b} {int(s)}": kl for (m, b, s), kl in {**known, **self.kl}.items()}
+        np.savez(folder / f"{model}.npz", **values)
+
+    @classmethod
+    def read(cls, folder: Path, model: str) -> Measured:
+        """What :meth:`write` kept."""
+        found = cls()
+        with np.load(folder / f"{model}.npz") as kept:
+            for name, kl in kept.items():
+                method, bits, symmetric = name.split()
+                found.kl[method, int(bits), symmetric == "1"] = kl
+        return found
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One model, opened once.
+
+    Attributes:
+        source: of the model.
+        spec: of the model.
+        assembler: over its bank.
+        teacher: on the windows that are read.
+        calibration: windows of statistics and training.
+    """
+
+    source: Source
+    spec: ModelSpec
+    assembler: Assembler
+    teacher: Teacher
+    calibration: TokenWindows
+
+    @classmethod
+    def of(cls, source: Source, folder: Path, windows: int, calibration_windows: int, device: str) -> Bench:
+        """Open the model and start its bank in ``folder``."""
+        spec = read_model(source.folder)
+        model, tokenizer = load_dense(source.folder, spec, device=device), load_tokenizer(source.folder)
+
+        def read(text: str, place: tuple[Path, tuple[int, ...] | None], count: int) -> TokenWindows:
+            tokens = source.window_tokens
+            return read_windows(
+                tokenizer, place[0], text, window_tokens=tokens, count=count, seed=0, documents=place[1]
+            )
+
+        calibration = read("calibration", source.calibration, calibration_windows)
+        teacher = Teacher(model, read("benchmark", source.text, windows))
+        bank = Bank.open(folder, source.folder, model, spec, model_hash(source.folder), calibration)
+        return cls(source, spec, Assembler(model, spec, bank, 2**32), teacher, calibration)
+
+    def config(self, choice: SiteChoice) -> CompressionConfig:
+        """Every linear inside the blocks."""
+        return CompressionConfig(sites=dict.fromkeys((x.name for x in self.spec.block_linears), choice))
+
+
+def measure(
+    source: Source,
+    windows: int,
+    calibration_windows: int,
+    ours: Measured,
+    methods: Sequence[str] | None = None,
+    device: str = "cpu",
+    keep: Path | None = None,
+) -> Iterator[dict[str, object]]:
+    """One row a method and width; those that a model's shapes refuse are said and left out."""
     with tempfile.TemporaryDirectory() as place:
-        bank = Bank.open(
-            Path(place) / "bank", source.folder, model, spec, model_hash(source.folder), calibration
+        bench = Bench.of(source, Path(place) / "bank", windows, calibration_windows, device)
+        for word, choice in _choices():
+            if methods is None or word in methods:
+                try:
+                    row = _row(bench, word, choice, ours)
+                    if keep is not None:
+                        ours.write(keep, source.name)
+                    yield row
+                except ParetuneError as error:
+                    print(f"{source.name}: {word}: {error}", flush=True)
+    if methods is None or any(word.startswith("kv-") for word in methods):
+        from benchmarks.cache import measure_cache
+
+        yield from measure_cache(source, windows)
+
+
+def _choices() -> Iterator[tuple[str, SiteChoice]]:
+    for bits in WIDTHS:
+        floating = WeightFormat(
+            num_bits=bits, number_type="int", group_size=GROUP, symmetric=False, zero_point="float"
         )
-        assembler = Assembler(model, spec, bank, 2**32)
-        for word, method in METHODS.items():
-            for bits in WIDTHS:
-                space = _space(spec, bank, bits, method)
-                seconds, peak = _timed(lambda space=space: bank.build(space))
-                genome = space.uniform(bits, method)
-                if genome is None:
-                    print(f"{source.name}: {method} at {bits} bits is not offered", flush=True)
-                    continue
-                config = space.decode(genome)
-                kl = teacher.compare(assembler.apply(config)).kl
-                weight = next(iter(config.sites.values())).weight
-                row = {
-                    "model": source.name, "method": word, "implementation": "paretune", "num_bits": bits,
-                    "group_size": GROUP, "symmetric": int(weight.symmetric), "kl": f"{kl.mean():.6g}",
-                    "kl_stderr": f"{kl.std(ddof=1) / len(kl) ** 0.5:.3g}", "seconds": f"{seconds:.3g}",
-                    "peak_bytes": peak,
-                }  # fmt: skip
-                print(*row.values(), flush=True)
-                yield row
+        yield "rtn", SiteChoice(weight=integer_format(bits, GROUP), method="rtn")
+        yield "hqq", SiteChoice(weight=floating, method="hqq")
+        yield "hqq-integer", SiteChoice(weight=integer_format(bits, GROUP, symmetric=False), method="hqq")
+        yield "gptq", SiteChoice(weight=integer_format(bits, GROUP), method="gptq")
+        for symmetric in (True, False):
+            yield "awq", SiteChoice(weight=integer_format(bits, GROUP, symmetric), method="awq")
+        for word, widths in TRAINED.items():
+            if bits in widths:
+                yield word, SiteChoice(weight=integer_format(bits, GROUP), method="gptq")
+    for word, names in NAMED.items():
+        for name in names:
+            yield word, find_choice(name)
 
 
-def _space(spec: Any, bank: Bank, bits: int, method: str) -> SearchSpace:
-    restrictions = Restrictions(
-        bits=(bits, 16), outer_bits=(16,), methods=(method,), group_size=GROUP, sparsity=(0.0,), kv_bits=(16,)
-    )
-    return SearchSpace(spec, find_engine("torch").legality("cpu"), restrictions, bank.block_order)
+def _row(bench: Bench, word: str, choice: SiteChoice, ours: Measured) -> dict[str, object]:
+    config, assembler = bench.config(choice), bench.assembler
+    if find_quantizer(choice.method).needs_covariance:
+        assembler.bank.correlate()
+
+    def make() -> Assembler:
+        if word in TRAINED:
+            return _trained(bench, word, config)
+        for site in config.sites:
+            assembler.bank.quantized(site, choice)
+        return assembler
+
+    maker, seconds, peak = _timed(make)
+    kl = bench.teacher.compare(maker.apply(config)).kl
+    assembler.apply(DENSE_CONFIG)
+    weight = choice.weight
+    ours.kl[word, weight.num_bits, weight.symmetric] = np.asarray(kl, dtype=np.float64)
+    _free()
+    row: dict[str, object] = {
+        "model": bench.source.name, "method": word, "implementation": "paretune", "num_bits": weight.num_bits,
+        "group_size": weight.group_size or 0, "symmetric": int(weight.symmetric), "kl": f"{kl.mean():.6g}",
+        "kl_stderr": f"{kl.std(ddof=1) / len(kl) ** 0.5:.3g}", "seconds": f"{seconds:.3g}", "peak_bytes": peak,
+    }  # fmt: skip
+    print(*row.values(), flush=True)
+    return row
 
 
-def _timed(work: Any) -> tuple[float, int | None]:
-    """Seconds of ``work``, and what the process grew by at its peak."""
+def _trained(bench: Bench, word: str, config: CompressionConfig) -> Assembler:
+    """An assembler whose weights were trained for this very configuration."""
+    bank = bench.assembler.bank
+    start: dict[str, QuantizedWeight] = {}
+    for site, choice in config.sites.items():
+        found = bank.quantized(site, choice)
+        if found is not None and bench.spec.linear(site).experts == 1:
+            start[site] = found
+    model = bench.assembler.apply(DENSE_CONFIG)
+    if word == "qat":
+        settings = TrainingSettings(scale_dtype=bank.scale_dtype)
+        weights = train(model, bench.spec, config, bench.calibration, settings, start).weights
+    else:
+        formats = {site: choice.weight for site, choice in config.sites.items()}
+        rounding = RoundingSettings(scale_dtype=bank.scale_dtype)
+        weights = dict(tune_model(model, bench.spec, bench.calibration, formats, rounding, sequential=True))
+    return Assembler(model, bench.spec, Overlay(bank, weights, word), 2**32)
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float, int | None]:
+    """Result and seconds of ``work``, and what the process grew by at its peak."""
     gc.collect()
     status = Path("/proc/self/status")
     if status.exists():
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, start = _status("VmRSS"), time.perf_counter()
-    work()
+    result = work()
     seconds, peak = time.perf_counter() - start, _status("VmHWM")
-    return seconds, None if before is None or peak is None else peak - before
+    return result, seconds, None if before is None or peak is None else peak - before
+
+
+def _free() -> None:
+    """Give memory back between rows: copies of the last candidate would count as the next one's."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _status(key: str) -> int | None:
