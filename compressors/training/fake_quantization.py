@@ -223,17 +223,21 @@ class LearnedWeight(FakeQuantized):
         scale_dtype: torch.dtype,
     ) -> None:
         super().__init__(weight, weight_format, start, scale_dtype)
+        self.weights = self._near(start).requires_grad_()
+        self.factors = torch.ones_like(self._first_scales).requires_grad_()
+        # Esser et al., section 2.2: balances a scale, which sums over its group, against weights. AdamW divides
+        # by the size of the gradient, so there this decides only what its epsilon outweighs.
+        self._balance = (start.group_size * max(1, self._high)) ** -0.5
+
+    def _near(self, start: QuantizedWeight) -> torch.Tensor:
+        """Weights in starting steps, moved only as far as the codes of the start ask for, ``(groups, group_size)``."""
         codes = start.codes.to(torch.float32).reshape(self._groups.shape)
         if self._first_zeros is not None:
             codes = codes - self._first_zeros.unsqueeze(-1)
         distance = self._groups / self._first_scales.unsqueeze(-1) - codes
         near = distance.clamp(-_ALMOST_HALF, _ALMOST_HALF)
         near = torch.where(distance.abs() <= _HALF_STEP, near, distance.sign() * _MARGIN)
-        self.weights = (codes + near).requires_grad_()
-        self.factors = torch.ones_like(self._first_scales).requires_grad_()
-        # Esser et al., section 2.2: balances a scale, which sums over its group, against weights. AdamW divides
-        # by the size of the gradient, so there this decides only what its epsilon outweighs.
-        self._balance = (start.group_size * max(1, self._high)) ** -0.5
+        return codes + near
 
     def _parts(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         factors: torch.Tensor = _ScaledGradient.apply(self.factors, self._balance)  # type: ignore[no-untyped-call]
