@@ -9,6 +9,7 @@ comes. Layout of the folder::
     entries.jsonl            name, SHA-256 and bytes of every entry, in the order of making
     entries/SITE/CHOICE.safetensors
     entries/covariance/SITE.safetensors      only for methods that need it
+    entries/ranking/NAME.safetensors         only for rankings that a student names
     entries/scaled/BLOCK/CHOICE.safetensors  norm gains and biases, only for methods that scale whole blocks
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from compressors.covariance import covariance_bytes, gather_covariances, keeper
 from compressors.entries import Entry, dense_matrix, make_tensors, read_mask, read_quantized
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.quantizers import QuantizedWeight
+from compressors.rankings.book import RankingBook
+from compressors.rankings.ranking import AnswerTokens
 from compressors.scaled_block import scale_block, scaled_bytes
 from compressors.statistics import SiteStatistics, Statistics
 from compressors.streamed_model import StreamedModel, open_streamed
@@ -63,16 +67,20 @@ class Bank:
         statistics: Statistics,
         model: Any,
         calibration: TokenWindows,
+        checkpoint: Path | None = None,
     ) -> None:
         self.folder = folder
         self.spec = source.spec
-        self.statistics = statistics
         self.identity = identity
         self.scale_dtype: torch.dtype = getattr(torch, identity.scale_dtype)
         self._source = source
         self._model = model
         self._calibration = calibration
         self._store = EntryStore(folder)
+        self._rankings = RankingBook(
+            self._store, self.spec, model, source, checkpoint, calibration, statistics
+        )
+        self.statistics = replace(statistics, rankings=self._rankings)
         self._last: tuple[str, SiteStatistics] | None = None
 
     @classmethod
@@ -108,7 +116,7 @@ class Bank:
         weights = model.source if streamed else WeightSource(source, model, spec)
         wanted = BankIdentity.of(model_hash, calibration.digest, scale_dtype or spec.dtype)
         identity, statistics = open_identity(folder, wanted, model, calibration, weights)
-        return cls(folder, weights, identity, statistics, model, calibration)
+        return cls(folder, weights, identity, statistics, model, calibration, source)
 
     @property
     def hash(self) -> str:
@@ -117,12 +125,25 @@ class Bank:
 
     @property
     def block_order(self) -> tuple[int, ...]:
-        """Blocks, least important first."""
+        """Blocks by ``activation``, least important first."""
         return self.statistics.block_order
 
-    def importance(self, kind: str, block: int, ranking: str) -> torch.Tensor:
-        """Scores of the ``heads`` or ``channels`` of a block, larger is more important."""
+    def block_order_by(self, ranking: str) -> tuple[int, ...]:
+        """Blocks by a ranking, least important first."""
+        return self.statistics.block_order_by(ranking)
+
+    def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block, or of the model's ``blocks`` or ``width``.
+
+        Larger is more important. A ranking that nobody has asked for is computed, by the dense model.
+        """
         return self.statistics.importance(kind, block, ranking)
+
+    def rank(
+        self, ranking: str, windows: TokenWindows | None = None, answers: AnswerTokens | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Compute a ranking now, of another text or of a task: :meth:`compressors.rankings.book.RankingBook.rank`."""
+        return self._rankings.rank(ranking, windows, answers)
 
     # -- filling --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ Experts are told apart where tokens reached them; an expert that no token reache
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +26,9 @@ from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.errors import ConfigurationError
 from spaces.model import ModelSpec
+
+if TYPE_CHECKING:
+    from compressors.rankings.book import RankingBook
 
 _TOKENS_AT_ONCE = 4096
 STATISTICS_VERSION = "2"
@@ -71,9 +74,11 @@ class Statistics:
     Attributes:
         tensors: ``moment/SITE`` and ``peak/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK`` ``(kv_heads,)``;
             ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more important.
+        rankings: scores by other names than ``activation``, and of hidden channels; ``None``: there are none.
     """
 
     tensors: dict[str, torch.Tensor]
+    rankings: RankingBook | None = None
 
     def site(self, name: str) -> SiteStatistics | None:
         """Of the site ``name``; ``None`` for an embedding, whose input is no vector."""
@@ -82,19 +87,30 @@ class Statistics:
 
     @property
     def block_order(self) -> tuple[int, ...]:
-        """Blocks, least important first; equals by index, the later one first."""
-        scores = self.tensors["blocks"].tolist()
-        return tuple(sorted(range(len(scores)), key=lambda block: (scores[block], -block)))
+        """Blocks by ``activation``, least important first; equals by index, the later one first."""
+        return self.block_order_by("activation")
 
-    def importance(self, kind: str, block: int, ranking: str) -> torch.Tensor:
-        """Scores of the ``heads`` or ``channels`` of a block.
+    def block_order_by(self, ranking: str) -> tuple[int, ...]:
+        """Blocks by a ranking, least important first; equals by index, the later one first.
 
         Raises:
-            ConfigurationError: an unknown ranking.
+            ParetuneError: as in :meth:`importance`.
         """
-        if ranking != "activation":
+        scores = self.importance("blocks", None, ranking).tolist()
+        return tuple(sorted(range(len(scores)), key=lambda block: (scores[block], -block)))
+
+    def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block, or of the model's ``blocks`` or ``width``.
+
+        Raises:
+            ConfigurationError: a ranking without such scores, or the name of none.
+        """
+        key = kind if block is None else f"{kind}/{block}"
+        if ranking == "activation" and key in self.tensors:
+            return self.tensors[key]
+        if self.rankings is None:
             raise ConfigurationError(f"ranking {ranking!r}", "is not known", "Use 'activation'")
-        return self.tensors[f"{kind}/{block}"]
+        return self.rankings.importance(kind, block, ranking)
 
 
 def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSource) -> Statistics:

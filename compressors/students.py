@@ -20,7 +20,7 @@ _SOURCE = "compressors.students"
 class Ranking(Protocol):
     """Scores of heads and channels: :class:`compressors.statistics.Statistics`, or a bank."""
 
-    def importance(self, kind: str, block: int, ranking: str) -> torch.Tensor:
+    def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
         """Scores of the ``heads`` or ``channels`` of a block, larger is more important."""
 
 

@@ -7,7 +7,7 @@ import torch
 
 from compressors.observation import RunningMean
 from compressors.statistics import SiteStatistics
-from spaces.errors import ConfigurationError
+from spaces.errors import UnknownNameError
 from tests.compressors.conftest import make_bench, make_windows
 
 
@@ -111,8 +111,8 @@ def test_statistics_do_not_depend_on_batches(tmp_path, monkeypatch):
 
 
 def test_an_unknown_ranking_is_refused(llama):
-    with pytest.raises(ConfigurationError, match="entropy"):
-        llama.bank.importance("heads", 0, "entropy")
+    with pytest.raises(UnknownNameError, match="entropie"):
+        llama.bank.importance("heads", 0, "entropie")
 
 
 def test_kept_columns_of_statistics():

@@ -1,0 +1,36 @@
+"""Rankings of what a student may lack, by name: one file each, one line here, one line in the contract test."""
+
+from __future__ import annotations
+
+from compressors.rankings.activation import Activation
+from compressors.rankings.entropy import Entropy
+from compressors.rankings.ranking import AnswerTokens, Kind, Ranking, Scene
+from compressors.rankings.removal import Removal
+from compressors.rankings.task import Task
+from compressors.rankings.taylor import Taylor
+from spaces.errors import UnknownNameError
+
+RANKINGS: dict[str, Ranking] = {
+    ranking.name: ranking
+    for ranking in (
+        Activation(),
+        Entropy(),
+        Removal(),
+        Task(),
+        Taylor(),
+    )
+}
+
+
+def find_ranking(name: str) -> Ranking:
+    """The ranking called ``name``.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in RANKINGS:
+        raise UnknownNameError("ranking", name, RANKINGS)
+    return RANKINGS[name]
+
+
+__all__ = ["RANKINGS", "AnswerTokens", "Kind", "Ranking", "Scene", "find_ranking"]

@@ -1,0 +1,115 @@
+"""The small interface behind which every ranking stands, and what a ranking may look at.
+
+A ranking scores parts that a student may lack, of the dense model, from a calibration text: the larger, the more
+important. Scores of one kind are compared within a block (``heads``, ``channels``) or within the model (``blocks``,
+``width``), never between kinds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from spaces.errors import TextError
+from spaces.model import Linear, ModelSpec
+
+if TYPE_CHECKING:
+    from compressors.statistics import Statistics
+    from compressors.windows import TokenWindows
+
+Kind = Literal["heads", "channels", "blocks", "width"]
+KINDS: tuple[Kind, ...] = ("heads", "channels", "blocks", "width")
+LABELS: dict[Kind, str] = {
+    "heads": "key-value heads",
+    "channels": "FFN channels",
+    "blocks": "blocks",
+    "width": "hidden channels",
+}
+
+
+@dataclass(frozen=True)
+class AnswerTokens:
+    """Windows of a task, and which of their tokens are answers.
+
+    Attributes:
+        windows: of the task.
+        mask: bool ``(windows, tokens)``; a token is predicted from those before it, so the first is no answer.
+
+    Raises:
+        TextError: another shape, no answer in some window, or a first token that is one.
+    """
+
+    windows: TokenWindows
+    mask: torch.Tensor
+
+    def __post_init__(self) -> None:
+        what = f"mask of answers {tuple(self.mask.shape)}"
+        if self.mask.dtype != torch.bool or self.mask.shape != self.windows.ids.shape:
+            expected = tuple(self.windows.ids.shape)
+            raise TextError(what, f"must be bool of the windows' shape {expected}", "Mark every token")
+        if bool(self.mask[:, 0].any()):
+            raise TextError(what, "the first token of a window is predicted from nothing", "Leave it out")
+        if not bool(self.mask.any(dim=1).all()):
+            raise TextError(what, "a window has no answer", "Leave out windows without an answer")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a ranking may look at.
+
+    Attributes:
+        model: the dense model, or a :class:`~compressors.streamed_model.StreamedModel`.
+        spec: of the model.
+        windows: text that it is run on.
+        statistics: of the calibration text.
+        answers: of a task, where one was given.
+    """
+
+    model: Any
+    spec: ModelSpec
+    windows: TokenWindows
+    statistics: Statistics
+    answers: AnswerTokens | None = None
+
+
+class Ranking(ABC):
+    """Scores heads, channels, blocks or hidden channels.
+
+    Attributes:
+        name: in the registry.
+        version: of the arithmetic; scores of another version are not used.
+        refusals: kinds that it does not score, and why.
+        streams: whether a model whose weights stay on disk is enough.
+        needs_answers: whether the tokens of a task have to be named.
+        most_windows: of the text that are read; the first ones.
+    """
+
+    name: str
+    version: str = "1"
+    refusals: Mapping[Kind, str] = {}
+    streams: bool = False
+    needs_answers: bool = False
+    most_windows: int = 1 << 30
+
+    @abstractmethod
+    def scores(self, scene: Scene) -> dict[str, torch.Tensor]:
+        """Everything that this ranking scores, float32.
+
+        Returns:
+            ``heads/BLOCK`` ``(kv_heads,)``, where the architecture tells heads apart; ``channels/BLOCK``
+            ``(channels,)`` or ``(experts, channels)``; ``blocks`` ``(blocks,)``; ``width`` ``(hidden channels,)``.
+        """
+
+
+def head_sites(spec: ModelSpec) -> list[Linear]:
+    """Output projections whose inputs are told apart by head, in order; none where heads cannot be cut."""
+    return [linear for linear in spec.of_role("o") if linear.in_axis == "heads"]
+
+
+def channel_sites(spec: ModelSpec) -> list[Linear]:
+    """Down projections whose inputs are the FFN channels that a student counts, in order."""
+    return [linear for linear in spec.of_role("down", "expert_down") if linear.in_axis == "ffn"]
