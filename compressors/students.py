@@ -10,6 +10,8 @@ from typing import Protocol
 
 import torch
 
+from compressors.rankings import RANKINGS, Kind
+from compressors.rankings.ranking import LABELS
 from spaces.configuration import Student
 from spaces.legality import LEGAL, Ruling, illegal
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
@@ -37,6 +39,22 @@ def ruling(spec: ModelSpec, student: Student) -> Ruling:
     ):
         if count is not None and count > full:
             return illegal(f"{count} {what} cannot be kept of {full}", _SOURCE)
+    return _ranking_ruling(student)
+
+
+def _ranking_ruling(student: Student) -> Ruling:
+    """Whether the ranking exists and scores what is cut; kept blocks are named, not ranked."""
+    cut: dict[Kind, int | None] = {"heads": student.kv_heads, "channels": student.ffn_channels}
+    if all(count is None for count in cut.values()):
+        return LEGAL
+    ranking = RANKINGS.get(student.ranking)
+    if ranking is None:
+        return illegal(f"there is no ranking {student.ranking!r}, known: {', '.join(RANKINGS)}", _SOURCE)
+    for kind, count in cut.items():
+        if count is not None and kind in ranking.refusals:
+            return illegal(
+                f"{LABELS[kind]} are not ranked by {ranking.name}: {ranking.refusals[kind]}", _SOURCE
+            )
     return LEGAL
 
 
