@@ -44,6 +44,12 @@ class RunningMean:
         means = torch.where(counts > 0, self._sum / counts.clamp_min(1.0), overall)
         return means.to(torch.float32)
 
+    def take(self) -> torch.Tensor:
+        """The mean; what was added is forgotten."""
+        found = self.mean()
+        self._sum = self._count = None
+        return found
+
 
 class RunningPeak:
     """Largest magnitude of each channel over tokens; rows (experts) see their own tokens."""

@@ -140,12 +140,12 @@ def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSou
 def _importances(
     spec: ModelSpec, block: int, observer: Observer, source: WeightSource
 ) -> dict[str, torch.Tensor]:
-    """Of a block's heads and channels. Its Gram matrices, larger than all else observed, are dropped."""
+    """Of a block's heads and channels. Its Gram matrices, larger than all else observed, are taken."""
     found = {}
     for linear in spec.of_role("o"):
         if linear.in_axis == "heads" and linear.block == block:
             weight = source.matrices(linear)[0]
-            found[f"heads/{block}"] = _head_norms(weight, observer.grams.pop(linear.name).mean())
+            found[f"heads/{block}"] = _head_norms(weight, observer.grams[linear.name].take())
     for linear in spec.of_role("down", "expert_down"):
         if linear.in_axis == "ffn" and linear.block == block:
             norms = source.matrices(linear).norm(dim=1)
