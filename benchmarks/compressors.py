@@ -29,11 +29,11 @@ from compressors.bank import Bank
 from compressors.divergence import Teacher
 from compressors.loading import load_dense, load_tokenizer, model_hash
 from compressors.overlay import Overlay
-from compressors.quantizers import QuantizedWeight, find_quantizer
+from compressors.quantizers import find_quantizer
 from compressors.training.block_rounding import RoundingSettings
 from compressors.training.model_rounding import tune_model
 from compressors.training.training_settings import TrainingSettings
-from compressors.training.whole_model import train
+from compressors.training.whole_model import bank_start, train_best
 from compressors.windows import TokenWindows, read_windows
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice
@@ -294,15 +294,11 @@ def _row(bench: Bench, word: str, choice: SiteChoice, ours: Measured) -> dict[st
 def _trained(bench: Bench, word: str, config: CompressionConfig) -> Assembler:
     """An assembler whose weights were trained for this very configuration."""
     bank = bench.assembler.bank
-    start: dict[str, QuantizedWeight] = {}
-    for site, choice in config.sites.items():
-        found = bank.quantized(site, choice)
-        if found is not None and bench.spec.linear(site).experts == 1:
-            start[site] = found
     model = bench.assembler.apply(DENSE_CONFIG)
     if word == "qat":
         settings = TrainingSettings(scale_dtype=bank.scale_dtype)
-        weights = train(model, bench.spec, config, bench.calibration, settings, start).weights
+        start = bank_start(bank, config)
+        weights = train_best(model, bench.spec, config, bench.calibration, settings, start).weights
     else:
         formats = {site: choice.weight for site, choice in config.sites.items()}
         rounding = RoundingSettings(scale_dtype=bank.scale_dtype)

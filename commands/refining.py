@@ -91,7 +91,7 @@ def _weights(
     from compressors.training.model_rounding import tune_model
     from compressors.training.refinement import refine
     from compressors.training.training_settings import TrainingSettings
-    from compressors.training.whole_model import train
+    from compressors.training.whole_model import bank_start, train_best
     from spaces.configuration import DENSE_CONFIG
 
     windows, dtype = bench.windows["calibration"], bench.bank.scale_dtype
@@ -102,13 +102,9 @@ def _weights(
     if method == "autoround":
         settings = RoundingSettings(seed=bench.run.search.seed, scale_dtype=dtype)
         return dict(tune_model(dense, bench.spec, windows, formats, settings, sequential=True))
-    start: dict[str, QuantizedWeight] = {}
-    for site in formats:
-        found = bench.bank.quantized(site, config.choice(site))
-        if found is not None and bench.spec.linear(site).experts == 1:
-            start[site] = found
+    start = bank_start(bench.bank, config)
     training = TrainingSettings(seed=bench.run.search.seed, scale_dtype=dtype)
-    return train(dense, bench.spec, config, windows, training, start).weights
+    return train_best(dense, bench.spec, config, windows, training, start).weights
 
 
 def _trainable(bench: Workbench, config: CompressionConfig, method: str) -> dict[str, WeightFormat]:

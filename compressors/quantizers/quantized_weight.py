@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -71,6 +72,13 @@ class QuantizedWeight:
             return self.levels[0].to(torch.float32)[self.codes.to(torch.int32) + half]
         rows = self.codes.view(len(self.levels), -1).to(torch.int64) + half
         return self.levels.to(torch.float32).gather(1, rows).view(self.codes.shape)
+
+    def to(self, device: torch.device) -> QuantizedWeight:
+        """The same on another device."""
+        found: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **found)
 
     def rows(self, start: int, stop: int) -> QuantizedWeight:
         """The same for rows ``start`` to ``stop``: one expert of many, or one of the linears in it.

@@ -101,6 +101,7 @@ class FakeQuantized(ABC):
         check_trainable(weight_format)
         self._shape = weight.shape
         self._format = weight_format
+        start = start.to(weight.device)
         self._dtype = scale_dtype
         self._low, self._high = code_range(weight_format.num_bits)
         self._groups = weight.detach().to(torch.float32).reshape(-1, start.group_size)
@@ -155,6 +156,7 @@ class LearnedRounding(FakeQuantized):
         start: QuantizedWeight,
         scale_dtype: torch.dtype,
     ) -> None:
+        start = start.to(weight.device)
         super().__init__(weight, weight_format, start, scale_dtype)
         self._ends = self._range()
         factors = torch.where(self._ends == 0, torch.ones_like(self._ends), self._first_ends() / self._ends)
@@ -222,6 +224,7 @@ class LearnedWeight(FakeQuantized):
         start: QuantizedWeight,
         scale_dtype: torch.dtype,
     ) -> None:
+        start = start.to(weight.device)
         super().__init__(weight, weight_format, start, scale_dtype)
         self.weights = self._near(start).requires_grad_()
         self.factors = torch.ones_like(self._first_scales).requires_grad_()

@@ -14,6 +14,7 @@ import torch
 
 from compressors.block_stream import BlockStream
 from compressors.quantizers import QuantizedWeight
+from compressors.streamed_model import resident_block
 from compressors.training.block_rounding import BlockSite, RoundingSettings, tune_block
 from compressors.windows import TokenWindows
 from spaces.errors import ConfigurationError
@@ -35,7 +36,7 @@ def tune_model(
     follows the rounded block.
 
     Args:
-        model: in its dense state; it is in that state again whenever something is yielded.
+        model: in its dense state, whole or streamed; it is in that state again whenever something is yielded.
         spec: of the model.
         windows: calibration text.
         formats: by site; sites that are not named stay dense.
@@ -63,12 +64,13 @@ def tune_model(
         sites = _sites(spec, index, formats)
         inputs = torch.cat(rounded.hidden)
         options = rounded.options(batch, windows.window_tokens)
-        dense.advance()
-        found = {}
-        if sites:
-            found = tune_block(block, sites, inputs, torch.cat(dense.hidden), options, settings)
-        if sequential:
-            _advance_with(rounded, block, sites, found)
+        with resident_block(model, index):
+            dense.advance()
+            found = {}
+            if sites:
+                found = tune_block(block, sites, inputs, torch.cat(dense.hidden), options, settings)
+            if sequential:
+                _advance_with(rounded, block, sites, found)
         yield from found.items()
 
 
