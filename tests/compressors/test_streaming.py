@@ -17,6 +17,8 @@ from compressors.hidden_states import HiddenStates
 from compressors.loading import load_dense, model_hash
 from compressors.statistics import gather
 from compressors.streamed_model import open_streamed
+from compressors.training.block_rounding import RoundingSettings
+from compressors.training.model_rounding import tune_model
 from compressors.weight_source import WeightSource
 from engines.checkpoint import write_checkpoint
 from engines.compress import compress_checkpoint
@@ -133,6 +135,20 @@ def test_a_block_may_be_entered_twice_and_leaves_on_errors(tmp_path):
         block.get_parameter("self_attn.q_proj.weight")[10**6]
     assert streamed.resident_bytes == 0
     assert streamed.get_submodule("model.layers.1.mlp.experts").gate_up_proj.is_meta
+
+
+def test_learned_rounding_trains_a_block_that_is_there_for_a_while(tmp_path):
+    folder, windows = build_tiny("llama", tmp_path), make_windows()
+    spec = read_model(folder)
+    formats = {x.name: THREE for x in spec.block_linears if x.block == 1}
+    settings = RoundingSettings(steps=4, batch_windows=2)
+    streamed = open_streamed(folder, spec)
+    for sequential in (False, True):
+        wanted = dict(tune_model(load_dense(folder, spec), spec, windows, formats, settings, sequential))
+        found = dict(tune_model(streamed, spec, windows, formats, settings, sequential))
+        assert found.keys() == wanted.keys() == formats.keys()
+        assert all(torch.equal(found[x].codes, wanted[x].codes) for x in wanted)
+    assert streamed.resident_bytes == 0
 
 
 def test_what_does_not_fit_the_budget_lies_in_mapped_files(tmp_path):
