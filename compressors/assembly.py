@@ -63,7 +63,7 @@ class Assembler:
         self.config = DENSE_CONFIG
         self.swapped = 0
         self._slots = {name: _Slot(p, p.data) for name, p in model.named_parameters()}
-        self._cut_fixed = [tensor for tensor in spec.fixed if tensor.axis != "none"]
+        self._cut_fixed = [x for x in spec.fixed if (x.axis, x.inner_axis) != ("none", "none")]
         self._scaled_fixed = [x for block in range(spec.blocks) for x in scalable_fixed(spec, block)]
         self._copies = DenseCopies(memory_budget_bytes)
         self._structure = Structure(model, spec)

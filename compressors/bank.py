@@ -335,8 +335,11 @@ class Bank:
             if name in scaled:
                 return scaled[name].to(self._source.device)
         value = self._source.tensor(name)
-        kept = kept_indices(self.spec, self, found.axis, found.block, student)
-        return value if kept is None else value[kept.to(value.device)]
+        for dimension, axis in enumerate((found.axis, found.inner_axis)):
+            kept = kept_indices(self.spec, self, axis, found.block, student)
+            if kept is not None:
+                value = value.index_select(dimension, kept.to(value.device))
+        return value
 
 
 def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
@@ -356,12 +359,15 @@ def _covariance_name(site: str) -> str:
 
 
 def _cuts(space: SearchSpace) -> list[Student]:
-    """Every combination of kept heads and channels that the space offers."""
-    counts = {gene.kind: gene.choices for gene in space.genes if gene.kind in ("kv_heads", "ffn_channels")}
+    """Every combination of kept heads, FFN and hidden channels that the space offers."""
+    counts = {
+        gene.kind: gene.choices for gene in space.genes if gene.kind in ("kv_heads", "ffn_channels", "hidden")
+    }
     return [
-        Student.model_validate({"kv_heads": heads, "ffn_channels": channels})
+        Student.model_validate({"kv_heads": heads, "ffn_channels": channels, "hidden": hidden})
         for heads in counts.get("kv_heads", (None,))
         for channels in counts.get("ffn_channels", (None,))
+        for hidden in counts.get("hidden", (None,))
     ]
 
 

@@ -16,6 +16,9 @@ from spaces.configuration import Student
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
 
+_HIDDEN_SIZES = ("hidden_size", "hidden_dim", "embedding_dim")
+"""Attributes of modules of ``transformers`` and ``torch`` that hold the width of the residual stream."""
+
 
 class Structure:
     """Cuts a loaded model to a student and back.
@@ -68,6 +71,8 @@ class Structure:
                 for name, value in _module_sizes(linear, shape).items():
                     if hasattr(self._modules[linear.name], name):
                         self._patches.set(self._modules[linear.name], name, value)
+        if student.hidden is not None:
+            self._cut_hidden(student.hidden)
         if student.kv_heads is not None:
             ratio = self._spec.heads // self._spec.kv_heads
             sizes = {"num_key_value_heads": student.kv_heads}
@@ -76,6 +81,13 @@ class Structure:
                 for name, value in sizes.items():
                     if isinstance(getattr(module, name, None), int):
                         self._patches.set(module, name, value)
+
+    def _cut_hidden(self, kept: int) -> None:
+        """Routers and experts reshape by the width that they remember."""
+        for module in self._parent.modules():
+            for name in _HIDDEN_SIZES:
+                if getattr(module, name, None) == self._spec.hidden_size:
+                    self._patches.set(module, name, kept)
 
     def _cut_blocks(self, kept: tuple[int, ...]) -> None:
         self._patches.set(

@@ -1,7 +1,8 @@
 """Which heads and channels a smaller student keeps, and what that takes from the tensors of the model.
 
 How many are kept is one number for the model; which ones is decided block by block by the bank's ranking
-(for experts, expert by expert). Kept indices are ascending, so that cutting nothing changes nothing.
+(for experts, expert by expert), but for hidden channels, which are the same in every tensor. Kept indices are
+ascending, so that cutting nothing changes nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 
 from compressors.rankings import RANKINGS, Kind
 from compressors.rankings.ranking import LABELS
-from spaces.configuration import Student
+from spaces.configuration import WHOLE, Student
 from spaces.legality import LEGAL, Ruling, illegal
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
+from spaces.students import size_refusal
 
 _SOURCE = "compressors.students"
 
@@ -36,15 +38,21 @@ def ruling(spec: ModelSpec, student: Student) -> Ruling:
     for count, full, what in (
         (student.kv_heads, spec.kv_heads, "key-value heads"),
         (student.ffn_channels, spec.ffn_size, "FFN channels"),
+        (student.hidden, spec.hidden_size, "hidden channels"),
     ):
         if count is not None and count > full:
             return illegal(f"{count} {what} cannot be kept of {full}", _SOURCE)
-    return _ranking_ruling(student)
+    refusal = size_refusal(spec, student)
+    return _ranking_ruling(student) if refusal is None else illegal(refusal, _SOURCE)
 
 
 def _ranking_ruling(student: Student) -> Ruling:
     """Whether the ranking exists and scores what is cut; kept blocks are named, not ranked."""
-    cut: dict[Kind, int | None] = {"heads": student.kv_heads, "channels": student.ffn_channels}
+    cut: dict[Kind, int | None] = {
+        "heads": student.kv_heads,
+        "channels": student.ffn_channels,
+        "width": student.hidden,
+    }
     if all(count is None for count in cut.values()):
         return LEGAL
     ranking = RANKINGS.get(student.ranking)
@@ -63,12 +71,16 @@ def touched(linear: Linear | FixedTensor, student: Student) -> Student:
 
     Kept blocks change no tensor; heads and channels change those whose axes count them.
     """
-    axes = (linear.out_axis, linear.in_axis) if isinstance(linear, Linear) else (linear.axis,)
+    if isinstance(linear, Linear):
+        axes: tuple[Axis, ...] = (linear.out_axis, linear.in_axis)
+    else:
+        axes = (linear.axis, linear.inner_axis)
     heads = student.kv_heads if any(axis in ("heads", "kv_heads", "qkv") for axis in axes) else None
     channels = student.ffn_channels if any(axis in ("ffn", "ffn_pair") for axis in axes) else None
-    if heads is None and channels is None:
-        return Student()
-    return Student(kv_heads=heads, ffn_channels=channels, ranking=student.ranking)
+    hidden = student.hidden if "hidden" in axes else None
+    if heads is None and channels is None and hidden is None:
+        return WHOLE
+    return Student(kv_heads=heads, ffn_channels=channels, ranking=student.ranking, hidden=hidden)
 
 
 def kept_rows(spec: ModelSpec, ranking: Ranking, linear: Linear, student: Student) -> torch.Tensor | None:
@@ -85,17 +97,24 @@ def kept_indices(
     spec: ModelSpec, ranking: Ranking, axis: Axis, block: int | None, student: Student
 ) -> torch.Tensor | None:
     """Kept positions along an axis of a tensor of a block; ``None`` is all of them."""
-    if block is None or axis == "none":
+    count = _kept_count(axis, block, student)
+    if count is None:
         return None
+    if axis == "hidden":
+        return _best(ranking.importance("width", None, student.ranking), count)
     if axis in ("ffn", "ffn_pair"):
-        if student.ffn_channels is None:
-            return None
-        channels = _best(ranking.importance("channels", block, student.ranking), student.ffn_channels)
+        channels = _best(ranking.importance("channels", block, student.ranking), count)
         return channels if axis == "ffn" else torch.cat([channels, channels + spec.ffn_size], dim=-1)
-    if student.kv_heads is None:
+    return _head_features(spec, axis, _best(ranking.importance("heads", block, student.ranking), count))
+
+
+def _kept_count(axis: Axis, block: int | None, student: Student) -> int | None:
+    """How many of what an axis counts are kept; ``None`` where nothing is cut."""
+    if axis == "hidden":
+        return student.hidden
+    if axis == "none" or block is None:
         return None
-    heads = _best(ranking.importance("heads", block, student.ranking), student.kv_heads)
-    return _head_features(spec, axis, heads)
+    return student.ffn_channels if axis in ("ffn", "ffn_pair") else student.kv_heads
 
 
 def _best(scores: torch.Tensor, count: int) -> torch.Tensor:

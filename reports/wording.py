@@ -92,6 +92,8 @@ def student_words(config: CompressionConfig, blocks: int = 0) -> str:
         parts.append(f"{student.kv_heads} key-value heads")
     if student.ffn_channels is not None:
         parts.append(f"{student.ffn_channels} FFN channels")
+    if student.hidden is not None:
+        parts.append(f"{student.hidden} hidden channels")
     return ", ".join(parts)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from search.knapsack import AdditiveFront, exact_front
 from search.observation import Problem
 from spaces.space import Genome
+from spaces.students import STUDENT_KINDS
 
 NEGLIGIBLE = 1e-4
-_STUDENT_KINDS = ("blocks", "kv_heads", "ffn_channels")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def additive_costs(problem: Problem, metric: str, base: Genome) -> tuple[list[np
     whole = float(problem.cost_of(base)[metric])
     found, chosen = [], 0.0
     for index, gene in enumerate(space.genes):
-        if gene.kind in _STUDENT_KINDS or not _present(problem, index, base):
+        if gene.kind in STUDENT_KINDS or not _present(problem, index, base):
             cost = np.zeros(len(gene.choices))
         elif metric == "weight_bytes" and gene.group is not None:
             cost = np.array(space.choice_bytes(gene, student), dtype=np.float64)
@@ -105,14 +105,12 @@ def _present(problem: Problem, index: int, base: Genome) -> bool:
 
 def student_of(problem: Problem, genome: Genome) -> Genome:
     """The genes of the student size alone."""
-    return tuple(
-        c for gene, c in zip(problem.space.genes, genome, strict=True) if gene.kind in _STUDENT_KINDS
-    )
+    return tuple(c for gene, c in zip(problem.space.genes, genome, strict=True) if gene.kind in STUDENT_KINDS)
 
 
 def is_student_gene(problem: Problem, index: int) -> bool:
     """Whether the gene decides the size of the student."""
-    return problem.space.genes[index].kind in _STUDENT_KINDS
+    return problem.space.genes[index].kind in STUDENT_KINDS
 
 
 class FrontMaker:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from spaces.choice import SiteChoice
 from spaces.space import Genome, SearchSpace
+from spaces.students import STUDENT_KINDS
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def probes(space: SearchSpace) -> list[Named]:
         (f"-uniform-{bits}", genome) for bits in (8, 4) if (genome := space.uniform(bits, method)) is not None
     ]
     for index, gene in enumerate(space.genes):
-        if gene.kind in ("blocks", "kv_heads", "ffn_channels"):
+        if gene.kind in STUDENT_KINDS:
             for choice in range(1, len(gene.choices)):
                 for suffix, base in bases:
                     genome = (*base[:index], choice, *base[index + 1 :])

@@ -11,8 +11,8 @@ from spaces.errors import LimitError
 from spaces.limits import Limit
 from spaces.measurement import Measurement
 from spaces.space import Genome, SearchSpace
+from spaces.students import STUDENT_KINDS
 
-_STUDENT = ("blocks", "kv_heads", "ffn_channels")
 _SIZES = ("weight_bytes", "memory_bytes", "average_bits")
 
 
@@ -43,7 +43,7 @@ def check_feasible(
 
 def smallest(space: SearchSpace) -> list[Genome]:
     """The genomes of fewest bytes, one a legal student size."""
-    students = [i for i, gene in enumerate(space.genes) if gene.kind in _STUDENT]
+    students = [i for i, gene in enumerate(space.genes) if gene.kind in STUDENT_KINDS]
     dense = space.dense()
     found = []
     for chosen in product(*(range(len(space.genes[i].choices)) for i in students)):

@@ -7,7 +7,7 @@ from spaces.errors import ConfigurationError
 from spaces.methods import check_closures
 from spaces.model import ModelSpec
 from spaces.size import kept_linears, kept_shape
-from spaces.students import LABELS, full_count
+from spaces.students import LABELS, full_count, size_refusal
 
 
 def check_configuration(spec: ModelSpec, config: CompressionConfig) -> None:
@@ -52,3 +52,6 @@ def check_student(spec: ModelSpec, student: Student) -> None:
         outside = value[-1] >= full if isinstance(value, tuple) else value > full
         if outside:
             raise ConfigurationError(f"student with {label} {value}", f"the model has {full}", "Keep fewer")
+    refusal = size_refusal(spec, student)
+    if refusal is not None:
+        raise ConfigurationError(f"student {student.name}", refusal, "Keep other counts")

@@ -22,12 +22,15 @@ class Student(Frozen):
             block by ``ranking``.
         ffn_channels: feed-forward channels kept in every block; which ones likewise.
         ranking: registered importance that orders heads and channels.
+        hidden: channels of the residual stream kept, the same ones in the whole model; which ones is decided by
+            ``ranking``.
     """
 
     blocks: tuple[int, ...] | None = None
     kv_heads: int | None = None
     ffn_channels: int | None = None
     ranking: str = "activation"
+    hidden: int | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _consistent(self) -> Student:
@@ -36,7 +39,11 @@ class Student(Frozen):
             raise ConfigurationError(
                 f"kept blocks {blocks}", "must be distinct, ascending and not empty", "Sort them"
             )
-        for value, what in ((self.kv_heads, "key-value heads"), (self.ffn_channels, "FFN channels")):
+        for value, what in (
+            (self.kv_heads, "key-value heads"),
+            (self.ffn_channels, "FFN channels"),
+            (self.hidden, "hidden channels"),
+        ):
             if value is not None and value < 1:
                 raise ConfigurationError(
                     f"{value} {what}", "at least one must be kept", "Use a positive number"
@@ -50,7 +57,8 @@ class Student(Frozen):
     @property
     def whole(self) -> bool:
         """Whether nothing is cut."""
-        return self.blocks is None and self.kv_heads is None and self.ffn_channels is None
+        counts = (self.blocks, self.kv_heads, self.ffn_channels, self.hidden)
+        return all(count is None for count in counts)
 
     @property
     def name(self) -> str:
@@ -62,6 +70,8 @@ class Student(Frozen):
             parts.append(f"kvheads{self.kv_heads}")
         if self.ffn_channels is not None:
             parts.append(f"ffn{self.ffn_channels}")
+        if self.hidden is not None:
+            parts.append(f"hidden{self.hidden}")
         return "-".join(parts) or "whole"
 
 

@@ -19,7 +19,7 @@ from spaces.named_formats import find_choice
 from spaces.patterns import GroupRule, Restrictions
 from spaces.students import LABELS, full_count, student_ladders
 
-GeneKind = Literal["site", "kv", "blocks", "kv_heads", "ffn_channels"]
+GeneKind = Literal["site", "kv", "blocks", "kv_heads", "ffn_channels", "hidden"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Gene:
     """One categorical.
 
     Attributes:
-        name: the group's name, or ``kv``, ``student.blocks``, ``student.kv_heads``, ``student.ffn_channels``.
+        name: the group's name, or ``kv``, ``student.blocks``, ``student.kv_heads``, ``student.ffn_channels``,
+            ``student.hidden``.
         kind: what the choices are.
         choices: :class:`SiteChoice`, :class:`KVFormat`, or kept counts (``None``: everything).
         group: for ``site`` genes.
@@ -133,7 +134,7 @@ class GeneBuilder:
         return Gene("kv", "kv", legal)
 
     def students(self) -> tuple[Gene, ...]:
-        """The genes of the student size: how many blocks, key-value heads and FFN channels are kept.
+        """The genes of the student size: how many blocks, key-value heads, FFN and hidden channels are kept.
 
         Raises:
             SpaceError: a size that the user names cannot be had.

@@ -16,11 +16,12 @@ Role = Literal[
     "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "embedding", "head",
     "expert_gate_up", "expert_down",
 ]  # fmt: skip
-Axis = Literal["none", "heads", "kv_heads", "qkv", "ffn", "ffn_pair"]
+Axis = Literal["none", "heads", "kv_heads", "qkv", "ffn", "ffn_pair", "hidden"]
 """What an axis of a tensor counts, hence what a smaller student takes away from it.
 
 ``heads``: query heads x head_dim; ``kv_heads``: key-value heads x head_dim; ``qkv``: the three stacked
-(queries, keys, values); ``ffn``: FFN channels; ``ffn_pair``: gate and up stacked.
+(queries, keys, values); ``ffn``: FFN channels; ``ffn_pair``: gate and up stacked; ``hidden``: channels of the residual
+stream, the same ones in every tensor.
 """
 
 
@@ -73,12 +74,14 @@ class FixedTensor(Frozen):
         shape: in the dense model.
         block: index of its block, ``None`` outside.
         axis: what its first axis counts.
+        inner_axis: what its second axis counts, where it has one.
     """
 
     name: str
     shape: tuple[int, ...]
     block: int | None = None
     axis: Axis = "none"
+    inner_axis: Axis = "none"
 
 
 class CacheLayer(Frozen):
@@ -98,7 +101,7 @@ class CacheLayer(Frozen):
         return context if self.window is None else min(context, self.window)
 
 
-StudentKind = Literal["blocks", "kv_heads", "ffn_channels"]
+StudentKind = Literal["blocks", "kv_heads", "ffn_channels", "hidden"]
 """What a student may have fewer of; fields of :class:`~spaces.configuration.Student`."""
 
 
@@ -133,6 +136,7 @@ class ModelSpec(Document):
         fixed: every other tensor of the checkpoint.
         cache: one entry a block.
         uncuttable: cuts that the architecture cannot express.
+        heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
     """
 
     source: str
@@ -157,6 +161,7 @@ class ModelSpec(Document):
     fixed: tuple[FixedTensor, ...]
     cache: tuple[CacheLayer, ...]
     uncuttable: tuple[Uncuttable, ...] = ()
+    heads_divide_hidden: bool = False
 
     @property
     def dtype_bytes(self) -> int:

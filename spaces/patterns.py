@@ -150,6 +150,7 @@ class Restrictions(Frozen):
         kv_bits: widths of the cache.
         blocks, kv_heads, ffn_channels: how many may be kept, besides all; empty: a default ladder of the
             model's own. The full count alone forbids smaller students.
+        hidden: how many hidden channels may be kept, besides all; empty: no fewer.
         rules: by site pattern, on top of the above.
     """
 
@@ -186,6 +187,11 @@ class Restrictions(Frozen):
     blocks: tuple[int, ...] = Field((), description="How many blocks may be kept; empty: a default ladder.")
     kv_heads: tuple[int, ...] = Field((), description="How many key-value heads may be kept in a block.")
     ffn_channels: tuple[int, ...] = Field((), description="How many FFN channels may be kept in a block.")
+    hidden: tuple[int, ...] = Field(
+        (),
+        description="How many hidden channels may be kept, the same in every block; empty: all.",
+        exclude_if=lambda value: not value,
+    )
     rules: tuple[SiteRule, ...] = Field((), description="Restrictions by site pattern; the last match wins.")
 
     @field_validator("bits", "outer_bits")

@@ -20,6 +20,8 @@ def kept_extent(spec: ModelSpec, axis: Axis, extent: int, student: Student) -> i
         return extent // spec.kv_heads * student.kv_heads
     if axis in ("ffn", "ffn_pair") and student.ffn_channels is not None:
         return extent // spec.ffn_size * student.ffn_channels
+    if axis == "hidden" and student.hidden is not None:
+        return student.hidden
     return extent
 
 
@@ -73,8 +75,9 @@ def fixed_bytes(spec: ModelSpec, tensor: FixedTensor, config: CompressionConfig)
     """Bytes of a tensor that is never quantized; 0 when its block is cut."""
     if not config.keeps_block(tensor.block):
         return 0
-    first = kept_extent(spec, tensor.axis, tensor.shape[0], config.student) if tensor.shape else 1
-    return first * prod(tensor.shape[1:]) * spec.dtype_bytes
+    axes = (tensor.axis, tensor.inner_axis)
+    kept = [kept_extent(spec, *pair, config.student) for pair in zip(axes, tensor.shape, strict=False)]
+    return prod(kept) * prod(tensor.shape[2:]) * spec.dtype_bytes
 
 
 def kept_weights(spec: ModelSpec, config: CompressionConfig) -> int:
@@ -119,8 +122,9 @@ def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workl
             factor = max(1, spec.active_experts)
             rows, columns = kept_shape(spec, linear, config.student)
             widest = max(widest, (rows + columns) * (factor if linear.experts > 1 else 1))
-    prompt = workload.batch * workload.prompt_tokens * (2 * spec.hidden_size + widest)
-    head = workload.batch * (workload.prompt_tokens * spec.hidden_size + spec.vocabulary)
+    hidden = kept_extent(spec, "hidden", spec.hidden_size, config.student)
+    prompt = workload.batch * workload.prompt_tokens * (2 * hidden + widest)
+    head = workload.batch * (workload.prompt_tokens * hidden + spec.vocabulary)
     return max(prompt, head) * spec.dtype_bytes
 
 

@@ -23,6 +23,7 @@ from spaces.methods import closure_ruling
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
 from spaces.size import site_bytes
+from spaces.students import STUDENT_KINDS
 
 __all__ = ["Gene", "GeneKind", "Genome", "SearchSpace"]
 
@@ -42,7 +43,8 @@ class SearchSpace:
 
     Attributes:
         groups: the engine's partition of the sites; a block that a method may scale is one group.
-        genes: one categorical a group, then ``kv`` and the three of the student size.
+        genes: one categorical a group, then ``kv`` and the three of the student size; hidden channels where
+            they are offered.
         refused: what is not in the space, and why.
 
     Raises:
@@ -170,7 +172,7 @@ class SearchSpace:
         """The student size of a genome."""
         counts: dict[str, int | None] = {}
         for gene, index in zip(self.genes, genome, strict=True):
-            if gene.kind in ("blocks", "kv_heads", "ffn_channels"):
+            if gene.kind in STUDENT_KINDS:
                 value = gene.choices[index]
                 counts[gene.kind] = value if isinstance(value, int) else None
         blocks = counts.get("blocks")
@@ -180,6 +182,7 @@ class SearchSpace:
             blocks=None if blocks is None else self.kept_blocks(blocks),
             kv_heads=counts.get("kv_heads"),
             ffn_channels=counts.get("ffn_channels"),
+            hidden=counts.get("hidden"),
         )
 
     def kept_blocks(self, count: int) -> tuple[int, ...]:

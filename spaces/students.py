@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spaces.configuration import Student
 from spaces.errors import SpaceError
 from spaces.model import ModelSpec, StudentKind
 from spaces.patterns import Restrictions
@@ -10,15 +11,17 @@ LABELS: dict[StudentKind, str] = {
     "blocks": "blocks",
     "kv_heads": "key-value heads",
     "ffn_channels": "FFN channels",
+    "hidden": "hidden channels",
 }
+STUDENT_KINDS: tuple[StudentKind, ...] = tuple(LABELS)
 
 
 def student_ladders(spec: ModelSpec, restrictions: Restrictions) -> dict[StudentKind, tuple[int, ...]]:
-    """How many blocks, key-value heads and FFN channels may be kept, besides all of them; descending.
+    """How many blocks, key-value heads, FFN and hidden channels may be kept, besides all of them; descending.
 
     By default: down to three quarters of the blocks, half of the key-value heads, and three quarters and half
-    of the FFN channels where these are multiples of 64. A cut that the architecture cannot express is not
-    offered (:attr:`~spaces.model.ModelSpec.uncuttable` has the reasons).
+    of the FFN channels where these are multiples of 64; hidden channels only where counts are named. A cut that the
+    architecture cannot express is not offered (:attr:`~spaces.model.ModelSpec.uncuttable` has the reasons).
 
     Raises:
         SpaceError: a count that the model does not have, or that its architecture cannot express.
@@ -28,12 +31,28 @@ def student_ladders(spec: ModelSpec, restrictions: Restrictions) -> dict[Student
         "kv_heads": restrictions.kv_heads,
         "ffn_channels": restrictions.ffn_channels,
     }
+    if restrictions.hidden:
+        asked["hidden"] = restrictions.hidden
     return {kind: _ladder(spec, kind, counts) for kind, counts in asked.items()}
 
 
 def full_count(spec: ModelSpec, kind: StudentKind) -> int:
     """How many the dense model has."""
-    return {"blocks": spec.blocks, "kv_heads": spec.kv_heads, "ffn_channels": spec.ffn_size}[kind]
+    return {
+        "blocks": spec.blocks,
+        "kv_heads": spec.kv_heads,
+        "ffn_channels": spec.ffn_size,
+        "hidden": spec.hidden_size,
+    }[kind]
+
+
+def size_refusal(spec: ModelSpec, student: Student) -> str | None:
+    """Why the model's configuration refuses these sizes together; ``None`` if it does not."""
+    hidden = student.hidden or spec.hidden_size
+    heads = spec.heads // spec.kv_heads * (student.kv_heads or spec.kv_heads)
+    if spec.heads_divide_hidden and (student.hidden or student.kv_heads) and hidden % heads:
+        return f"{spec.family} configurations refuse a hidden size of {hidden} that is no multiple of {heads} heads"
+    return None
 
 
 def _ladder(spec: ModelSpec, kind: StudentKind, asked: tuple[int, ...]) -> tuple[int, ...]:

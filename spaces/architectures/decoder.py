@@ -71,8 +71,8 @@ def add_attention(
         f"{path}.o_proj", "o", (hidden, query), block=block, axes=("none", "heads"), bias=biases.output
     )
     if qk_norms:
-        layout.norm(f"{path}.q_norm", geometry.head_dim, block=block)
-        layout.norm(f"{path}.k_norm", geometry.head_dim, block=block)
+        layout.norm(f"{path}.q_norm", geometry.head_dim, block=block, axis="none")
+        layout.norm(f"{path}.k_norm", geometry.head_dim, block=block, axis="none")
 
 
 def add_gated_mlp(layout: Layout, geometry: Geometry, block: int, biases: Biases) -> None:

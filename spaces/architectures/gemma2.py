@@ -35,6 +35,10 @@ def add_gemma(geometry: Geometry, bias: bool, qk_norms: bool = False, path: str 
             layout.norm(f"{path}.layers.{block}.{norm}", geometry.hidden, block=block)
     layout.norm(f"{path}.norm", geometry.hidden)
     add_head(layout, geometry)
+    layout.cannot_cut(
+        "hidden",
+        "Gemma multiplies embeddings by the root of the hidden size, which fewer channels would change",
+    )
     return layout
 
 
@@ -62,5 +66,6 @@ GEMMA2 = Architecture(
         "tie_word_embeddings": True,
     },
     read=_read,
+    heads_divide_hidden=True,
     layer_types=True,
 )

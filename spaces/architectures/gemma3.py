@@ -51,7 +51,7 @@ def _read_nested(fields: ConfigFields) -> tuple[Geometry, Layout]:
     add_siglip(layout, vision, "model.vision_tower")
     width = siglip_width(vision)
     layout.tensor("model.multi_modal_projector.mm_input_projection_weight", (width, geometry.hidden))
-    layout.norm("model.multi_modal_projector.mm_soft_emb_norm", width)
+    layout.norm("model.multi_modal_projector.mm_soft_emb_norm", width, axis="none")
     return geometry, layout
 
 
@@ -61,6 +61,7 @@ GEMMA3_TEXT = Architecture(
     architectures=("Gemma3ForCausalLM",),
     defaults=_DEFAULTS,
     read=_read_text,
+    heads_divide_hidden=True,
     layer_types=True,
 )
 
@@ -70,6 +71,7 @@ GEMMA3 = Architecture(
     architectures=("Gemma3ForConditionalGeneration",),
     defaults={"tie_word_embeddings": True},
     read=_read_nested,
+    heads_divide_hidden=True,
     layer_types=True,
     nested="text_config",
 )

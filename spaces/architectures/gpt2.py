@@ -53,7 +53,7 @@ def _read(fields: ConfigFields) -> tuple[Geometry, Layout]:
     geometry = _geometry(fields)
     layout = Layout("transformer.h")
     add_embedding(layout, geometry, "transformer.wte")
-    layout.tensor("transformer.wpe.weight", (geometry.context, geometry.hidden))
+    layout.tensor("transformer.wpe.weight", (geometry.context, geometry.hidden), inner_axis="hidden")
     for block in range(geometry.blocks):
         _add_block(layout, geometry, block)
     layout.norm("transformer.ln_f", geometry.hidden, bias=True)

@@ -38,6 +38,20 @@ class Geometry:
         return self.kv_heads * self.head_dim
 
 
+_READERS = ("q", "k", "v", "qkv", "gate", "up", "gate_up", "expert_gate_up", "embedding", "head")
+_WRITERS = ("o", "down", "expert_down")
+
+
+def _with_hidden(role: Role, axes: tuple[Axis, Axis]) -> tuple[Axis, Axis]:
+    """The axes (out, in) of a linear, with the one that lies on the residual stream named.
+
+    An embedding's columns are hidden channels as a head's are.
+    """
+    if role in _WRITERS:
+        return "hidden", axes[1]
+    return (axes[0], "hidden") if role in _READERS else axes
+
+
 @dataclass
 class Layout:
     """Collects the tensors of a model.
@@ -63,7 +77,11 @@ class Layout:
         bias: bool = False,
         transposed: bool = False,
     ) -> None:
-        """Add the site ``name`` of ``shape`` (out, in), whose ``axes`` count the same two, and its bias."""
+        """Add the site ``name`` of ``shape`` (out, in), whose ``axes`` count the same two, and its bias.
+
+        The axis on the residual stream need not be named.
+        """
+        axes = _with_hidden(role, axes)
         self.linears.append(
             Linear(
                 name=name,
@@ -92,6 +110,7 @@ class Layout:
         pieces: int = 1,
     ) -> None:
         """Add the linears of all experts of a block, held in one 3-D parameter ``(experts, out, in)``."""
+        axes = _with_hidden(role, axes)
         self.linears.append(
             Linear(
                 name=name,
@@ -108,16 +127,24 @@ class Layout:
         )
 
     def tensor(
-        self, name: str, shape: tuple[int, ...], *, block: int | None = None, axis: Axis = "none"
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        block: int | None = None,
+        axis: Axis = "none",
+        inner_axis: Axis = "none",
     ) -> None:
         """Add a tensor that is never quantized."""
-        self.fixed.append(FixedTensor(name=name, shape=shape, block=block, axis=axis))
+        self.fixed.append(FixedTensor(name=name, shape=shape, block=block, axis=axis, inner_axis=inner_axis))
 
-    def norm(self, name: str, width: int, *, block: int | None = None, bias: bool = False) -> None:
-        """Add a normalization's weight, and its bias where it has one."""
-        self.tensor(f"{name}.weight", (width,), block=block)
+    def norm(
+        self, name: str, width: int, *, block: int | None = None, bias: bool = False, axis: Axis = "hidden"
+    ) -> None:
+        """Add a normalization's weight, and its bias where it has one; of the residual stream if not said."""
+        self.tensor(f"{name}.weight", (width,), block=block, axis=axis)
         if bias:
-            self.tensor(f"{name}.bias", (width,), block=block)
+            self.tensor(f"{name}.bias", (width,), block=block, axis=axis)
 
     def cannot_cut(self, kind: str, reason: str) -> None:
         """Say that a student of this architecture cannot lack some of its ``kind``."""
@@ -128,6 +155,10 @@ class Layout:
         self.cannot_cut(
             "kv_heads",
             f"{family} derives the width of a head as hidden size / heads, so heads cannot be left out",
+        )
+        self.cannot_cut(
+            "hidden",
+            f"{family} derives the width of a head as hidden size / heads, so fewer hidden channels would narrow heads",
         )
 
 
@@ -143,6 +174,7 @@ class Architecture:
         read: from fields to geometry and layout.
         keys: where ``config.json`` has a student's counts, if not under Llama's keys.
         layer_types: whether the family heeds ``layer_types``.
+        heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
         nested: key of the object that holds the language model's numbers, ``""`` for the file itself.
     """
 
@@ -153,4 +185,5 @@ class Architecture:
     read: Callable[[ConfigFields], tuple[Geometry, Layout]]
     keys: Mapping[str, str] = field(default_factory=dict)
     layer_types: bool = False
+    heads_divide_hidden: bool = False
     nested: str = ""

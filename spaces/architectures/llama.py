@@ -27,4 +27,5 @@ LLAMA = Architecture(
         "tie_word_embeddings": False,
     },
     read=_read,
+    heads_divide_hidden=True,
 )

@@ -13,7 +13,7 @@ def add_mixture(layout: Layout, geometry: Geometry, block: int) -> None:
     """Router and experts of one block, below ``mlp``."""
     path = f"{layout.block_path}.{block}.mlp"
     experts, hidden, width = geometry.experts, geometry.hidden, geometry.ffn
-    layout.tensor(f"{path}.gate.weight", (experts, hidden), block=block)
+    layout.tensor(f"{path}.gate.weight", (experts, hidden), block=block, inner_axis="hidden")
     layout.experts(
         f"{path}.experts.gate_up_proj",
         "expert_gate_up",

@@ -149,4 +149,5 @@ def _specify(
         linears=tuple(layout.linears),
         fixed=tuple(layout.fixed),
         uncuttable=tuple(layout.uncuttable),
+        heads_divide_hidden=architecture.heads_divide_hidden,
     )

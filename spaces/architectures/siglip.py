@@ -37,10 +37,10 @@ def add_siglip(layout: Layout, fields: ConfigFields, path: str) -> None:
         layer = f"{path}.encoder.layers.{index}"
         for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
             _add_affine(layout, f"{layer}.self_attn.{name}", width, width)
-        layout.norm(f"{layer}.layer_norm1", width, bias=True)
-        layout.norm(f"{layer}.layer_norm2", width, bias=True)
+        layout.norm(f"{layer}.layer_norm1", width, bias=True, axis="none")
+        layout.norm(f"{layer}.layer_norm2", width, bias=True, axis="none")
         _add_mlp(layout, fields, f"{layer}.mlp")
-    layout.norm(f"{path}.post_layernorm", width, bias=True)
+    layout.norm(f"{path}.post_layernorm", width, bias=True, axis="none")
     if fields.flag("vision_use_head"):
         _add_pooling(layout, fields, f"{path}.head")
 
@@ -51,7 +51,7 @@ def _add_pooling(layout: Layout, fields: ConfigFields, path: str) -> None:
     layout.tensor(f"{path}.attention.in_proj_weight", (3 * width, width))
     layout.tensor(f"{path}.attention.in_proj_bias", (3 * width,))
     _add_affine(layout, f"{path}.attention.out_proj", width, width)
-    layout.norm(f"{path}.layernorm", width, bias=True)
+    layout.norm(f"{path}.layernorm", width, bias=True, axis="none")
     _add_mlp(layout, fields, f"{path}.mlp")
 
 

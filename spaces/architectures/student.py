@@ -1,4 +1,4 @@
-"""How ``config.json`` says that blocks, heads or FFN channels are gone."""
+"""How ``config.json`` says that blocks, heads, FFN channels or hidden channels are gone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _KEYS = {
     "heads": "num_attention_heads",
     "kv_heads": "num_key_value_heads",
     "ffn_channels": "intermediate_size",
+    "hidden": "hidden_size",
 }
 
 
@@ -43,6 +44,9 @@ def student_config(values: Mapping[str, Any], spec: ModelSpec, student: Student)
         inner["head_dim"] = spec.head_dim
     if student.ffn_channels is not None:
         inner[keys["ffn_channels"]] = student.ffn_channels
+    if student.hidden is not None:
+        inner[keys["hidden"]] = student.hidden
+        inner["head_dim"] = spec.head_dim
     return result
 
 

@@ -70,7 +70,7 @@ def read_unknown(
     for tensor in kept:
         if tensor.name not in parameters:
             layout.tensor(tensor.name, tensor.shape, block=_block(tensor))
-    for kind in ("blocks", "kv_heads", "ffn_channels"):
+    for kind in ("blocks", "kv_heads", "ffn_channels", "hidden"):
         layout.cannot_cut(kind, _REASON)
     return geometry, layout, cache
 

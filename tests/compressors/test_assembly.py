@@ -24,7 +24,7 @@ FOUR = SiteChoice(weight=integer_format(4, GROUP), method="rtn")
 def students_of(spec):
     """Every kind of cut that the family allows, alone and together."""
     channels = spec.ffn_size // 2
-    cuts = {"blocks": (0, 2), "kv_heads": spec.kv_heads // 2, "ffn_channels": channels}
+    cuts = {"blocks": (0, 2), "kv_heads": spec.kv_heads // 2, "ffn_channels": channels, "hidden": 96}
     for cut in spec.uncuttable:
         cuts.pop(cut.kind)
     return [Student.model_validate({kind: value}) for kind, value in cuts.items()] + [

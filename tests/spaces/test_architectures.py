@@ -44,6 +44,7 @@ STUDENTS = {
     "blocks": Student(blocks=(0, 2)),
     "kv_heads": Student(kv_heads=1),
     "ffn_channels": Student(ffn_channels=64),
+    "hidden": Student(hidden=96),
 }
 
 
@@ -121,7 +122,7 @@ def test_a_student_runs_in_transformers(built, tmp_path):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder, spec = built
-    counts = {"blocks": (0, 2), "kv_heads": 1, "ffn_channels": 64}
+    counts = {"blocks": (0, 2), "kv_heads": 1, "ffn_channels": 64, "hidden": 96}
     student = Student(**{kind: n for kind, n in counts.items() if spec.why_uncuttable(kind) is None})
     values = student_config(json.loads((folder / "config.json").read_text()), spec, student)
     (tmp_path / "config.json").write_text(json.dumps(values))

@@ -151,7 +151,7 @@ def test_an_unknown_decoder_is_read_from_its_headers(tmp_path, family):
     assert {x.name: (x.role, x.block, x.out_features, x.in_features) for x in spec.linears} == shapes
     assert dense_bytes(spec) == dense_bytes(known)
     assert spec.cache == known.cache
-    assert {cut.kind for cut in spec.uncuttable} == {"blocks", "kv_heads", "ffn_channels"}
+    assert {cut.kind for cut in spec.uncuttable} == {"blocks", "kv_heads", "ffn_channels", "hidden"}
 
 
 def test_an_unknown_tied_decoder(tmp_path):
