@@ -177,12 +177,12 @@ def test_what_follows_the_last_block_comes_last(tmp_path):
 def test_a_bank_without_the_model_has_the_same_files(family, tmp_path):
     folder = build_tiny(family, tmp_path / "model", dtype="bfloat16")
     spec = read_model(folder)
-    restrictions = Restrictions(bits=(3,), outer_bits=(8,), group_size=GROUP, methods=("rtn", "gptq"))
+    restrictions = Restrictions(bits=(3,), outer_bits=(8,), group_size=GROUP, methods=("rtn", "gptq", "awq"))
     space = SearchSpace(spec, FakeLegality(), restrictions)
     open_bank(tmp_path / "whole", folder, load_dense(folder, spec)).build(space)
     open_bank(tmp_path / "streamed", folder).build(space)
     found = contents(tmp_path / "streamed")
-    assert any("gptq" in name for name in found)
+    assert all(any(method in name for name in found) for method in ("rtn", "gptq", "awq"))
     assert found == contents(tmp_path / "whole")
 
 
