@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,7 @@ def load_checkpoint(
     """
     import transformers
 
-    _quiet()
-    try:
+    with told_by_transformers(folder):
         config, attention = read_model_config(folder)
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the container's library
             model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -97,14 +97,28 @@ def load_checkpoint(
                 trust_remote_code=False,
             )
             model = _expanded(model.to(device).eval().requires_grad_(False)).to(dtype)
+    model.config.use_cache = False
+    return model
+
+
+@contextlib.contextmanager
+def told_by_transformers(folder: Path) -> Iterator[None]:
+    """Make a refusal by ``transformers``, which is quiet meanwhile, one of ours.
+
+    Raises:
+        ModelError: with the first line of the library's reason.
+    """
+    import transformers
+
+    _quiet()
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ModelError(
             f"model folder {folder}",
             f"transformers {transformers.__version__} cannot load it ({_first_line(error)})",
             "Check that the folder is complete and of an architecture that transformers knows",
         ) from error
-    model.config.use_cache = False
-    return model
 
 
 def _block_floats(config: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from compressors.loading import check_parameters, read_model_config
+from compressors.loading import check_parameters, read_model_config, told_by_transformers
 from compressors.weight_source import WeightSource
 from spaces.architectures import check_weights
 from spaces.errors import ModelError
@@ -165,8 +165,8 @@ def open_streamed(
                 "is not stored in a form that can be read part by part",
                 "Load the whole model, and save it again with save_pretrained",
             )
-    config, attention = read_model_config(folder)
-    with init_empty_weights(include_buffers=False):
+    with told_by_transformers(folder), init_empty_weights(include_buffers=False):
+        config, attention = read_model_config(folder)
         model = transformers.AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )

@@ -259,6 +259,14 @@ def test_checkpoints_in_other_layouts(tmp_path):
         open_streamed(folder, spec)
 
 
+def test_what_transformers_refuses_is_refused(tmp_path):
+    folder = build_tiny("llama", tmp_path)
+    spec, file = read_model(folder), folder / "config.json"
+    file.write_text(file.read_text().replace('"llama"', '"nothing-like-it"'))
+    with pytest.raises(ModelError, match="cannot load it"):
+        open_streamed(folder, spec)
+
+
 def test_experts_cut_short_are_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
