@@ -82,14 +82,14 @@ def put(one, tensors):
 # -- the scaled block ----------------------------------------------------------------------------------------
 
 
-HALF = ("llama", "qwen2", "gemma3", "opt")
+HALF = ("llama", "qwen2", "gemma3")
 
 
 @pytest.mark.parametrize(
     ("family", "dtype"), [*((x, "float32") for x in FAMILIES), *((x, "bfloat16") for x in HALF)]
 )
 def test_a_scaled_block_that_is_not_rounded_gives_the_same_logits(family, dtype, tmp_path):
-    one = make_bench(family, tmp_path, dtype=dtype)
+    one = make_bench(family, tmp_path, dtype=dtype, num_hidden_layers=2)
     _, _, scaled = outlier_scaled(one, 1)
     assert scaled.scales
     assert any(float((scales - 1).abs().max()) > 0.05 for scales in scaled.scales.values())
@@ -284,12 +284,12 @@ def test_zeros_stay_zeros(llama):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3", "phi3", "qwen3_moe"])
 def test_the_export_is_the_candidate(family, tmp_path):
-    one = make_bench(family, tmp_path, dtype="bfloat16")
+    one = make_bench(family, tmp_path, dtype="bfloat16", num_hidden_layers=2)
     one.bank.correlate()
-    config = uniform(one.spec, FOUR, {0, 2})
+    config = uniform(one.spec, FOUR, {1})
     card = ExportCard(one.folder, "candidate")
     folder = write_checkpoint(one.assembler, config, tmp_path / "export", card)
-    assert weight_bytes(one.spec, config) == weight_bytes(one.spec, uniform(one.spec, PLAIN, {0, 2}))
+    assert weight_bytes(one.spec, config) == weight_bytes(one.spec, uniform(one.spec, PLAIN, {1}))
     wanted, found = logits(one.assembler.apply(config)), logits(load_checkpoint(folder))
     assert divergence(wanted, found) < (1e-3 if one.spec.experts else 1e-9)
     assert divergence(logits(one.assembler.apply(DENSE_CONFIG)), found) > 1e-6
