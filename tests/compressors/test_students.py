@@ -2,12 +2,20 @@
 
 import pytest
 import torch
+import transformers
 
 from compressors.students import kept_columns, kept_indices, kept_rows, ruling, touched
-from spaces.configuration import WHOLE, Student
+from spaces.architectures import read_model
+from spaces.checking import check_student
+from spaces.configuration import WHOLE, CompressionConfig, Student
+from spaces.errors import ConfigurationError, SpaceError
 from spaces.model import FixedTensor, Uncuttable
-from spaces.size import kept_shape
-from tests.fakes import tiny_spec
+from spaces.patterns import Restrictions
+from spaces.size import kept_shape, weight_bytes
+from spaces.space import SearchSpace
+from tests.compressors.conftest import make_bench
+from tests.fakes import FakeLegality, tiny_spec
+from tests.models import FAMILIES, build_tiny
 
 
 class Ranked:
@@ -87,3 +95,158 @@ def test_rulings():
     fixed = SPEC.model_copy(update={"uncuttable": (Uncuttable(kind="kv_heads", reason="derives its heads"),)})
     assert ruling(fixed, Student(kv_heads=2)).reason == "derives its heads"
     assert ruling(fixed, Student(ffn_channels=3))
+
+
+class Wide(Ranked):
+    """Hidden channels in falling order, but for the last, which matters most."""
+
+    def importance(self, kind, block, ranking):
+        if kind != "width":
+            return super().importance(kind, block, ranking)
+        assert block is None
+        return torch.cat([torch.arange(32.0, 1.0, -1), torch.tensor([99.0])])
+
+
+@pytest.mark.parametrize(
+    ("role", "rows", "columns"),
+    [
+        ("embedding", False, True),
+        ("head", False, True),
+        ("q", False, True),
+        ("o", True, False),
+        ("down", True, False),
+    ],
+)
+def test_hidden_channels_are_the_same_everywhere(role, rows, columns):
+    student, linear = Student(hidden=4), SPEC.of_role(role)[0]
+    found = (kept_rows(SPEC, Wide(), linear, student), kept_columns(SPEC, Wide(), linear, student))
+    assert [kept is not None for kept in found] == [rows, columns]
+    assert next(kept for kept in found if kept is not None).tolist() == [0, 1, 2, 31]
+    assert 4 in kept_shape(SPEC, linear, student)
+    assert touched(linear, Student(hidden=4, blocks=(0,))) == Student(hidden=4)
+
+
+def test_every_fixed_tensor_of_a_llama_lies_on_the_residual_stream():
+    assert {tensor.axis for tensor in SPEC.fixed} == {"hidden"}
+    assert touched(SPEC.fixed[0], Student(kv_heads=2, hidden=4)) == Student(hidden=4)
+
+
+def hand_cut(bench, kept_heads, kept_hidden):
+    """Logits of a one-block Llama cut by plain slicing of its tensors."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    values = bench.model.config.to_dict() | {
+        "hidden_size": len(kept_hidden),
+        "num_attention_heads": 2 * len(kept_heads),
+        "num_key_value_heads": len(kept_heads),
+    }
+    model = LlamaForCausalLM(LlamaConfig(**values)).eval()
+    tensors, keys = (
+        dict(bench.model.named_parameters()),
+        torch.cat([torch.arange(32) + 32 * h for h in kept_heads]),
+    )
+    queries = torch.cat([torch.arange(64) + 64 * h for h in kept_heads])
+    rows = {"q_proj": queries, "k_proj": keys, "v_proj": keys}
+    for name, parameter in model.named_parameters():
+        value, module = tensors[name].data, name.split(".")[-2]
+        if value.ndim == 1:
+            value = value[kept_hidden]
+        elif module == "o_proj":
+            value = value[kept_hidden][:, queries]
+        elif module == "down_proj":
+            value = value[kept_hidden]
+        else:
+            value = value[rows.get(module, slice(None))][:, kept_hidden]
+        parameter.data.copy_(value)
+    return model
+
+
+def test_cutting_is_slicing_by_hand(tmp_path):
+    bench = make_bench("llama", tmp_path, num_hidden_layers=1)
+    ids = bench.windows.ids[:1]
+    head = bench.bank.importance("heads", 0, "taylor").argmax()
+    hidden = bench.bank.importance("width", None, "taylor").topk(96).indices.sort().values
+    expected = hand_cut(bench, [int(head)], hidden)(ids).logits
+    config = CompressionConfig(student=Student(kv_heads=1, hidden=96, ranking="taylor"))
+    torch.testing.assert_close(bench.assembler.apply(config)(ids).logits, expected)
+
+
+def test_hidden_channels_are_ranked_by_what_norms_hand_on(tmp_path):
+    bench = make_bench("llama", tmp_path)
+    activation = bench.bank.importance("width", None, "activation")
+    assert activation.shape == (128,)
+    assert (activation > 0).all()
+    moments = bench.bank.statistics
+    names = [f"model.layers.{b}.{path}" for b in range(3) for path in ("self_attn.q_proj", "mlp.gate_proj")]
+    expected = sum(moments.site(name).second_moment.sqrt() for name in [*names, "lm_head"])
+    torch.testing.assert_close(activation, expected)
+
+
+def refuses(family, heads, hidden) -> bool:
+    """Whether transformers refuses a configuration."""
+    configuration, _, arguments = FAMILIES[family]
+    values = {**arguments, "num_attention_heads": heads, "hidden_size": hidden, "head_dim": 32}
+    try:
+        getattr(transformers, configuration)(**{**values, "num_key_value_heads": heads})
+    except Exception as error:  # noqa: BLE001 -- whatever class it is by now, its words say what
+        return "multiple" in str(error)
+    return False
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_head_counts_that_a_configuration_refuses(family, tmp_path):
+    bench_spec = read_model(build_tiny(family, tmp_path, num_key_value_heads=4))
+    if bench_spec.why_uncuttable("kv_heads") is not None:
+        return
+    three = Student(kv_heads=3)
+    refused = refuses(family, 3, 128)
+    assert bool(ruling(bench_spec, three)) is not refused
+    if refused:
+        assert "no multiple of 3 heads" in ruling(bench_spec, three).reason
+        with pytest.raises(ConfigurationError, match="no multiple of 3 heads"):
+            check_student(bench_spec, three)
+    assert ruling(bench_spec, Student(kv_heads=2))
+    if bench_spec.why_uncuttable("hidden") is None:
+        assert bool(ruling(bench_spec, Student(hidden=90))) is not refuses(family, 4, 90)
+        assert ruling(bench_spec, Student(kv_heads=3, hidden=96))
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"), [("gpt2", "width of a head"), ("opt", "width of a head"), ("gemma3", "root")]
+)
+def test_families_that_cannot_lose_hidden_channels_say_why(family, reason, tmp_path):
+    spec = read_model(build_tiny(family, tmp_path))
+    assert reason in ruling(spec, Student(hidden=64)).reason
+    with pytest.raises(SpaceError, match=reason):
+        SearchSpace(spec, FakeLegality(), Restrictions(hidden=(64,)))
+
+
+def test_hidden_width_is_offered_on_request_alone():
+    plain = SearchSpace(SPEC, FakeLegality(), Restrictions(group_size=None))
+    assert not any(gene.kind == "hidden" for gene in plain.genes)
+    assert Restrictions(group_size=None).to_json() == Restrictions(group_size=None, hidden=()).to_json()
+    space = SearchSpace(SPEC, FakeLegality(), Restrictions(group_size=None, hidden=(16, 24)))
+    assert space.genes[-1].choices == (None, 24, 16)
+    genome = [*space.dense()[:-1], 2]
+    config = space.decode(genome)
+    assert config.student == Student(hidden=16)
+    assert space.encode(config) == tuple(genome)
+    with pytest.raises(SpaceError, match="33 hidden channels"):
+        SearchSpace(SPEC, FakeLegality(), Restrictions(hidden=(33,)))
+    assert "33 hidden channels" in ruling(SPEC, Student(hidden=33)).reason
+
+
+def test_a_student_without_hidden_channels_reads_as_before():
+    assert "hidden" not in Student(kv_heads=2).to_json()
+    assert Student.from_json(Student(hidden=4).to_json()) == Student(hidden=4)
+    assert Student(hidden=4).name == "hidden4"
+    assert not Student(hidden=4).whole
+    with pytest.raises(ConfigurationError, match="0 hidden channels"):
+        Student(hidden=0)
+
+
+def test_bytes_of_a_narrow_student_by_hand():
+    spec = tiny_spec(blocks=1, hidden=32, heads=4, kv_heads=2, head_dim=8, ffn=16, vocabulary=10, tied=True)
+    config = CompressionConfig(student=Student(hidden=24))
+    inside = 24 * (32 + 16 + 16 + 32) + 3 * 24 * 16
+    assert weight_bytes(spec, config) == 4 * (10 * 24 + inside + 3 * 24)
