@@ -57,6 +57,7 @@ class Bank:
         spec: of the model.
         statistics: of the calibration text.
         scale_dtype: dtype that scales are stored in.
+        unscaled: places that a method which scales whole blocks had to leave as they are, and why; of blocks made here.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Bank:
         )
         self.statistics = replace(statistics, rankings=self._rankings)
         self._last: tuple[str, SiteStatistics] | None = None
+        self.unscaled: dict[str, str] = {}
 
     @classmethod
     def open(
@@ -274,6 +276,7 @@ class Bank:
             return self._seen(entries[linear.name])
 
         scaled = scale_block(self._source, self._model, block, weight_format, self.scale_dtype, seen)
+        self.unscaled |= scaled.left
         # First what goes with every site: a site without it would be wrong, it without a site is not used.
         self._store.write(name, scaled.fixed())
         made = {}

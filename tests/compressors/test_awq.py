@@ -275,6 +275,17 @@ def test_what_a_killed_build_left_is_made_again_the_same(llama):
     assert torch.equal(logits(Assembler(llama.model, llama.spec, bank).apply(config)), wanted)
 
 
+def test_a_streamed_bank_makes_the_same_and_says_what_it_left(mixture, tmp_path):
+    digest = model_hash(mixture.folder)
+    streamed = Bank.open(tmp_path / "other", mixture.folder, None, mixture.spec, digest, mixture.windows)
+    for bank in (streamed, mixture.bank):
+        bank.correlate()
+        bank.tensor("model.layers.0.self_attn.q_proj", FOUR)
+        assert set(bank.unscaled) == {"model.layers.0.post_attention_layernorm", "model.layers.0 (down)"}
+    for linear in (x for x in mixture.spec.block_linears if x.block == 0):
+        assert torch.equal(streamed.tensor(linear.name, FOUR), mixture.bank.tensor(linear.name, FOUR))
+
+
 def test_zeros_stay_zeros(llama):
     llama.bank.correlate()
     sparse = FOUR.model_copy(update={"sparsity": Sparsity(fraction=0.5)})
