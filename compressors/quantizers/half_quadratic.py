@@ -6,8 +6,10 @@ the residual, then the zero point by the mean of what remains.
 
 Zero points are integers where the container holds integers: rounded before they are scored. Where the format has
 float zero points, as the reference does, they are rounded to the dtype of scales. Other differences from the
-reference: the scale is re-fitted by least squares to the codes and rounded to its stored dtype, and of all iterates
-the one of least error is kept, group by group.
+reference: the scale is re-fitted by least squares to the codes and rounded to its stored dtype; a second descent fits
+zero point and scale to the weights themselves, each counted by the mean square of its input channel; and of all
+iterates the one whose error, so counted, is least is kept, group by group. Without statistics there is no second
+descent and the p-norm decides.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from compressors.quantizers.affine import (
     code_range,
     decode,
     encode,
-    integer_zeros,
     pack_result,
     round_scales,
 )
@@ -37,13 +38,16 @@ _NORM = 0.7
 _BETA = 10.0
 _BETA_GROWTH = 1.01
 _ITERATIONS = 12
+_WEIGHTED_ITERATIONS = 8
+_LEAST_IMPORTANCE = 1e-4
 _TINY = 1e-12
 
 
 class HalfQuadratic(Quantizer):
-    """HQQ with integer or float zero points; touches nothing but its own site and needs no data."""
+    """HQQ with integer or float zero points; touches nothing but its own site, and needs no data but uses it."""
 
     name = "hqq"
+    version = "2"
     zero_points = ("int", "float")
 
     def check_format(self, weight_format: WeightFormat) -> None:
@@ -64,54 +68,108 @@ class HalfQuadratic(Quantizer):
         statistics: SiteStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
-        del statistics
         groups, bits = weight.view(-1, group_size), weight_format.num_bits
+        importance = None if statistics is None else importances(weight, statistics).view(-1, group_size)
         codes = torch.empty(groups.shape, dtype=torch.int8, device=weight.device)
         scales = torch.empty(len(groups), device=weight.device)
         zeros = torch.empty_like(scales)
         whole = weight_format.zero_point == "int"
         for part in chunks(groups):
-            scales[part], zeros[part] = half_quadratic(groups[part], bits, scale_dtype, whole)
+            counted = None if importance is None else importance[part]
+            scales[part], zeros[part] = half_quadratic(groups[part], bits, scale_dtype, whole, counted)
             codes[part] = encode(groups[part], scales[part], zeros[part], bits).to(torch.int8)
         return pack_result(weight.shape, codes, scales, zeros, scale_dtype, weight_format)
 
 
 def half_quadratic(
-    groups: torch.Tensor, bits: int, dtype: torch.dtype, whole: bool = True
+    groups: torch.Tensor,
+    bits: int,
+    dtype: torch.dtype,
+    whole: bool = True,
+    importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rounded scales and zeros ``(groups,)`` of least p-norm error.
+    """Rounded scales and zeros ``(groups,)`` of least error.
 
     Args:
         groups: weights, ``(groups, group_size)``.
         bits: of the codes.
         dtype: that scales, and zeros that are no integers, are stored in.
         whole: whether zeros are integers within the range of the codes.
+        importance: of the weights, shaped as they are; ``None``: the p-norm decides which iterate is kept.
     """
     low, high = code_range(bits)
     bottom, top = groups.amin(dim=1).clamp_(max=0.0), groups.amax(dim=1).clamp_(min=0.0)
     scales = round_scales((top - bottom) / (high - low), dtype)
-    zeros = integer_zeros(bottom, scales, bits)
-    best_scales, best_zeros = scales, zeros
-    best_error = torch.full_like(scales, torch.inf)
-    beta = _BETA
+    best = _Best(groups, bits, importance, scales, _stored_zeros(low - bottom / scales, bits, dtype, whole))
+    scales, zeros, beta = best.scales, best.zeros, _BETA
     for _ in range(_ITERATIONS):
-        codes = encode(groups, scales, zeros, bits)
-        residual = groups - decode(codes, scales, zeros)
+        codes, residual = best.see(scales, zeros)
         size = residual.abs().clamp_min_(_TINY)
-        power = size.pow(_NORM)
-        error = power.sum(dim=1)
-        better = error < best_error
-        best_scales, best_zeros = (
-            torch.where(better, scales, best_scales),
-            torch.where(better, zeros, best_zeros),
-        )
-        best_error = torch.where(better, error, best_error)
-        target = groups - shrink(residual, size, power, beta)
-        zeros = (codes - target / scales.unsqueeze(-1)).mean(dim=1)
-        zeros = zeros.round_().clamp_(low, high) if whole else zeros.to(dtype).to(torch.float32)
+        target = groups - shrink(residual, size, size.pow(_NORM), beta)
+        zeros = _stored_zeros((codes - target / scales.unsqueeze(-1)).mean(dim=1), bits, dtype, whole)
         scales = refit(target, codes - zeros.unsqueeze(-1), scales, dtype)
         beta *= _BETA_GROWTH
-    return best_scales, best_zeros
+    if importance is not None:
+        _descend(best, groups, bits, dtype, whole, importance)
+    return best.scales, best.zeros
+
+
+def _descend(
+    best: _Best, groups: torch.Tensor, bits: int, dtype: torch.dtype, whole: bool, importance: torch.Tensor
+) -> None:
+    """From the best iterate on: zero points and scales by weighted least squares, in turn."""
+    scales, zeros, total = best.scales, best.zeros, importance.sum(dim=1)
+    for _ in range(_WEIGHTED_ITERATIONS):
+        codes, _ = best.see(scales, zeros)
+        shifts = torch.linalg.vecdot(codes - groups / scales.unsqueeze(-1), importance) / total
+        zeros = _stored_zeros(shifts, bits, dtype, whole)
+        counted = importance.sqrt()
+        scales = refit(groups * counted, (codes - zeros.unsqueeze(-1)) * counted, scales, dtype)
+    best.see(scales, zeros)
+
+
+class _Best:
+    """The scales and zeros of least error that were seen, group by group."""
+
+    def __init__(
+        self,
+        groups: torch.Tensor,
+        bits: int,
+        importance: torch.Tensor | None,
+        scales: torch.Tensor,
+        zeros: torch.Tensor,
+    ) -> None:
+        self._groups, self._bits, self._importance = groups, bits, importance
+        self.scales, self.zeros = scales, zeros
+        self._errors = torch.full_like(scales, torch.inf)
+
+    def see(self, scales: torch.Tensor, zeros: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codes and residual under these; remembered where they err less than all before."""
+        codes = encode(self._groups, scales, zeros, self._bits)
+        residual = self._groups - decode(codes, scales, zeros)
+        if self._importance is None:
+            errors = residual.abs().clamp_min(_TINY).pow(_NORM).sum(dim=1)
+        else:
+            errors = torch.linalg.vecdot(residual * self._importance, residual)
+        better = errors < self._errors
+        self.scales = torch.where(better, scales, self.scales)
+        self.zeros = torch.where(better, zeros, self.zeros)
+        self._errors = torch.where(better, errors, self._errors)
+        return codes, residual
+
+
+def importances(weight: torch.Tensor, statistics: SiteStatistics) -> torch.Tensor:
+    """Mean square of each weight's input channel over their mean, shaped as the weight; never quite zero."""
+    moments = statistics.second_moment.to(weight.device, torch.float32)
+    mean = moments.mean()
+    if not bool(torch.isfinite(mean)) or float(mean) <= 0.0:
+        return torch.ones_like(weight)
+    return (moments / mean).clamp_min(_LEAST_IMPORTANCE).expand_as(weight).contiguous()
+
+
+def _stored_zeros(zeros: torch.Tensor, bits: int, dtype: torch.dtype, whole: bool) -> torch.Tensor:
+    low, high = code_range(bits)
+    return zeros.round().clamp_(low, high) if whole else zeros.to(dtype).to(torch.float32)
 
 
 def shrink(residual: torch.Tensor, size: torch.Tensor, power: torch.Tensor, beta: float) -> torch.Tensor:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressors.quantizers.affine import chunks, round_scales
+from compressors.quantizers.half_quadratic import importances
 from compressors.quantizers.numbers import nearest_levels
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer
@@ -40,7 +41,8 @@ class LearnedLevels(Quantizer):
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         groups = weight.view(-1, group_size)
-        importance = _importance(weight, statistics).view(-1, group_size)
+        counted = torch.ones_like(weight) if statistics is None else importances(weight, statistics)
+        importance = counted.view(-1, group_size)
         levels, scales = learn(groups, importance, weight_format.num_bits, scale_dtype)
         wide = scales.unsqueeze(1)
         codes = torch.cat([nearest_levels(groups[part] / wide[part], levels) for part in chunks(groups)])
@@ -51,16 +53,6 @@ class LearnedLevels(Quantizer):
             group_size,
             levels=levels.to(scale_dtype).unsqueeze(0),
         )
-
-
-def _importance(weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
-    if statistics is None:
-        return torch.ones_like(weight)
-    moments = statistics.second_moment.to(weight.device, torch.float32)
-    mean = moments.mean()
-    if not bool(torch.isfinite(mean)) or float(mean) <= 0.0:
-        return torch.ones_like(weight)
-    return (moments / mean).clamp_min(1e-4).expand_as(weight).contiguous()
 
 
 def learn(
