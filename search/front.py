@@ -29,6 +29,18 @@ class Candidate:
     per_window: tuple[float, ...] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    def value(self, metric: str) -> float:
+        """The measured value of a metric, or the predicted one where nothing was measured.
+
+        Raises:
+            KeyError: neither is there.
+        """
+        return self.metrics[metric] if metric in self.metrics else self.metrics[f"{metric}_predicted"]
+
+    def meets(self, limits: Sequence[Limit]) -> bool:
+        """Whether every limit is met."""
+        return all(limit.violation(self.value(limit.metric)) <= 0 for limit in limits)
+
 
 class ParetoFront:
     """The candidates that no other beats.
@@ -56,10 +68,7 @@ class ParetoFront:
 
     def select(self, limits: Sequence[Limit]) -> Candidate | None:
         """The member of best quality that meets every limit; ``None`` if none does."""
-        for member in self.members:
-            if all(limit.violation(member.metrics[limit.metric]) <= 0 for limit in limits):
-                return member
-        return None
+        return next((member for member in self.members if member.meets(limits)), None)
 
     def classes(self) -> dict[str, int]:
         """A number a member, by digest: members with the same number cannot be told apart.

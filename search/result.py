@@ -24,14 +24,14 @@ def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
     """
     limits = study.settings.parsed_limits
     points = {p.report.digest: candidate(study, p.report.name, p.report) for p in promoted}
-    feasible = [c for c in points.values() if _meets(c, limits)]
+    feasible = [c for c in points.values() if c.meets(limits)]
     front = ParetoFront(feasible, study.settings.objectives, reference(study))
     pick, reason = _pick(front, points, limits)
-    shown = list(front.thinned(study.settings.front_members, rival_costs(points.values())))
-    if all(member.name != pick for member in shown):
-        shown = [*shown[:-2], *(m for m in front.members if m.name == pick), shown[-1]]
+    thinned = front.thinned(study.settings.front_members, rival_costs(points.values()))
+    shown = _with_pick(front, thinned, pick)
     on_front = {member.digest: place for place, member in enumerate(shown)}
-    members = [_member(p, front.classes(), on_front, study) for p in promoted]
+    classes = front.classes()
+    members = [_member(p, classes, on_front, study) for p in promoted]
     members.sort(key=lambda m: (on_front.get(m.digest, len(on_front)), m.kind, m.name))
     return FrontFile(
         objectives=study.settings.objectives,
@@ -53,9 +53,9 @@ def write_front(front: FrontFile, folder: Path) -> Path:
 
 def _member(promoted: Promoted, classes: dict[str, int], on_front: dict[str, int], study: Study) -> Member:
     record = promoted.report
-    quality = study.settings.objectives[0]
     found = dict(record.measurements)
-    found["kl_search"] = _without_windows(promoted.search.measurements[quality if quality == "kl" else "kl"])
+    if "kl" in promoted.search.measurements:
+        found["kl_search"] = _without_windows(promoted.search.measurements["kl"])
     kind = {"baseline": "baseline", "probe": "probe"}.get(promoted.search.proposer, "front")
     return Member.model_validate(
         {
@@ -74,6 +74,8 @@ def _member(promoted: Promoted, classes: dict[str, int], on_front: dict[str, int
 def _note(promoted: Promoted, study: Study) -> str:
     """Why a probe wins or loses: the best quantized candidate that is no larger, read on the same text."""
     own = promoted.report
+    if not {"weight_bytes", "kl"} <= own.measurements.keys():
+        return ""
     size, kl = own.measurements["weight_bytes"].value, own.measurements["kl"].value
     rivals = [
         r
@@ -96,18 +98,6 @@ def _reported(study: Study) -> list[Record]:
     return [record for record in study.records if record.fidelity.text == "report"]
 
 
-def _meets(point: Candidate, limits: Sequence[Limit]) -> bool:
-    return all(
-        limit.violation(_metric(point, limit.metric)) <= 0
-        for limit in limits
-        if limit.metric in point.metrics or f"{limit.metric}_predicted" in point.metrics
-    )
-
-
-def _metric(point: Candidate, metric: str) -> float:
-    return point.metrics[metric] if metric in point.metrics else point.metrics[f"{metric}_predicted"]
-
-
 def _pick(front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Limit]) -> tuple[str, str]:
     """The member to take, and why.
 
@@ -127,6 +117,13 @@ def _pick(front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Lim
         return best.name, "the cheapest member that is at least as good as 4 bits everywhere"
     middle = members[len(members) // 2]
     return middle.name, "the middle of the front"
+
+
+def _with_pick(front: ParetoFront, shown: Sequence[Candidate], pick: str) -> list[Candidate]:
+    """The thinned front with the pick in it, in its place; the last member but one makes room."""
+    missing = [m for m in front.members if m.name == pick and m not in shown]
+    kept = [*shown[:-2], *shown[-1:], *missing] if missing else shown
+    return [member for member in front.members if member in kept]
 
 
 def _without_windows(measurement: Measurement) -> Measurement:

@@ -72,6 +72,24 @@ def test_select_under_limits():
     assert front.select([Limit.parse("weight_bytes<=6"), Limit.parse("kl<=1")]) is None
 
 
+def test_a_limit_on_a_predicted_time():
+    """Nothing was measured, so the prediction is judged; a measured value would come first."""
+    slow, fast, timed = (
+        Candidate(f"c{n}", f"{n:04d}", (float(n), 3.0 - n), None, {"kl": float(n), **times})
+        for n, times in enumerate(
+            (
+                {"tpot_s_predicted": 0.02},
+                {"tpot_s_predicted": 0.005, "tpot_s": 0.03},
+                {"tpot_s_predicted": 0.01},
+            )
+        )
+    )
+    front = ParetoFront([slow, fast, timed], ("kl", "weight_bytes"), (9.0, 9.0))
+    assert front.select([Limit.parse("tpot<=10ms")]) == timed
+    with pytest.raises(KeyError):
+        front.select([Limit.parse("bytes<=1")])
+
+
 def test_classes_compare_with_their_first_member():
     """Neighbours that overlap do not join the ends of a chain."""
     windows = [tuple(step + noise for noise in (0.0, 0.1, 0.0, 0.1)) for step in (0.0, 0.01, 1.0)]

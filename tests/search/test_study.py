@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from search import result
 from search.promotion import promote
 from search.records import RecordFile
 from search.result import build_front, write_front
@@ -110,6 +111,35 @@ def test_the_front_is_judged_on_the_report_text(tmp_path):
     pick = next(m for m in front.members if m.name == front.pick)
     uniform = next(m for m in front.members if m.name == "uniform-4")
     assert pick.measurements["kl"].value <= uniform.measurements["kl"].value
+
+
+def test_nothing_within_the_limits_leaves_an_empty_front(tmp_path):
+    """Dense is too large and everything smaller too far from it: that is said, nothing breaks."""
+    study = run(tmp_path, limits=("kl<=1e-9", "bytes<=250kB"), max_candidates=5)
+    front = build_front(study, promote(study))
+    assert not any(m.on_front for m in front.members)
+    assert (front.pick, front.hypervolume) == ("dense", 0.0)
+    assert "nothing met the limits" in front.pick_reason
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_the_pick_is_a_member_in_its_place(tmp_path, monkeypatch, count):
+    """Wherever it lies, and also where thinning had left it out."""
+    study = run(tmp_path, max_candidates=60)
+    promoted = promote(study)
+    study.settings = study.settings.model_copy(update={"front_members": count})
+    names = [m.name for m in build_front(study, promoted).members if m.kind != "probe"]
+    for name in names:
+        monkeypatch.setattr(result, "_pick", lambda *_, name=name: (name, ""))
+        front = build_front(study, promoted)
+        shown = [m for m in front.members if m.on_front]
+        assert len(shown) == count
+        kls = [m.measurements["kl"].value for m in shown]
+        sizes = [m.measurements["weight_bytes"].value for m in shown]
+        assert kls == sorted(kls)
+        assert sizes == sorted(sizes, reverse=True)
+        beaten = next(m for m in front.members if m.name == name).equivalence_class is None
+        assert beaten or name in [m.name for m in shown]
 
 
 def test_limits_are_named_constraints_and_steer_what_is_paid_for(tmp_path):
