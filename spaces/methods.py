@@ -34,6 +34,7 @@ _OF_A_SITE = Method()
 
 METHODS: dict[str, Method] = {
     "rtn": _OF_A_SITE,
+    "weighted": _OF_A_SITE,
     "hqq": Method(zero_point=True),
     "gptq": _OF_A_SITE,
     "minmax": _OF_A_SITE,

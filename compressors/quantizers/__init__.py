@@ -13,12 +13,14 @@ from compressors.quantizers.nearest import RoundToNearest
 from compressors.quantizers.percentile import Percentile
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer
+from compressors.quantizers.weighted import Weighted
 from spaces.errors import UnknownNameError
 
 QUANTIZERS: dict[str, Quantizer] = {
     quantizer.name: quantizer
     for quantizer in (
         RoundToNearest(),
+        Weighted(),
         HalfQuadratic(),
         Gptq(),
         Awq(),

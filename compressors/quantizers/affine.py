@@ -59,16 +59,25 @@ def decode(codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None
 
 
 def squared_error(
-    groups: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, num_bits: int
+    groups: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None,
+    num_bits: int,
+    importance: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Sum of squared errors of each group."""
+    """Sum of squared errors of each group, each counted by the importance of its weight."""
     difference = decode(encode(groups, scales, zeros, num_bits), scales, zeros).sub_(groups)
-    errors: torch.Tensor = torch.linalg.vecdot(difference, difference)
+    counted = difference if importance is None else difference * importance
+    errors: torch.Tensor = torch.linalg.vecdot(counted, difference)
     return errors
 
 
 def best_offer(
-    groups: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor | None, num_bits: int
+    groups: torch.Tensor,
+    scales: torch.Tensor,
+    zeros: torch.Tensor | None,
+    num_bits: int,
+    importance: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Of several offers the scales (and zeros) of least squared error, group by group.
 
@@ -79,13 +88,14 @@ def best_offer(
         scales: as stored, ``(offers, groups)``.
         zeros: likewise.
         num_bits: of the codes.
+        importance: of the weights, shaped as they are; ``None`` counts all the same.
 
     Returns:
         Scales and zeros, ``(groups,)``.
     """
     errors = torch.stack(
         [
-            squared_error(groups, offer, None if zeros is None else zeros[index], num_bits)
+            squared_error(groups, offer, None if zeros is None else zeros[index], num_bits, importance)
             for index, offer in enumerate(scales)
         ]
     )

@@ -26,7 +26,7 @@ from compressors.quantizers.numbers import numbers_of
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer
 from compressors.quantizers.scales import ScaleType, best_scales, scaled_weight
-from spaces.formats import WeightFormat
+from spaces.formats import Codebook, NumberType, WeightFormat
 
 if TYPE_CHECKING:
     from compressors.statistics import SiteStatistics
@@ -47,8 +47,8 @@ class RoundToNearest(Quantizer):
     """Round to nearest; touches nothing but its own site and needs no data. Makes every format with fixed numbers."""
 
     name = "rtn"
-    number_types = ("int", "float", "codebook")
-    codebooks = ("none", "normal")
+    number_types: tuple[NumberType, ...] = ("int", "float", "codebook")
+    codebooks: tuple[Codebook, ...] = ("none", "normal")
     shares_rows = True
 
     def _quantize(
@@ -59,8 +59,10 @@ class RoundToNearest(Quantizer):
         statistics: SiteStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
-        del statistics
-        groups = to_blocks(weight, weight_format.block_rows or len(weight), group_size)
+        tall = weight_format.block_rows or len(weight)
+        groups = to_blocks(weight, tall, group_size)
+        counted = self.importance(weight, statistics)
+        importance = None if counted is None else to_blocks(counted, tall, group_size)
         if weight_format.number_type != "int":
             return _scaled(weight, groups, weight_format, scale_dtype)
         bits = weight_format.num_bits
@@ -69,11 +71,17 @@ class RoundToNearest(Quantizer):
         zeros = None if weight_format.symmetric else torch.empty_like(scales)
         search = symmetric_scales if weight_format.symmetric else asymmetric_scales
         for part in chunks(groups):
-            scales[part], best_zeros = search(groups[part], bits, scale_dtype)
+            weights = None if importance is None else importance[part]
+            scales[part], best_zeros = search(groups[part], bits, scale_dtype, weights)
             if zeros is not None and best_zeros is not None:
                 zeros[part] = best_zeros
             codes[part] = encode(groups[part], scales[part], best_zeros, bits).to(torch.int8)
         return pack_result(weight.shape, codes, scales, zeros, scale_dtype, weight_format)
+
+    def importance(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor | None:
+        """How much the error of each weight counts, shaped as the weight; ``None``: all the same."""
+        del weight, statistics
+        return None
 
 
 def _scaled(
@@ -87,14 +95,18 @@ def _scaled(
 Searched = tuple[torch.Tensor, torch.Tensor | None]
 
 
-def symmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
+def symmetric_scales(
+    groups: torch.Tensor, bits: int, dtype: torch.dtype, importance: torch.Tensor | None = None
+) -> Searched:
     """Rounded scales of least squared error; exactly odd: negated weights negate them."""
-    return best_offer(groups, *symmetric_offers(groups, bits, dtype), bits)
+    return best_offer(groups, *symmetric_offers(groups, bits, dtype), bits, importance)
 
 
-def asymmetric_scales(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:
+def asymmetric_scales(
+    groups: torch.Tensor, bits: int, dtype: torch.dtype, importance: torch.Tensor | None = None
+) -> Searched:
     """Rounded scales and integer zeros of least squared error."""
-    return best_offer(groups, *asymmetric_offers(groups, bits, dtype), bits)
+    return best_offer(groups, *asymmetric_offers(groups, bits, dtype), bits, importance)
 
 
 def symmetric_offers(groups: torch.Tensor, bits: int, dtype: torch.dtype) -> Searched:

@@ -11,13 +11,14 @@ from hypothesis.extra import numpy as arrays
 
 from compressors.quantizers import QUANTIZERS, find_quantizer
 from compressors.quantizers.affine import code_range, decode, encode, integer_zeros, squared_error
+from compressors.statistics import SiteStatistics
 from spaces.choice import SiteChoice, Sparsity
 from spaces.errors import ConfigurationError, FormatError, ModelError, UnknownNameError
 from spaces.formats import WeightFormat, integer_format
 from spaces.methods import METHODS
 from tests.compressors import contract, number_formats
 
-NAMES = ("rtn", "hqq", "gptq", "awq")
+NAMES = ("rtn", "weighted", "hqq", "gptq", "awq")
 GROUPS = (32, 128, None)
 FLOATING = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_point="float", group_size=32)
 
@@ -108,6 +109,22 @@ def test_formats_that_do_not_fit_are_refused(name):
     if name != "hqq":
         with pytest.raises(FormatError, match="integer zero points"):
             quantizer.quantize(weight, FLOATING)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", contract.BITS)
+def test_methods_that_count_by_input_channels_err_less_there(bits, symmetric):
+    weight, seen = contract.trained_like(rows=48, seed=14), contract.statistics(128, seed=2)
+    seen = SiteStatistics(seen.second_moment**4)  # a few channels dominate, as in trained models
+    wanted = integer_format(bits, 32, symmetric)
+
+    def error(name, statistics):
+        found = find_quantizer(name).quantize(weight, wanted, statistics).dequantize()
+        return float(((found - weight).square() * seen.second_moment).sum())
+
+    for name, plain in (("weighted", "rtn"), *([] if symmetric else [("hqq", "hqq")])):
+        assert error(name, seen) < error(plain, None)
+    assert error("weighted", None) == error("rtn", None)
 
 
 @pytest.mark.parametrize("dtype", contract.DTYPES)
