@@ -11,21 +11,22 @@ from search.settings import SearchSettings
 
 @dataclass
 class Budget:
-    """Counts what was spent, earlier runs of the same folder included.
+    """Counts what was spent on the search text, earlier runs of the same folder included.
+
+    What the report text costs is no part of it, else a search that goes on after its front was judged would
+    end sooner than one that never stopped.
 
     Attributes:
         settings: the bounds.
         records: what was spent on.
-        reserved: evaluations kept back for the front on the report text.
     """
 
     settings: SearchSettings
     records: RecordFile
-    reserved: float = 0.0
     _start: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._before = self.records.seconds
+        self._before = self.records.seconds_on("search")
 
     @property
     def seconds(self) -> float:
@@ -37,12 +38,15 @@ class Budget:
         """Until the search must end; ``None`` without a bound on time."""
         return None if self.settings.minutes is None else 60 * self.settings.minutes - self.seconds
 
-    def exhausted(self, candidates: int) -> bool:
-        """Whether another candidate would exceed a bound."""
-        settings, left = self.settings, self.seconds_left
+    @property
+    def spent(self) -> bool:
+        """Whether the minutes or the evaluations are used up."""
+        left, most = self.seconds_left, self.settings.max_evaluations
         if left is not None and left <= 0:
             return True
-        if settings.max_candidates is not None and candidates >= settings.max_candidates:
-            return True
-        most = settings.max_evaluations
-        return most is not None and self.records.evaluations + self.reserved >= most
+        return most is not None and self.records.evaluations_on("search") >= most
+
+    def exhausted(self, candidates: int) -> bool:
+        """Whether another candidate would exceed a bound."""
+        most = self.settings.max_candidates
+        return (most is not None and candidates >= most) or self.spent

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from search.run_folder import cannot_write
+from search.run_folder import cannot_write, drop_torn_line
 from spaces.errors import RunError
 from spaces.measurement import Fidelity, Record
 
@@ -27,6 +27,7 @@ class RecordFile:
         self.path = folder / FILE
         self._records: list[Record] = []
         self._by_reading: dict[tuple[str, str], Record] = {}
+        self._read_tokens: dict[tuple[str, str], int] = {}
         for record in _read(self.path):
             self._keep(record)
 
@@ -42,16 +43,13 @@ class RecordFile:
 
     def read_tokens(self, digest: str, text: str) -> int:
         """Tokens of a text that were read with this candidate so far."""
-        return max(
-            (r.fidelity.tokens for r in self._records if r.digest == digest and r.fidelity.text == text),
-            default=0,
-        )
+        return self._read_tokens.get((digest, text), 0)
 
     def append(self, record: Record) -> Record:
         """Write a record and keep it.
 
         Raises:
-            RunError: the disk is full; nothing of the line stays in the file.
+            RunError: the disk is full; nothing of the line stays in the file, nor does it after an interrupt.
         """
         line = record.to_json() + "\n"
         size = self.path.stat().st_size if self.path.exists() else 0
@@ -60,10 +58,13 @@ class RecordFile:
                 handle.write(line)
                 handle.flush()
                 os.fsync(handle.fileno())
-        except OSError as error:
+        except BaseException as error:
+            # Interrupted in between, the file would have a record that this process does not know.
             if self.path.exists():
                 os.truncate(self.path, size)
-            raise cannot_write(self.path, error) from error
+            if isinstance(error, OSError):
+                raise cannot_write(self.path, error) from error
+            raise
         self._keep(record)
         return record
 
@@ -73,27 +74,29 @@ class RecordFile:
 
     @property
     def evaluations(self) -> float:
-        """Spent so far, in units of 16,384 tokens."""
+        """Spent on all texts so far, in units of 16,384 tokens."""
         return sum(record.evaluations for record in self._records)
 
-    @property
-    def seconds(self) -> float:
-        """Spent on scoring so far."""
-        return sum(record.seconds for record in self._records)
+    def evaluations_on(self, text: str) -> float:
+        """Spent on one text so far."""
+        return sum(record.evaluations for record in self._records if record.fidelity.text == text)
+
+    def seconds_on(self, text: str) -> float:
+        """Spent on scoring on one text so far."""
+        return sum(record.seconds for record in self._records if record.fidelity.text == text)
 
     def _keep(self, record: Record) -> None:
         self._records.append(record)
         self._by_reading[record.digest, record.fidelity.name] = record
+        key = record.digest, record.fidelity.text
+        self._read_tokens[key] = max(record.fidelity.tokens, self._read_tokens.get(key, 0))
 
 
 def _read(path: Path) -> Iterator[Record]:
     if not path.exists():
         return
-    raw = path.read_bytes()
-    whole = raw.rfind(b"\n") + 1
-    if whole < len(raw):
-        os.truncate(path, whole)
-    for number, line in enumerate(raw[:whole].splitlines(), start=1):
+    drop_torn_line(path)
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             yield Record.from_json(line.decode("ascii"))
         except (ValidationError, UnicodeDecodeError) as error:

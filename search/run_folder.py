@@ -80,6 +80,14 @@ def write_whole(path: Path, text: str) -> None:
         raise cannot_write(path, error) from error
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut what a process that was killed, or found the disk full, left after the last whole line."""
+    raw = path.read_bytes()
+    whole = raw.rfind(b"\n") + 1
+    if whole < len(raw):
+        os.truncate(path, whole)
+
+
 def cannot_write(path: Path, error: OSError) -> RunError:
     """The refusal for a disk that is full or read-only."""
     return RunError(

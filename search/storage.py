@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.run_folder import cannot_write
+from search.run_folder import cannot_write, drop_torn_line
 from search.scoring import value_of
 from spaces.measurement import Record
 from spaces.metrics import find_metric
@@ -40,6 +40,8 @@ class StudyStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.objectives = objectives
         self.path = folder / FILE
+        if self.path.exists():
+            drop_torn_line(self.path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(self.path)))
@@ -53,7 +55,7 @@ class StudyStorage:
         self._known = {trial.user_attrs.get("index") for trial in self.study.get_trials(deepcopy=False)}
 
     def add(self, record: Record) -> None:
-        """Add a record as a finished trial, once."""
+        """Add a record as a finished trial, unless the journal has it."""
         if record.index in self._known:
             return
         import optuna

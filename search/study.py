@@ -40,7 +40,6 @@ class Study:
         folder: of the run; must be locked by the caller.
         windows: available windows by text.
         window_tokens: of each window.
-        reserved: evaluations kept back for the front on the report text.
 
     Raises:
         LimitError: no configuration of the space meets a limit.
@@ -56,7 +55,6 @@ class Study:
         folder: Path,
         windows: Mapping[str, int],
         window_tokens: int,
-        reserved: float = 0.0,
     ) -> None:
         self.space = space
         self.settings = settings
@@ -69,7 +67,9 @@ class Study:
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
         )
         check_feasible(space, self.scorer.costs, settings.parsed_limits)
-        self.budget = Budget(settings, self.records, reserved)
+        for record in self.records:
+            self._stored(record)
+        self.budget = Budget(settings, self.records)
         self.exhausted_space = False
         self._best: list[tuple[float, float]] = []
 
@@ -111,7 +111,7 @@ class Study:
         found: list[Record] = []
         for proposer, fidelity, named in plan:
             for entry in named:
-                if found and self.budget.exhausted(0):
+                if found and self.budget.spent:
                     return found
                 found.append(self.scorer.score(entry.name, entry.genome, proposer, fidelity))
                 self._note(found[-1])

@@ -27,9 +27,9 @@ def clock(monkeypatch):
     return Clock(monkeypatch)
 
 
-def _add(records, evaluations, seconds):
+def _add(records, evaluations, seconds, text="search"):
     tokens = int(evaluations * EVALUATION_TOKENS)
-    fidelity = Fidelity(windows=1 + len(records), window_tokens=tokens)
+    fidelity = Fidelity(text=text, windows=1 + len(records), window_tokens=tokens)
     record = Record(
         index=len(records), digest=DENSE_CONFIG.digest, name="dense", config=DENSE_CONFIG, proposer="baseline",
         fidelity=fidelity, tokens=tokens, evaluations=evaluations, seconds=seconds, measurements={},
@@ -37,8 +37,8 @@ def _add(records, evaluations, seconds):
     records.append(record)
 
 
-def _budget(folder, reserved=0.0, **bounds):
-    return Budget(SearchSettings(**bounds), RecordFile(folder), reserved)
+def _budget(folder, **bounds):
+    return Budget(SearchSettings(**bounds), RecordFile(folder))
 
 
 def test_without_bounds_it_never_ends(tmp_path, clock):
@@ -94,14 +94,26 @@ def test_evaluations_of_this_and_earlier_runs(tmp_path):
     assert budget.exhausted(0)
 
 
-def test_what_is_reserved_is_not_spent_on_searching(tmp_path):
-    budget = _budget(tmp_path, reserved=0.75, max_evaluations=1.25)
-    _add(budget.records, 0.25, 0.0)
+def test_what_the_report_text_costs_is_no_part_of_it(tmp_path):
+    """A search that goes on after its front was judged has as much left as one that never stopped."""
+    records = _budget(tmp_path).records
+    _add(records, 0.5, 70.0)
+    _add(records, 5.0, 500.0, text="report")
+    budget = _budget(tmp_path, minutes=2, max_evaluations=0.75)
+    assert budget.seconds == pytest.approx(70, abs=5)
+    assert not budget.exhausted(0)
+    _add(budget.records, 5.0, 0.0, text="report")
     assert not budget.exhausted(0)
     _add(budget.records, 0.25, 0.0)
     assert budget.exhausted(0)
-    budget.reserved = 0.5
-    assert not budget.exhausted(0)
+
+
+def test_no_candidates_is_no_bound_on_what_comes_before_them(tmp_path):
+    budget = _budget(tmp_path, max_candidates=0, max_evaluations=1)
+    assert budget.exhausted(0)
+    assert not budget.spent
+    _add(budget.records, 1, 0.0)
+    assert budget.spent
 
 
 @pytest.mark.parametrize("tight", [{"minutes": 0}, {"max_evaluations": 0.5}, {"max_candidates": 3}])

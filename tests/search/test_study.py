@@ -70,6 +70,62 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert essence(tmp_path) == expected
 
 
+def _journal(folder):
+    """Index of every trial of the journal."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    backend = JournalFileBackend(str(folder / "study.journal"))
+    stored = optuna.load_study(study_name="paretune", storage=JournalStorage(backend))
+    return [trial.user_attrs["index"] for trial in stored.trials]
+
+
+@pytest.mark.parametrize("lost", [20, 5000, None])
+def test_the_journal_catches_up_with_the_records(tmp_path, lost):
+    """Torn by a full disk, behind by some trials, or gone: the records are the truth."""
+    run(tmp_path, max_candidates=3)
+    path = tmp_path / "study.journal"
+    path.write_bytes(path.read_bytes()[:-lost] if lost else b"")
+    run(tmp_path, max_candidates=5)
+    run(tmp_path, max_candidates=6)
+    expected = [line["index"] for line in lines(tmp_path) if line["proposer"] != "marginal"]
+    assert sorted(_journal(tmp_path)) == expected
+
+
+def test_no_candidates_leaves_what_comes_before_them(tmp_path):
+    study = run(tmp_path, max_candidates=0)
+    counts = study.records.counts()
+    assert set(counts) == {"baseline", "probe", "marginal"}
+    more = run(tmp_path, max_candidates=1)
+    assert more.records.counts() == {**counts, "paretune": more.records.counts()["paretune"]}
+
+
+def test_a_search_that_goes_on_after_its_front_was_judged_is_the_same(tmp_path):
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    bounds = {"max_candidates": None, "max_evaluations": 21.0}
+    run(whole, **bounds)
+    promote(run(halved, max_candidates=4))
+    run(halved, **bounds)
+    found = [{**line, "index": None} for line in essence(halved) if line["fidelity"]["text"] == "search"]
+    assert found == [{**line, "index": None} for line in essence(whole)]
+
+
+def test_an_interrupted_record_is_in_neither_file_nor_memory(tmp_path, monkeypatch):
+    study = run(tmp_path, max_candidates=2)
+    before, known = (tmp_path / "records.jsonl").read_bytes(), len(study.records)
+
+    def interrupted(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    dense = study.space.decode(study.space.dense())
+    with pytest.raises(KeyboardInterrupt):
+        study.scorer.score_config("dense", dense, "baseline", study.fidelity("report"))
+    assert (tmp_path / "records.jsonl").read_bytes() == before
+    assert len(study.records) == known
+
+
 def test_kill_9_loses_at_most_the_candidate_under_way(tmp_path):
     program = (
         "import pathlib, sys\n"
