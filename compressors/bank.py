@@ -25,7 +25,7 @@ import torch
 
 from compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
 from compressors.covariance import covariance_bytes, gather_covariances, keeper
-from compressors.entries import Entry, dense_matrix, make_tensors, read_mask, read_quantized
+from compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.quantizers import QuantizedWeight
 from compressors.rankings.book import RankingBook
@@ -159,6 +159,8 @@ class Bank:
         planned = [
             entry for entry in self._planned(space) if entry.student.whole and not entry.choice.sparsity
         ]
+        if any(entry.needs_covariance for entry in self._planned(space)):
+            self.correlate(progress)  # pruned and cut entries are made later, when text is no longer read
         self._fill(planned, progress)
 
     def build_for(self, config: CompressionConfig, progress: Progress | None = None) -> None:
@@ -176,7 +178,7 @@ class Bank:
 
     def _fill(self, planned: Sequence[Entry], progress: Progress | None) -> None:
         missing = [entry for entry in planned if entry.name not in self._store]
-        if any(_needs_covariance(entry) for entry in missing):
+        if any(entry.needs_covariance for entry in missing):
             self.correlate(progress)
         done = len(planned) - len(missing)
         for kind in _of_one_kind(missing):
@@ -201,7 +203,7 @@ class Bank:
             if name is not None and block is not None
         )
         entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
-        if any(_needs_covariance(entry) for entry in self._planned(space)):
+        if any(entry.needs_covariance for entry in self._planned(space)):
             names = len(self.spec.block_linears)
             entries += covariance_bytes(self.spec) + names * (_COVARIANCE_FILE_BYTES + index_bytes("x" * 200))
         return entries + sum(scaled) + statistics_bytes(self.spec) + BANK_FILE_BYTES
@@ -217,11 +219,11 @@ class Bank:
                 progress(f"correlating the inputs of {name}", done, len(wanted))
             self._store.write(_covariance_name(name), {"covariance": covariance})
 
-    def _seen(self, entry: Entry) -> SiteStatistics | None:
+    def observed(self, entry: Entry) -> SiteStatistics | None:
         """What a method that needs the covariance sees of a site's input; ``None`` where plain statistics do."""
         linear = entry.linear
         moments = self.statistics.site(linear.name)
-        if moments is None or linear.block is None or not _needs_covariance(entry):
+        if moments is None or linear.block is None or not entry.needs_covariance:
             return None
         name = _covariance_name(keeper(self.spec, linear).name)
         if name not in self._store:
@@ -258,7 +260,7 @@ class Bank:
         if entries[0].scaled_name is not None:
             made = [self._make_block(entry) for entry in entries]
             return made[0]
-        seen = self._seen(entries[0])
+        seen = self.observed(entries[0])
         made = make_tensors(entries, self._source, self.statistics, self.scale_dtype, seen)
         for entry, tensors in zip(entries, made, strict=True):
             self._store.write(entry.name, tensors)
@@ -273,7 +275,7 @@ class Bank:
         entries = {x.name: Entry.of(self.spec, x, entry.choice, WHOLE) for x in sites}
 
         def seen(linear: Linear) -> SiteStatistics | None:
-            return self._seen(entries[linear.name])
+            return self.observed(entries[linear.name])
 
         scaled = scale_block(self._source, self._model, block, weight_format, self.scale_dtype, seen)
         self.unscaled |= scaled.left
@@ -316,7 +318,7 @@ class Bank:
         if choice.weight.dense:
             matrix = dense_matrix(entry, self._source, self.statistics)
             if choice.sparsity is not None:
-                matrix = matrix * read_mask(entry, self._on_device(entry))
+                matrix = pruned_matrix(entry, matrix, self._on_device(entry))
         else:
             matrix = read_quantized(entry, self._on_device(entry)).dequantize()
         return as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
@@ -351,10 +353,6 @@ def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     for entry in entries:
         kinds.setdefault((entry.linear.name, entry.choice.method), []).append(entry)
     yield from kinds.values()
-
-
-def _needs_covariance(entry: Entry) -> bool:
-    return entry.quantizer is not None and entry.quantizer.needs_covariance
 
 
 def _covariance_name(site: str) -> str:

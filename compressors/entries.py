@@ -7,14 +7,14 @@ exact zero exact). Work goes slab by slab of output rows, so that temporaries st
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
 
 from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
-from compressors.pruners import find_pruner
+from compressors.pruners import Pruner, find_pruner
 from compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
 from compressors.quantizers.affine import weights_at_once
 from compressors.quantizers.numbers import fixed_levels
@@ -42,7 +42,7 @@ class RowSource(Protocol):
 
 
 class Slab(NamedTuple):
-    """Some kept output rows of one expert: weights, and which of them stay (``None``: all)."""
+    """Some kept output rows of one expert: weights, pruned, and which of them stay (``None``: all)."""
 
     weight: torch.Tensor
     mask: torch.Tensor | None
@@ -88,6 +88,23 @@ class Entry:
         return None if self.choice.weight.dense else find_quantizer(self.choice.method)
 
     @property
+    def pruner(self) -> Pruner | None:
+        """Of the criterion; ``None`` where nothing is pruned."""
+        sparsity = self.choice.sparsity
+        return None if sparsity is None else find_pruner(sparsity.criterion)
+
+    @property
+    def needs_covariance(self) -> bool:
+        """Whether its method or its criterion reads the covariance of the site's input."""
+        quantizer, pruner = self.quantizer, self.pruner
+        return bool(quantizer and quantizer.needs_covariance) or bool(pruner and pruner.needs_covariance)
+
+    @property
+    def updated(self) -> bool:
+        """Whether weights that stay dense are not those of the checkpoint."""
+        return self.choice.weight.dense and self.pruner is not None and self.pruner.updates
+
+    @property
     def stored(self) -> bool:
         """Whether there is anything to store: a dense, unpruned weight is sliced from the checkpoint."""
         return not self.choice.weight.dense or self.choice.sparsity is not None
@@ -110,7 +127,8 @@ class Entry:
         rows, columns = self.shape
         weight = self.choice.weight
         if weight.dense:
-            return packed_code_bytes(rows * columns, 1) + _HEADER_BYTES
+            values = rows * columns * self.spec.dtype_bytes if self.updated else 0
+            return packed_code_bytes(rows * columns, 1) + values + _HEADER_BYTES
         if weight.number_type != "int":
             one = weight.stored_bytes((rows // self.linear.experts, columns), dtype_bytes=4)
             return self.linear.experts * one.total + _HEADER_BYTES
@@ -157,17 +175,19 @@ def slabs(
             if inner is not None:
                 weight = weight[:, inner.to(weight.device)].contiguous()
             if len(weight):
-                yield Slab(weight, _mask(entry, weight, here), here)
+                yield _pruned(entry, weight, here)
 
 
-def _mask(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> torch.Tensor | None:
-    sparsity = entry.choice.sparsity
-    return None if sparsity is None else find_pruner(sparsity.criterion).mask(weight, sparsity, seen)
+def _pruned(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> Slab:
+    if entry.pruner is None or entry.choice.sparsity is None:
+        return Slab(weight, None, seen)
+    return Slab(*entry.pruner.prune(weight, entry.choice.sparsity, seen), seen)
 
 
 def dense_matrix(entry: Entry, source: RowSource, statistics: Statistics) -> torch.Tensor:
-    """Kept weights in float32 ``(experts * rows, columns)``, for an entry that is not stored."""
-    return torch.cat([slab.weight for slab in slabs(entry, source, statistics)])
+    """Kept weights in float32 ``(experts * rows, columns)``, cut but not pruned."""
+    whole = replace(entry, choice=entry.choice.model_copy(update={"sparsity": None}))
+    return torch.cat([slab.weight for slab in slabs(whole, source, statistics)])
 
 
 class _Parts:
@@ -182,8 +202,10 @@ class _Parts:
         self._scaled = entry.choice.weight.codebook != "row"
         self._others: dict[str, list[torch.Tensor]] = {}
 
-    def add_mask(self, mask: torch.Tensor) -> None:
+    def add_mask(self, mask: torch.Tensor, values: torch.Tensor | None) -> None:
         self._packer.add(mask.to(torch.int8) - 1)
+        if values is not None:
+            self._others.setdefault("values", []).append(values[mask])
 
     def add(self, found: QuantizedWeight) -> None:
         self._packer.add(found.codes)
@@ -216,7 +238,8 @@ def make_tensors(
 ) -> list[dict[str, torch.Tensor]]:
     """What is written for entries that differ in their weight format alone, one mapping an entry.
 
-    Packed ``mask``, or packed ``codes`` and what else a :class:`QuantizedWeight` holds and its format does not say.
+    Packed ``mask`` (with the ``values`` that stay, where they are not the checkpoint's), or packed ``codes`` and what
+    else a :class:`QuantizedWeight` holds and its format does not say.
 
     Raises:
         ModelError: a weight that is not finite; names the site.
@@ -228,10 +251,11 @@ def make_tensors(
     for slab in slabs(first, source, statistics, seen, whole):
         if first.quantizer is None:
             if slab.mask is not None:
-                parts[0].add_mask(slab.mask)
+                parts[0].add_mask(slab.mask, slab.weight.to(scale_dtype) if first.updated else None)
             continue
-        weight = slab.weight if slab.mask is None else slab.weight * slab.mask
-        found = first.quantizer.quantize_all(weight, formats, slab.statistics, scale_dtype, first.linear.name)
+        found = first.quantizer.quantize_all(
+            slab.weight, formats, slab.statistics, scale_dtype, first.linear.name
+        )
         for part, quantized in zip(parts, found, strict=True):
             part.add(quantized)
     return [part.tensors() for part in parts]
@@ -260,3 +284,19 @@ def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedW
 def read_mask(entry: Entry, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
     """Which weights stay, bool ``(experts * rows, columns)``."""
     return unpack_codes(tensors["mask"], 1, entry.shape) == 0
+
+
+def pruned_matrix(entry: Entry, dense: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """A dense, pruned entry in float32.
+
+    Args:
+        entry: what was written.
+        dense: the unpruned weights, ``(experts * rows, columns)``.
+        tensors: what was written.
+    """
+    mask = read_mask(entry, tensors)
+    if "values" not in tensors:
+        return dense * mask
+    found = torch.zeros_like(dense)
+    found[mask] = tensors["values"].to(dense)
+    return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from compressors.pruners.magnitude import Magnitude
-from compressors.pruners.pruner import Pruner
+from compressors.pruners.pruner import Pruned, Pruner
+from compressors.pruners.sparsegpt import SparseGpt
 from compressors.pruners.wanda import Wanda
 from spaces.errors import UnknownNameError
 
@@ -12,6 +13,7 @@ PRUNERS: dict[str, Pruner] = {
     for pruner in (
         Magnitude(),
         Wanda(),
+        SparseGpt(),
     )
 }
 
@@ -27,4 +29,4 @@ def find_pruner(name: str) -> Pruner:
     return PRUNERS[name]
 
 
-__all__ = ["PRUNERS", "Pruner", "find_pruner"]
+__all__ = ["PRUNERS", "Pruned", "Pruner", "find_pruner"]

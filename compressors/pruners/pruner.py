@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from compressors.statistics import SiteStatistics
 
 
+class Pruned(NamedTuple):
+    """What is left of a weight.
+
+    Attributes:
+        weight: float32 ``(rows, columns)``, zero where the mask is false; changed where the criterion updates.
+        mask: bool, which weights stay.
+    """
+
+    weight: torch.Tensor
+    mask: torch.Tensor
+
+
 class Pruner(ABC):
     """Scores the weights of one site; the lowest go, row by row."""
 
@@ -22,6 +34,17 @@ class Pruner(ABC):
     version: str = "1"
     closure: Closure = "site"
     needs_statistics: bool = False
+    needs_covariance: bool = False
+    """Whether it reads the covariance of the site's input."""
+    updates: bool = False
+    """Whether weights that stay change, to make up for those that go."""
+
+    def prune(
+        self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
+    ) -> Pruned:
+        """The weight with its zeros; arguments and errors as of :meth:`mask`."""
+        mask = self.mask(weight, sparsity, statistics)
+        return Pruned(weight.to(torch.float32) * mask, mask)
 
     def mask(
         self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
@@ -40,15 +63,10 @@ class Pruner(ABC):
         Raises:
             FormatError: M does not divide the columns, or statistics are missing that the criterion needs.
         """
-        if self.needs_statistics and statistics is None:
-            raise FormatError(
-                f"criterion {self.name}",
-                "needs statistics of the site's input, which an embedding does not have",
-                "Use magnitude there",
-            )
+        self.check(statistics)
         scores = self.scores(weight.to(torch.float32), statistics)
         if sparsity.pattern == "unstructured":
-            return _keep(scores, weight.shape[1] - round(sparsity.fraction * weight.shape[1]))
+            return keep_largest(scores, weight.shape[1] - round(sparsity.fraction * weight.shape[1]))
         kept, size = (int(part) for part in sparsity.pattern.split(":"))
         rows, columns = weight.shape
         if columns % size:
@@ -57,14 +75,31 @@ class Pruner(ABC):
                 f"{size} must divide the row length",
                 "Use unstructured sparsity",
             )
-        return _keep(scores.reshape(-1, size), kept).view(rows, columns)
+        return keep_largest(scores.reshape(-1, size), kept).view(rows, columns)
+
+    def check(self, statistics: SiteStatistics | None) -> None:
+        """Refuse missing statistics.
+
+        Raises:
+            FormatError: the criterion needs what is not there.
+        """
+        if self.needs_statistics and statistics is None:
+            raise FormatError(
+                f"criterion {self.name}",
+                "needs statistics of the site's input, which an embedding does not have",
+                "Use magnitude there",
+            )
+        if self.needs_covariance and (statistics is None or statistics.covariance is None):
+            raise FormatError(
+                f"criterion {self.name}", "needs the covariance of the site's input", "Use wanda there"
+            )
 
     @abstractmethod
     def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
         """Importance of each weight, float32 ``(rows, columns)``."""
 
 
-def _keep(scores: torch.Tensor, count: int) -> torch.Tensor:
+def keep_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     """The ``count`` largest of each row."""
     order = torch.argsort(scores, dim=1, descending=True, stable=True)
     mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)

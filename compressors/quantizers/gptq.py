@@ -123,7 +123,7 @@ def _scales(
     return scales, integer_zeros(bottom * reach, scales, weight_format.num_bits)
 
 
-def inverse_factor(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """Order of columns, and the upper Cholesky factor of the damped inverse in that order.
 
     Channels that never fired count as white. Damping starts at a hundredth of the mean diagonal and grows until
@@ -131,6 +131,7 @@ def inverse_factor(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
     Args:
         covariance: ``(columns, columns)``.
+        ordered: by falling curvature; as they are if not.
 
     Raises:
         ModelError: a covariance that is not finite.
@@ -151,6 +152,8 @@ def inverse_factor(covariance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     found.diagonal()[dead] = mean
     # Stable, so equal channels keep their order; dead ones come last.
     order = torch.argsort(diagonal, descending=True, stable=True)
+    if not ordered:
+        order = torch.arange(len(diagonal), device=diagonal.device)
     found = found[order][:, order]
     identity = torch.eye(len(found), dtype=found.dtype, device=found.device)
     damping = _DAMPING

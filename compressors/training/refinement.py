@@ -112,14 +112,13 @@ class _Refinement:
         config, bank = self._assembler.config, self._assembler.bank
         entry = Entry.of(self._spec, linear, config.choice(linear.name), config.student)
         # Masks follow the statistics of the dense model, as in the bank; so zeros stay where they were.
-        parts = slabs(entry, self._source, bank.statistics, whole=True)
+        parts = slabs(entry, self._source, bank.statistics, bank.observed(entry), whole=True)
         gptq, found = find_quantizer(METHOD), []
         for expert, slab in enumerate(parts):
             seen = covariance if covariance.ndim == 2 else covariance[expert]
-            weight = slab.weight if slab.mask is None else slab.weight * slab.mask
             statistics = SiteStatistics(seen.diagonal().clone(), seen)
             found.append(
-                gptq.quantize(weight, entry.choice.weight, statistics, bank.scale_dtype, linear.name)
+                gptq.quantize(slab.weight, entry.choice.weight, statistics, bank.scale_dtype, linear.name)
             )
         return join_rows(found)
 

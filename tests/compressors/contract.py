@@ -136,13 +136,28 @@ def check_reconstruction(found: QuantizedWeight) -> None:
         assert float(found.dequantize()[row, column]) == torch.tensor(expected, dtype=torch.float32).item()
 
 
+def correlated(columns: int, seed: int = 0, tokens: int = 200) -> SiteStatistics:
+    """Statistics of inputs that lean on each other."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = torch.randn(columns, columns, generator=generator) / columns**0.5 + torch.eye(columns)
+    rows = torch.randn(tokens, columns, generator=generator) @ mixed
+    covariance = rows.t() @ rows / tokens
+    return SiteStatistics(covariance.diagonal().clone(), covariance)
+
+
 def check_pruner(pruner: Pruner) -> None:
-    weight, seen = trained_like(rows=16, columns=64, seed=6), statistics(64)
+    weight, seen = trained_like(rows=16, columns=64, seed=6), correlated(64)
     for fraction in (0.25, 0.5, 0.9):
         mask = pruner.mask(weight, Sparsity(fraction=fraction, criterion=pruner.name), seen)
         assert mask.dtype == torch.bool
         assert mask.shape == weight.shape
         assert ((~mask).sum(dim=1) == round(fraction * 64)).all()
+        found = pruner.prune(weight, Sparsity(fraction=fraction, criterion=pruner.name), seen)
+        assert torch.equal(found.mask, mask)
+        assert (found.weight[~mask] == 0).all()
+        assert torch.equal(found.weight, weight * mask) != pruner.updates
+        if pruner.updates:  # it chooses among weights that it has changed by then
+            continue
         scores = pruner.scores(weight, seen)
         kept, gone = scores.masked_fill(~mask, torch.inf), scores.masked_fill(mask, -torch.inf)
         assert (kept.amin(dim=1) >= gone.amax(dim=1)).all()
@@ -155,5 +170,5 @@ def check_pruner(pruner: Pruner) -> None:
     rows = torch.randperm(16, generator=torch.Generator().manual_seed(7))
     assert torch.equal(pruner.mask(weight[rows], half, seen), straight[rows])
     assert torch.equal(pruner.mask(-weight, half, seen), straight)
-    assert torch.equal(pruner.mask(3.0 * weight, half, seen), straight)
-    assert (pruner.mask(torch.zeros(4, 8), half, statistics(8)).sum(dim=1) == 4).all()
+    assert torch.equal(pruner.mask(4.0 * weight, half, seen), straight)
+    assert (pruner.mask(torch.zeros(4, 8), half, correlated(8)).sum(dim=1) == 4).all()

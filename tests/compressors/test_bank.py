@@ -44,11 +44,12 @@ def reopen(bench, **changes):
     return Bank.open(bench.bank.folder, bench.folder, bench.model, bench.spec, **arguments)
 
 
-@pytest.mark.parametrize("method", ["rtn", "hqq"])
+@pytest.mark.parametrize("method", ["rtn", "hqq", "weighted"])
 def test_an_entry_is_what_the_quantizer_makes(llama, method):
     weight = llama.model.get_submodule(Q).weight.data
     wanted = choice(3, method)
-    expected = find_quantizer(method).quantize(weight, wanted.weight, scale_dtype=torch.bfloat16)
+    seen = llama.bank.statistics.site(Q)
+    expected = find_quantizer(method).quantize(weight, wanted.weight, seen, torch.bfloat16)
     for _ in range(2):  # made, then read
         found = llama.bank.quantized(Q, wanted, WHOLE)
         assert torch.equal(found.codes, expected.codes)
