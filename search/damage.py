@@ -168,10 +168,11 @@ def interpolated(points: dict[int, float], bits: int) -> float:
         return math.exp(logs[0] - _SLOPE * (bits - widths[0]))
     right = min(max(int(np.searchsorted(widths, bits)), 1), len(widths) - 1)
     a, b = right - 1, right
+    nearest = b if bits > widths[-1] else a
     slope = (logs[b] - logs[a]) / (widths[b] - widths[a])
     if not widths[0] <= bits <= widths[-1]:
         slope = min(slope, -0.5)  # more bits never do more harm; beyond what was measured noise may say so
-    return math.exp(logs[a] + slope * (bits - widths[a]))
+    return math.exp(logs[nearest] + slope * (bits - widths[nearest]))
 
 
 def _weight_shares(problem: Problem) -> list[float]:

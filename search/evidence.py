@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from search.additive import is_student_gene, student_of
 from search.damage import Marginal
 from search.observation import Observation, Problem
@@ -12,18 +14,23 @@ from spaces.space import Genome
 class Evidence:
     """Sorts observations by what their genomes change from the dense model.
 
+    Qualities are kept as damage: what is lost to the dense model, which has to be told first. That of a KL is
+    the KL; a perplexity or an agreement does not begin at 0, and would not add up over groups.
+
     Attributes:
         marginals: one gene changed.
-        uniform: KL by (bits, method), every group inside the blocks changed alike and nothing else.
-        sparse: KL with zeros in every group and all widths at 16 bits.
-        students: base genome of a student size -> KL of it alone; the whole model has 0.
+        uniform: damage by (bits, method), every group inside the blocks changed alike and nothing else.
+        sparse: damage with zeros in every group and all widths at 16 bits.
+        students: base genome of a student size -> damage of it alone; the whole model has 0.
         whole: candidates of the whole model, for the refinement of a table.
+        observations: everything told; the first of the values is the damage.
         seen: digests of everything told.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._dense = problem.space.dense()
+        self._dense_quality = 0.0
         self.marginals: list[Marginal] = []
         self.uniform: dict[tuple[int, str], float] = {}
         self.sparse: float | None = None
@@ -34,8 +41,12 @@ class Evidence:
 
     def add(self, observation: Observation) -> None:
         """Take note."""
-        genome, kl = observation.genome, observation.values[0]
+        genome, (quality, *costs) = observation.genome, observation.values
         self.seen.add(self._problem.space.decode(genome).digest)
+        if genome == self._dense:
+            self._dense_quality = quality
+        damage = quality - self._dense_quality
+        observation = replace(observation, values=(damage, *costs))
         changed = [i for i, (a, b) in enumerate(zip(genome, self._dense, strict=True)) if a != b]
         self.observations.append(observation)
         if not changed:
@@ -43,21 +54,21 @@ class Evidence:
         if student_of(self._problem, genome) == student_of(self._problem, self._dense):
             self._add_whole(observation, changed)
         elif all(is_student_gene(self._problem, index) for index in changed):
-            self.students[genome] = kl
+            self.students[genome] = damage
 
     def _add_whole(self, observation: Observation, changed: list[int]) -> None:
-        genome, kl = observation.genome, observation.values[0]
+        genome, damage = observation.genome, observation.values[0]
         if len(changed) == 1:
-            self.marginals.append(Marginal(changed[0], genome[changed[0]], kl))
+            self.marginals.append(Marginal(changed[0], genome[changed[0]], damage))
             return
         self.whole.append(observation)
         choice = self._shared_choice(genome)
         if choice is None:
             return
         if choice.sparsity is None:
-            self.uniform.setdefault((choice.weight.num_bits, choice.kind), kl)
+            self.uniform.setdefault((choice.weight.num_bits, choice.kind), damage)
         elif choice.weight.dense:
-            self.sparse = kl
+            self.sparse = damage
 
     def _shared_choice(self, genome: Genome) -> SiteChoice | None:
         """The choice that all groups inside the blocks share while everything else is dense."""

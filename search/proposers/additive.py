@@ -73,9 +73,9 @@ class AdditiveProposer(Proposer):
 
 def by_gap(genomes: list[Genome]) -> list[Genome]:
     """A list reordered so that every prefix is spread evenly: ends, middle, quarters ..."""
-    order: list[int] = []
+    order: dict[int, None] = {}
     steps = [np.linspace(0, len(genomes) - 1, 2**k + 1) for k in range(max(1, len(genomes)).bit_length() + 1)]
     for index in (round(float(x)) for step in steps for x in step):
-        if 0 <= index < len(genomes) and index not in order:
-            order.append(index)
+        if 0 <= index < len(genomes):
+            order[index] = None
     return [genomes[index] for index in order]

@@ -91,6 +91,8 @@ class ParetuneProposer(AdditiveProposer):
         axis = 1 + self._rounds % (len(self.problem.objectives) - 1)
         self._rounds += 1
         front = self._measured_front(axis)
+        if not len(front.costs):
+            return []
         table = self.table()
         table.refine(_most_telling(self.evidence.whole, front, axis))
         maker = self.maker(self.problem.objectives[axis])
@@ -98,7 +100,8 @@ class ParetuneProposer(AdditiveProposer):
         return self._best([part for part in ideas if len(part.gains)])
 
     def _measured_front(self, axis: int) -> _Front:
-        observed = [o for o in self.evidence.observations if o.feasible]
+        """Of what meets the limits; where nothing does, of everything: what lies below it comes nearest to them."""
+        observed = [o for o in self.evidence.observations if o.feasible] or self.evidence.observations
         values = np.array([(o.values[axis], o.values[0]) for o in observed]).reshape(-1, 2)
         order = np.lexsort((values[:, 1], values[:, 0]))
         kls = np.maximum(values[order, 1], _SMALLEST_KL)

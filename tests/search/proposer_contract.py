@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from search.observation import Observation
 from search.proposers import Proposer
 from spaces.size import dense_bytes
@@ -70,6 +72,18 @@ def check_limits(kind: type[Proposer], trials: int, *, bytes_are_known: bool) ->
     assert genome is not None
     proposer.tell(Observation(genome, (float("inf"), 1.0), violations=(1.0,)))
     assert proposer.propose(trials + 1) != genome
+
+
+def check_nothing_feasible(kind: type[Proposer], trials: int) -> None:
+    """Limits on the quality that nothing meets end no search."""
+    synthetic = small_problem(blocks=_blocks(trials))
+    proposer = kind(synthetic.problem, 1)
+    for observation in synthetic.first(with_marginals=kind.uses_marginals):
+        proposer.tell(replace(observation, violations=(1.0,)))
+    for trial in range(trials):
+        genome = proposer.propose(trial)
+        assert genome is not None
+        proposer.tell(replace(synthetic.observe(genome), violations=(1.0,)))
 
 
 def check_small_space_ends(kind: type[Proposer]) -> None:

@@ -61,7 +61,9 @@ def test_interpolation_in_log_damage():
 
 def test_more_bits_never_do_more_harm_beyond_the_measured():
     """Noise may turn the slope; what lies outside is still ordered."""
-    assert interpolated({4: 1.0, 5: 1.1}, 8) < 1.1
+    assert interpolated({4: 1.0, 5: 1.1}, 8) == pytest.approx(1.1 * np.exp(-1.5))
+    assert interpolated({4: 1.0, 5: 1.1}, 3) == pytest.approx(np.exp(0.5))
+    assert interpolated({2: 1.0, 4: 0.01}, 6) == pytest.approx(1e-4)
 
 
 @pytest.fixture

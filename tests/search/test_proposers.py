@@ -54,6 +54,10 @@ def test_limits(kind, bytes_are_known):
     contract.check_limits(kind, _trials(kind, 10), bytes_are_known=bytes_are_known)
 
 
+def test_nothing_feasible(kind):
+    contract.check_nothing_feasible(kind, _trials(kind))
+
+
 def test_small_space_ends(kind):
     contract.check_small_space_ends(kind)
 
