@@ -1,19 +1,47 @@
-"""Limits that no configuration of a space meets are refused before anything is measured."""
+"""What cannot be searched is refused before anything is measured: unknown metrics, limits that nothing meets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import product
 
 from search.scoring import has, value_of
 from spaces.configuration import CompressionConfig
-from spaces.errors import LimitError
+from spaces.errors import LimitError, SpaceError
 from spaces.limits import Limit
 from spaces.measurement import Measurement
 from spaces.space import Genome, SearchSpace
 from spaces.students import STUDENT_KINDS
 
 _SIZES = ("weight_bytes", "memory_bytes", "average_bits")
+
+
+def check_measured(
+    objectives: tuple[str, ...],
+    limits: tuple[Limit, ...],
+    quality: Collection[str],
+    costs: Mapping[str, Measurement],
+) -> None:
+    """Refuse an objective or a limit that no candidate would have a value of.
+
+    Args:
+        objectives: metric names, quality first.
+        limits: of the search.
+        quality: metrics that are read with the model.
+        costs: of any configuration.
+
+    Raises:
+        SpaceError: an objective is neither read nor computed.
+        LimitError: the metric of a limit is neither.
+    """
+    known = ", ".join([*quality, *(name.removesuffix("_predicted") for name in costs)])
+    remedy = f"Take one of {known}; times need an engine whose kernels were timed"
+    for place, metric in enumerate(objectives):
+        if not (metric in quality if place == 0 else has(costs, metric)):
+            raise SpaceError(f"objective {metric}", "has no value during this search", remedy)
+    for limit in limits:
+        if limit.metric not in quality and not has(costs, limit.metric):
+            raise LimitError(f"limit {limit.text}", "its metric has no value during this search", remedy)
 
 
 def check_feasible(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,10 +54,8 @@ def _chosen(study: Study) -> list[Record]:
 
 def search_front(study: Study, rows: list[Record]) -> ParetoFront:
     """The front of readings that meet every limit, on the search text."""
-    feasible = [r for r in rows if all(v <= 0 for v in r.violations.values())]
-    return ParetoFront(
-        [candidate(study, r.name, r) for r in feasible], study.settings.objectives, reference(study)
-    )
+    feasible = [candidate(study, r.name, r) for r in rows if study.scorer.feasible(r)]
+    return ParetoFront(feasible, study.settings.objectives, reference(study))
 
 
 def candidate(study: Study, name: str, record: Record) -> Candidate:
@@ -77,8 +76,6 @@ def reference(study: Study) -> tuple[float, ...]:
 
     Quality: what a uniform guess over the vocabulary would have; costs: those of the dense model.
     """
-    import math
-
     worst = {
         "kl": math.log(study.space.spec.vocabulary),
         "kl_p99": math.log(study.space.spec.vocabulary),

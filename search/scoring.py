@@ -16,6 +16,7 @@ from spaces.metrics import find_metric
 from spaces.space import Genome, SearchSpace
 
 _PREDICTED = "_predicted"
+_REMEMBERED = 4096
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Scorer:
         record = Record(
             index=len(self.records), digest=config.digest, name=name, config=config, proposer=proposer,
             fidelity=fidelity, tokens=tokens, evaluations=tokens / EVALUATION_TOKENS, seconds=seconds,
-            measurements=found, violations={x.text: x.violation(value_of(found, x.metric)) for x in self.limits},
+            measurements=found, violations=self._violations(found),
         )  # fmt: skip
         self.records.append(record)
         if self.on_record is not None:
@@ -66,8 +67,10 @@ class Scorer:
         return record
 
     def costs(self, config: CompressionConfig) -> Mapping[str, Measurement]:
-        """Exact and predicted costs, remembered."""
+        """Exact and predicted costs; those of the last few thousand configurations are remembered."""
         if config.digest not in self._costs:
+            if len(self._costs) >= _REMEMBERED:
+                self._costs.clear()
             self._costs[config.digest] = self.cost.evaluate(config, self._fidelity)
         return self._costs[config.digest]
 
@@ -95,8 +98,15 @@ class Scorer:
             genome=self.space.encode(record.config),
             values=tuple(signed(m, value_of(record.measurements, m)) for m in self.objectives),
             tokens=record.fidelity.tokens,
-            violations=tuple(record.violations.values()),
+            violations=tuple(self._violations(record.measurements).values()),
         )
+
+    def feasible(self, record: Record) -> bool:
+        """Whether a record meets the limits of this search; it may be older than they are."""
+        return all(violation <= 0 for violation in self._violations(record.measurements).values())
+
+    def _violations(self, measurements: Mapping[str, Measurement]) -> dict[str, float]:
+        return {x.text: x.violation(value_of(measurements, x.metric)) for x in self.limits}
 
 
 def value_of(measurements: Mapping[str, Measurement], metric: str) -> float:

@@ -6,12 +6,13 @@ it loses at most the candidate under way and repeats nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from search.baselines import Named, marginals, probes, uniform_configurations
 from search.budget import Budget
-from search.feasibility import check_feasible
+from search.feasibility import check_feasible, check_measured
 from search.observation import Problem
 from search.proposers import find_proposer
 from search.records import RecordFile
@@ -26,7 +27,7 @@ Progress = Callable[[str, int, int | None, float | None], None]
 """Called with what is being done, how many are done, of how many (if known) and the seconds left (if known)."""
 
 _NEAR = 1.1
-"""A candidate whose KL is within this factor of the measured front is read further."""
+"""A candidate that loses at most this many times what the measured front loses to dense is read further."""
 
 
 class Study:
@@ -42,7 +43,8 @@ class Study:
         window_tokens: of each window.
 
     Raises:
-        LimitError: no configuration of the space meets a limit.
+        SpaceError: an objective that neither ``quality`` nor ``cost`` has a value of.
+        LimitError: the same of a limit, or no configuration of the space meets it.
         RunError: records that cannot be read.
     """
 
@@ -66,12 +68,15 @@ class Study:
         self.scorer = Scorer(
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
         )
+        known = self.scorer.costs(space.decode(space.dense()))
+        check_measured(settings.objectives, settings.parsed_limits, quality.metrics, known)
         check_feasible(space, self.scorer.costs, settings.parsed_limits)
         for record in self.records:
             self._stored(record)
         self.budget = Budget(settings, self.records)
         self.exhausted_space = False
-        self._best: list[tuple[float, float]] = []
+        self._dense_quality = 0.0
+        self._best: list[tuple[float, tuple[float, ...]]] = []
 
     def run(self, progress: Progress | None = None) -> None:
         """Search until the budget ends or nothing new can be proposed."""
@@ -114,6 +119,8 @@ class Study:
                 if found and self.budget.spent:
                     return found
                 found.append(self.scorer.score(entry.name, entry.genome, proposer, fidelity))
+                if len(found) == 1:
+                    self._dense_quality = self.scorer.observation(found[0]).values[0]
                 self._note(found[-1])
                 report(entry.name, len(found), total, self.budget.seconds_left)
         return found
@@ -144,15 +151,20 @@ class Study:
 
     def _note(self, record: Record) -> bool:
         """Keep the measured front of the first rung; whether the record is on it or near it."""
-        quality, cost = self.scorer.observation(record).values[:2]
-        if record.proposer == "marginal" or any(v > 0 for v in record.violations.values()):
+        observation = self.scorer.observation(record)
+        if record.proposer == "marginal" or not observation.feasible:
             return False
-        better = [kl for kl, other in self._best if other <= cost]
-        near = not better or quality <= _NEAR * min(better)
-        if not better or quality < min(better):
-            self._best = [(kl, c) for kl, c in self._best if kl < quality or c < cost]
-            self._best.append((quality, cost))
-        return near
+        lost, costs = observation.values[0] - self._dense_quality, observation.values[1:]
+        rivals = [known for known, other in self._best if _all_at_most(other, costs)]
+        least = min(rivals, default=math.inf)
+        if lost < least:
+            self._best = [
+                (known, other)
+                for known, other in self._best
+                if known < lost or not _all_at_most(costs, other)
+            ]
+            self._best.append((lost, costs))
+        return lost <= least or lost <= _NEAR * least
 
     # -- details --------------------------------------------------------------------------------------------
 
@@ -175,6 +187,10 @@ def readings(records: Iterable[Record], text: str) -> dict[str, Record]:
         if known is None or record.fidelity.tokens > known.fidelity.tokens:
             found[record.digest] = record
     return found
+
+
+def _all_at_most(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _silent(what: str, done: int, total: int | None, seconds_left: float | None) -> None:

@@ -24,7 +24,7 @@ WINDOW_TOKENS = 128
 class FakeQuality:
     """KL that depends on the genome and, a little, on the window; counts how often it was asked."""
 
-    name, version, metrics = "fake", "1", ("kl",)
+    name, version, metrics = "fake", "1", ("kl", "perplexity", "top1_agreement")
 
     def __init__(self, space: SearchSpace, seconds: float = 0.0) -> None:
         self.space = space
@@ -46,15 +46,19 @@ class FakeQuality:
             if getattr(value, "sparsity", None) is not None or (gene.kind not in ("site", "kv") and value):
                 kl += 0.3 * damage
         offset = 1.0 if fidelity.text == "search" else 1.1
-        windows = [kl * offset * (1 + 0.1 * np.sin(w)) for w in range(fidelity.windows)]
+        windows = np.array([kl * offset * (1 + 0.1 * np.sin(w)) for w in range(fidelity.windows)])
+        # What is lost is a whole multiple of a power of two, so that it is the same beside any dense value.
+        windows = np.rint(windows * 2**32) / 2**32
+        lost = np.rint(windows.mean() * 2**32) / 2**32
         return {
-            "kl": Measurement(
-                value=float(np.mean(windows)),
-                unit="nat",
-                n=len(windows),
-                per_window=tuple(map(float, windows)),
-            )
+            "kl": _reading(lost, windows, "nat"),
+            "perplexity": _reading(16 + lost, 16 + windows),
+            "top1_agreement": _reading(1 - lost, 1 - windows),
         }
+
+
+def _reading(value: float, windows: np.ndarray, unit: str = "") -> Measurement:
+    return Measurement(value=float(value), unit=unit, n=len(windows), per_window=tuple(map(float, windows)))
 
 
 def make_study(folder: Path, settings: SearchSettings, seconds: float = 0.0) -> Study:

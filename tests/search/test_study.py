@@ -11,15 +11,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from search import result
-from search.promotion import promote
+from search.pareto import non_dominated
+from search.promotion import promote, search_front
 from search.records import RecordFile
 from search.result import build_front, write_front
 from search.run_folder import lock_run_folder, tie_run_folder
 from search.settings import SearchSettings
-from spaces.errors import LimitError, RunError, StorageBusyError
+from search.study import readings
+from spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
 from spaces.result import FrontFile
 from tests.search.fake_study import make_study
 
@@ -214,6 +217,72 @@ def test_limits_are_named_constraints_and_steer_what_is_paid_for(tmp_path):
     assert all(limit in trial.constraints for trial in stored.trials)
     front = build_front(study, promote(study))
     assert all(m.measurements["weight_bytes"].value <= 200e3 for m in front.members if m.on_front)
+
+
+def test_limits_may_change_between_runs_of_a_folder(tmp_path):
+    """What was read before is judged by the limits of now."""
+    limit = "weight_bytes<=300kB"
+    run(tmp_path, sampler="nsga2")
+    study = run(tmp_path, sampler="nsga2", limits=(limit,), max_candidates=30)
+    first = next(iter(study.records))
+    assert first.name == "dense"
+    assert first.violations == {}
+    assert not study.scorer.feasible(first)
+    assert study.scorer.observation(first).violations > (0.0,)
+    members = search_front(study, list(readings(study.records, "search").values())).members
+    assert members
+    assert all(m.values[1] <= 300e3 for m in members)
+    free = run(tmp_path, sampler="nsga2", max_candidates=30)
+    assert any(r.violations for r in free.records)
+    assert all(free.scorer.feasible(r) for r in free.records)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"objectives": ("kl", "tpot")}, SpaceError),
+        ({"objectives": ("task.recall", "bytes")}, SpaceError),
+        ({"limits": ("ttft<=1s",)}, LimitError),
+        ({"limits": ("task.recall>=0.5",)}, LimitError),
+    ],
+)
+def test_what_has_no_value_is_refused_before_anything_is_read(tmp_path, settings, error):
+    with pytest.raises(error, match="no value during this search"):
+        make_study(tmp_path, SearchSettings(**settings))
+    assert not (tmp_path / "records.jsonl").exists()
+
+
+@pytest.mark.parametrize("quality", ["perplexity", "top1_agreement"])
+@pytest.mark.parametrize("sampler", ["paretune", "additive"])
+def test_a_quality_is_searched_like_a_kl_whatever_dense_has_and_which_way_is_better(
+    tmp_path, quality, sampler
+):
+    """The same loss in other words: the same candidates, of which the same are read further."""
+    limit = {"perplexity": "perplexity<=17", "top1_agreement": "top1_agreement>=0", "kl": "kl<=1"}
+    found = []
+    for name in ("kl", quality):
+        study = run(
+            tmp_path / name,
+            objectives=(name, "bytes"),
+            sampler=sampler,
+            max_candidates=40,
+            limits=(limit[name],),
+        )
+        found.append([(r.digest, r.fidelity, study.scorer.feasible(r)) for r in study.records])
+        front = build_front(study, promote(study))
+        found[-1].append([m.digest for m in front.members if m.on_front])
+    assert found[0] == found[1]
+
+
+def test_candidates_near_the_front_of_any_cost_are_read_further(tmp_path):
+    """With two costs none that is near the front of both may be left out for being beaten in the first."""
+    study = run(tmp_path, objectives=("kl", "bytes", "memory"), sampler="random", max_candidates=60)
+    longer = {r.digest for r in study.records if r.fidelity.tokens > 2048}
+    rows = [r for r in study.records if r.proposer != "marginal" and r.fidelity.tokens == 2048]
+    values = np.array([study.scorer.observation(r).values for r in rows])
+    front = [r for r, kept in zip(rows, non_dominated(values), strict=True) if kept]
+    assert any(r.proposer == "random" for r in front)
+    assert all(r.digest in longer for r in front if r.proposer == "random")
 
 
 def test_an_impossible_limit_names_the_nearest(tmp_path):
