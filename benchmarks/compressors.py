@@ -96,7 +96,7 @@ def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, o
     if arguments.kept is None:
         yield from measure(
             source, arguments.windows, arguments.calibration_windows, ours, arguments.methods,
-            arguments.device, arguments.keep,
+            arguments.device, arguments.keep, arguments.widths,
         )  # fmt: skip
     if arguments.python is not None:
         yield from _peers(source, ours, arguments)
@@ -109,6 +109,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--models", nargs="*", help="names; all if left out")
     parser.add_argument("--methods", nargs="*", help="words of the table; all if left out")
+    parser.add_argument("--widths", nargs="*", type=int, help="bits; all if left out")
     parser.add_argument("--windows", type=int, default=32, help="windows that are read (count)")
     parser.add_argument("--calibration-windows", type=int, default=64, help="windows of statistics (count)")
     parser.add_argument("--device", default="cpu", help="where the model computes, in float32")
@@ -228,12 +229,14 @@ def measure(
     methods: Sequence[str] | None = None,
     device: str = "cpu",
     keep: Path | None = None,
+    widths: Sequence[int] | None = None,
 ) -> Iterator[dict[str, object]]:
     """One row a method and width; those that a model's shapes refuse are said and left out."""
     with tempfile.TemporaryDirectory() as place:
         bench = Bench.of(source, Path(place) / "bank", windows, calibration_windows, device)
         for word, choice in _choices():
-            if methods is None or word in methods:
+            wanted = widths is None or choice.weight.num_bits in widths
+            if wanted and (methods is None or word in methods):
                 try:
                     row = _row(bench, word, choice, ours)
                     if keep is not None:

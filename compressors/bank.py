@@ -226,18 +226,25 @@ class Bank:
         if moments is None or linear.block is None or not entry.needs_covariance:
             return None
         name = _covariance_name(keeper(self.spec, linear).name)
+        if self._last is None or self._last[0] != name:
+            found = SiteStatistics(moments.second_moment, self.input_covariance(linear), moments.peak)
+            self._last = (name, found)
+        return self._last[1]
+
+    def input_covariance(self, linear: Linear) -> torch.Tensor:
+        """``E[x x^T]`` of a linear's input, float32 ``(in, in)`` or with experts in front, on the CPU.
+
+        Raises:
+            RunError: :meth:`correlate` has not been asked to gather it.
+        """
+        name = _covariance_name(keeper(self.spec, linear).name)
         if name not in self._store:
             raise RunError(
                 f"bank in {self.folder}",
                 f"has no input covariance of {linear.name}",
                 "Name the method in the space, so that the bank gathers it while it is built",
             )
-        if self._last is None or self._last[0] != name:
-            self._last = (
-                name,
-                SiteStatistics(moments.second_moment, self._store.read(name)["covariance"], moments.peak),
-            )
-        return self._last[1]
+        return self._store.read(name)["covariance"]
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
         """Every entry that a candidate of the space may need, once, site by site."""

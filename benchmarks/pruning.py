@@ -1,0 +1,159 @@
+"""What pruning does: ``python -m benchmarks.pruning`` writes ``pruning.csv``.
+
+Zeros: every linear inside the blocks by one criterion; ``layer_error`` is the mean over linears of
+``tr(D C D^T) / tr(W C W^T)`` (:mod:`benchmarks.pruning_peers`). Cuts: one part of the model smaller, ranked by one
+criterion; ``magnitude`` stands for the plain sizes of activations (the ranking ``activation``), ``sparsity`` for the
+share that is cut. ``tokens`` and ``exit`` are behaviour of our own generation loop (:mod:`benchmarks.behaviour`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from benchmarks.behaviour import behaviour_rows
+from benchmarks.compressors import Bench, Source, sources
+from benchmarks.pruning_peers import layer_error
+from benchmarks.tables import read_table, write_table
+from compressors.pruners import PRUNERS
+from spaces.choice import SiteChoice, Sparsity
+from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from spaces.errors import ParetuneError
+from spaces.size import weight_bytes
+
+COLUMNS = (
+    "model", "criterion", "pattern", "sparsity", "implementation", "kl", "layer_error", "stored_bytes",
+)  # fmt: skip
+ZEROS = (("unstructured", 0.5), ("unstructured", 0.7), ("2:4", 0.5), ("4:8", 0.5))
+CUTS = {
+    "heads": ("magnitude", "taylor", "entropy", "removal"),
+    "channels": ("magnitude", "taylor"),
+    "width": ("magnitude", "taylor"),
+    "blocks": ("magnitude", "taylor", "removal"),
+}
+"""Criteria of each kind of cut."""
+RANKINGS = {"magnitude": "activation"}
+"""Rankings that have another name than the criterion."""
+
+
+def main() -> None:
+    """Measure every model that is there; each row is written at once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, help="folder with models/ and data/")
+    parser.add_argument("--models", nargs="*", help="names; all if left out")
+    parser.add_argument("--windows", type=int, default=32, help="windows that are read (count)")
+    parser.add_argument("--calibration-windows", type=int, default=64, help="windows of statistics (count)")
+    parser.add_argument("--device", default="cpu", help="where the model computes, in float32")
+    parser.add_argument("--python", type=Path, help="interpreter that has llm-compressor")
+    arguments = parser.parse_args()
+    rows: list[dict[str, object]] = []
+    for source in sources(arguments.shared):
+        if arguments.models is None or source.name in arguments.models:
+            for row in _rows(source, arguments):
+                print(*row.values(), flush=True)
+                rows.append(row)
+                _write(rows)
+
+
+def _write(rows: list[dict[str, object]]) -> None:
+    key = ("model", "criterion", "pattern", "sparsity", "implementation")
+    fresh = {tuple(str(row[name]) for name in key) for row in rows}
+    kept = [row for row in read_table("pruning") if tuple(str(row[name]) for name in key) not in fresh]
+    write_table("pruning", COLUMNS, [*kept, *rows])
+
+
+def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    if arguments.python is not None:
+        from benchmarks.pruning_peers import pruning_rows
+
+        yield from pruning_rows(
+            source, arguments.python, windows=arguments.windows,
+            calibration_windows=arguments.calibration_windows,
+        )  # fmt: skip
+        return
+    with tempfile.TemporaryDirectory() as place:
+        bench = Bench.of(
+            source, Path(place) / "bank", arguments.windows, arguments.calibration_windows, arguments.device
+        )
+        bench.assembler.bank.correlate()
+        yield from _zeros(bench)
+        yield from _cuts(bench)
+    path, documents = source.text
+    try:
+        yield from behaviour_rows(source.name, source.folder, path, documents=documents)
+    except ParetuneError as error:
+        print(f"{source.name}: {error}", flush=True)
+
+
+def _zeros(bench: Bench) -> Iterator[dict[str, object]]:
+    for criterion in PRUNERS:
+        for pattern, share in ZEROS:
+            sparsity = Sparsity.model_validate(
+                {"fraction": share, "pattern": pattern, "criterion": criterion}
+            )
+            config = bench.config(SiteChoice(sparsity=sparsity))
+            kl, error = _kl(bench, config), _mean_error(bench, config)
+            yield _row(bench, criterion, pattern, share, config, kl) | {"layer_error": f"{error:.6g}"}
+
+
+def _cuts(bench: Bench) -> Iterator[dict[str, object]]:
+    spec, bank = bench.spec, bench.assembler.bank
+    for pattern, criteria in CUTS.items():
+        for criterion in criteria:
+            ranking = RANKINGS.get(criterion, criterion)
+            try:
+                share, values = {
+                    "heads": (0.5, {"kv_heads": spec.kv_heads // 2}),
+                    "channels": (0.25, {"ffn_channels": spec.ffn_size * 3 // 4}),
+                    "width": (0.25, {"hidden": spec.hidden_size * 3 // 4}),
+                    "blocks": (1 / spec.blocks, {"blocks": ()}),
+                }[pattern]
+                if pattern == "blocks":
+                    values = {"blocks": tuple(sorted(bank.block_order_by(ranking)[1:]))}
+                student = Student.model_validate({**values, "ranking": ranking})
+                config = CompressionConfig(student=student)
+                yield _row(bench, criterion, pattern, round(share, 4), config, _kl(bench, config))
+            except ParetuneError as error:
+                print(f"{bench.source.name}: {pattern} by {criterion}: {error}", flush=True)
+
+
+def _kl(bench: Bench, config: CompressionConfig) -> float:
+    found = float(bench.teacher.compare(bench.assembler.apply(config)).kl.mean())
+    bench.assembler.apply(DENSE_CONFIG)
+    return found
+
+
+def _mean_error(bench: Bench, config: CompressionConfig) -> float:
+    """Over linears; experts one by one, each on its own inputs."""
+    bank, errors = bench.assembler.bank, []
+    for linear in bench.spec.block_linears:
+        choice = config.choice(linear.name)
+        covariance = bank.input_covariance(linear)
+        dense, pruned = (bank.tensor(linear.name, found) for found in (SiteChoice(), choice))
+        if linear.experts == 1:
+            parts = [(dense, pruned, covariance)]
+        else:
+            parts = list(zip(dense, pruned, covariance, strict=True))
+        for weight, left, seen in parts:
+            rows = (weight.t(), left.t()) if linear.transposed else (weight, left)
+            errors.append(layer_error(rows[0].cpu(), rows[1].cpu(), seen.cpu()))
+    return sum(errors) / len(errors)
+
+
+def _row(
+    bench: Bench, criterion: str, pattern: str, share: float, config: CompressionConfig, kl: float
+) -> dict[str, object]:
+    return {
+        "model": bench.source.name, "criterion": criterion, "pattern": pattern, "sparsity": share,
+        "implementation": "paretune", "kl": f"{kl:.6g}", "layer_error": None,
+        "stored_bytes": weight_bytes(bench.spec, config),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
