@@ -24,13 +24,15 @@ class Evidence:
         students: base genome of a student size -> damage of it alone; the whole model has 0.
         whole: candidates of the whole model, for the refinement of a table.
         observations: everything told; the first of the values is the damage.
-        seen: digests of everything told.
+        seen: digests of everything told that was read on as much text as the dense model. What was read on less,
+            as marginals are, may be proposed: it could be on the front.
     """
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self._dense = problem.space.dense()
         self._dense_quality = 0.0
+        self._dense_tokens = 0
         self.marginals: list[Marginal] = []
         self.uniform: dict[tuple[int, str], float] = {}
         self.sparse: float | None = None
@@ -42,9 +44,10 @@ class Evidence:
     def add(self, observation: Observation) -> None:
         """Take note."""
         genome, (quality, *costs) = observation.genome, observation.values
-        self.seen.add(self._problem.space.decode(genome).digest)
         if genome == self._dense:
-            self._dense_quality = quality
+            self._dense_quality, self._dense_tokens = quality, observation.tokens
+        if observation.tokens >= self._dense_tokens:
+            self.seen.add(self._problem.space.decode(genome).digest)
         damage = quality - self._dense_quality
         observation = replace(observation, values=(damage, *costs))
         changed = [i for i, (a, b) in enumerate(zip(genome, self._dense, strict=True)) if a != b]

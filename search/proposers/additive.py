@@ -66,7 +66,7 @@ class AdditiveProposer(Proposer):
         return self._makers[metric]
 
     def is_new(self, genome: Genome) -> bool:
-        """Whether it was never told and may be measured."""
+        """Whether it was not told yet, or only read on little text, and may be measured."""
         digest = self.problem.space.decode(genome).digest
         return digest not in self.evidence.seen and self.problem.admissible(genome)
 

@@ -14,8 +14,8 @@ from spaces.space import Genome
 class Proposer(ABC):
     """Proposes genomes.
 
-    A proposer holds no state that :meth:`tell` and ``(seed, trial)`` do not determine, so a killed and resumed
-    search is the same search.
+    What it proposes depends on its seed and on what it was told and asked, in that order, and on nothing else: a
+    killed search is resumed by telling and asking the same again.
 
     Attributes:
         name: registered name.

@@ -61,9 +61,15 @@ def _reading(value: float, windows: np.ndarray, unit: str = "") -> Measurement:
     return Measurement(value=float(value), unit=unit, n=len(windows), per_window=tuple(map(float, windows)))
 
 
-def make_study(folder: Path, settings: SearchSettings, seconds: float = 0.0) -> Study:
-    spec = tiny_spec()
-    space = SearchSpace(spec, FakeLegality(), Restrictions(group_size=None))
+def make_study(
+    folder: Path,
+    settings: SearchSettings,
+    seconds: float = 0.0,
+    restrictions: Restrictions | None = None,
+    blocks: int = 3,
+) -> Study:
+    spec = tiny_spec(blocks=blocks)
+    space = SearchSpace(spec, FakeLegality(), restrictions or Restrictions(group_size=None))
     folder.mkdir(parents=True, exist_ok=True)
     return Study(
         space,

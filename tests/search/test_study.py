@@ -23,6 +23,7 @@ from search.run_folder import lock_run_folder, tie_run_folder
 from search.settings import SearchSettings
 from search.study import readings
 from spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
+from spaces.patterns import Restrictions
 from spaces.result import FrontFile
 from tests.search.fake_study import make_study
 
@@ -235,6 +236,24 @@ def test_limits_may_change_between_runs_of_a_folder(tmp_path):
     free = run(tmp_path, sampler="nsga2", max_candidates=30)
     assert any(r.violations for r in free.records)
     assert all(free.scorer.feasible(r) for r in free.records)
+
+
+def test_what_was_a_marginal_first_can_be_on_the_front(tmp_path):
+    """Of a space so small that it is searched to its end, with one group changed or more."""
+    restrictions = Restrictions(
+        bits=(4, 16), outer_bits=(16,), group_size=None, methods=("rtn",), sparsity=(0.0,), kv_bits=(16,),
+        blocks=(1,), kv_heads=(2,), ffn_channels=(256,),
+    )  # fmt: skip
+    fronts = {}
+    for sampler in ("paretune", "additive", "random"):
+        settings = SearchSettings(sampler=sampler)
+        study = make_study(tmp_path / sampler, settings, restrictions=restrictions, blocks=1)
+        study.run()
+        assert study.exhausted_space
+        rows = list(readings(study.records, "search").values())
+        fronts[sampler] = {m.digest: m.values for m in search_front(study, rows).members}
+    assert fronts["paretune"] == fronts["additive"] == fronts["random"]
+    assert len(fronts["random"]) > 5
 
 
 @pytest.mark.parametrize(
