@@ -12,10 +12,7 @@ from spaces.schema import Frozen
 
 
 class SearchSettings(Frozen):
-    """How to search. Tokens are of the search text; one evaluation is 16,384 tokens.
-
-    Without minutes, evaluations and candidates a search ends only when the sampler has nothing new to propose.
-    """
+    """How to search. Tokens are of the search text; one evaluation is 16,384 tokens."""
 
     sampler: str = Field("paretune", description="paretune, additive, nsga2, nsga3, tpe, gp or random.")
     objectives: tuple[str, ...] = Field(

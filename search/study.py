@@ -79,7 +79,10 @@ class Study:
         self._best: list[tuple[float, tuple[float, ...]]] = []
 
     def run(self, progress: Progress | None = None) -> None:
-        """Search until the budget ends or nothing new can be proposed."""
+        """Search until the budget ends or nothing new can be proposed.
+
+        Settings without minutes, evaluations and candidates have no budget that ends.
+        """
         report = progress or _silent
         proposer = find_proposer(self.settings.sampler)(
             Problem(self.space, self.settings.objectives, self.scorer.cost_of, self.scorer.admissible),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from search.feasibility import check_feasible, smallest
 from spaces.configuration import DENSE_CONFIG
@@ -134,6 +137,27 @@ def test_a_student_that_refuses_the_narrowest_format_is_smallest_with_another():
     least = min(weight_bytes(spec, space.decode(genome)) for genome in _everything(space))
     assert min(weight_bytes(spec, space.decode(genome)) for genome in smallest(space)) == least
     check_feasible(space, _costs(space), (Limit.parse(f"weight_bytes<={least}"),))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_least_time_is_the_enumerated_one(seed):
+    """Of times that add up over genes, with a student that refuses the narrow format of one of its groups."""
+    space = _space(
+        bits=(4, 16), outer_bits=(16,), group_size=64, sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,),
+        ffn_channels=(160,),
+    )  # fmt: skip
+    random = np.random.default_rng(seed)
+    seconds = [random.integers(1, 20, size) for size in space.sizes]
+
+    def costs(config):
+        total = sum(int(own[choice]) for own, choice in zip(seconds, space.encode(config), strict=True))
+        return {"tpot_s_predicted": Measurement(value=float(total), unit="s", source="predicted")}
+
+    least = min(costs(space.decode(genome))["tpot_s_predicted"].value for genome in _everything(space))
+    check_feasible(space, costs, (Limit.parse(f"tpot<={least}"),))
+    with pytest.raises(LimitError, match=f"nearest has {least:g}"):
+        check_feasible(space, costs, (Limit.parse(f"tpot<={least - 0.5}"),))
 
 
 def test_times_are_judged_where_narrow_formats_are_slower():

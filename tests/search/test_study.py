@@ -215,6 +215,7 @@ def test_limits_are_named_constraints_and_steer_what_is_paid_for(tmp_path):
     stored = optuna.load_study(
         study_name="paretune", storage=JournalStorage(JournalFileBackend(str(tmp_path / "study.journal")))
     )
+    assert len(stored.trials) > len(candidates)
     assert all(limit in trial.constraints for trial in stored.trials)
     front = build_front(study, promote(study))
     assert all(m.measurements["weight_bytes"].value <= 200e3 for m in front.members if m.on_front)
@@ -313,9 +314,9 @@ def test_an_impossible_limit_names_the_nearest(tmp_path):
 def test_budgets_end_the_search(tmp_path):
     study = run(tmp_path / "a", max_candidates=None, max_evaluations=1.0)
     assert study.records.evaluations <= 1.0 + 0.6
-    start = time.monotonic()
+    assert study.records.evaluations >= 1.0
     run(tmp_path / "b", max_candidates=None, minutes=0.0)
-    assert time.monotonic() - start < 20
+    assert [line["name"] for line in lines(tmp_path / "b")] == ["dense"]
 
 
 def test_a_full_disk_leaves_whole_lines(tmp_path, monkeypatch):
