@@ -90,12 +90,13 @@ def _texts(shared: Path | None) -> Texts:
         "books": (data / "books-train.txt.bz2", tuple(range(40)))
     }
     testing: dict[str, tuple[Path, tuple[int, ...] | None]] = {"books": (data / "books-heldout.txt", (4, 10))}
-    for name in ("wikipedia", "c4"):
-        path = data / f"{name}-sample.txt"
-        if path.exists():
-            count = len(read_documents(path))
-            calibration[name] = (path, tuple(range(0, count, 2)))
-            testing[name] = (path, tuple(range(1, count, 2)))
+    articles = data / "wikipedia-sample.txt"
+    count = len(read_documents(articles))
+    calibration["wikipedia"] = (articles, tuple(range(0, count, 2)))
+    testing["wikipedia"] = (articles, tuple(range(1, count, 2)))
+    # One document each: the first can only be calibrated on, the second only be tested on.
+    calibration["c4"] = (data / "c4-sample.txt", None)
+    testing["wikitext2"] = (data / "wikitext2-test.txt", None)
     return Texts(calibration, testing)
 
 

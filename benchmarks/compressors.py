@@ -133,7 +133,8 @@ def _peers(source: Source, ours: Measured, arguments: argparse.Namespace) -> Ite
     from benchmarks.peers import peer_rows
 
     known = {method for method, _, _ in ours.kl}
-    peers = [peer for peer in PEERS if peer.method in known]
+    wanted = known if arguments.methods is None else known & set(arguments.methods)
+    peers = [peer for peer in PEERS if peer.method in wanted]
     for peer in peers:
         try:
             yield from peer_rows(
