@@ -53,7 +53,14 @@ def search(
         int | None, typer.Option(min=0, help="Weights that share a scale; 0: one scale a channel.")
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Quantizer: rtn, hqq, gptq; repeat for more.")
+        list[str] | None, typer.Option(help="Quantizer: rtn, weighted, hqq, gptq, awq; repeat for more.")
+    ] = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Format by name besides the widths: fp8-channel, nvfp4, w8a8-dynamic ...; repeat.",
+        ),
     ] = None,
     rule: Annotated[
         list[str] | None,
@@ -87,6 +94,7 @@ def search(
             "bits": _widths(bits),
             "outer_bits": _widths(outer_bits),
             "methods": method,
+            "formats": formats,
             "rules": [_rule(text) for text in rule] if rule else None,
         },
         "search": {
