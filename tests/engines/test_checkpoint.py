@@ -69,8 +69,9 @@ def test_random_candidates_are_as_large_as_announced_and_load_exactly(bench, tmp
         folder = export(one, config, tmp_path / str(index))
         assert stored_bytes(folder) == weight_bytes(one.spec, config)
         without_cache = config.replaced(kv=KVFormat())
-        # transformers decompresses experts in the checkpoint's own bf16, everything else in float32
-        allowed = 1e-3 if one.spec.experts else 1e-9
+        # transformers decompresses experts in the checkpoint's own bf16, everything else in float32; in a random
+        # model that moves a few tokens whose experts are nearly tied.
+        allowed = 2e-3 if one.spec.experts else 1e-9
         assert divergence(assembled_logits(one, without_cache), reloaded_logits(one, folder)) <= allowed
 
 
