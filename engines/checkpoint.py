@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressors.bank import Bank
+from compressors.companions import copy_companions
 from engines.engine import ExportCard
 from engines.model_card import base_licence, model_card
 from engines.quantization_config import quantization_config
@@ -30,12 +31,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "paretune.json"
 SCHEMA_VERSION = 1
-_COPIED = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
-    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
-    "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md",
-)  # fmt: skip
 _CHUNK_BYTES = 1 << 22
 
 
@@ -92,9 +87,7 @@ def _write(
         )
     values = _model_config(card.source, spec, config)
     _write_json(folder / "config.json", values)
-    for name in _COPIED:
-        if (card.source / name).is_file():
-            shutil.copyfile(card.source / name, folder / name)
+    copy_companions(card.source, folder)
     notes = export_notes(config)
     licence = base_licence(card.source)
     text = model_card(spec, config, card, licence, notes)

@@ -26,6 +26,7 @@ from compressors.quantizers.affine import (
     pack_result,
     round_scales,
 )
+from compressors.quantizers.importance import importances
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer
 from spaces.errors import FormatError
@@ -39,7 +40,6 @@ _BETA = 10.0
 _BETA_GROWTH = 1.01
 _ITERATIONS = 12
 _WEIGHTED_ITERATIONS = 8
-_LEAST_IMPORTANCE = 1e-4
 _TINY = 1e-12
 
 
@@ -119,12 +119,13 @@ def _descend(
 ) -> None:
     """From the best iterate on: zero points and scales by weighted least squares, in turn."""
     scales, zeros, total = best.scales, best.zeros, importance.sum(dim=1)
+    counted = importance.sqrt()
+    target = groups * counted
     for _ in range(_WEIGHTED_ITERATIONS):
         codes, _ = best.see(scales, zeros)
         shifts = torch.linalg.vecdot(codes - groups / scales.unsqueeze(-1), importance) / total
         zeros = _stored_zeros(shifts, bits, dtype, whole)
-        counted = importance.sqrt()
-        scales = refit(groups * counted, (codes - zeros.unsqueeze(-1)) * counted, scales, dtype)
+        scales = refit(target, (codes - zeros.unsqueeze(-1)) * counted, scales, dtype)
     best.see(scales, zeros)
 
 
@@ -156,15 +157,6 @@ class _Best:
         self.zeros = torch.where(better, zeros, self.zeros)
         self._errors = torch.where(better, errors, self._errors)
         return codes, residual
-
-
-def importances(weight: torch.Tensor, statistics: SiteStatistics) -> torch.Tensor:
-    """Mean square of each weight's input channel over their mean, shaped as the weight; never quite zero."""
-    moments = statistics.second_moment.to(weight.device, torch.float32)
-    mean = moments.mean()
-    if not bool(torch.isfinite(mean)) or float(mean) <= 0.0:
-        return torch.ones_like(weight)
-    return (moments / mean).clamp_min(_LEAST_IMPORTANCE).expand_as(weight).contiguous()
 
 
 def _stored_zeros(zeros: torch.Tensor, bits: int, dtype: torch.dtype, whole: bool) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressors.quantizers.affine import weights_at_once
+from compressors.quantizers.importance import channel_importances
 from compressors.quantizers.numbers import nearest_levels
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer
@@ -38,8 +39,9 @@ class KMeans(Quantizer):
         statistics: SiteStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
-        shares = torch.ones(weight.shape[1]) if statistics is None else statistics.second_moment
-        shares = _importance(shares.to(weight.device, torch.float32))
+        shares = torch.ones(weight.shape[1], device=weight.device)
+        if statistics is not None:
+            shares = channel_importances(statistics, weight.device)
         step = max(1, weights_at_once(weight.device) // weight.shape[1])
         levels = torch.cat(
             [
@@ -50,14 +52,6 @@ class KMeans(Quantizer):
         codes = nearest_levels(weight, levels.to(torch.float32))
         scales = torch.ones(len(weight), 1, device=weight.device)
         return QuantizedWeight(codes, scales, None, group_size, levels=levels)
-
-
-def _importance(moments: torch.Tensor) -> torch.Tensor:
-    """Mean 1; channels that never fired count a little, so that every weight has a level near it."""
-    mean = moments.mean()
-    if not bool(torch.isfinite(mean)) or float(mean) <= 0.0:
-        return torch.ones_like(moments)
-    return (moments / mean).clamp_min(1e-4)
 
 
 def fit_levels(

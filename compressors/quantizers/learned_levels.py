@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressors.quantizers.affine import chunks, round_scales
-from compressors.quantizers.half_quadratic import importances
+from compressors.quantizers.importance import importances
 from compressors.quantizers.numbers import nearest_levels
 from compressors.quantizers.quantized_weight import QuantizedWeight
 from compressors.quantizers.quantizer import Quantizer

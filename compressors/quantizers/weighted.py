@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.half_quadratic import importances
+from compressors.quantizers.importance import importances
 from compressors.quantizers.nearest import RoundToNearest
 
 if TYPE_CHECKING:

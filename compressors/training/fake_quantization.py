@@ -156,7 +156,6 @@ class LearnedRounding(FakeQuantized):
         start: QuantizedWeight,
         scale_dtype: torch.dtype,
     ) -> None:
-        start = start.to(weight.device)
         super().__init__(weight, weight_format, start, scale_dtype)
         self._ends = self._range()
         factors = torch.where(self._ends == 0, torch.ones_like(self._ends), self._first_ends() / self._ends)
@@ -224,7 +223,6 @@ class LearnedWeight(FakeQuantized):
         start: QuantizedWeight,
         scale_dtype: torch.dtype,
     ) -> None:
-        start = start.to(weight.device)
         super().__init__(weight, weight_format, start, scale_dtype)
         self.weights = self._near(start).requires_grad_()
         self.factors = torch.ones_like(self._first_scales).requires_grad_()
@@ -234,7 +232,7 @@ class LearnedWeight(FakeQuantized):
 
     def _near(self, start: QuantizedWeight) -> torch.Tensor:
         """Weights in starting steps, moved only as far as the codes of the start ask for, ``(groups, group_size)``."""
-        codes = start.codes.to(torch.float32).reshape(self._groups.shape)
+        codes = start.codes.to(self._groups).reshape(self._groups.shape)
         if self._first_zeros is not None:
             codes = codes - self._first_zeros.unsqueeze(-1)
         distance = self._groups / self._first_scales.unsqueeze(-1) - codes

@@ -13,16 +13,11 @@ from typing import Any
 
 import torch
 
+from compressors.companions import copy_companions
 from spaces.errors import ModelError
 from spaces.model import ModelSpec
 
 _SHARD_BYTES = 5 * 10**9
-_COPIED = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model",
-    "chat_template.jinja", "chat_template.json", "preprocessor_config.json", "processor_config.json",
-    "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "USE_POLICY.md",
-)  # fmt: skip
 
 
 def write_model(
@@ -51,9 +46,7 @@ def write_model(
     try:
         _write_weights(model, partial, stored)
         (partial / "config.json").write_text(text, encoding="utf-8")
-        for name in _COPIED:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, partial / name)
+        copy_companions(source, partial)
         partial.chmod(0o755)
         partial.replace(folder)
     except OSError as error:
