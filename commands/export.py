@@ -95,6 +95,7 @@ def export_member(
     if not _is_export_of(folder, member.digest, hashes):
         bench.engine.export(assembler, member.config, folder, card)
     verified = verify_export(
+        bench.engine,
         assembler,
         member.config,
         folder,

@@ -39,19 +39,21 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
     """Measure latency (and energy, where it is counted) of members, in turns, on the engine's own runtime."""
+    from engines.profiled_engine import ProfiledEngine
     from profiles.energy import EnergyMeter
     from profiles.whole_model import time_models
 
-    if not bench.run.measure_latency or not bench.profiled:
+    engine = bench.engine
+    if not bench.run.measure_latency or not bench.profiled or not isinstance(engine, ProfiledEngine):
         return front
     chosen = set(_worth_timing(front))
     configs = {m.digest: m.config for m in front.members if m.digest in chosen}
     with stages.stage("latency", "measuring latency of the front"):
         timed = time_models(
-            bench.engine, bench.assembler, configs, bench.run.workload, rounds=_ROUNDS,
+            engine, bench.assembler, configs, bench.run.workload, rounds=_ROUNDS,
             meter=EnergyMeter(bench.device.kind), progress=stages.report,
         )  # fmt: skip
-    by = f"{bench.engine.name} {bench.engine.version()}"
+    by = f"{engine.name} {engine.version()}"
     found = {digest: _timings(whole, by) for digest, whole in timed.items()}
     return _with(front, found)
 

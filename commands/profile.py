@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from commands.output import Stages
     from compressors.assembly import Assembler
     from engines.engine import Engine
+    from engines.profiled_engine import ProfiledEngine
     from profiles.table import CostTable
     from profiles.whole_model import WholeModel
     from spaces.measurement import Measurement
@@ -48,10 +49,10 @@ def profile(
     from tempfile import TemporaryDirectory
 
     from commands.output import Stages
-    from engines import find_engine
+    from engines import find_profiled_engine
     from spaces.target import Workload
 
-    stages, asked, chosen = Stages(quiet), Workload.parse(workload), find_engine(engine)
+    stages, asked, chosen = Stages(quiet), Workload.parse(workload), find_profiled_engine(engine)
     target = local_device(chosen, device)
     with TemporaryDirectory(prefix="paretune-profile-") as folder:
         with stages.stage("start", "loading the model"):
@@ -68,7 +69,7 @@ def profile(
 class Bench:
     """What is measured with."""
 
-    engine: Engine
+    engine: ProfiledEngine
     device: Device
     assembler: Assembler
     workload: Workload
@@ -174,7 +175,7 @@ def local_device(engine: Engine, name: str) -> Device:
         raise EngineError(f"engine {engine.name}", verdict.reason, "Install it, or name another engine")
     if name in ("cpu", "gpu"):
         return detect_device("cpu" if name == "cpu" else "gpu")
-    found = detect_device("cpu" if engine.name == "torch-cpu" else None)
+    found = detect_device(engine.device_kind)
     if name not in ("auto", found.name):
         raise ConfigurationError(
             f"device {name!r}",

@@ -9,6 +9,7 @@ from commands.output import Stages
 
 if TYPE_CHECKING:
     from commands.workbench import Workbench
+    from engines.profiled_engine import ProfiledEngine
     from profiles.predictor import MeasuredRun, Predictor
     from profiles.table import CostTable
 
@@ -23,20 +24,22 @@ def profile_engine(bench: Workbench, stages: Stages) -> Predictor | None:
 
     Operations that an earlier run in the same folder timed are not timed again.
     """
+    from engines.profiled_engine import ProfiledEngine
     from profiles.devices import detect_device
     from profiles.predictor import Predictor
 
-    here = detect_device("cpu" if bench.engine.name == "torch-cpu" else None)
-    if not bench.engine.available() or here.name != bench.device.name:
+    engine = bench.engine
+    here = detect_device(engine.device_kind)
+    if not isinstance(engine, ProfiledEngine) or not engine.available() or here.name != bench.device.name:
         return None
     with stages.stage("profile", "profiling the engine here"):
-        table = _operations(bench, stages)
-        predictor = Predictor(bench.engine, table, bench.device)
-        predictor.fit(bench.spec, _whole_models(bench, stages))
+        table = _operations(bench, engine, stages)
+        predictor = Predictor(engine, table, bench.device)
+        predictor.fit(bench.spec, _whole_models(bench, engine, stages))
     return predictor
 
 
-def _operations(bench: Workbench, stages: Stages) -> CostTable:
+def _operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostTable:
     from profiles.coverage import space_operations
     from profiles.harness import distinct_operations, time_operations
     from profiles.table import CostTable
@@ -44,16 +47,14 @@ def _operations(bench: Workbench, stages: Stages) -> CostTable:
 
     path: Path = bench.folder / FILE
     known = CostTable.read(path) if path.exists() else CostTable()
-    known = known.of(
-        device=bench.device.name, engine=bench.engine.name, engine_version=bench.engine.version()
-    )
-    wanted = list(space_operations(bench.engine, bench.space, bench.run.workload))
-    for config in profile_candidates(bench.spec, bench.engine.legality(bench.device.name)).values():
-        wanted += bench.engine.operations(bench.spec, config, bench.run.workload)
+    known = known.of(device=bench.device.name, engine=engine.name, engine_version=engine.version())
+    wanted = list(space_operations(engine, bench.space, bench.run.workload))
+    for config in profile_candidates(bench.spec, engine.legality(bench.device.name)).values():
+        wanted += engine.operations(bench.spec, config, bench.run.workload)
     missing = [operation for operation in distinct_operations(wanted) if operation not in known]
     if missing:
         timed = time_operations(
-            bench.engine,
+            engine,
             missing,
             4 * bench.spec.parameters,
             _SECONDS,
@@ -65,11 +66,11 @@ def _operations(bench: Workbench, stages: Stages) -> CostTable:
     return known
 
 
-def _whole_models(bench: Workbench, stages: Stages) -> list[MeasuredRun]:
+def _whole_models(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> list[MeasuredRun]:
     from profiles.whole_model import profile_candidates, time_models
 
-    candidates = profile_candidates(bench.spec, bench.engine.legality(bench.device.name))
+    candidates = profile_candidates(bench.spec, engine.legality(bench.device.name))
     timed = time_models(
-        bench.engine, bench.assembler, candidates, bench.run.workload, rounds=_ROUNDS, progress=stages.report
+        engine, bench.assembler, candidates, bench.run.workload, rounds=_ROUNDS, progress=stages.report
     )
     return [found.run for found in timed.values()]

@@ -8,11 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 
 from engines.engine import Engine
-from spaces.errors import UnknownNameError
+from engines.profiled_engine import ProfiledEngine
+from spaces.errors import EngineError, UnknownNameError
 
 _ENGINES = {
     "torch-cpu": "engines.torch_cpu:TorchCpu",
     "torch": "engines.torch_device:TorchDevice",
+    "transformers": "engines.transformers_engine:Transformers",
 }
 
 
@@ -36,4 +38,19 @@ def find_engine(name: str) -> Engine:
     return engine
 
 
-__all__ = ["Engine", "engine_names", "find_engine"]
+def find_profiled_engine(name: str) -> ProfiledEngine:
+    """The engine called ``name``, whose operations can be timed one by one.
+
+    Raises:
+        UnknownNameError: there is none.
+        EngineError: it runs as a whole only.
+    """
+    engine = find_engine(name)
+    if not isinstance(engine, ProfiledEngine):
+        raise EngineError(
+            f"engine {name}", "runs models as a whole and has no operations to time", "Use torch or torch-cpu"
+        )
+    return engine
+
+
+__all__ = ["Engine", "ProfiledEngine", "engine_names", "find_engine", "find_profiled_engine"]

@@ -5,33 +5,29 @@ Everything is written into a folder beside the target, which takes the target's 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import tempfile
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressors.bank import Bank
 from compressors.companions import copy_companions
 from engines.engine import ExportCard
+from engines.manifest import MANIFEST, write_json, write_manifest
 from engines.model_card import base_licence, model_card
 from engines.quantization_config import quantization_config
 from engines.shards import SHARD_BYTES, write_shards
 from engines.stored_tensors import StoredTensors
+from engines.whole_folder import written_whole
 from spaces.architectures import student_config
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
 from spaces.model import ModelSpec
-from spaces.size import average_bits, weight_bytes
+from spaces.size import weight_bytes
 
 if TYPE_CHECKING:
     from compressors.assembly import Assembler
 
-MANIFEST = "paretune.json"
-SCHEMA_VERSION = 1
-_CHUNK_BYTES = 1 << 22
+_PACKAGES = ("torch", "transformers", "compressed-tensors", "safetensors")
 
 
 def write_checkpoint(
@@ -54,21 +50,8 @@ def write_checkpoint(
         EngineError: the folder is there already and not empty, the source has no ``config.json``, the disk is
             full, or what was written is not as large as it was announced.
     """
-    refuse_occupied(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    try:
+    with written_whole(folder) as partial:
         _write(weights, config, partial, card, shard_bytes)
-        partial.chmod(0o755)
-        partial.replace(folder)
-    except OSError as error:
-        raise EngineError(
-            f"export to {folder}",
-            f"cannot be written ({error.strerror or error})",
-            "Free space or name another folder",
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -86,13 +69,13 @@ def _write(
             "Report this: a format's container and its size disagree",
         )
     values = _model_config(card.source, spec, config)
-    _write_json(folder / "config.json", values)
+    write_json(folder / "config.json", values)
     copy_companions(card.source, folder)
     notes = export_notes(config)
     licence = base_licence(card.source)
     text = model_card(spec, config, card, licence, notes)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    _write_json(folder / MANIFEST, _manifest(spec, config, card, licence, folder))
+    write_manifest(folder, spec, config, card, engine="transformers", notes=notes, packages=_PACKAGES)
 
 
 def export_notes(config: CompressionConfig) -> tuple[str, ...]:
@@ -117,51 +100,3 @@ def _model_config(source: Path, spec: ModelSpec, config: CompressionConfig) -> d
     if quantization is not None:
         result["quantization_config"] = quantization
     return result
-
-
-def _manifest(
-    spec: ModelSpec, config: CompressionConfig, card: ExportCard, licence: str | None, folder: Path
-) -> dict[str, Any]:
-    versions = {
-        name: metadata.version(name)
-        for name in ("torch", "transformers", "compressed-tensors", "safetensors")
-    }
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "name": card.name,
-        "digest": config.digest,
-        "config": config.model_dump(mode="json"),
-        "weight_bytes": weight_bytes(spec, config),
-        "average_bits": average_bits(spec, config),
-        "base": {"architecture": spec.architecture, "dtype": spec.dtype, "licence": licence},
-        "notes": list(export_notes(config)),
-        "run": dict(card.run),
-        "figures": dict(card.figures),
-        "versions": versions,
-        "files": {file.name: sha256_of_file(file) for file in sorted(folder.iterdir())},
-    }
-
-
-def sha256_of_file(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _write_json(file: Path, values: dict[str, Any]) -> None:
-    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def refuse_occupied(folder: Path) -> None:
-    """Refuse to write where something is.
-
-    Raises:
-        EngineError: it is a file, or a folder that is not empty.
-    """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise EngineError(
-            f"export folder {folder}", "is there already and not empty", "Name another folder, or delete it"
-        )

@@ -9,10 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint import refuse_occupied, write_checkpoint
+from engines.checkpoint import write_checkpoint
 from engines.checkpoint_ruling import checkpoint_ruling
 from engines.engine import ExportCard
 from engines.shards import SHARD_BYTES
+from engines.whole_folder import refuse_occupied
 from spaces.architectures import read_model
 from spaces.checking import check_configuration
 from spaces.configuration import CompressionConfig

@@ -20,6 +20,7 @@ class TorchCpu(TorchEngine):
     """Dense products in float32 (bf16 needs instructions of its own); packed ones take bf16 inputs."""
 
     name = "torch-cpu"
+    device_kind = "cpu"
     kernels = (
         "fp32", "bf16", "int8-weight-only", "int8-dynamic", "int4", "csr",
         "gather", "gather-int8", *ATTENTION_KERNELS,

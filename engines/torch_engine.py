@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.checkpoint_ruling import checkpoint_ruling
-from engines.engine import Engine, ExportCard, Kernel, Runtime
+from engines.engine import ExportCard
 from engines.operation import Operation
+from engines.profiled_engine import Kernel, ProfiledEngine, Runtime
 from engines.selection import Select
+from engines.transformers_export import export_checkpoint, generation_line
 from engines.workload_operations import site_selections, workload_operations
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     import torch
 
     from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from engines.predictions import Predictions
 
 
-class TorchEngine(Engine):
+class TorchEngine(ProfiledEngine):
     """Everything but legality, kernels and the device. Modules that import torch are imported late.
 
     Attributes:
@@ -33,6 +36,7 @@ class TorchEngine(Engine):
         kernels: every kernel it has.
     """
 
+    exact = True
     select: Select
     kernels: tuple[str, ...]
 
@@ -91,28 +95,18 @@ class TorchEngine(Engine):
         """See :meth:`Engine.export_ruling`."""
         return checkpoint_ruling(spec, config)
 
-    def export(self, assembler: Assembler, config: CompressionConfig, folder: Path, card: ExportCard) -> Path:
+    def export(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
         """See :meth:`Engine.export`."""
-        from engines.checkpoint import write_checkpoint
+        return export_checkpoint(weights, config, folder, card)
 
-        verdict = self.export_ruling(assembler.spec, config)
-        if not verdict:
-            raise EngineError(
-                f"export of {card.name}", verdict.reason, "Choose other formats, or another engine"
-            )
-        return write_checkpoint(assembler, config, folder, card)
+    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """See :meth:`Engine.predictions`; by ``transformers``, in float32 on the CPU."""
+        from engines.reloading import reloaded_predictions
 
-    def token_logits(self, folder: Path, ids: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Engine.token_logits`; by ``transformers``, in float32 on the CPU."""
-        from engines.verification import reloaded_logits
-
-        return reloaded_logits(folder, ids)
+        return reloaded_predictions(folder, ids)
 
     def launch_line(self, folder: Path) -> str:
         """Generate through ``transformers``, which decompresses the weights."""
-        program = (
-            "from transformers import pipeline; "
-            f"generate = pipeline('text-generation', {str(folder)!r}); "
-            "print(generate('Once', max_new_tokens=20)[0]['generated_text'])"
-        )
-        return f"python -c {shlex.quote(program)}"
+        return generation_line(folder)

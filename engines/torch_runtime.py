@@ -10,7 +10,7 @@ import torch
 
 from engines.behaviour.attachment import attach
 from engines.candidate_model import candidate_model
-from engines.engine import Runtime, Timing
+from engines.profiled_engine import Runtime, Timing
 from engines.selection import Selection
 from engines.static_cache import static_cache
 from spaces.behaviour import Behaviour

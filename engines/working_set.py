@@ -12,10 +12,10 @@ import torch
 
 from compressors.quantizers import QuantizedWeight
 from engines.attention_kernels import ATTENTION_KERNELS
-from engines.engine import Kernel
 from engines.kernels import SiteWeight, find_kernel
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from engines.operation import Operation
+from engines.profiled_engine import Kernel
 from engines.static_cache import stores
 
 MOST_BYTES = 1 << 29

@@ -12,10 +12,10 @@ from spaces.space import Genome, SearchSpace
 from spaces.target import Workload
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.profiled_engine import ProfiledEngine
 
 
-def space_operations(engine: Engine, space: SearchSpace, workload: Workload) -> tuple[Operation, ...]:
+def space_operations(engine: ProfiledEngine, space: SearchSpace, workload: Workload) -> tuple[Operation, ...]:
     """Distinct operations of every choice of every gene, for the whole model and for each cut of it.
 
     The shape of a product depends on one direction of a cut by itself (heads or channels), so cuts are taken

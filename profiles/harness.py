@@ -3,7 +3,7 @@
 In every round each kernel runs in turn, so that a machine that slows down slows all of them alike. Kernels
 that together need more memory than allowed are timed in chunks, rivals (the same shape in other formats) side
 by side. A run shorter than the clock can tell is repeated in a burst. Kernels rotate their operands through
-the working set themselves (:meth:`engines.engine.Engine.kernel`).
+the working set themselves (:meth:`engines.profiled_engine.ProfiledEngine.kernel`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from profiles.devices import detect_device
 from profiles.table import CostRow, CostTable
 
 if TYPE_CHECKING:
-    from engines.engine import Engine, Kernel
+    from engines.profiled_engine import Kernel, ProfiledEngine
     from spaces.target import Device
 
 Progress = Callable[[str, int, int], None]
@@ -45,7 +45,7 @@ class _Timed:
 
 
 def time_operations(
-    engine: Engine,
+    engine: ProfiledEngine,
     operations: Iterable[Operation],
     working_set_bytes: int,
     seconds: float,
@@ -101,7 +101,7 @@ def _chunks(operations: Sequence[Operation], most: int) -> Iterator[list[Operati
 
 
 def _time_chunk(
-    engine: Engine, chunk: list[Operation], working_set_bytes: int, seconds: float
+    engine: ProfiledEngine, chunk: list[Operation], working_set_bytes: int, seconds: float
 ) -> list[_Timed]:
     deadline = time.perf_counter() + seconds
     timed = [_Timed(each, engine.kernel(each, working_set_bytes)) for each in chunk]
@@ -128,7 +128,7 @@ def _burst(one: _Timed) -> float:
     return (time.perf_counter() - start) / one.repeats
 
 
-def _row(engine: Engine, device: str, timed: _Timed, working_set_bytes: int) -> CostRow:
+def _row(engine: ProfiledEngine, device: str, timed: _Timed, working_set_bytes: int) -> CostRow:
     values = timed.seconds
     quartiles = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else None
     return CostRow(

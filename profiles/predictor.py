@@ -22,7 +22,7 @@ from spaces.model import ModelSpec
 from spaces.target import Device, Workload
 
 if TYPE_CHECKING:
-    from engines.engine import Engine
+    from engines.profiled_engine import ProfiledEngine
 
 METRIC: dict[Phase, str] = {"prefill": "ttft_s", "decode": "tpot_s"}
 VERSION = "1"
@@ -58,7 +58,7 @@ class Predictor:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ProfiledEngine,
         table: CostTable,
         device: Device | None = None,
         overheads: dict[str, Overhead] | None = None,

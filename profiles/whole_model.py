@@ -24,7 +24,7 @@ from spaces.target import Workload
 
 if TYPE_CHECKING:
     from compressors.assembly import Assembler
-    from engines.engine import Engine, Runtime
+    from engines.profiled_engine import ProfiledEngine, Runtime
     from profiles.energy import EnergyMeter
 
 ROUNDS = 5
@@ -84,7 +84,7 @@ def is_legal(spec: ModelSpec, legality: Legality, config: CompressionConfig) -> 
 
 
 def time_models(
-    engine: Engine,
+    engine: ProfiledEngine,
     assembler: Assembler,
     configs: Mapping[str, CompressionConfig],
     workload: Workload,
@@ -93,7 +93,7 @@ def time_models(
     meter: EnergyMeter | None = None,
     progress: Progress | None = None,
 ) -> dict[str, WholeModel]:
-    """Time every candidate at ``workload``, in turns; see :meth:`engines.engine.Runtime.time`."""
+    """Time every candidate at ``workload``, in turns; see :meth:`engines.profiled_engine.Runtime.time`."""
     runtimes = {name: engine.runtime(assembler, config) for name, config in configs.items()}
     first: dict[str, list[float]] = {name: [] for name in configs}
     further: dict[str, list[float]] = {name: [] for name in configs}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 from engines import find_engine
-from engines.engine import Engine, ExportCard, Runtime
+from engines.engine import Engine, ExportCard
+from engines.manifest import check_files, read_manifest
 from engines.operation import Operation
+from engines.profiled_engine import Runtime
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
@@ -27,8 +27,18 @@ class EngineContract:
     """Subclass, set ``name``, and what is below runs."""
 
     name: str
-    runtime_tolerance = 1e-3
-    """Largest KL of the runtime to the assembled candidate, in nats a token."""
+    families = ("llama", "phi3", "qwen3_moe")
+    """That are asked for their groups."""
+    tolerance = 1e-5
+    """Largest KL of an export to its candidate, in nats a token."""
+
+    def bits(self) -> SiteChoice:
+        """A choice of few bits that the engine exports."""
+        return choice(4)
+
+    def refused(self) -> SiteChoice:
+        """A choice that no site may have."""
+        return choice(4, 48)
 
     @pytest.fixture
     def engine(self) -> Engine:
@@ -48,7 +58,7 @@ class EngineContract:
     # -- legality --------------------------------------------------------------------------------------------
 
     def test_groups_partition_the_sites(self, legality, bench):
-        for family in ("llama", "phi3", "qwen3_moe"):
+        for family in self.families:
             spec = bench(family).spec
             sites = [site for group in legality.groups(spec) for site in group.sites]
             assert len(sites) == len(set(sites))
@@ -59,6 +69,49 @@ class EngineContract:
         spec = bench().spec
         for group in legality.groups(spec):
             assert legality.choice(spec, group, SiteChoice(), WHOLE)
+
+    def test_what_it_cannot_load_is_refused_with_a_reason(self, legality, bench):
+        spec = bench().spec
+        group = next(g for g in legality.groups(spec) if g.kind == "linear")
+        verdict = legality.choice(spec, group, self.refused(), WHOLE)
+        assert not verdict
+        assert len(verdict.reason) > 10
+        assert verdict.source
+
+    # -- export ----------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("student", [WHOLE, Student(blocks=(0, 2))], ids=lambda s: s.name)
+    def test_an_export_loads_and_agrees(self, engine, bench, tmp_path, student):
+        if not engine.available():
+            pytest.skip(engine.available().reason)
+        one = bench("llama")
+        config = uniform(one.spec, self.bits(), student)
+        assert engine.export_ruling(one.spec, config)
+        folder = engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder, "few"))
+        check_files(folder)
+        manifest = read_manifest(folder)
+        assert manifest["digest"] == config.digest
+        assert manifest["engine"] in (self.name, "transformers")
+        assert manifest["weight_bytes"] == weight_bytes(engine.stored(one.spec), config)
+        assert str(folder) in engine.launch_line(folder)
+        found = engine.predictions(folder, one.ids)
+        wanted = torch.log_softmax(assembled_logits(one, config), dim=-1)
+        kl = torch.stack([found.divergence(index, wanted[index]) for index in range(len(wanted))])
+        assert float(kl.mean()) < self.tolerance
+
+    def test_what_cannot_be_exported_is_refused_and_leaves_nothing(self, engine, bench, tmp_path):
+        one = bench("gpt2")
+        config = uniform(one.spec, self.refused())
+        verdict = engine.export_ruling(one.spec, config)
+        assert not verdict
+        assert len(verdict.reason) > 10
+        with pytest.raises(EngineError):
+            engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
+        assert not list(tmp_path.iterdir())
+
+
+class CheckpointContract(EngineContract):
+    """Of engines that load compressed-tensors through ``transformers``."""
 
     @pytest.mark.parametrize(
         "wanted",
@@ -94,6 +147,18 @@ class EngineContract:
         verdict = legality.student(bench("gpt2").spec, Student(kv_heads=2))
         assert not verdict
         assert "head" in verdict.reason
+
+    def test_what_the_loader_has_no_form_for_is_refused(self, engine, bench):
+        verdict = engine.export_ruling(bench("gpt2").spec, uniform(bench("gpt2").spec, choice(4)))
+        assert not verdict
+        assert "Conv1D" in verdict.reason
+
+
+class ProfiledContract(CheckpointContract):
+    """Of engines whose operations are timed one by one."""
+
+    runtime_tolerance = 1e-3
+    """Largest KL of the runtime to the assembled candidate, in nats a token."""
 
     # -- operations ------------------------------------------------------------------------------------------
 
@@ -174,30 +239,6 @@ class EngineContract:
         runtime = engine.runtime(bench().assembler, DENSE_CONFIG)
         with pytest.raises(EngineError, match="context"):
             runtime.time(Workload(prompt_tokens=200, output_tokens=100))
-
-    # -- export ----------------------------------------------------------------------------------------------
-
-    def test_an_export_loads_and_agrees(self, engine, bench, tmp_path):
-        one = bench("llama")
-        config = uniform(one.spec, choice(4), Student(blocks=(0, 2)))
-        assert engine.export_ruling(one.spec, config)
-        folder = engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder, "four"))
-        found = engine.token_logits(folder, one.ids)
-        assert found.dtype == torch.float32
-        assert divergence(assembled_logits(one, config), found) < 1e-5
-        manifest = json.loads((folder / "paretune.json").read_text())
-        assert manifest["digest"] == config.digest
-        assert manifest["weight_bytes"] == weight_bytes(one.spec, config)
-        assert str(folder) in engine.launch_line(folder)
-
-    def test_what_cannot_be_exported_is_refused_and_leaves_nothing(self, engine, bench, tmp_path):
-        one = bench("gpt2")
-        config = uniform(one.spec, choice(4))
-        verdict = engine.export_ruling(one.spec, config)
-        assert not verdict
-        with pytest.raises(EngineError, match="Conv1D"):
-            engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
-        assert not list(tmp_path.iterdir())
 
 
 def candidates(spec):

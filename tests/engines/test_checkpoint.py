@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from compressors.loading import load_checkpoint, load_tokenizer
 from engines import checkpoint, find_engine
-from engines.checkpoint import sha256_of_file, write_checkpoint
+from engines.checkpoint import write_checkpoint
 from engines.engine import ExportCard
+from engines.manifest import sha256_of_file
 from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import EngineError
@@ -241,7 +242,7 @@ def test_the_manifest_says_what_it_is_and_where_it_comes_from(bench, tmp_path):
     card = ExportCard(one.folder, "uniform-4", {"seed": 7}, {"kl": 0.25, "tpot_s": None})
     folder = write_checkpoint(one.assembler, config, tmp_path / "export", card)
     manifest = json.loads((folder / "paretune.json").read_text())
-    assert manifest["schema_version"] == 1
+    assert manifest["schema_version"] == 2
     assert CompressionConfig.model_validate(manifest["config"]) == config
     assert (manifest["run"], manifest["figures"]) == ({"seed": 7}, {"kl": 0.25, "tpot_s": None})
     assert set(manifest["files"]) == {file.name for file in folder.iterdir()} - {"paretune.json"}
@@ -282,7 +283,7 @@ def test_a_full_disk_leaves_nothing(bench, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_json", full)
+    monkeypatch.setattr(checkpoint, "write_json", full)
     with pytest.raises(EngineError, match="No space left"):
         export(bench(), DENSE_CONFIG, tmp_path / "export")
     assert not list(tmp_path.iterdir())

@@ -9,15 +9,17 @@ import pytest
 import torch
 
 from compressors.loading import load_checkpoint
-from engines import reload, verification
+from engines import find_engine, reload, reloading
 from engines.checkpoint import write_checkpoint
 from engines.engine import ExportCard
-from engines.verification import default_tolerance, verify_export
+from engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
 from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError, VerificationError
 from spaces.size import weight_bytes
 from tests.engines.conftest import assembled_logits, choice, divergence
+
+ENGINE = find_engine("transformers")
 
 
 def mixed(spec, narrow_block):
@@ -35,25 +37,25 @@ def exported(bench, tmp_path_factory):
     config = mixed(one.spec, 0)
     folder = tmp_path_factory.mktemp("exported") / "four"
     write_checkpoint(one.assembler, config, folder, ExportCard(one.folder))
-    return one, config, folder, verification.reloaded_logits(folder, one.ids)
+    return one, config, folder, reloading.reloaded_logits(folder, one.ids)
 
 
 @pytest.fixture
 def same_process(exported, monkeypatch):
     """The comparison without starting the process again."""
-    monkeypatch.setattr(verification, "reloaded_logits", lambda *_: exported[3])
+    monkeypatch.setattr(reloading, "reloaded_logits", lambda *_: exported[3])
     return exported
 
 
 def test_a_fresh_process_agrees_in_float32(same_process):
     one, config, folder, logits = same_process
     assert logits.shape == (*one.ids.shape, one.spec.vocabulary)
-    found = verify_export(one.assembler, config, folder, one.ids, kl_of_candidate=0.2)
+    found = verify_export(ENGINE, one.assembler, config, folder, one.ids, kl_of_candidate=0.2)
     assert found.kl < 1e-6
     assert found.kl_largest < 1e-5
     assert found.top1_agreement == 1.0
     assert found.tokens == one.ids.numel()
-    assert found.tolerance == pytest.approx(0.004)
+    assert found.tolerance == 1e-5
     assert "cache at 16 bits" in found.note
 
 
@@ -61,19 +63,17 @@ def test_another_candidate_of_the_same_bytes_fails(same_process):
     one, config, folder, logits = same_process
     other = mixed(one.spec, 2)
     assert weight_bytes(one.spec, other) == weight_bytes(one.spec, config)
-    assert divergence(assembled_logits(one, other.replaced(kv=KVFormat())), logits) > 10 * default_tolerance(
-        0
-    )
+    assert divergence(assembled_logits(one, other.replaced(kv=KVFormat())), logits) > 10 * LEAST_TOLERANCE
     with pytest.raises(VerificationError, match="differs from the searched candidate") as raised:
-        verify_export(one.assembler, other, folder, one.ids)
+        verify_export(ENGINE, one.assembler, other, folder, one.ids)
     assert raised.value.exit_code == 1
 
 
 def test_nan_is_not_agreement(exported, monkeypatch):
     one, config, folder, logits = exported
-    monkeypatch.setattr(verification, "reloaded_logits", lambda *_: logits * torch.nan)
+    monkeypatch.setattr(reloading, "reloaded_logits", lambda *_: logits * torch.nan)
     with pytest.raises(VerificationError, match="nan"):
-        verify_export(one.assembler, config, folder, one.ids)
+        verify_export(ENGINE, one.assembler, config, folder, one.ids)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "absent", "config", "manifest"])
@@ -96,20 +96,20 @@ def test_a_damaged_export_is_caught_by_hash(exported, tmp_path, damage):
     else:
         (copy / "paretune.json").unlink()
     with pytest.raises(VerificationError):
-        verify_export(one.assembler, config, copy, one.ids)
+        verify_export(ENGINE, one.assembler, config, copy, one.ids)
 
 
 def test_a_folder_that_cannot_be_loaded_says_why(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(EngineError, match="cannot be reloaded"):
-        verification.reloaded_logits(tmp_path, torch.zeros(1, 2, dtype=torch.int64))
+        reloading.reloaded_logits(tmp_path, torch.zeros(1, 2, dtype=torch.int64))
 
 
 def test_a_process_that_hangs_is_given_up(exported, monkeypatch):
     one, _, folder, _ = exported
-    monkeypatch.setattr(verification, "_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(reloading, "_TIMEOUT_S", 0.01)
     with pytest.raises(EngineError, match="took longer"):
-        verification.reloaded_logits(folder, one.ids)
+        reloading.reloaded_logits(folder, one.ids)
 
 
 def test_the_reloading_program_writes_what_the_model_says(exported, tmp_path):
@@ -124,13 +124,18 @@ def test_the_reloading_program_writes_what_the_model_says(exported, tmp_path):
 
 
 def test_tolerance_is_two_per_cent_of_the_loss_but_never_below_the_floor():
-    assert default_tolerance(0.0) == default_tolerance(0.05) == 1e-3
-    assert default_tolerance(1.0) == 0.02
+    assert (
+        default_tolerance(ENGINE, torch.bfloat16, 0.0)
+        == default_tolerance(ENGINE, torch.bfloat16, 0.05)
+        == 1e-3
+    )
+    assert default_tolerance(ENGINE, torch.bfloat16, 1.0) == 0.02
+    assert default_tolerance(ENGINE, torch.float32, 1.0) == 1e-5
 
 
 def test_the_environment_keeps_what_is_there(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "somewhere")
-    found = verification._environment()
+    found = reloading._environment()
     assert found["PYTHONPATH"].endswith("somewhere")
     assert found["HF_HUB_OFFLINE"] == "1"
     assert sys.executable
