@@ -1,0 +1,91 @@
+"""Processes of engines: silent, ended with all their children, and quoted by the line that says why they failed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+SILENT: dict[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "DISABLE_TELEMETRY": "1",
+    "NO_ALBUMENTATIONS_UPDATE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""Set in every process of an engine: no usage statistics, no request to a hub."""
+
+_FAULT = re.compile(r"(?:^|[\s\]:])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)\b: .*)$")
+_EMPTY_FAULT = re.compile(r"^((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception))$")
+_WRAPPERS = ("Engine core initialization failed", "EngineDeadError", "Engine process failed")
+_LINE = 400
+
+
+def process_variables(*, foreign: bool, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Variables of an engine's process.
+
+    Args:
+        foreign: whether another interpreter runs it: then our own search path is none of its business.
+        extra: what the engine wants besides; does not override what keeps it silent.
+    """
+    kept = {name: value for name, value in os.environ.items() if not (foreign and name in _OURS)}
+    # A script's folder must not come before the packages: a file of ours there may be called like one of them.
+    return {**kept, **(extra or {}), **SILENT, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+_OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+
+
+def run_silently(command: list[str], log: Path, variables: Mapping[str, str], timeout_s: float) -> int | None:
+    """Run a program whose output goes to ``log``, in that file's folder; its children end with it.
+
+    Returns:
+        The exit code, negative where a signal ended it; ``None`` when time ran out.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env=variables,
+            cwd=log.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End whatever is left of the session that the process leads."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def last_word(text: str, code: int = 1) -> str:
+    """The line of a log that says best why a process failed: its last error, else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    faults = [found.group(1) for line in lines if (found := _FAULT.search(line) or _EMPTY_FAULT.match(line))]
+    causes = [fault for fault in faults if not any(wrapper in fault for wrapper in _WRAPPERS)]
+    if causes or faults:
+        return (causes or faults)[-1][:_LINE]
+    if code < 0:
+        return f"ended by signal {-code} ({signal.Signals(-code).name}; 9 is often a lack of memory)"
+    return (lines or [f"exit code {code} without a word"])[-1][:_LINE]
