@@ -39,6 +39,7 @@ from compressors.windows import TokenWindows
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.errors import RunError
+from spaces.ggml_types import GGML_TYPES
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_linears, kept_shape
 from spaces.space import SearchSpace
@@ -383,8 +384,9 @@ def _fits(entry: Entry) -> bool:
     """Whether the method takes the cut and the group size divides its columns; the space refuses what does not."""
     if entry.scaled_name is not None and not entry.student.whole:
         return False
-    size = entry.choice.weight.group_size
-    return entry.choice.weight.dense or size is None or entry.shape[1] % size == 0
+    weight = entry.choice.weight
+    size = GGML_TYPES[weight.ggml].block_weights if weight.ggml else weight.group_size
+    return weight.dense or size is None or entry.shape[1] % size == 0
 
 
 def as_parameter(matrix: torch.Tensor, linear: Linear, shape: tuple[int, int]) -> torch.Tensor:

@@ -17,6 +17,7 @@ from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
 from compressors.pruners import Pruner, find_pruner
 from compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
 from compressors.quantizers.affine import weights_at_once
+from compressors.quantizers.ggml_blocks import GgmlWeight
 from compressors.quantizers.numbers import fixed_levels
 from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
@@ -190,16 +191,23 @@ def dense_matrix(entry: Entry, source: RowSource, statistics: Statistics) -> tor
     return torch.cat([slab.weight for slab in slabs(whole, source, statistics)])
 
 
+def code_shape(entry: Entry) -> tuple[int, int]:
+    """Bits of a stored code, and codes of a row: weights, except that blocks of ggml are bytes."""
+    weight, columns = entry.choice.weight, entry.shape[1]
+    return (8, weight.row_bytes(columns)) if weight.ggml else (weight.num_bits, columns)
+
+
 class _Parts:
     """What is written for one entry, gathered slab by slab."""
 
     def __init__(self, entry: Entry) -> None:
-        rows, columns = entry.shape
+        rows = entry.shape[0]
         dense = entry.choice.weight.dense
         self._name = "mask" if dense else "codes"
-        self._packer = CodePacker(1 if dense else entry.choice.weight.num_bits, rows * columns)
+        width, columns = code_shape(entry)
+        self._packer = CodePacker(1 if dense else width, rows * columns)
         self._learned = entry.choice.weight.codebook in ("row", "site")
-        self._scaled = entry.choice.weight.codebook != "row"
+        self._scaled = entry.choice.weight.codebook != "row" and not entry.choice.weight.ggml
         self._others: dict[str, list[torch.Tensor]] = {}
 
     def add_mask(self, mask: torch.Tensor, values: torch.Tensor | None) -> None:
@@ -265,7 +273,10 @@ def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedW
     """The weight of all experts from what was written."""
     weight_format = entry.choice.weight
     rows, columns = entry.shape
-    codes = unpack_codes(tensors["codes"], weight_format.num_bits, entry.shape)
+    width, stored = code_shape(entry)
+    codes = unpack_codes(tensors["codes"], width, (rows, stored))
+    if weight_format.ggml:
+        return GgmlWeight.of(codes, weight_format.ggml)
     scales = tensors.get("scales")
     if scales is not None and weight_format.scale == "exponent":
         scales = scales.view(torch.float8_e8m0fnu)

@@ -1,7 +1,8 @@
 """Bytes of a quantized weight as compressed-tensors 0.19 and newer stores it, tensor by tensor.
 
 One function a container; :func:`container_bytes` knows which container a format goes into. Codebooks have no
-container there: they are counted as their codes, scales and levels.
+container there: they are counted as their codes, scales and levels. Block types of ggml are counted
+as GGUF stores them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ _FACTOR_BYTES = 4
 
 def container_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int) -> StoredBytes:
     """Bytes of a ``(rows, columns)`` weight that is not dense."""
+    if weight.number_type == "ggml":
+        return StoredBytes(rows * weight.row_bytes(columns), 0)
     if weight.number_type == "int":
         return packed_bytes(rows, columns, weight, dtype_bytes)
     if weight.number_type == "float":

@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 
 from spaces.containers import StoredBytes, container_bytes
 from spaces.errors import FormatError
+from spaces.ggml_types import GGML_TYPES
 from spaces.schema import Frozen
 
-NumberType = Literal["int", "float", "codebook"]
+NumberType = Literal["int", "float", "codebook", "ggml"]
 ZeroPoint = Literal["none", "int", "float"]
 ActivationOrder = Literal["none", "group", "weight"]
 ScaleType = Literal["model", "float32", "fp8", "exponent"]
@@ -31,8 +32,8 @@ class WeightFormat(Frozen):
 
     Attributes:
         num_bits: width of one code; 16 or 32 with ``number_type="float"`` is unquantized.
-        number_type: what a code means: a whole number, a floating-point number (E2M1 at 4 bits, E4M3 at 8), or a
-            place in a codebook.
+        number_type: what a code means: a whole number, a floating-point number (E2M1 at 4 bits, E4M3 at 8), a
+            place in a codebook, or whatever a block type of ggml says.
         group_size: consecutive weights of a row (the reduction axis) that share a scale; ``None`` is one
             scale a row ("channel").
         symmetric: no zero point; codes lie in ``[-2^(b-1), 2^(b-1) - 1]``.
@@ -44,6 +45,7 @@ class WeightFormat(Frozen):
             in NVFP4), or ``exponent`` (E8M0, a power of two, as in the Microscaling formats).
         codebook: ``normal``: the fixed quantiles of NF4; ``row``: levels of its own for every row, without scales;
             ``site``: levels that the whole matrix shares, under scales.
+        ggml: name of the block type (:mod:`spaces.ggml_types`); it fixes everything else but ``num_bits``.
     """
 
     num_bits: int = 16
@@ -56,9 +58,13 @@ class WeightFormat(Frozen):
     block_rows: int = Field(1, exclude_if=lambda value: value == 1)
     scale: ScaleType = Field("model", exclude_if=lambda value: value == "model")
     codebook: Codebook = Field("none", exclude_if=lambda value: value == "none")
+    ggml: str = Field("", exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _consistent(self) -> WeightFormat:
+        if self.number_type == "ggml" or self.ggml:
+            self._check_ggml()
+            return self
         self._check_width()
         if self.symmetric != (self.zero_point == "none"):
             raise FormatError(
@@ -83,6 +89,22 @@ class WeightFormat(Frozen):
                 "Use 'normal', 'row' or 'site' with number_type='codebook'",
             )
         return self
+
+    def _check_ggml(self) -> None:
+        if self.number_type != "ggml" or self.ggml not in GGML_TYPES:
+            raise FormatError(
+                f"{self.number_type} codes of ggml type {self.ggml!r}",
+                f"codes of ggml, and only they, have one of its types ({', '.join(GGML_TYPES)})",
+                "Name the format by its type, e.g. q4_k",
+            )
+        others = self.fields() | {"num_bits": GGML_TYPES[self.ggml].num_bits}
+        plain = {name: field.default for name, field in type(self).model_fields.items()}
+        if others != plain | {key: others[key] for key in ("num_bits", "number_type", "ggml")} or (
+            self.num_bits != others["num_bits"]
+        ):
+            raise FormatError(
+                f"ggml type {self.ggml} with other settings", "the type fixes them", "Leave them out"
+            )
 
     def _check_width(self) -> None:
         if self.number_type != "float" and not 2 <= self.num_bits <= 8:
@@ -131,6 +153,8 @@ class WeightFormat(Frozen):
         """A short unambiguous name, e.g. ``16``, ``int4-g128``, ``int8-channel``, ``fp8-128x128``."""
         if self.dense:
             return str(self.num_bits)
+        if self.ggml:
+            return self.ggml
         if self.codebook == "row":
             return f"code{self.num_bits}-row"
         group = "channel" if self.group_size is None else f"g{self.group_size}"
@@ -153,6 +177,8 @@ class WeightFormat(Frozen):
         Raises:
             FormatError: the group size does not divide the row.
         """
+        if self.ggml:
+            return self.blocks(in_features)
         if self.group_size is None:
             return 1
         if self.block_rows != 1:
@@ -164,6 +190,25 @@ class WeightFormat(Frozen):
                 f"Use one of {', '.join(str(g) for g in _divisors(in_features))}, or one scale a channel",
             )
         return in_features // self.group_size
+
+    def blocks(self, in_features: int) -> int:
+        """How many blocks of its ggml type a row of ``in_features`` weights has.
+
+        Raises:
+            FormatError: blocks do not divide the row.
+        """
+        size = GGML_TYPES[self.ggml].block_weights
+        if in_features % size:
+            raise FormatError(
+                f"ggml type {self.ggml}",
+                f"has blocks of {size} weights, which do not divide a row of {in_features}",
+                "Use a type with blocks of 32 (q8_0, q5_0, q4_0, iq4_nl), or leave the site as it is",
+            )
+        return in_features // size
+
+    def row_bytes(self, in_features: int) -> int:
+        """Bytes of a row in its ggml type."""
+        return self.blocks(in_features) * GGML_TYPES[self.ggml].block_bytes
 
     def scale_rows(self, out_features: int) -> int:
         """How many rows of scales ``out_features`` rows of weights have."""
@@ -183,6 +228,12 @@ class WeightFormat(Frozen):
 
 
 _SCALE_NAMES = {"float32": "s32", "fp8": "s8", "exponent": "mx"}
+
+
+def ggml_format(name: str) -> WeightFormat:
+    """The format of a block type of ggml, e.g. ``q4_k``."""
+    bits = GGML_TYPES[name].num_bits if name in GGML_TYPES else 8
+    return WeightFormat(num_bits=bits, number_type="ggml", ggml=name)
 
 
 DENSE = WeightFormat()

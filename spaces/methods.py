@@ -43,6 +43,8 @@ METHODS: dict[str, Method] = {
     "kmeans": _OF_A_SITE,
     "learned": _OF_A_SITE,
     "awq": Method(closure="block"),
+    "ggml": _OF_A_SITE,
+    "ggml-importance": _OF_A_SITE,
 }
 BLOCK_METHODS = frozenset(name for name, method in METHODS.items() if method.closure == "block")
 """Methods whose entries are swapped as whole blocks."""

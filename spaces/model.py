@@ -9,6 +9,8 @@ from functools import cached_property
 from math import prod
 from typing import Literal
 
+from pydantic import Field
+
 from spaces.errors import ModelError
 from spaces.schema import Document, Frozen
 
@@ -137,6 +139,8 @@ class ModelSpec(Document):
         cache: one entry a block.
         uncuttable: cuts that the architecture cannot express.
         heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
+        fixed_dtype_bytes: of one number of what is never quantized, where an engine's container has its own
+            (:meth:`engines.engine.Engine.stored`); ``None``: that of the checkpoint.
     """
 
     source: str
@@ -162,6 +166,7 @@ class ModelSpec(Document):
     cache: tuple[CacheLayer, ...]
     uncuttable: tuple[Uncuttable, ...] = ()
     heads_divide_hidden: bool = False
+    fixed_dtype_bytes: int | None = Field(None, exclude_if=lambda value: value is None)
 
     @property
     def dtype_bytes(self) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice
 from spaces.errors import UnknownNameError
-from spaces.formats import WeightFormat
+from spaces.formats import WeightFormat, ggml_format
+from spaces.ggml_types import GGML_TYPES
 
 _INT8 = WeightFormat(num_bits=8, number_type="int")
 _FP8 = WeightFormat(num_bits=8)
@@ -44,6 +45,9 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
 }
 """Weights alone; inputs stay in 16 bits."""
 
+GGML_FORMATS: dict[str, WeightFormat] = {name: ggml_format(name) for name in GGML_TYPES}
+"""What llama.cpp runs, by ggml's own quantizer."""
+
 WITH_INPUTS: dict[str, tuple[WeightFormat, ActivationFormat]] = {
     "w8a8-dynamic": (_INT8, ActivationFormat()),
     "w8a8-static": (_INT8, ActivationFormat(strategy="tensor", dynamic=False)),
@@ -67,13 +71,15 @@ def find_choice(name: str) -> SiteChoice:
         UnknownNameError: no format is called so.
     """
     name, _, method = name.partition("/")
-    known = [*WEIGHT_FORMATS, *WITH_INPUTS]
+    known = [*WEIGHT_FORMATS, *WITH_INPUTS, *GGML_FORMATS]
     if name not in known:
         raise UnknownNameError("format", name, known)
-    weight, activation = WITH_INPUTS[name] if name in WITH_INPUTS else (WEIGHT_FORMATS[name], None)
+    weight, activation = WITH_INPUTS.get(name) or ({**WEIGHT_FORMATS, **GGML_FORMATS}[name], None)
     return SiteChoice(weight=weight, activation=activation, method=method or default_method(weight))
 
 
 def default_method(weight: WeightFormat) -> str:
-    """The quantizer that makes a format where none is named: learned levels have one of their own."""
+    """The quantizer that makes a format where none is named: learned levels and ggml's types have their own."""
+    if weight.ggml:
+        return "ggml-importance" if GGML_TYPES[weight.ggml].needs_importance else "ggml"
     return {"row": "kmeans", "site": "learned"}.get(weight.codebook, "rtn")

@@ -145,6 +145,7 @@ class Restrictions(Frozen):
         group_size: weights that share a scale; ``None``: one scale a channel.
         methods: quantizers; sparse sites use the first of them alone.
         formats: named formats of linears inside the blocks, besides the widths; ``NAME/METHOD`` names a quantizer.
+        outer_formats: named formats of embedding and head, besides the widths.
         sparsity: shares of zeros; 0 prunes nothing. Embedding and head are not pruned.
         sparsity_pattern, sparsity_criterion: how zeros are chosen.
         kv_bits: widths of the cache.
@@ -171,6 +172,11 @@ class Restrictions(Frozen):
     formats: tuple[str, ...] = Field(
         (),
         description="Formats by name besides the widths, e.g. fp8-channel, nvfp4, w8a8-dynamic, nf4/minmax.",
+    )
+    outer_formats: tuple[str, ...] = Field(
+        (),
+        description="Formats by name of embedding and head, besides the widths.",
+        exclude_if=lambda value: not value,
     )
     sparsity: tuple[float, ...] = Field(
         (0.0, 0.5),
@@ -220,7 +226,7 @@ class Restrictions(Frozen):
     def _quantizers(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         return _check_methods(methods)
 
-    @field_validator("formats")
+    @field_validator("formats", "outer_formats")
     @classmethod
     def _named(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         return _check_formats(formats)
@@ -246,7 +252,7 @@ class Restrictions(Frozen):
             "methods": self.methods,
             "sparsity": self.sparsity if inside else (0.0,),
             "group_size": self.group_size or 0,
-            "formats": self.formats if inside else (),
+            "formats": self.formats if inside else self.outer_formats,
         }
         for extra in self.rules:
             if extra.matches(group):

@@ -50,7 +50,7 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
     """
     rows, columns = kept_shape(spec, linear, config.student)
     weight = config.choice(linear.name).weight
-    if linear.role == "embedding" and weight.num_bits == 8:
+    if linear.role == "embedding" and weight.num_bits == 8 and not weight.ggml:
         return unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners=2 if spec.tied else 1)
     one = weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
     count = linear.pieces * linear.experts
@@ -77,7 +77,7 @@ def fixed_bytes(spec: ModelSpec, tensor: FixedTensor, config: CompressionConfig)
         return 0
     axes = (tensor.axis, tensor.inner_axis)
     kept = [kept_extent(spec, *pair, config.student) for pair in zip(axes, tensor.shape, strict=False)]
-    return prod(kept) * prod(tensor.shape[2:]) * spec.dtype_bytes
+    return prod(kept) * prod(tensor.shape[2:]) * (spec.fixed_dtype_bytes or spec.dtype_bytes)
 
 
 def kept_weights(spec: ModelSpec, config: CompressionConfig) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compressors.quantizers.awq import Awq
 from compressors.quantizers.entropy import Entropy
+from compressors.quantizers.ggml_blocks import GgmlBlocks, GgmlImportance
 from compressors.quantizers.gptq import Gptq
 from compressors.quantizers.half_quadratic import HalfQuadratic
 from compressors.quantizers.kmeans import KMeans
@@ -29,6 +30,8 @@ QUANTIZERS: dict[str, Quantizer] = {
         Entropy(),
         KMeans(),
         LearnedLevels(),
+        GgmlBlocks(),
+        GgmlImportance(),
     )
 }
 

@@ -19,12 +19,14 @@ from spaces.methods import METHODS
 from tests.compressors import contract, number_formats
 
 NAMES = ("rtn", "weighted", "hqq", "gptq", "awq")
+GGML = ("ggml", "ggml-importance")
+"""Under contract in test_ggml."""
 GROUPS = (32, 128, None)
 FLOATING = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_point="float", group_size=32)
 
 
 def test_every_quantizer_is_under_contract():
-    assert {*NAMES, *number_formats.OBSERVERS, *number_formats.LEARNERS} == set(QUANTIZERS)
+    assert {*NAMES, *GGML, *number_formats.OBSERVERS, *number_formats.LEARNERS} == set(QUANTIZERS)
     assert all(name == found.name for name, found in QUANTIZERS.items())
     assert {name: found.closure for name, found in QUANTIZERS.items()} == {
         name: method.closure for name, method in METHODS.items()
