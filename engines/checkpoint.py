@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressors.bank import Bank
 from compressors.companions import copy_companions
+from engines.checkpoint_layout import TRANSFORMERS, CheckpointLayout
 from engines.engine import ExportCard
 from engines.manifest import MANIFEST, write_json, write_manifest
 from engines.model_card import base_licence, model_card
@@ -36,6 +37,7 @@ def write_checkpoint(
     folder: Path,
     card: ExportCard,
     shard_bytes: int = SHARD_BYTES,
+    layout: CheckpointLayout = TRANSFORMERS,
 ) -> Path:
     """Write the candidate into ``folder`` and return it.
 
@@ -45,22 +47,29 @@ def write_checkpoint(
         folder: absent or empty.
         card: what the export says about itself.
         shard_bytes: of a file; as much is in memory at once.
+        layout: of whoever loads it.
 
     Raises:
         EngineError: the folder is there already and not empty, the source has no ``config.json``, the disk is
             full, or what was written is not as large as it was announced.
     """
     with written_whole(folder) as partial:
-        _write(weights, config, partial, card, shard_bytes)
+        _write(weights, config, partial, card, shard_bytes, layout)
     return folder
 
 
 def _write(
-    weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard, shard_bytes: int
+    weights: Assembler | Bank,
+    config: CompressionConfig,
+    folder: Path,
+    card: ExportCard,
+    shard_bytes: int,
+    layout: CheckpointLayout,
 ) -> None:
     spec = weights.spec
     bank = weights if isinstance(weights, Bank) else weights.bank
-    written = write_shards(StoredTensors(spec, bank, config), folder, shard_bytes)
+    tensors = StoredTensors(spec, bank, config, published_names=layout.published_names)
+    written = write_shards(tensors, folder, shard_bytes)
     announced = weight_bytes(spec, config)
     if written != announced:
         raise EngineError(
@@ -68,14 +77,14 @@ def _write(
             f"{written} bytes of tensors were written and {announced} announced",
             "Report this: a format's container and its size disagree",
         )
-    values = _model_config(card.source, spec, config)
+    values = _model_config(card.source, spec, config, layout)
     write_json(folder / "config.json", values)
     copy_companions(card.source, folder)
-    notes = export_notes(config)
+    notes = () if layout.cache_scheme else export_notes(config)
     licence = base_licence(card.source)
     text = model_card(spec, config, card, licence, notes)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    write_manifest(folder, spec, config, card, engine="transformers", notes=notes, packages=_PACKAGES)
+    write_manifest(folder, spec, config, card, engine=layout.engine, notes=notes, packages=_PACKAGES)
 
 
 def export_notes(config: CompressionConfig) -> tuple[str, ...]:
@@ -88,7 +97,9 @@ def export_notes(config: CompressionConfig) -> tuple[str, ...]:
     )
 
 
-def _model_config(source: Path, spec: ModelSpec, config: CompressionConfig) -> dict[str, Any]:
+def _model_config(
+    source: Path, spec: ModelSpec, config: CompressionConfig, layout: CheckpointLayout
+) -> dict[str, Any]:
     try:
         values = json.loads((source / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -96,7 +107,7 @@ def _model_config(source: Path, spec: ModelSpec, config: CompressionConfig) -> d
             f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
         ) from error
     result = student_config(values, spec, config.student)
-    quantization = quantization_config(spec, config)
+    quantization = quantization_config(spec, config, layout)
     if quantization is not None:
         result["quantization_config"] = quantization
     return result

@@ -20,7 +20,7 @@ from spaces.configuration import CompressionConfig
 from spaces.formats import WeightFormat
 from spaces.methods import scaled_blocks
 from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears
+from spaces.size import kept_linears, lies_unpacked
 
 if TYPE_CHECKING:
     from compressors.bank import Bank
@@ -33,14 +33,17 @@ class StoredTensors:
         spec: of the dense model.
         bank: with the weights.
         config: of the candidate.
+        published_names: whether names are the published ones although something is quantized.
     """
 
-    def __init__(self, spec: ModelSpec, bank: Bank, config: CompressionConfig) -> None:
+    def __init__(
+        self, spec: ModelSpec, bank: Bank, config: CompressionConfig, *, published_names: bool = False
+    ) -> None:
         self._spec = spec
         self._bank = bank
         self._config = config
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
-        self._plain = all(choice.weight.dense for choice in config.sites.values())
+        self._plain = published_names or all(choice.weight.dense for choice in config.sites.values())
 
     def __iter__(self) -> Named:
         """Every tensor, contiguous and on the CPU, in the order of the model."""
@@ -63,8 +66,9 @@ class StoredTensors:
             for expert in range(linear.experts):
                 yield from self._expert(linear, expert, weight)
         else:
-            path = kept_name(self._spec, self._config.student, linear.name)
-            yield from weight_tensors(path, self._codes(linear), weight)
+            path = self._final_name(linear.name)
+            unpacked = lies_unpacked(linear, self._config.choice(linear.name))
+            yield from weight_tensors(path, self._codes(linear), weight, unpacked=unpacked)
             yield from self._inputs(linear, path)
 
     def _dense_site(self, linear: Linear) -> Named:
@@ -93,8 +97,7 @@ class StoredTensors:
         rows = found.codes.shape[0] // linear.pieces
         for piece, module in enumerate(modules):
             part = found.rows(piece * rows, (piece + 1) * rows)
-            path = kept_name(self._spec, self._config.student, module)
-            yield from weight_tensors(path, part, weight)
+            yield from weight_tensors(self._final_name(module), part, weight)
 
     def _inputs(self, linear: Linear, path: str) -> Named:
         """What calibration gave a static input: its scale, or the factor over the scales of groups."""

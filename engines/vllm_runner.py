@@ -133,7 +133,7 @@ def _run(engine: Any, batch: int, prompt: int, output: int, seed: int) -> float:
 
     from vllm import SamplingParams
 
-    numbers = random.Random(1000 * seed + batch)  # noqa: S311
+    numbers = random.Random(1000 * seed + batch)
     size = engine.llm_engine.model_config.get_vocab_size()
     prompts = [{"prompt_token_ids": [numbers.randrange(size) for _ in range(prompt)]} for _ in range(batch)]
     asked = SamplingParams(
@@ -148,7 +148,7 @@ def _run(engine: Any, batch: int, prompt: int, output: int, seed: int) -> float:
 
 
 def _engine(request: dict[str, Any], length: int, settings: dict[str, Any]) -> Any:
-    """vLLM's engine with a context of ``length`` tokens; what the request says comes last."""
+    """The engine with a context of ``length`` tokens; what the request says comes last."""
     from vllm import LLM
 
     cpu = request["device"] == "cpu"

@@ -15,8 +15,14 @@ from spaces.formats import WeightFormat
 Named = Iterator[tuple[str, torch.Tensor]]
 
 
-def weight_tensors(path: str, found: QuantizedWeight, weight: WeightFormat) -> Named:
-    """What is stored for the linear at ``path``."""
+def weight_tensors(
+    path: str, found: QuantizedWeight, weight: WeightFormat, *, unpacked: bool = False
+) -> Named:
+    """What is stored for the linear at ``path``; ``unpacked``: symmetric 8-bit integers in place of the weight."""
+    if unpacked:
+        yield f"{path}.weight", found.codes.cpu().contiguous()
+        yield f"{path}.weight_scale", _scales(found, weight)
+        return
     if weight.number_type == "int":
         yield from _packed(path, found, weight)
         return

@@ -101,7 +101,7 @@ def unpacked_bytes(
     tensor                 shape               dtype
     =====================  ==================  =====
     ``weight``             ``(rows, columns)`` int8
-    ``weight_scale``       ``(rows, groups)``  model
+    ``weight_scale``       ``(rows, groups)``  model (one number where a matrix has one scale)
     ``weight_zero_point``  ``(rows, groups)``  int8, asymmetric only
     =====================  ==================  =====
 
@@ -113,4 +113,5 @@ def unpacked_bytes(
     """
     groups = weight.groups(columns)
     per_group = dtype_bytes + (0 if weight.symmetric else 1)
-    return StoredBytes(rows * columns + owners * rows * groups * per_group, 0)
+    scale_rows = weight.scale_rows(rows)
+    return StoredBytes(rows * columns + owners * scale_rows * groups * per_group, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from math import prod
 
 from spaces.activation_format import ActivationFormat
+from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.containers import StoredBytes, unpacked_bytes
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
@@ -45,17 +46,32 @@ def kept_linears(spec: ModelSpec, config: CompressionConfig) -> tuple[Linear, ..
 def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> StoredBytes:
     """Stored bytes of one kept site (all experts).
 
-    An embedding of 8 bits is stored unpacked, the form in which it can be loaded; tied to a head, its codes
-    are stored once and its scales and zero points for both.
+    An unpacked embedding that is tied to a head is stored once and its scales and zero points for both.
     """
     rows, columns = kept_shape(spec, linear, config.student)
-    weight = config.choice(linear.name).weight
-    if linear.role == "embedding" and weight.num_bits == 8 and not weight.ggml:
-        return unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners=2 if spec.tied else 1)
+    choice = config.choice(linear.name)
+    weight, inputs = choice.weight, _input_bytes(choice.activation, spec.dtype_bytes)
+    if lies_unpacked(linear, choice):
+        owners = 2 if linear.role == "embedding" and spec.tied else 1
+        one = unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners)
+        return StoredBytes(one.payload, one.overhead + inputs)
     one = weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
     count = linear.pieces * linear.experts
-    inputs = _input_bytes(config.choice(linear.name).activation, spec.dtype_bytes)
     return StoredBytes(one.payload * count, one.overhead * count + inputs)
+
+
+def lies_unpacked(linear: Linear, choice: SiteChoice) -> bool:
+    """Whether 8-bit codes lie in place of the weight, a byte each: where nothing else can be loaded.
+
+    An embedding has no other form in ``transformers``, nor have weights of integer products (W8A8) in vLLM.
+    """
+    weight, inputs = choice.weight, choice.activation
+    if weight.number_type != "int" or weight.num_bits != 8:
+        return False
+    if linear.role == "embedding":
+        return True
+    plain = weight.symmetric and weight.group_size is None
+    return plain and inputs is not None and inputs.number_type == "int"
 
 
 def _input_bytes(inputs: ActivationFormat | None, dtype_bytes: int) -> int:
