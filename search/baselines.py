@@ -1,12 +1,13 @@
 """What every search measures before it proposes anything: the dense model, uniform configurations, probes.
 
-Names: ``uniform-B`` is every linear inside the blocks at B bits by the first method, embedding, head and cache
-as they are; ``uniform-B-METHOD`` the same by another method; ``-outerN`` has embedding and head at N bits;
-``-kv8`` has an 8-bit cache. Probes are ``student-...`` alone, ``student-...-uniform-B``, and ``sparse-...``.
+Names: ``uniform-B`` is every linear inside the blocks at B bits by the first method (or named format) that has this
+width, embedding, head and cache as they are; ``uniform-B-METHOD`` the same by another; ``-outerN`` has embedding and
+head at N bits; ``-kv8`` has an 8-bit cache. Probes are ``student-...`` alone, ``student-...-uniform-B``, and ``sparse-...``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from spaces.choice import SiteChoice
@@ -24,17 +25,19 @@ class Named:
 
 def uniform_configurations(space: SearchSpace) -> list[Named]:
     """Every width by every method, outer width and cache. Plain ones first."""
-    widths, methods, outer = _widths(space), _methods(space), _outer_widths(space)
     plain: list[Named] = []
     others: list[Named] = []
-    for bits in widths:
+    outer = _outer_widths(space)
+    for bits, methods in _kinds(space).items():
         for method in methods:
             for outside in outer:
                 for kv in (16, 8):
                     genome = space.uniform(bits, method, outside, kv)
                     if genome is None or not space.ruling(genome):
                         continue
-                    name = f"uniform-{bits}" + (f"-{method}" if method != methods[0] else "")
+                    name = f"uniform-{bits}" + (
+                        f"-{method.replace('/', '-')}" if method != methods[0] else ""
+                    )
                     name += f"-outer{outside}" if outside != 16 else ""
                     name += f"-kv{kv}" if kv != 16 else ""
                     (plain if name == f"uniform-{bits}" else others).append(Named(name, genome))
@@ -44,9 +47,11 @@ def uniform_configurations(space: SearchSpace) -> list[Named]:
 def probes(space: SearchSpace) -> list[Named]:
     """Each student size alone and at plain 8 and 4 bits; zeros in every group at 16, 8 and 4 bits."""
     found: list[Named] = []
-    dense, method = space.dense(), _methods(space)[0] if _methods(space) else "rtn"
+    dense, kinds = space.dense(), _kinds(space)
     bases = [("", dense)] + [
-        (f"-uniform-{bits}", genome) for bits in (8, 4) if (genome := space.uniform(bits, method)) is not None
+        (f"-uniform-{bits}", genome)
+        for bits in (8, 4)
+        if bits in kinds and (genome := space.uniform(bits, kinds[bits][0])) is not None
     ]
     for index, gene in enumerate(space.genes):
         if gene.kind in STUDENT_KINDS:
@@ -64,11 +69,18 @@ def probes(space: SearchSpace) -> list[Named]:
     return _distinct(space, found)
 
 
-def marginals(space: SearchSpace) -> list[Named]:
-    """One group changed from the dense model, at three widths by the first method; and the cache."""
+def marginals(space: SearchSpace, best: Mapping[int, str] | None = None) -> list[Named]:
+    """One group changed from the dense model, at three widths; and the cache.
+
+    Args:
+        space: of the search.
+        best: method or named format by width: the one that did least harm when everything had it. Where methods
+            differ much, a group's damage is told by the method that it will be given. The first if left out.
+    """
     dense, found = space.dense(), []
+    kinds = {bits: methods[0] for bits, methods in _kinds(space).items()} | dict(best or {})
     for index, gene in enumerate(space.genes):
-        for choice in _marginal_choices(space, index):
+        for choice in _marginal_choices(space, index, kinds):
             genome = (*dense[:index], choice, *dense[index + 1 :])
             value = gene.choices[choice]
             label = getattr(value, "name", str(value))
@@ -76,28 +88,36 @@ def marginals(space: SearchSpace) -> list[Named]:
     return _distinct(space, found)
 
 
-def _marginal_choices(space: SearchSpace, index: int) -> list[int]:
+def _marginal_choices(space: SearchSpace, index: int, kinds: Mapping[int, str]) -> list[int]:
     gene = space.genes[index]
     if gene.kind == "kv":
         return list(range(1, len(gene.choices)))
     if gene.kind != "site":
         return []
-    first = _methods(space)
     plain = {
         choice.weight.num_bits: k
         for k, choice in reversed(list(enumerate(gene.choices)))
         if isinstance(choice, SiteChoice) and choice.sparsity is None and not choice.weight.dense
-        if choice.kind == (first[0] if first else "") or not first
+        if choice.kind == kinds.get(choice.weight.num_bits, choice.kind)
     }
     return [plain[bits] for bits in sorted(plain)[:3]]
 
 
-def _widths(space: SearchSpace) -> list[int]:
-    return sorted({c.weight.num_bits for c in _inside(space) if not c.weight.dense})
+def best_kinds(uniform: Mapping[tuple[int, str], float]) -> dict[int, str]:
+    """By width the method or named format of least damage; ``uniform`` is damage by (bits, kind)."""
+    found: dict[int, str] = {}
+    for bits, kind in sorted(uniform, key=lambda key: uniform[key]):
+        found.setdefault(bits, kind)
+    return found
 
 
-def _methods(space: SearchSpace) -> list[str]:
-    return list(dict.fromkeys(c.kind for c in _inside(space) if not c.weight.dense))
+def _kinds(space: SearchSpace) -> dict[int, list[str]]:
+    """Methods and named formats of every width inside the blocks, widths ascending."""
+    found: dict[int, dict[str, None]] = {}
+    for choice in _inside(space):
+        if not choice.weight.dense:
+            found.setdefault(choice.weight.num_bits, {})[choice.kind] = None
+    return {bits: list(found[bits]) for bits in sorted(found)}
 
 
 def _outer_widths(space: SearchSpace) -> list[int]:

@@ -1,9 +1,10 @@
 """The damage table: what each choice of each gene adds to the KL, from marginals and then from candidates.
 
-Prior: the KL measured with one group changed at a few widths; other widths lie on a line in (bits, log KL),
-other methods and sparsities are scaled by what uniform configurations and probes showed. Additivity of small
-perturbations of the logits is the assumption of AMQ, HAWQ and AutoScheme alike; it fails where perturbations
-are large, so what it leaves unexplained is learned from measured candidates (:mod:`search.residual`).
+Prior: the KL measured with one group changed at a few widths, by the method that did least harm when everything had
+it; other widths lie on a line in (bits, log KL), other methods and sparsities are scaled by what uniform
+configurations and probes showed. Additivity of small perturbations of the logits is the assumption of AMQ, HAWQ and
+AutoScheme alike; it fails where perturbations are large, so what it leaves unexplained is learned from measured
+candidates (:mod:`search.residual`).
 """
 
 from __future__ import annotations
@@ -148,9 +149,9 @@ class DamageTable:
         return interpolated(points, bits) * self._kind_ratio(bits, choice.kind) + sparse
 
     def _kind_ratio(self, bits: int, kind: str) -> float:
-        first = next((m for b, m in self._uniform if b == bits), kind)
-        here, base = self._uniform.get((bits, kind)), self._uniform.get((bits, first))
-        return here / base if here and base else 1.0
+        here = self._uniform.get((bits, kind))
+        best = min((kl for (width, _), kl in self._uniform.items() if width == bits), default=None)
+        return here / best if here and best else 1.0
 
     def _from_uniform(self, index: int) -> dict[int, float]:
         share = self._shares[index]

@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from search.baselines import Named, marginals, probes, uniform_configurations
+from search.baselines import Named, best_kinds, marginals, probes, uniform_configurations
 from search.budget import Budget
+from search.evidence import Evidence
 from search.feasibility import check_feasible, check_measured
 from search.observation import Problem
 from search.proposers import find_proposer
@@ -68,6 +69,7 @@ class Study:
         self.scorer = Scorer(
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
         )
+        self._problem = Problem(space, settings.objectives, self.scorer.cost_of, self.scorer.admissible)
         known = self.scorer.costs(space.decode(space.dense()))
         check_measured(settings.objectives, settings.parsed_limits, quality.metrics, known)
         check_feasible(space, self.scorer.costs, settings.parsed_limits)
@@ -84,10 +86,7 @@ class Study:
         Settings without minutes, evaluations and candidates have no budget that ends.
         """
         report = progress or _silent
-        proposer = find_proposer(self.settings.sampler)(
-            Problem(self.space, self.settings.objectives, self.scorer.cost_of, self.scorer.admissible),
-            self.settings.seed,
-        )
+        proposer = find_proposer(self.settings.sampler)(self._problem, self.settings.seed)
         known = self._first(proposer.uses_marginals, report)
         for record in known:
             proposer.tell(self.scorer.observation(record))
@@ -108,25 +107,39 @@ class Study:
 
     def _first(self, with_marginals: bool, report: Progress) -> list[Record]:
         """Dense first, then uniform configurations, probes and, where the sampler wants them, marginals."""
+        uniform, cut = uniform_configurations(self.space), probes(self.space)
         plan: list[tuple[str, Fidelity, list[Named]]] = [
-            ("baseline", self._candidate, [Named("dense", self.space.dense())]),
-            ("baseline", self._candidate, uniform_configurations(self.space)),
-            ("probe", self._candidate, probes(self.space)),
+            ("baseline", self._candidate, [Named("dense", self.space.dense()), *uniform]),
+            ("probe", self._candidate, cut),
         ]
-        if with_marginals:
-            plan.append(("marginal", self._marginal, marginals(self.space)))
-        total = sum(len(named) for _, _, named in plan)
+        total = 1 + len(uniform) + len(cut) + (len(marginals(self.space)) if with_marginals else 0)
         found: list[Record] = []
         for proposer, fidelity, named in plan:
-            for entry in named:
-                if found and self.budget.spent:
-                    return found
-                found.append(self.scorer.score(entry.name, entry.genome, proposer, fidelity))
-                if len(found) == 1:
-                    self._dense_quality = self.scorer.observation(found[0]).values[0]
-                self._note(found[-1])
-                report(entry.name, len(found), total, self.budget.seconds_left)
+            self._read(named, proposer, fidelity, found, total, report)
+        if with_marginals:
+            named = marginals(self.space, self._best_kinds(found))
+            self._read(named, "marginal", self._marginal, found, total, report)
         return found
+
+    def _best_kinds(self, found: list[Record]) -> dict[int, str]:
+        """By width the method or named format that did least harm when everything had it."""
+        evidence = Evidence(self._problem)
+        for record in found:
+            evidence.add(self.scorer.observation(record))
+        return best_kinds(evidence.uniform)
+
+    def _read(
+        self, named: list[Named], proposer: str, fidelity: Fidelity, found: list[Record], total: int,
+        report: Progress,
+    ) -> None:  # fmt: skip
+        for entry in named:
+            if found and self.budget.spent:
+                return
+            found.append(self.scorer.score(entry.name, entry.genome, proposer, fidelity))
+            if len(found) == 1:
+                self._dense_quality = self.scorer.observation(found[0]).values[0]
+            self._note(found[-1])
+            report(entry.name, len(found), total, self.budget.seconds_left)
 
     # -- rungs ----------------------------------------------------------------------------------------------
 
