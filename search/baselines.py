@@ -2,7 +2,8 @@
 
 Names: ``uniform-B`` is every linear inside the blocks at B bits by the first method (or named format) that has this
 width, embedding, head and cache as they are; ``uniform-B-METHOD`` the same by another; ``-outerN`` has embedding and
-head at N bits; ``-kv8`` has an 8-bit cache. Probes are ``student-...`` alone, ``student-...-uniform-B``, and ``sparse-...``.
+head at N bits; ``-kv8`` has an 8-bit cache. Probes are ``student-...`` alone, ``student-...-uniform-B``, and
+``sparse-...``.
 """
 
 from __future__ import annotations
