@@ -116,7 +116,15 @@ class Vllm(Engine):
             }
             np.save(files["ids"], ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
             options = _cache_options(folder)
-            self._run({"mode": "predictions", "model": str(folder), "top": TOP, "options": options, **files})
+            self._run(
+                {
+                    "mode": "predictions",
+                    "model": str(folder.resolve()),
+                    "top": TOP,
+                    "options": options,
+                    **files,
+                }
+            )
             values = torch.from_numpy(np.load(files["log_probabilities"], allow_pickle=False))
             return Predictions(values, torch.from_numpy(np.load(files["token_ids"], allow_pickle=False)))
 
@@ -144,7 +152,7 @@ class Vllm(Engine):
             EngineError: vLLM is absent, or refuses.
         """
         shape = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batches": list(batches)}
-        return self._run({"mode": "speed", "model": str(folder), **shape, **settings})
+        return self._run({"mode": "speed", "model": str(folder.resolve()), **shape, **settings})
 
     def launch_line(self, folder: Path) -> str:
         """``vllm serve`` with what the export needs."""
@@ -152,7 +160,13 @@ class Vllm(Engine):
 
         manifest = read_manifest(folder)
         config = CompressionConfig.model_validate(manifest["config"])
-        words = ["vllm", "serve", str(folder), "--served-model-name", str(manifest.get("name", folder.name))]
+        words = [
+            "vllm",
+            "serve",
+            str(folder.resolve()),
+            "--served-model-name",
+            str(manifest.get("name", folder.name)),
+        ]
         if config.kv.num_bits != 16:
             words += ["--kv-cache-dtype", "fp8"]
         if any(choice.weight.num_bits in _NARROW for choice in config.sites.values()):

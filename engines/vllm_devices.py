@@ -40,10 +40,10 @@ _PREFIXES: dict[str, Generation] = {
 """By how a device's name begins, without hyphens: builds of a card (``h100-sxm``) execute the same formats."""
 
 _PATHS: dict[Generation, str] = {
-    "cpu": "float32; int8 w8a8 as it is, inputs rounded by token in float32",
-    "ampere": "int2-8 w*a16; int8 w8a8; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
-    "ada": "int2-8 w*a16; int8 w8a8; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
-    "hopper": "int2-8 w*a16; int8 w8a8; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "cpu": "float32; int8 w8a8, dynamic inputs by their largest magnitude / 127",
+    "ampere": "int2-8 w*a16; int8 w8a8, dynamic inputs by their largest magnitude / 127; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
+    "ada": "int2-8 w*a16; int8 w8a8, dynamic inputs by their largest magnitude / 127; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "hopper": "int2-8 w*a16; int8 w8a8, dynamic inputs by their largest magnitude / 127; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
     "blackwell": "int2-8 w*a16; fp8 w8a8; nvfp4 as stored; mxfp4 as w4a4",
 }
 

