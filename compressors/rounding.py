@@ -1,7 +1,8 @@
 """Fake quantization of activations and of the key-value cache while scoring, in float32.
 
 Inputs are rounded as compressed-tensors does, so that a candidate is its export: the scale of symmetric integers is
-the largest magnitude over half of ``2^8 - 1`` steps. The cache is our own and uses the whole positive range.
+the largest magnitude over half of ``2^8 - 1`` steps, unless the format says 127. The cache is our own and uses the
+whole positive range.
 Sources of the floats: :mod:`compressors.float_rounding`; of NVFP4's two levels of scales: NVIDIA 2025, "Pretraining
 large language models with NVFP4" (arXiv:2509.25149).
 """
@@ -100,7 +101,7 @@ def _scale(exact: torch.Tensor, wanted: ActivationFormat, factor: torch.Tensor |
 def _largest_number(wanted: ActivationFormat) -> float:
     """What the largest magnitude is mapped to."""
     if wanted.number_type == "int":
-        return _HALF_OF_STEPS
+        return _LARGEST if wanted.codes == "positive" else _HALF_OF_STEPS
     return LARGEST_E2M1 if wanted.num_bits == 4 else LARGEST_E4M3
 
 

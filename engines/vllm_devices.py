@@ -39,11 +39,12 @@ _PREFIXES: dict[str, Generation] = {
 }
 """By how a device's name begins, without hyphens: builds of a card (``h100-sxm``) execute the same formats."""
 
+_INT8 = "int8 w8a8, dynamic inputs by their largest magnitude / 127"
 _PATHS: dict[Generation, str] = {
-    "cpu": "float32; int8 w8a8, dynamic inputs by their largest magnitude / 127",
-    "ampere": "int2-8 w*a16; int8 w8a8, dynamic inputs by their largest magnitude / 127; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
-    "ada": "int2-8 w*a16; int8 w8a8, dynamic inputs by their largest magnitude / 127; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
-    "hopper": "int2-8 w*a16; int8 w8a8, dynamic inputs by their largest magnitude / 127; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "cpu": f"float32; {_INT8}",
+    "ampere": f"int2-8 w*a16; {_INT8}; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
+    "ada": f"int2-8 w*a16; {_INT8}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "hopper": f"int2-8 w*a16; {_INT8}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
     "blackwell": "int2-8 w*a16; fp8 w8a8; nvfp4 as stored; mxfp4 as w4a4",
 }
 
@@ -77,9 +78,12 @@ def executed(choice: SiteChoice, device: str) -> SiteChoice:
 
     A candidate is scored as it will run: before Ada, FP8 weights are expanded beside 16-bit inputs (Marlin); before
     Blackwell, NVFP4 and MXFP4 weights are; on Blackwell, the inputs of MXFP4 weights are rounded whatever the
-    checkpoint says.
+    checkpoint says. The largest magnitude of dynamic integers becomes 127 (``dynamic_scaled_int8_quant``; seen in the
+    CPU build), where compressed-tensors has 127.5.
     """
-    where, weight = generation(device), choice.weight
+    where, weight, inputs = generation(device), choice.weight, choice.activation
+    if inputs is not None and inputs.number_type == "int" and inputs.dynamic:
+        return choice.model_copy(update={"activation": inputs.model_copy(update={"codes": "positive"})})
     if where == "cpu" or weight.dense or weight.number_type != "float":
         return choice
     if is_mxfp4(weight) and where == "blackwell":

@@ -16,6 +16,7 @@ from spaces.schema import Frozen
 
 InputStrategy = Literal["token", "tensor", "group"]
 InputScale = Literal["model", "fp8", "exponent"]
+InputCodes = Literal["steps", "positive"]
 
 _STANDARD_GROUPS = {"fp8": 16, "exponent": 32}
 
@@ -31,6 +32,8 @@ class ActivationFormat(Frozen):
         scale: type of a scale: the model's, ``fp8`` (E4M3 under a float32 factor for the tensor, which is calibrated:
             NVFP4), or ``exponent`` (E8M0, a power of two: MXFP4 and MXFP8).
         dynamic: whether the scale is computed from the input at run time; if not, it is calibrated.
+        codes: what the largest magnitude of dynamic integers becomes: half of ``2^8 - 1`` steps, as compressed-tensors
+            says (``steps``), or the largest code, 127, as kernels of vLLM compute it (``positive``).
     """
 
     num_bits: Literal[4, 8] = 8
@@ -40,6 +43,7 @@ class ActivationFormat(Frozen):
     # Left out of the JSON while plain, so that digests of older configurations are what they always were.
     group_size: int | None = Field(None, exclude_if=lambda value: value is None)
     scale: InputScale = Field("model", exclude_if=lambda value: value == "model")
+    codes: InputCodes = Field("steps", exclude_if=lambda value: value == "steps")
 
     @model_validator(mode="after")
     def _consistent(self) -> ActivationFormat:
@@ -55,6 +59,12 @@ class ActivationFormat(Frozen):
                 f"4-bit {self.number_type} inputs with scale {self.scale!r}",
                 "4-bit inputs are E2M1 under block scales: NVFP4 ('fp8') or MXFP4 ('exponent')",
                 "Use 8 bits, or number_type='float' in groups with one of these scales",
+            )
+        if self.codes == "positive" and not (self.number_type == "int" and self.dynamic):
+            raise FormatError(
+                f"codes 'positive' of {'dynamic' if self.dynamic else 'static'} {self.number_type} inputs",
+                "a matter of scales of integers that are computed at run time",
+                "Leave codes out",
             )
         if self.scale != "model":
             self._check_block_scale()
@@ -91,7 +101,8 @@ class ActivationFormat(Frozen):
         number = f"a{self.num_bits}{'f' if self.number_type == 'float' else ''}"
         shared = self.strategy if self.group_size is None else f"g{self.group_size}"
         scale = "" if self.scale == "model" else f"-{self.scale}"
-        return f"{number}-{shared}{scale}{'' if self.dynamic else '-static'}"
+        codes = "" if self.codes == "steps" else "-127"
+        return f"{number}-{shared}{scale}{codes}{'' if self.dynamic else '-static'}"
 
     @property
     def calibrated(self) -> bool:

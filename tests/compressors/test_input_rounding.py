@@ -266,3 +266,12 @@ def test_a_bank_with_older_statistics_is_refused(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(RunError, match="version 1 of statistics, this is version 2"):
         make_bench("llama", tmp_path)
+
+
+def test_largest_magnitudes_become_127_where_a_kernel_does_so():
+    values = torch.tensor([[127.0, -127.0, 63.4, 0.5, 1.5]])
+    found = fake_input(values, ActivationFormat(codes="positive"))
+    assert found.tolist() == [[127.0, -127.0, 63.0, 0.0, 2.0]]
+    for refused in ({"number_type": "float"}, {"strategy": "tensor", "dynamic": False}):
+        with pytest.raises(FormatError, match="codes"):
+            ActivationFormat.model_validate({"codes": "positive", **refused})

@@ -162,7 +162,10 @@ def test_a_candidate_is_scored_as_the_device_computes_it():
     assert executed(find_choice("mxfp4"), "b200") == mxfp4
     assert executed(mxfp4, "h200") == bare[mxfp4]
     for device in DEVICES.values():
-        assert executed(W8A8, device) == W8A8
+        inputs = executed(W8A8, device).activation
+        assert inputs is not None
+        assert inputs.name == "a8-token-127"
+        assert executed(find_choice("w8a8-static"), device) == find_choice("w8a8-static")
         assert executed(choice(4), device) == choice(4)
 
 
@@ -327,9 +330,12 @@ def test_a_mixed_student_is_the_candidate_and_another_is_not(embedded, spec, tmp
     predictions = ENGINE.predictions(folder, ids)
     monkeypatch.setattr(Vllm, "predictions", lambda *_: predictions)
     found = verify_export(ENGINE, assembler, config, folder, ids)
-    # vLLM divides dynamic inputs by their largest magnitude / 127, compressed-tensors by / 127.5.
     assert 0 < found.kl < 1e-3
-    assert found.top1_agreement > 0.98
+    as_run = {site: executed(chosen, "cpu") for site, chosen in config.sites.items()}
+    closer = verify_export(ENGINE, assembler, config.replaced(sites=as_run), folder, ids)
+    # vLLM divides dynamic inputs by their largest magnitude / 127, compressed-tensors by / 127.5.
+    assert closer.kl < found.kl / 5
+    assert closer.top1_agreement > 0.99
     other = config.replaced(student=student.model_copy(update={"blocks": (0, 1, 3, 4, 5)}), sites={})
     with pytest.raises(VerificationError):
         verify_export(ENGINE, assembler, other, folder, ids)
@@ -341,12 +347,6 @@ def test_what_is_not_rounded_is_the_same_to_the_last_digits(embedded, tmp_path):
     ENGINE.export(assembler, DENSE_CONFIG, folder, ExportCard(demo.MODEL, "dense"))
     found = verify_export(ENGINE, assembler, DENSE_CONFIG, folder, ids, tolerance=1e-7)
     assert found.kl_largest < 1e-5
-
-
-def test_a_folder_that_it_cannot_load_is_quoted(embedded, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(EngineError, match="vllm_runner"):
-        ENGINE.predictions(tmp_path, embedded[1])
 
 
 def test_predictions_name_the_likeliest_tokens_only():
