@@ -33,8 +33,9 @@ def inspect(
     target = (
         detect_device("cpu" if engine == "torch-cpu" else None) if device == "auto" else find_device(device)
     )
-    restrictions = Restrictions(group_size=group_size or None)
-    space = SearchSpace(spec, find_engine(engine).legality(target.name), restrictions)
+    chosen = find_engine(engine)
+    restrictions = chosen.offered(Restrictions(group_size=group_size or None))
+    space = SearchSpace(chosen.stored(spec), chosen.legality(target.name), restrictions)
     if json:
         _print_json(space)
     else:

@@ -85,10 +85,12 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
     )
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
-        parts = _load(run, source)
+        parts = _load(run, source, engine)
     with stages.stage("bank", "building the bank"):
         bank = _open_bank(run, folder, source, parts)
-        space = SearchSpace(parts.spec, engine.legality(device.name), run.space, bank.block_order)
+        space = SearchSpace(
+            parts.spec, engine.legality(device.name), engine.offered(run.space), bank.block_order
+        )
         bank.build(space, stages.report)
     return _assemble(run, folder, source, engine, device, parts, bank, space)
 
@@ -102,12 +104,12 @@ class _Loaded:
     model_hash: str
 
 
-def _load(run: RunFile, source: Path) -> _Loaded:
+def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
     from commands.texts import read_texts
     from compressors.loading import load_dense, load_tokenizer, model_hash
     from spaces.architectures import check_weights, read_model
 
-    spec = read_model(source, source=run.model, revision=run.revision)
+    spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
     check_weights(source)
     tokenizer = load_tokenizer(source)
     windows = read_texts(run.texts, tokenizer, spec, run.search.seed)

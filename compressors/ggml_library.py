@@ -58,8 +58,6 @@ def _library() -> ctypes.CDLL:
     )  # fmt: skip
     library.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
     library.ggml_get_type_traits.argtypes = (ctypes.c_int,)
-    for ggml_type in GGML_TYPES.values():
-        library.ggml_quantize_init(ggml_type.number)
     return library
 
 

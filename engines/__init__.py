@@ -15,6 +15,8 @@ _ENGINES = {
     "torch-cpu": "engines.torch_cpu:TorchCpu",
     "torch": "engines.torch_device:TorchDevice",
     "transformers": "engines.transformers_engine:Transformers",
+    "vllm": "engines.vllm:Vllm",
+    "llama.cpp": "engines.llama_cpp:LlamaCpp",
 }
 
 

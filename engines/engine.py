@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spaces.configuration import CompressionConfig
 from spaces.legality import Legality, Ruling
 from spaces.model import ModelSpec
+from spaces.patterns import Restrictions
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,10 @@ class Engine(ABC):
     @abstractmethod
     def numeric_path(self, device: str) -> str:
         """The formats as it executes them there: what a score is valid for."""
+
+    def offered(self, restrictions: Restrictions) -> Restrictions:
+        """What the user allows, in the formats of this engine where the user named none."""
+        return restrictions
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
         """The model as its container stores it: what is never quantized may have another width there."""

@@ -56,6 +56,7 @@ def write_manifest(
         "base": {
             "architecture": spec.architecture,
             "dtype": spec.dtype,
+            "vocabulary": spec.vocabulary,
             "licence": base_licence(card.source),
         },
         "notes": list(notes),

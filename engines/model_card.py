@@ -11,6 +11,15 @@ from spaces.configuration import CompressionConfig
 from spaces.model import ModelSpec
 from spaces.size import average_bits, kept_linears, weight_bytes
 
+TRANSFORMERS = (
+    "```python",
+    "from transformers import AutoModelForCausalLM",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER")',
+    "```",
+)
+"""How a checkpoint is run."""
+
 _LICENCE = re.compile(r"^license(?:_name)?:\s*(\S+)\s*$", re.MULTILINE)
 
 
@@ -31,9 +40,23 @@ def model_card(
     card: ExportCard,
     licence: str | None,
     notes: tuple[str, ...],
+    *,
+    tags: tuple[str, ...] = ("compressed-tensors",),
+    use: tuple[str, ...] = TRANSFORMERS,
 ) -> str:
-    """Markdown with the front matter that model hubs read."""
-    lines = ["---", "library_name: transformers", "tags:", "- compressed-tensors", "- paretune"]
+    """Markdown with the front matter that model hubs read.
+
+    Args:
+        spec: of the dense model.
+        config: of the candidate.
+        card: what the export says about itself.
+        licence: of the base model.
+        notes: what a user has to know.
+        tags: of the folder, besides ours; the first two are its formats.
+        use: lines that show how it is run.
+    """
+    library = ["library_name: transformers"] if use is TRANSFORMERS else []
+    lines = ["---", *library, "tags:", *(f"- {tag}" for tag in (*tags, "paretune"))]
     lines += [f"license: {licence}"] if licence else []
     lines += ["---", "", f"# {card.name}", ""]
     lines += [f"Compressed from `{_base_name(spec)}` ({spec.architecture}) by Paretune.", ""]
@@ -48,8 +71,7 @@ def model_card(
     if shown:
         lines += ["", "| figure | value |", "|---|---|"]
         lines += [f"| {column} | {value:.6g} |" for column, value in shown.items()]
-    lines += ["", "```python", "from transformers import AutoModelForCausalLM", ""]
-    lines += ['model = AutoModelForCausalLM.from_pretrained("PATH OF THIS FOLDER")', "```", ""]
+    lines += ["", *use, ""]
     lines += ["`paretune.json` has the configuration, where it comes from, and hashes of the files.", ""]
     licensed = f"`{licence}`" if licence else "unknown; see the base model"
     lines += [f"Licence of the base model: {licensed}. It applies to this folder too.", ""]

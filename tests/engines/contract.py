@@ -27,6 +27,7 @@ class EngineContract:
     """Subclass, set ``name``, and what is below runs."""
 
     name: str
+    device = "some-device"
     families = ("llama", "phi3", "qwen3_moe")
     """That are asked for their groups."""
     tolerance = 1e-5
@@ -46,14 +47,14 @@ class EngineContract:
 
     @pytest.fixture
     def legality(self, engine: Engine) -> Legality:
-        return engine.legality("some-device")
+        return engine.legality(self.device)
 
     def test_it_says_who_and_where_it_is(self, engine, legality):
         assert engine.name == legality.engine == self.name
-        assert legality.device == "some-device"
+        assert legality.device == self.device
         assert engine.version()
         assert engine.available() or engine.available().reason
-        assert engine.numeric_path("some-device")
+        assert engine.numeric_path(self.device)
 
     # -- legality --------------------------------------------------------------------------------------------
 

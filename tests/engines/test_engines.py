@@ -9,7 +9,8 @@ import pytest
 
 from engines import Engine, engine_names, find_engine
 from spaces.errors import EngineError, UnknownNameError
-from tests.engines.contract import CheckpointContract, ProfiledContract
+from spaces.named_formats import find_choice
+from tests.engines.contract import CheckpointContract, EngineContract, ProfiledContract
 
 
 class TestTorchCpu(ProfiledContract):
@@ -22,6 +23,23 @@ class TestTorch(ProfiledContract):
 
 class TestTransformers(CheckpointContract):
     name = "transformers"
+
+
+class TestVllm(EngineContract):
+    name = "vllm"
+    device = "x86-avx512"
+    tolerance = 1e-3
+
+    def bits(self):
+        return find_choice("w8a8-dynamic")
+
+
+class TestLlamaCpp(EngineContract):
+    name = "llama.cpp"
+    tolerance = 1e-3
+
+    def bits(self):
+        return find_choice("q5_0")
 
 
 def test_every_registered_engine_has_a_contract_test():

@@ -1,0 +1,130 @@
+"""A Hugging Face tokenizer as the keys of a GGUF file: byte-level BPE whose pre-tokenizer llama.cpp knows.
+
+Source of the names of pre-tokenizers: ``llama-vocab.cpp`` of llama.cpp, which has a splitter under each name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from spaces.errors import EngineError
+
+_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_PATTERNS = {
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}{_REST}": "llama-bpe",
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{_REST}": "qwen2",
+}
+"""Patterns that split text before merging, and llama.cpp's name for each."""
+
+
+def add_tokenizer(writer: Any, folder: Path, vocabulary: int) -> None:
+    """Tokens, merges and special tokens; ``none`` where the folder has no tokenizer, or one that merges nothing.
+
+    Args:
+        writer: a ``gguf.GGUFWriter``.
+        folder: of the model.
+        vocabulary: rows of the embedding; tokens that the tokenizer lacks are written as unused.
+
+    Raises:
+        EngineError: a tokenizer of a kind that would be read as another.
+    """
+    file = folder / "tokenizer.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not found.get("model", {}).get("merges", True) or not found:
+        # Llama.cpp loads no vocabulary without merges; token ids can be served all the same.
+        writer.add_tokenizer_model("none")
+        return
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(splitter(found, file))
+    _add_tokens(writer, found, vocabulary)
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in found["model"]["merges"]]
+    )
+    _add_special(writer, folder, found)
+
+
+def splitter(found: dict[str, Any], file: Path) -> str:
+    """Llama.cpp's name of the pre-tokenizer in ``tokenizer.json``.
+
+    Raises:
+        EngineError: it is not byte-level BPE, changes text before it is split, or splits in an unknown way.
+    """
+    model, before = found["model"], found.get("pre_tokenizer") or {}
+    if model.get("type") != "BPE" or model.get("byte_fallback"):
+        raise EngineError(
+            f"tokenizer {file}", "is not byte-level BPE, the only kind that is written", "Use another engine"
+        )
+    normalizer = (found.get("normalizer") or {}).get("type")
+    if normalizer not in (None, "NFC"):
+        raise EngineError(
+            f"tokenizer {file}",
+            f"normalizes text by {normalizer}, which llama.cpp does not",
+            "Use another engine",
+        )
+    parts = before["pretokenizers"] if before.get("type") == "Sequence" else [before]
+    if [part.get("type") for part in parts] == ["ByteLevel"] and parts[0].get("use_regex", True):
+        return "gpt-2"
+    if [part.get("type") for part in parts] == ["Split", "ByteLevel"]:
+        pattern = parts[0]["pattern"].get("Regex", "")
+        if pattern in _PATTERNS:
+            return _PATTERNS[pattern]
+    raise EngineError(
+        f"tokenizer {file}",
+        f"splits text in a way that has no name here ({json.dumps(before)[:120]})",
+        "Use another engine, or add the pattern and llama.cpp's name for it",
+    )
+
+
+def _add_tokens(writer: Any, found: dict[str, Any], vocabulary: int) -> None:
+    import gguf
+
+    tokens = [f"[UNUSED{index}]" for index in range(vocabulary)]
+    kinds = [gguf.TokenType.UNUSED] * vocabulary
+    for text, index in found["model"]["vocab"].items():
+        tokens[index], kinds[index] = text, gguf.TokenType.NORMAL
+    for extra in found.get("added_tokens", ()):
+        special = gguf.TokenType.CONTROL if extra["special"] else gguf.TokenType.USER_DEFINED
+        tokens[extra["id"]], kinds[extra["id"]] = extra["content"], special
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+
+
+def _add_special(writer: Any, folder: Path, found: dict[str, Any]) -> None:
+    settings = _read(folder / "tokenizer_config.json")
+    ids = {token["content"]: token["id"] for token in found.get("added_tokens", ())} | found["model"]["vocab"]
+
+    def named(role: str) -> int | None:
+        value = settings.get(f"{role}_token")
+        text = value.get("content") if isinstance(value, dict) else value
+        return None if text is None else ids.get(text)
+
+    first = named("bos")
+    for number, add in (
+        (first, writer.add_bos_token_id),
+        (named("eos"), writer.add_eos_token_id),
+        (named("pad"), writer.add_pad_token_id),
+    ):
+        if number is not None:
+            add(number)
+    writer.add_add_bos_token(first is not None and _begins_with(folder, first))
+    template = settings.get("chat_template")
+    file = folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else template
+    if isinstance(template, str):
+        writer.add_chat_template(template)
+
+
+def _begins_with(folder: Path, token: int) -> bool:
+    """Whether the tokenizer itself puts the token before a text."""
+    from tokenizers import Tokenizer
+
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").ids
+    return bool(ids) and ids[0] == token
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found if isinstance(found, dict) else {}
