@@ -27,7 +27,7 @@ def export(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
-    """Export a member; `transformers` loads it in a fresh process and its KL to the candidate is printed (nat)."""
+    """Export a member; the engine loads it in a fresh process and its KL to the candidate is printed (nat)."""
     from commands.output import Stages
     from commands.refining import refine_member
     from commands.run_file import validate_run
@@ -104,6 +104,7 @@ def export_member(
     )
     return {
         "name": member.name,
+        "engine": _loader(bench.engine.name),
         "folder": str(folder),
         "weight_bytes": member.value("weight_bytes"),
         "kl_to_candidate": verified.kl,
@@ -115,10 +116,15 @@ def export_member(
     }
 
 
+def _loader(engine: str) -> str:
+    """The program that loads the export again: our own runtimes leave that to ``transformers``."""
+    return "transformers" if engine.startswith("torch") else engine
+
+
 def export_line(done: dict[str, Any]) -> str:
     """One line for people."""
     return (
-        f"exported {done['name']} to {done['folder']}; loaded again by transformers in a fresh process: "
+        f"exported {done['name']} to {done['folder']}; loaded again by {done['engine']} in a fresh process: "
         f"KL to the searched candidate {done['kl_to_candidate']:.2g} nat a token "
         f"(at most {done['tolerance']:.2g} allowed), {done['tokens']:,} tokens"
     )

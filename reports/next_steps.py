@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import Any
 
 from reports.comparison import picked
 from reports.reading import RunFolder
@@ -23,13 +24,7 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
             ("Export the pick and load it again:", f"paretune export {run} --name {shlex.quote(pick.name)}")
         )
     elif export is not None and isinstance(export.get("folder"), str):
-        checkpoint = shlex.quote(export["folder"])
-        steps.append(
-            (
-                "Check the exported checkpoint against its base:",
-                f"paretune check {checkpoint} --base {_model(folder)}",
-            )
-        )
+        steps.append(_after_export(export, folder))
     size = None if pick is None else pick.value("weight_bytes")
     if size is not None:
         bound = f"weight_bytes<={size / 1e6:.3g}MB"
@@ -37,6 +32,17 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
     else:
         steps.append(("Choose under other limits:", f"paretune select {run} --limit 'kl<=0.1'"))
     return steps
+
+
+def _after_export(export: dict[str, Any], folder: RunFolder) -> tuple[str, str]:
+    """Look at the checkpoint, or serve it where it is not one for ``transformers``."""
+    if export.get("engine", "transformers") != "transformers" and isinstance(export.get("launch"), str):
+        return "Serve the export:", export["launch"]
+    checkpoint = shlex.quote(export["folder"])
+    return (
+        "Check the exported checkpoint against its base:",
+        f"paretune check {checkpoint} --base {_model(folder)}",
+    )
 
 
 def _model(folder: RunFolder) -> str:
