@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from compressors.bank import Bank
     from engines.predictions import Predictions
 
-FORMATS = ("q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs")
+FORMATS = (
+    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0",
+    "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs",
+)  # fmt: skip
 """Offered where the user names none. The first of each width is the one that uniform rows have."""
 TOP = 64
 """Log-probabilities a position where those of the whole vocabulary would be too many; the rest is one bucket."""

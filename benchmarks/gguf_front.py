@@ -1,0 +1,231 @@
+"""A searched front against llama.cpp's stock mixes: ``python -m benchmarks.gguf_front --run RUN``.
+
+Writes ``gguf_front.csv``. ``RUN`` is a folder of ``paretune search --engine llama.cpp``. For every stock mix, of all
+candidates that the search measured and that are no larger, the one of least KL on the search text is taken; what is
+reported is read on a text that decides nothing, in llama.cpp itself, against the f32 file of the same model.
+``kl_stderr`` of a stock row is that of its paired difference to the best such member, by window. Tokens a second are
+of decoding, one sequence, medians over rounds in which all files take turns.
+
+The stock mixes need an interpreter with ``llama-cpp-python`` (``--python``); files that are there already are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.compressors import sources
+from benchmarks.tables import read_table, write_table
+from commands.output import Stages
+from commands.run_file import validate_run
+from commands.workbench import Workbench, open_workbench
+from compressors.covariance import keeper
+from compressors.windows import TokenWindows, read_windows
+from engines.gguf.file import write_gguf
+from engines.gguf.names import TensorNames
+from engines.llama_cpp import LlamaCpp
+from reports.reading import read_run_folder
+from search.records import RecordFile
+from search.study import readings
+from spaces.configuration import DENSE_CONFIG
+from spaces.measurement import Record
+
+COLUMNS = ("model", "config", "kind", "weight_bytes", "tokens_per_s", "kl", "kl_stderr")
+WINDOWS = 32
+PROMPT, OUTPUT, ROUNDS = 64, 64, 5
+
+
+@dataclass
+class File:
+    """One GGUF file and what was measured of it."""
+
+    path: Path
+    name: str
+    kind: str
+    weight_bytes: int
+    kl: np.ndarray | None = None
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def mean(self) -> float:
+        """KL in nats a token."""
+        return float("nan") if self.kl is None else float(self.kl.mean())
+
+
+def main() -> None:
+    """Measure one model; rows of others stay."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, help="folder of the search")
+    parser.add_argument("--model", default="embedded", help="embedded or reference-48m")
+    parser.add_argument("--shared", type=Path, help="folder with models/ and data/, for reference-48m")
+    parser.add_argument("--python", type=Path, help="interpreter that has llama-cpp-python")
+    parser.add_argument("--work", type=Path, help="folder of GGUF files, kept; a temporary one if left out")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        work = arguments.work or Path(place)
+        work.mkdir(parents=True, exist_ok=True)
+        bench = open_workbench(
+            validate_run(read_run_folder(arguments.run).run.settings, "run.json"), arguments.run, Stages(True)
+        )
+        dense, stock = stock_files(bench, work, arguments.python)
+        searched = list(searched_files(bench, arguments.run, stock, work))
+        measure(dense, [*searched, *stock], windows_of(arguments.model, arguments.shared, bench), work)
+    write(arguments.model, list(rows(arguments.model, searched, stock)))
+
+
+def windows_of(model: str, shared: Path | None, bench: Workbench) -> TokenWindows:
+    """Of the text that decides nothing."""
+    source = next(x for x in sources(shared) if x.name == model)
+    path, documents = source.text
+    return read_windows(
+        bench.tokenizer, path, "benchmark", window_tokens=source.window_tokens, count=WINDOWS, seed=0,
+        documents=documents,
+    )  # fmt: skip
+
+
+def stock_files(bench: Workbench, work: Path, python: Path | None) -> tuple[Path, list[File]]:
+    """The f32 file, and llama.cpp's mixes of it."""
+    dense, folder, importance = work / "f32.gguf", work / "stock", work / "importance.npz"
+    if not dense.exists():
+        write_gguf(
+            bench.spec, bench.bank, DENSE_CONFIG, bench.model_folder, dense, name="dense", floats="f32"
+        )
+    if python is not None:
+        np.savez(importance, **importances(bench))
+        program = Path(__file__).with_name("stock_mixes.py")
+        command = [str(python), str(program), str(dense), str(folder), str(importance)]
+        subprocess.run(command, check=True, capture_output=True)
+    found = [File(path, path.stem, "stock", tensor_bytes(path)) for path in sorted(folder.glob("*.gguf"))]
+    return dense, sorted(found, key=lambda file: file.weight_bytes)
+
+
+def importances(bench: Workbench) -> dict[str, np.ndarray]:
+    """Mean square of every linear's input, by the tensor's name in the file: what ``llama-imatrix`` gathers."""
+    names = TensorNames(bench.spec, bench.spec.blocks)
+    found = {}
+    for linear in bench.spec.block_linears:
+        seen = bench.bank.statistics.site(keeper(bench.spec, linear).name)
+        if seen is not None and linear.experts == 1:
+            found[names.name(linear.parameter)] = seen.second_moment.float().cpu().numpy()
+    return found
+
+
+def searched_files(bench: Workbench, run: Path, stock: Sequence[File], work: Path) -> Iterator[File]:
+    """For every stock mix the best candidate that is no larger, by the search text; each once."""
+    known = list(readings(RecordFile(run), "search").values())
+    chosen: dict[str, Record] = {}
+    for mix in stock:
+        fitting = [record for record in known if bytes_of(record) <= mix.weight_bytes]
+        if fitting:
+            best = min(fitting, key=lambda record: record.measurements["kl"].value)
+            chosen[best.digest] = best
+    for record in chosen.values():
+        path = work / f"{record.digest[:12]}.gguf"
+        if not path.exists():
+            write_gguf(bench.spec, bench.bank, record.config, bench.model_folder, path, name=record.name)
+        yield File(path, record.name, "searched", tensor_bytes(path))
+
+
+def bytes_of(record: Record) -> float:
+    """Of every tensor, as the search counts them."""
+    return record.measurements["weight_bytes"].value
+
+
+def tensor_bytes(path: Path) -> int:
+    """Of every tensor in the file."""
+    from gguf import GGUFReader
+
+    return sum(int(tensor.n_bytes) for tensor in GGUFReader(path).tensors)
+
+
+def measure(dense: Path, files: Sequence[File], windows: TokenWindows, work: Path) -> None:
+    """KL a window, and seconds a token in turns."""
+    engine, ids = LlamaCpp(), work / "ids.npy"
+    np.save(ids, windows.ids.numpy())
+    reference = predicted(engine, dense, ids, work / "reference.npy")
+    for file in files:
+        found = predicted(engine, file.path, ids, work / "candidate.npy")
+        file.kl = np.array(
+            [
+                float((np.exp(p) * (p - q)).sum(axis=-1, dtype=np.float64).mean())
+                for p, q in zip(reference, found, strict=True)
+            ]
+        )
+        print(file.kind, file.name, file.weight_bytes, f"{file.mean:.6g}", flush=True)
+    for turn in range(ROUNDS):
+        for file in files:
+            request = {
+                "task": "time",
+                "model": str(file.path),
+                "prompt_tokens": PROMPT,
+                "output_tokens": OUTPUT,
+            }
+            file.seconds += engine.run({**request, "repetitions": 2})["tpot_s"]
+        print(f"round {turn + 1} of {ROUNDS}", flush=True)
+
+
+def predicted(engine: LlamaCpp, model: Path, ids: Path, out: Path) -> np.ndarray:
+    """Log-probabilities of every window, mapped."""
+    engine.run({"task": "predict", "model": str(model), "ids": str(ids), "out": str(out)})
+    found: np.ndarray = np.load(out, mmap_mode="r")
+    return found
+
+
+def rows(model: str, searched: Sequence[File], stock: Sequence[File]) -> Iterator[dict[str, object]]:
+    """One a file."""
+    for file in [*searched, *stock]:
+        if file.kl is None:
+            raise TypeError(f"{file.name} was not read")
+        error = file.kl.std(ddof=1) / len(file.kl) ** 0.5
+        if file.kind == "stock":
+            rival = best_within(searched, file.weight_bytes)
+            if rival is None or rival.kl is None:
+                error = None
+            else:
+                difference = file.kl - rival.kl
+                error = difference.std(ddof=1) / len(difference) ** 0.5
+                said = f"{difference.mean():.3g} +- {error:.2g}"
+                print(f"{file.name}: {file.mean:.4g}, less {rival.name} of {rival.weight_bytes}: {said}")
+        yield {
+            "model": model, "config": file.name, "kind": file.kind, "weight_bytes": file.weight_bytes,
+            "tokens_per_s": f"{1.0 / statistics.median(file.seconds):.4g}", "kl": f"{file.mean:.6g}",
+            "kl_stderr": None if error is None else f"{error:.3g}",
+        }  # fmt: skip
+    print("order of bytes against order of seconds a token:", order_agreement([*searched, *stock]))
+
+
+def best_within(files: Sequence[File], size: int) -> File | None:
+    """The member of least KL that is no larger."""
+    fitting = [file for file in files if file.weight_bytes <= size]
+    return min(fitting, key=lambda file: file.mean) if fitting else None
+
+
+def order_agreement(files: Sequence[File]) -> str:
+    """Share of pairs that bytes put in the measured order, and Kendall's tau."""
+    from scipy.stats import kendalltau
+
+    sizes = [file.weight_bytes for file in files]
+    found = kendalltau(sizes, [statistics.median(file.seconds) for file in files])
+    return f"tau {found.statistic:.3f}, {(1 + found.statistic) / 2:.3f} of pairs"
+
+
+def write(model: str, fresh: Sequence[Mapping[str, object]]) -> None:
+    """Beside the rows of other models."""
+    kept = [row for row in read_table("gguf_front") if row["model"] != model]
+    notes = (
+        "kl: nats a token in llama.cpp against the f32 file, on text that neither calibration nor search saw",
+        "a name that ends in +imatrix is that mix with the importance matrix that the search has too",
+    )
+    write_table("gguf_front", COLUMNS, [*kept, *fresh], notes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
