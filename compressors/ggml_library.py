@@ -7,15 +7,20 @@ Source of the structure: ``ggml.h`` of ggml 0.20 (``struct ggml_type_traits``).
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from spaces.errors import FormatError
 from spaces.ggml_types import GGML_TYPES, GgmlType
+
+_LEAST_ROWS = 16
+"""Of a thread."""
 
 
 class _Traits(ctypes.Structure):
@@ -85,11 +90,24 @@ def quantize_rows(
     rows, columns = weight.shape
     out = np.empty((rows, columns // found.block_weights * found.block_bytes), np.uint8)
     weights = None if importance is None else importance.ctypes.data_as(ctypes.c_void_p)
-    written = _library().ggml_quantize_chunk(
-        found.number, weight.ctypes.data_as(ctypes.c_void_p), out.ctypes.data_as(ctypes.c_void_p),
-        0, rows, columns, weights,
-    )  # fmt: skip
-    _check_written(name, written, out.nbytes)
+    library = _library()
+    library.ggml_quantize_init(
+        found.number
+    )  # tables of some types; made once, before threads would make them
+
+    def quantize(part: slice) -> int:
+        here, there = weight[part], out[part]
+        written: int = library.ggml_quantize_chunk(
+            found.number, here.ctypes.data_as(ctypes.c_void_p), there.ctypes.data_as(ctypes.c_void_p),
+            0, len(here), columns, weights,
+        )  # fmt: skip
+        return written
+
+    # Rows do not know of each other, and the library gives the interpreter back while it works.
+    count = max(1, min(torch.get_num_threads(), rows // _LEAST_ROWS))
+    parts = [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        _check_written(name, sum(pool.map(quantize, parts)), out.nbytes)
     return out
 
 

@@ -105,7 +105,8 @@ def load(folder: str) -> Any:
 def _changed(dense: dict[str, torch.Tensor], found: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Parameters of the dense model whose values are other ones now."""
     values = {name: found[name].detach().to(torch.float32) for name in dense if name in found}
-    return {k: v.contiguous().clone() for k, v in values.items() if not torch.equal(v, dense[k])}
+    here = {k: v.cpu() for k, v in values.items()}  # a library may leave its model on an accelerator
+    return {k: v.contiguous().clone() for k, v in here.items() if not torch.equal(v, dense[k].cpu())}
 
 
 def _measured(work: Callable[[], Any]) -> tuple[Any, float, int | None]:

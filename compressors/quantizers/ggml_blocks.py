@@ -55,6 +55,7 @@ class GgmlBlocks(Quantizer):
 
     name = "ggml"
     number_types: tuple[NumberType, ...] = ("ggml",)
+    slab_weights = 1 << 21
     weighted = False
 
     def _group_size(self, weight: torch.Tensor, weight_format: WeightFormat) -> int:
