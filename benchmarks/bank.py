@@ -133,13 +133,18 @@ def fill(filled: Filled, methods: Sequence[str]) -> Iterator[dict[str, object]]:
             _, seconds = _timed(bank.correlate)
             total += seconds
             yield _row(filled, "covariances", (), seconds * scale, None)
+        size = _folder_bytes(folder)
         for method in methods:
             space = _space(filled, method)
             _, seconds = _timed(lambda space=space: bank.build(space))
             total += seconds
-            before, size = size, sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            before, size = size, _folder_bytes(folder)
             yield _row(filled, method, filled.widths, seconds * scale, (size - before) * scale)
     yield _row(filled, "all", filled.widths, total * scale, size * scale)
+
+
+def _folder_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _open(folder: Path, filled: Filled) -> Bank:

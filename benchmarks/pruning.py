@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -45,6 +45,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, help="folder with models/ and data/")
     parser.add_argument("--models", nargs="*", help="names; all if left out")
+    parser.add_argument(
+        "--criteria", nargs="*", default=list(PRUNERS), help="of zeros alone; cuts too if left out"
+    )
     parser.add_argument("--windows", type=int, default=32, help="windows that are read (count)")
     parser.add_argument("--calibration-windows", type=int, default=64, help="windows of statistics (count)")
     parser.add_argument("--device", default="cpu", help="where the model computes, in float32")
@@ -80,7 +83,9 @@ def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, o
             source, Path(place) / "bank", arguments.windows, arguments.calibration_windows, arguments.device
         )
         bench.assembler.bank.correlate()
-        yield from _zeros(bench)
+        yield from _zeros(bench, arguments.criteria)
+        if arguments.criteria != list(PRUNERS):
+            return
         yield from _cuts(bench)
     path, documents = source.text
     try:
@@ -89,13 +94,14 @@ def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, o
         print(f"{source.name}: {error}", flush=True)
 
 
-def _zeros(bench: Bench) -> Iterator[dict[str, object]]:
-    for criterion in PRUNERS:
+def _zeros(bench: Bench, criteria: Sequence[str]) -> Iterator[dict[str, object]]:
+    for criterion in criteria:
         for pattern, share in ZEROS:
             sparsity = Sparsity.model_validate(
                 {"fraction": share, "pattern": pattern, "criterion": criterion}
             )
             config = bench.config(SiteChoice(sparsity=sparsity))
+            bench.assembler.bank.build_for(config)
             kl, error = _kl(bench, config), _mean_error(bench, config)
             yield _row(bench, criterion, pattern, share, config, kl) | {"layer_error": f"{error:.6g}"}
 

@@ -9,6 +9,7 @@ comes. Layout of the folder::
     entries.jsonl            name, SHA-256 and bytes of every entry, in the order of making
     entries/SITE/CHOICE.safetensors
     entries/covariance/SITE.safetensors      only for methods that need it
+    entries/gradient/SITE.safetensors        only for criteria that need it
     entries/ranking/NAME.safetensors         only for rankings that a student names
     entries/scaled/BLOCK/CHOICE.safetensors  norm gains and biases, only for methods that scale whole blocks
 """
@@ -24,9 +25,9 @@ from typing import Any
 import torch
 
 from compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
-from compressors.covariance import covariance_bytes, gather_covariances, keeper
 from compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
 from compressors.entry_store import EntryStore, index_bytes
+from compressors.input_book import InputBook
 from compressors.quantizers import QuantizedWeight
 from compressors.rankings.book import RankingBook
 from compressors.rankings.ranking import AnswerTokens
@@ -38,14 +39,10 @@ from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.choice import UNTOUCHED, SiteChoice
 from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.errors import RunError
 from spaces.ggml_types import GGML_TYPES
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_linears, kept_shape
 from spaces.space import SearchSpace
-
-_COVARIANCE_FILE_BYTES = 640
-"""More than the header of a file with one tensor takes."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done and how many there are."""
@@ -83,7 +80,7 @@ class Bank:
             self._store, self.spec, model, source, checkpoint, calibration, statistics
         )
         self.statistics = replace(statistics, rankings=self._rankings)
-        self._last: tuple[str, SiteStatistics] | None = None
+        self._inputs = InputBook(self._store, self.spec, model, calibration, statistics)
         self.unscaled: dict[str, str] = {}
 
     @classmethod
@@ -160,8 +157,8 @@ class Bank:
         planned = [
             entry for entry in self._planned(space) if entry.student.whole and not entry.choice.sparsity
         ]
-        if any(entry.needs_covariance for entry in self._planned(space)):
-            self.correlate(progress)  # pruned and cut entries are made later, when text is no longer read
+        # For pruned and cut entries too: they are made later, when text is no longer read.
+        self._inputs.gather_for(self._planned(space), progress)
         self._fill(planned, progress)
 
     def build_for(self, config: CompressionConfig, progress: Progress | None = None) -> None:
@@ -179,8 +176,7 @@ class Bank:
 
     def _fill(self, planned: Sequence[Entry], progress: Progress | None) -> None:
         missing = [entry for entry in planned if entry.name not in self._store]
-        if any(entry.needs_covariance for entry in missing):
-            self.correlate(progress)
+        self._inputs.gather_for(missing, progress)
         done = len(planned) - len(missing)
         for kind in _of_one_kind(missing):
             # A method that scales a block makes all of it with its first site.
@@ -204,48 +200,20 @@ class Bank:
             if name is not None and block is not None
         )
         entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
-        if any(entry.needs_covariance for entry in self._planned(space)):
-            names = len(self.spec.block_linears)
-            entries += covariance_bytes(self.spec) + names * (_COVARIANCE_FILE_BYTES + index_bytes("x" * 200))
+        entries += self._inputs.bytes_for(self._planned(space))
         return entries + sum(scaled) + statistics_bytes(self.spec) + BANK_FILE_BYTES
 
     def correlate(self, progress: Progress | None = None) -> None:
         """Gather the input covariances of every linear inside the blocks, where they are not there yet."""
-        wanted = {keeper(self.spec, linear).name for linear in self.spec.block_linears}
-        if all(_covariance_name(name) in self._store for name in wanted):
-            return
-        found = gather_covariances(self._model, self.spec, self._calibration)
-        for done, (name, covariance) in enumerate(found):
-            if progress is not None:
-                progress(f"correlating the inputs of {name}", done, len(wanted))
-            self._store.write(_covariance_name(name), {"covariance": covariance})
+        self._inputs.correlate(progress)
 
     def observed(self, entry: Entry) -> SiteStatistics | None:
-        """What a method that needs the covariance sees of a site's input; ``None`` where plain statistics do."""
-        linear = entry.linear
-        moments = self.statistics.site(linear.name)
-        if moments is None or linear.block is None or not entry.needs_covariance:
-            return None
-        name = _covariance_name(keeper(self.spec, linear).name)
-        if self._last is None or self._last[0] != name:
-            found = SiteStatistics(moments.second_moment, self.input_covariance(linear), moments.peak)
-            self._last = (name, found)
-        return self._last[1]
+        """What a method or criterion that needs more than plain statistics sees; ``None`` where those do."""
+        return self._inputs.observed(entry)
 
     def input_covariance(self, linear: Linear) -> torch.Tensor:
-        """``E[x x^T]`` of a linear's input, float32 ``(in, in)`` or with experts in front, on the CPU.
-
-        Raises:
-            RunError: :meth:`correlate` has not been asked to gather it.
-        """
-        name = _covariance_name(keeper(self.spec, linear).name)
-        if name not in self._store:
-            raise RunError(
-                f"bank in {self.folder}",
-                f"has no input covariance of {linear.name}",
-                "Name the method in the space, so that the bank gathers it while it is built",
-            )
-        return self._store.read(name)["covariance"]
+        """``E[x x^T]`` of a linear's input: :meth:`compressors.input_book.InputBook.covariance`."""
+        return self._inputs.covariance(linear)
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
         """Every entry that a candidate of the space may need, once, site by site."""
@@ -361,10 +329,6 @@ def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     for entry in entries:
         kinds.setdefault((entry.linear.name, entry.choice.method), []).append(entry)
     yield from kinds.values()
-
-
-def _covariance_name(site: str) -> str:
-    return f"covariance/{site}"
 
 
 def _cuts(space: SearchSpace) -> list[Student]:

@@ -101,6 +101,11 @@ class Entry:
         return bool(quantizer and quantizer.needs_covariance) or bool(pruner and pruner.needs_covariance)
 
     @property
+    def needs_gradient(self) -> bool:
+        """Whether its criterion reads the gradients of the site's weights."""
+        return bool(self.pruner and self.pruner.needs_gradient)
+
+    @property
     def updated(self) -> bool:
         """Whether weights that stay dense are not those of the checkpoint."""
         return self.choice.weight.dense and self.pruner is not None and self.pruner.updates
@@ -171,12 +176,14 @@ def slabs(
         for start in range(0, linear.out_features, step):
             stop = min(start + step, linear.out_features)
             weight = source.rows(linear, expert, start, stop)
+            rows_here = torch.arange(start, stop)
             if kept is not None:
-                weight = weight[kept[(kept >= start) & (kept < stop)].to(weight.device) - start]
+                rows_here = kept[(kept >= start) & (kept < stop)]
+                weight = weight[rows_here.to(weight.device) - start]
             if inner is not None:
                 weight = weight[:, inner.to(weight.device)].contiguous()
             if len(weight):
-                yield _pruned(entry, weight, here)
+                yield _pruned(entry, weight, None if here is None else here.rows(rows_here))
 
 
 def _pruned(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> Slab:

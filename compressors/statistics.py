@@ -15,7 +15,7 @@ Experts are told apart where tokens reached them; an expert that no token reache
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,27 +44,40 @@ class SiteStatistics:
         covariance: float32 ``E[x x^T]``, ``(in_features, in_features)`` or with experts in front; only for methods
             that need it.
         peak: float32 largest magnitude of each channel, shaped as ``second_moment``; ``None`` if not observed.
+        gradient: mean size of the loss's derivative by each weight, ``(rows, in_features)`` or with experts in front;
+            only for criteria that need it.
     """
 
     second_moment: torch.Tensor
     covariance: torch.Tensor | None = None
     peak: torch.Tensor | None = None
+    gradient: torch.Tensor | None = None
 
     def expert(self, index: int) -> SiteStatistics:
         """Of one expert; of the site itself where there are none."""
         if self.second_moment.ndim == 1:
             return self
-        covariance = None if self.covariance is None else self.covariance[index]
-        peak = None if self.peak is None else self.peak[index]
-        return SiteStatistics(self.second_moment[index], covariance, peak)
+        return SiteStatistics(self.second_moment[index], *(_part(x, index) for x in self._others))
 
     def columns(self, kept: torch.Tensor | None) -> SiteStatistics:
         """For the kept columns only; of one expert, or of a site without."""
         if kept is None:
             return self
         covariance = None if self.covariance is None else self.covariance[kept][:, kept]
-        peak = None if self.peak is None else self.peak[kept]
-        return SiteStatistics(self.second_moment[kept], covariance, peak)
+        gradient = None if self.gradient is None else self.gradient[:, kept]
+        return SiteStatistics(self.second_moment[kept], covariance, _part(self.peak, kept), gradient)
+
+    def rows(self, kept: torch.Tensor) -> SiteStatistics:
+        """For some output rows; of one expert, or of a site without."""
+        return self if self.gradient is None else replace(self, gradient=self.gradient[kept])
+
+    @property
+    def _others(self) -> tuple[torch.Tensor | None, ...]:
+        return self.covariance, self.peak, self.gradient
+
+
+def _part(values: torch.Tensor | None, index: int | torch.Tensor) -> torch.Tensor | None:
+    return None if values is None else values[index]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from compressors.pruners.magnitude import Magnitude
 from compressors.pruners.pruner import Pruned, Pruner
 from compressors.pruners.sparsegpt import SparseGpt
+from compressors.pruners.taylor import Taylor
 from compressors.pruners.wanda import Wanda
 from spaces.errors import UnknownNameError
 
@@ -14,6 +15,7 @@ PRUNERS: dict[str, Pruner] = {
         Magnitude(),
         Wanda(),
         SparseGpt(),
+        Taylor(),
     )
 }
 

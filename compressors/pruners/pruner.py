@@ -36,6 +36,8 @@ class Pruner(ABC):
     needs_statistics: bool = False
     needs_covariance: bool = False
     """Whether it reads the covariance of the site's input."""
+    needs_gradient: bool = False
+    """Whether it reads the sizes of the weights' gradients."""
     updates: bool = False
     """Whether weights that stay change, to make up for those that go."""
 
@@ -92,6 +94,11 @@ class Pruner(ABC):
         if self.needs_covariance and (statistics is None or statistics.covariance is None):
             raise FormatError(
                 f"criterion {self.name}", "needs the covariance of the site's input", "Use wanda there"
+            )
+
+        if self.needs_gradient and (statistics is None or statistics.gradient is None):
+            raise FormatError(
+                f"criterion {self.name}", "needs the gradients of the site's weights", "Use wanda there"
             )
 
     @abstractmethod

@@ -7,6 +7,7 @@ from engines.kernels.int4 import Int4Kernel
 from engines.kernels.int8_dynamic import Int8DynamicKernel
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
+from engines.kernels.semi_structured import SemiStructuredKernel
 from engines.kernels.sparse_rows import SparseRowsKernel
 from spaces.errors import UnknownNameError
 
@@ -19,6 +20,7 @@ KERNELS: dict[str, LinearKernel] = {
         Int8DynamicKernel(),
         Int4Kernel(),
         SparseRowsKernel(),
+        SemiStructuredKernel(),
     )
 }
 

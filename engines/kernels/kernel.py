@@ -45,9 +45,11 @@ class LinearKernel(ABC):
         name: as in :attr:`engines.operation.Operation.kernel`.
         tolerance: Frobenius norm of the error over that of the result, against float32 arithmetic on
             :meth:`SiteWeight.values` (and on inputs rounded as the kernel's format says).
+        device: that it needs; empty: any.
     """
 
     name: str
+    device: str = ""
     tolerance: float
 
     def refusal(self, n: int, k: int, group_size: int | None) -> str:

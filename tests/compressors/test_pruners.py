@@ -12,7 +12,7 @@ from spaces.formats import integer_format
 from tests.compressors import contract
 from tests.compressors.conftest import make_bench
 
-NAMES = ("magnitude", "wanda", "sparsegpt")
+NAMES = ("magnitude", "wanda", "sparsegpt", "taylor")
 
 
 def test_every_pruner_is_under_contract():

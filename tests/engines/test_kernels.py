@@ -29,6 +29,13 @@ def quantized(n, k, bits, group_size, symmetric, dtype=torch.bfloat16) -> Quanti
 
 def weights(kernel: LinearKernel, n: int, k: int):
     """Every weight that the kernel takes in this shape."""
+    if kernel.name == "2:4":
+        dense = torch.randn(n, k // 4, 4, generator=torch.Generator().manual_seed(n + k))
+        dense[:, ::2, :2], dense[:, 1::2, 1:3] = 0.0, 0.0
+        for values in (dense, torch.zeros_like(dense)):
+            if not kernel.refusal(n, k, None):
+                yield SiteWeight(dense=values.view(n, k).to(torch.bfloat16).float().cuda())
+        return
     if kernel.name not in BITS:
         dense = torch.randn(n, k, generator=torch.Generator().manual_seed(n + k))
         yield SiteWeight(dense=dense)
@@ -43,7 +50,14 @@ def weights(kernel: LinearKernel, n: int, k: int):
             yield SiteWeight(quantized=quantized(n, k, BITS[kernel.name], group_size, symmetric, dtype))
 
 
-@pytest.mark.parametrize("name", KERNELS)
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel needs a CUDA device"),
+]
+NAMES = [pytest.param(name, marks=GPU if kernel.device else ()) for name, kernel in KERNELS.items()]
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_kernel_multiplies(name, shape):
     kernel = find_kernel(name)
@@ -52,6 +66,7 @@ def test_a_kernel_multiplies(name, shape):
         operands = kernel.pack(weight)
         for rows in (1, 3, 33):
             inputs = torch.randn(rows, shape[1], generator=torch.Generator().manual_seed(rows)) + 0.2
+            inputs = inputs.to(kernel.device or "cpu")
             rounded = fake_input(inputs, ActivationFormat()) if name == "int8-dynamic" else inputs
             wanted = rounded @ weight.values().T
             found = kernel.run(inputs, operands)
@@ -61,12 +76,12 @@ def test_a_kernel_multiplies(name, shape):
     assert tried or kernel.refusal(*shape, None)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_clone_of_the_operands_is_as_good(name):
     kernel = find_kernel(name)
     weight = next(iter(weights(kernel, 32, 64)))
     operands = kernel.pack(weight)
-    inputs = torch.randn(2, 64)
+    inputs = torch.randn(2, 64, device=kernel.device or "cpu")
     clone = {key: tensor.clone() for key, tensor in operands.items()}
     assert torch.equal(kernel.run(inputs, operands), kernel.run(inputs, clone))
 
@@ -115,6 +130,19 @@ def test_shapes_that_would_be_read_beyond_their_end_are_refused():
 def test_a_dense_weight_has_no_codes():
     with pytest.raises(EngineError, match="integer codes"):
         find_kernel("int4").pack(SiteWeight(dense=torch.ones(16, 32)))
+
+
+def test_two_of_four_is_refused_where_it_cannot_be_packed():
+    kernel = find_kernel("2:4")
+    assert "divide" in kernel.refusal(33, 64, None)
+    assert "codes" in kernel.refusal(64, 64, 32)
+    with pytest.raises(EngineError, match="more than two of four"):
+        kernel.pack(SiteWeight(dense=torch.ones(64, 64)))
+    with pytest.raises(EngineError, match="divide"):
+        kernel.pack(SiteWeight(dense=torch.zeros(64, 32)))
+    if not torch.cuda.is_available():
+        with pytest.raises(EngineError, match="CUDA"):
+            kernel.pack(SiteWeight(dense=torch.zeros(64, 64)))
 
 
 def test_an_unknown_kernel_is_refused():

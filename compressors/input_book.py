@@ -1,0 +1,144 @@
+"""What methods know of a site beyond plain statistics: covariances of its input, sizes of its weights' gradients.
+
+Gathered when a method that needs them is named, and kept among the bank's entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from compressors.covariance import covariance_bytes, gather_covariances, keeper
+from compressors.entries import Entry
+from compressors.entry_store import EntryStore, index_bytes
+from compressors.gradients import gather_gradients, gradient_bytes
+from compressors.statistics import SiteStatistics, Statistics
+from compressors.windows import TokenWindows
+from spaces.errors import RunError
+from spaces.model import Linear, ModelSpec
+
+_FILE_BYTES = 640
+"""More than the header of a file with one tensor takes."""
+
+Progress = Callable[[str, int, int], None]
+
+
+class InputBook:
+    """Covariances and gradients of one bank.
+
+    Args:
+        store: of the bank's entries.
+        spec: of the model.
+        model: dense; streamed ones have no gradients.
+        calibration: text.
+        statistics: plain ones of the same text.
+    """
+
+    def __init__(
+        self,
+        store: EntryStore,
+        spec: ModelSpec,
+        model: Any,
+        calibration: TokenWindows,
+        statistics: Statistics,
+    ) -> None:
+        self._store = store
+        self._spec = spec
+        self._model = model
+        self._calibration = calibration
+        self._statistics = statistics
+        self._last: tuple[str, torch.Tensor] | None = None
+
+    def gather_for(self, entries: Iterable[Entry], progress: Progress | None = None) -> None:
+        """Whatever the methods and criteria of ``entries`` need and is not there yet."""
+        wanted = list(entries)
+        if any(entry.needs_covariance for entry in wanted):
+            self.correlate(progress)
+        if any(entry.needs_gradient for entry in wanted):
+            self.differentiate(progress)
+
+    def correlate(self, progress: Progress | None = None) -> None:
+        """The input covariances of every linear inside the blocks."""
+        wanted = {_covariance(keeper(self._spec, linear)) for linear in self._spec.block_linears}
+        if any(name not in self._store for name in wanted):
+            found = gather_covariances(self._model, self._spec, self._calibration)
+            for done, (name, covariance) in enumerate(found):
+                if progress is not None:
+                    progress(f"correlating the inputs of {name}", done, len(wanted))
+                self._store.write(f"covariance/{name}", {"covariance": covariance})
+
+    def differentiate(self, progress: Progress | None = None) -> None:
+        """The sizes of the gradients of every linear inside the blocks.
+
+        Raises:
+            ModelError: the model is streamed.
+        """
+        wanted = [linear.name for linear in self._spec.block_linears]
+        if any(_gradient(name) not in self._store for name in wanted):
+            found = gather_gradients(self._model, self._spec, self._calibration)
+            for done, (name, gradient) in enumerate(found):
+                if progress is not None:
+                    progress(f"differentiating by {name}", done, len(wanted))
+                self._store.write(_gradient(name), {"gradient": gradient})
+
+    def bytes_for(self, entries: Iterable[Entry]) -> int:
+        """Upper bound of the bytes of what ``entries`` need."""
+        wanted = list(entries)
+        headers = len(self._spec.block_linears) * (_FILE_BYTES + index_bytes("x" * 200))
+        total = 0
+        if any(entry.needs_covariance for entry in wanted):
+            total += covariance_bytes(self._spec) + headers
+        if any(entry.needs_gradient for entry in wanted):
+            total += gradient_bytes(self._spec) + headers
+        return total
+
+    def observed(self, entry: Entry) -> SiteStatistics | None:
+        """What the method and the criterion of an entry see; ``None`` where plain statistics do.
+
+        Raises:
+            RunError: it was not gathered.
+        """
+        moments = self._statistics.site(entry.linear.name)
+        if moments is None or entry.linear.block is None:
+            return None
+        if not entry.needs_covariance and not entry.needs_gradient:
+            return None
+        found = moments
+        if entry.needs_covariance:
+            found = replace(found, covariance=self.covariance(entry.linear))
+        if entry.needs_gradient:
+            found = replace(
+                found, gradient=self._read(_gradient(entry.linear.name), entry.linear)["gradient"]
+            )
+        return found
+
+    def covariance(self, linear: Linear) -> torch.Tensor:
+        """``E[x x^T]`` of a linear's input, float32 ``(in, in)`` or with experts in front, on the CPU.
+
+        Raises:
+            RunError: it was not gathered.
+        """
+        name = _covariance(keeper(self._spec, linear))
+        if self._last is None or self._last[0] != name:
+            self._last = (name, self._read(name, linear)["covariance"])
+        return self._last[1]
+
+    def _read(self, name: str, linear: Linear) -> dict[str, torch.Tensor]:
+        if name not in self._store:
+            raise RunError(
+                f"the bank of {self._spec.source}",
+                f"has no {name.partition('/')[0]} of {linear.name}",
+                "Name the method in the space, so that the bank gathers it while it is built",
+            )
+        return self._store.read(name)
+
+
+def _covariance(linear: Linear) -> str:
+    return f"covariance/{linear.name}"
+
+
+def _gradient(site: str) -> str:
+    return f"gradient/{site}"

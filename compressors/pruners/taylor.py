@@ -1,0 +1,29 @@
+"""``taylor``: what the loss changes by, to first order, when a weight goes.
+
+Molchanov et al. 2019 (arXiv:1906.10771).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressors.pruners.pruner import Pruner
+
+if TYPE_CHECKING:
+    from compressors.statistics import SiteStatistics
+
+
+class Taylor(Pruner):
+    """``|w * dL/dw|``, the derivative's size averaged over windows."""
+
+    name = "taylor"
+    needs_statistics = True
+    needs_gradient = True
+
+    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+        """Size of a weight times that of its derivative."""
+        if statistics is None or statistics.gradient is None:
+            raise ValueError("taylor needs gradients")
+        return weight.abs() * statistics.gradient.to(weight.device, torch.float32)
