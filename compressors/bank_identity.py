@@ -83,8 +83,8 @@ def statistics_bytes(spec: ModelSpec) -> int:
     numbers = spec.blocks * (spec.kv_heads + spec.ffn_size * max(1, spec.experts) + 1)
     names = 2 * spec.blocks + 1
     for linear in spec.linears:
-        numbers += 2 * linear.in_features * linear.experts  # moments and peaks
-        names += 2
+        numbers += 2 * linear.in_features * linear.experts + 1  # moments, peaks, the usual peak
+        names += 3
     longest = max(len(linear.name) for linear in spec.linears)
     return 4 * numbers + names * (longest + 140) + 64
 

@@ -112,10 +112,13 @@ def input_factor(
     kept = None if found is None else found.columns(kept_columns(spec, statistics, linear, student)).peak
     if kept is None:
         raise _uncalibrated(linear, wanted, "calibration did not observe the largest magnitude of its input")
-    peak = kept.amax()
+    peak = reached = kept.amax()
+    if wanted.number_type == "int" and found is not None and found.usual_peak is not None:
+        # Steps of integers are alike over the whole range, so what is rarely reached is clipped.
+        peak = torch.minimum(peak, found.usual_peak[0])
     factor = calibrated_factor(wanted, peak, scale_dtype)
-    if not (peak.isfinite() and factor.isfinite()):
-        reason = f"its input reached {float(peak)} in calibration, which no scale of {scale_dtype} spans"
+    if not (reached.isfinite() and factor.isfinite()):
+        reason = f"its input reached {float(reached)} in calibration, which no scale of {scale_dtype} spans"
         raise _uncalibrated(linear, wanted, reason)
     return factor
 

@@ -76,6 +76,7 @@ class Observer:
     Attributes:
         moments: squares of each input channel, by site.
         peaks: largest absolute value of each input channel, by site.
+        window_peaks: largest absolute value in each window, by site.
         sizes: absolute values of each input channel of down projections, by site.
         grams: products of the inputs of an output projection within each key-value group, by site.
         cosines: of input and output, by block.
@@ -86,6 +87,7 @@ class Observer:
         self.spec = spec
         self.moments: dict[str, RunningMean] = {}
         self.peaks: dict[str, RunningPeak] = {}
+        self.window_peaks: dict[str, list[torch.Tensor]] = {}
         self.sizes: dict[str, RunningMean] = {}
         self.grams: dict[str, RunningMean] = {}
         self.cosines = {block: RunningMean() for block in range(spec.blocks)}
@@ -110,6 +112,7 @@ class Observer:
     def _watch_linear(self, linear: Linear) -> None:
         moments = self.moments[linear.name] = RunningMean()
         peaks = self.peaks[linear.name] = RunningPeak()
+        windows = self.window_peaks.setdefault(linear.name, [])
         sizes = self.sizes.setdefault(linear.name, RunningMean()) if linear.in_axis == "ffn" else None
         grams = self.grams.setdefault(linear.name, RunningMean()) if linear.in_axis == "heads" else None
         groups = self.spec.kv_heads
@@ -119,6 +122,7 @@ class Observer:
             magnitudes = rows.abs()
             moments.add(rows.square().sum(dim=0), len(rows))
             peaks.add(magnitudes.amax(dim=0))
+            windows.append(magnitudes.view(len(inputs[0]), -1).amax(dim=1))
             if sizes is not None:
                 sizes.add(magnitudes.sum(dim=0), len(rows))
             if grams is not None:

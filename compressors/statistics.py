@@ -3,7 +3,8 @@
 Gathered once, in one pass of the dense model block by block with hooks, and kept in the bank.
 
 * Input moments, for Wanda (Sun et al. 2023, arXiv:2306.11695): mean square of each input channel.
-* Input peaks, for static scales: the largest magnitude of each input channel.
+* Input peaks, for static scales: the largest magnitude of each input channel, and the median over windows of the
+  largest of a window (the rare largest of all makes every other input coarse).
 * Blocks: block influence, 1 - mean cosine of a block's input and output (ShortGPT, Men et al. 2024,
   arXiv:2403.03853).
 * Key-value heads: root mean square of what the group of query heads adds to the residual stream.
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from compressors.rankings.book import RankingBook
 
 _TOKENS_AT_ONCE = 4096
-STATISTICS_VERSION = "2"
-"""2: peaks."""
+STATISTICS_VERSION = "3"
+"""2: peaks; 3: usual peaks."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class SiteStatistics:
         peak: float32 largest magnitude of each channel, shaped as ``second_moment``; ``None`` if not observed.
         gradient: mean size of the loss's derivative by each weight, ``(rows, in_features)`` or with experts in front;
             only for criteria that need it.
+        usual_peak: float32 ``(1,)``, median over windows of the largest magnitude in a window; ``None`` of experts.
     """
 
     second_moment: torch.Tensor
     covariance: torch.Tensor | None = None
     peak: torch.Tensor | None = None
     gradient: torch.Tensor | None = None
+    usual_peak: torch.Tensor | None = None
 
     def expert(self, index: int) -> SiteStatistics:
         """Of one expert; of the site itself where there are none."""
@@ -65,7 +68,8 @@ class SiteStatistics:
             return self
         covariance = None if self.covariance is None else self.covariance[kept][:, kept]
         gradient = None if self.gradient is None else self.gradient[:, kept]
-        return SiteStatistics(self.second_moment[kept], covariance, _part(self.peak, kept), gradient)
+        peak = _part(self.peak, kept)
+        return SiteStatistics(self.second_moment[kept], covariance, peak, gradient, self.usual_peak)
 
     def rows(self, kept: torch.Tensor) -> SiteStatistics:
         """For some output rows; of one expert, or of a site without."""
@@ -85,8 +89,9 @@ class Statistics:
     """Everything gathered, as flat tensors that safetensors can hold.
 
     Attributes:
-        tensors: ``moment/SITE`` and ``peak/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK`` ``(kv_heads,)``;
-            ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more important.
+        tensors: ``moment/SITE``, ``peak/SITE`` and ``usual/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK``
+            ``(kv_heads,)``; ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more
+            important.
         rankings: scores by other names than ``activation``, and of hidden channels; ``None``: there are none.
     """
 
@@ -96,7 +101,8 @@ class Statistics:
     def site(self, name: str) -> SiteStatistics | None:
         """Of the site ``name``; ``None`` for an embedding, whose input is no vector."""
         found = self.tensors.get(f"moment/{name}")
-        return None if found is None else SiteStatistics(found, peak=self.tensors.get(f"peak/{name}"))
+        peak, usual = self.tensors.get(f"peak/{name}"), self.tensors.get(f"usual/{name}")
+        return None if found is None else SiteStatistics(found, peak=peak, usual_peak=usual)
 
     @property
     def block_order(self) -> tuple[int, ...]:
@@ -145,6 +151,9 @@ def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSou
         stream.leave()
     tensors |= {f"moment/{name}": sums.mean() for name, sums in observer.moments.items()}
     tensors |= {f"peak/{name}": peaks.largest() for name, peaks in observer.peaks.items()}
+    tensors |= {
+        f"usual/{name}": torch.cat(found).median().reshape(1) for name, found in observer.window_peaks.items()
+    }
     tensors["blocks"] = torch.stack([observer.cosines[block].mean() for block in range(spec.blocks)])
     tensors["blocks"] = 1.0 - tensors["blocks"].reshape(-1)
     return Statistics({name: t.to("cpu", torch.float32).contiguous() for name, t in tensors.items()})

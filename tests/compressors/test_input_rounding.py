@@ -182,7 +182,8 @@ def test_inputs_are_rounded_at_the_sites_that_say_so(llama, scheme):
     before, after = inputs_of(llama, DOWN, [DENSE_CONFIG, rounding(DOWN, FORMATS[scheme])])
     wanted, factor = FORMATS[scheme], None
     if wanted.calibrated:
-        peak = llama.bank.statistics.site(DOWN).peak.amax()
+        seen = llama.bank.statistics.site(DOWN)
+        peak = seen.usual_peak[0] if wanted.number_type == "int" else seen.peak.amax()
         factor = calibrated_factor(wanted, peak, torch.bfloat16)
     assert torch.equal(after, fake_input(before, wanted, factor))
     assert not torch.equal(after, before)
@@ -209,6 +210,16 @@ def test_peaks_are_the_largest_magnitudes_of_calibration(llama):
     assert (found.peak.square() >= found.second_moment * 0.9999).all()
 
 
+def test_the_usual_peak_is_the_median_of_windows(llama):
+    seen = []
+    handle = llama.model.get_submodule(DOWN).register_forward_pre_hook(lambda _, i: seen.append(i[0]))
+    llama.model(make_windows().ids)
+    handle.remove()
+    found = llama.bank.statistics.site(DOWN)
+    torch.testing.assert_close(found.usual_peak[0], seen[0].abs().flatten(1).amax(dim=1).median())
+    assert found.usual_peak[0] < found.peak.amax()
+
+
 def test_peaks_of_experts_are_of_the_tokens_that_reached_them(mixture):
     for name in ("gate_up_proj", "down_proj"):
         found = mixture.bank.statistics.site(f"model.layers.0.mlp.experts.{name}")
@@ -219,12 +230,17 @@ def test_peaks_of_experts_are_of_the_tokens_that_reached_them(mixture):
 
 def test_a_static_scale_of_a_smaller_student_is_of_the_channels_it_keeps(llama):
     student = Student(ffn_channels=64)
-    peak = llama.bank.statistics.site(DOWN).peak
+    found = llama.bank.statistics.site(DOWN)
     order = llama.bank.importance("channels", 1, "activation").argsort(descending=True, stable=True)
     configs = [CompressionConfig(student=student), rounding(DOWN, STATIC8, student=student)]
     before, after = inputs_of(llama, DOWN, configs)
-    factor = calibrated_factor(STATIC8, peak[order[:64]].amax(), torch.bfloat16)
+    peak = torch.minimum(found.peak[order[:64]].amax(), found.usual_peak[0])
+    factor = calibrated_factor(STATIC8, peak, torch.bfloat16)
     assert torch.equal(after, fake_input(before, STATIC8, factor))
+    other = ActivationFormat(number_type="float", strategy="tensor", dynamic=False)
+    before, after = inputs_of(llama, DOWN, [configs[0], rounding(DOWN, other, student=student)])
+    factor = calibrated_factor(other, found.peak[order[:64]].amax(), torch.bfloat16)
+    assert torch.equal(after, fake_input(before, other, factor))
 
 
 def test_groups_that_do_not_divide_the_kept_channels_are_refused(llama):
@@ -262,9 +278,9 @@ def test_a_bank_with_older_statistics_is_refused(tmp_path):
     make_bench("llama", tmp_path)
     file = tmp_path / "bank" / "bank.json"
     content = json.loads(file.read_text())
-    assert content.pop("statistics_version") == "2"
+    assert content.pop("statistics_version") == "3"
     file.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="version 1 of statistics, this is version 2"):
+    with pytest.raises(RunError, match="version 1 of statistics, this is version 3"):
         make_bench("llama", tmp_path)
 
 

@@ -18,7 +18,7 @@ from compressors.students import kept_columns, kept_rows
 from compressors.windows import read_windows
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from spaces.configuration import CompressionConfig, Student
 from spaces.errors import ConfigurationError, FormatError, ModelError
 from tests.compressors.conftest import make_bench
 
