@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from commands import advise, check, engines, export, inspect, profile, report, search, select
+from commands import advise, check, engines, export, inspect, profile, report, search, select, verify
 from commands.output import print_error
 from spaces.errors import ParetuneError
 
@@ -33,6 +33,7 @@ app.command("profile")(profile.profile)
 app.command("inspect")(inspect.inspect)
 app.command("advise")(advise.advise)
 app.command("check")(check.check)
+app.command("verify")(verify.verify)
 app.command("engines")(engines.engines)
 
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)

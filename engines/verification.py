@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def verify_export(
         exported = engine.predictions(folder, ids)
     except EngineError as error:
         raise VerificationError(error.value, error.rule, error.remedy) from error
-    found = _compare(model, exported, ids, allowed, note)
+    found = replace(compare_predictions(model, exported, ids), tolerance=allowed, note=note)
     if not found.kl <= allowed:
         raise VerificationError(
             f"export {folder}",
@@ -96,9 +96,8 @@ def verify_export(
 
 
 @torch.inference_mode()
-def _compare(
-    model: Any, exported: Predictions, ids: torch.Tensor, tolerance: float, note: str
-) -> Verification:
+def compare_predictions(model: Any, exported: Predictions, ids: torch.Tensor) -> Verification:
+    """What a loaded candidate predicts against what an engine predicted, window by window; held against nothing."""
     total = largest = same = 0.0
     for index, window in enumerate(ids):
         found = model(input_ids=window[None].to(model.device), use_cache=False).logits[0]
@@ -108,4 +107,4 @@ def _compare(
         largest = max(largest, float(kl.max()))
         same += float((searched.argmax(dim=-1) == exported.most_likely(index)).sum())
     tokens = ids.numel()
-    return Verification(total / tokens, largest, same / tokens, tolerance, tokens, note)
+    return Verification(total / tokens, largest, same / tokens, float("inf"), tokens)

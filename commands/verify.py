@@ -1,0 +1,148 @@
+"""``paretune verify EXPORT``: an engine loads an export; its predictions are held against the searched candidate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from commands.workbench import Workbench
+    from engines.engine import Engine
+    from spaces.configuration import CompressionConfig
+
+LOADERS = {
+    "llama.cpp": ("llama.cpp",),
+    "transformers": ("transformers", "torch", "torch-cpu"),
+    "vllm": ("vllm", "transformers"),
+}
+"""By the engine that an export was written for: those that load it, itself first."""
+
+
+def verify(
+    export: Annotated[Path, typer.Argument(help="Folder of an export.")],
+    engine: Annotated[
+        str | None, typer.Option(help="Engine that loads it; the one that it was written for if left out.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder that it comes from; the one it lies in if left out.")
+    ] = None,
+    windows: Annotated[
+        int, typer.Option(min=1, help="Windows of the report text that are read (count).")
+    ] = 16,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON (nats) instead of a line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+) -> int:
+    """Check hashes, load the export in the engine, compare with the searched candidate; exit code 1 if another."""
+    from commands.output import Stages
+    from commands.run_file import validate_run
+    from commands.workbench import open_workbench
+    from engines import find_engine
+    from engines.manifest import check_files, read_manifest
+    from engines.verification import verify_export
+    from reports.reading import read_run_folder
+    from spaces.configuration import CompressionConfig
+    from spaces.errors import VerificationError
+
+    check_files(export)
+    manifest = read_manifest(export)
+    chosen = find_engine(loader(manifest, engine))
+    folder = run or run_of(export)
+    bench = open_workbench(
+        validate_run(read_run_folder(folder).run.settings, f"{folder}/run.json"), folder, Stages(quiet)
+    )
+    check_origin(export, manifest, bench)
+    config = CompressionConfig.model_validate(manifest["config"])
+    ids = bench.windows["report"].ids[:windows]
+    lost = (manifest.get("figures") or {}).get("kl") or 0.0
+    try:
+        found = verify_export(chosen, bench.assembler, config, export, ids, kl_of_candidate=float(lost))
+    except VerificationError as error:
+        raise VerificationError(
+            error.value, f"{error.rule}; {_where(bench, chosen, config, ids, float(lost))}", error.remedy
+        ) from error
+    _print(export, chosen, asdict(found), json)
+    return 0
+
+
+def loader(manifest: dict[str, Any], asked: str | None) -> str:
+    """The engine to load an export with.
+
+    Raises:
+        EngineError: it was written for another that the asked one cannot read.
+    """
+    from spaces.errors import EngineError
+
+    written = str(manifest.get("engine", "transformers"))
+    able = LOADERS.get(written, (written,))
+    if asked is not None and asked not in able:
+        raise EngineError(
+            f"engine {asked}",
+            f"does not load an export for {written}",
+            f"Use {', '.join(able)}, or export for it",
+        )
+    return asked or able[0]
+
+
+def run_of(export: Path) -> Path:
+    """The run folder that an export lies in.
+
+    Raises:
+        RunError: it lies elsewhere.
+    """
+    from spaces.errors import RunError
+
+    for folder in export.resolve().parents:
+        if (folder / "run.json").is_file():
+            return folder
+    raise RunError(f"export {export}", "lies in no run folder", "Name the run with --run")
+
+
+def check_origin(export: Path, manifest: dict[str, Any], bench: Workbench) -> None:
+    """Refuse to compare with another run's candidate.
+
+    Raises:
+        VerificationError: model, texts or bank are others.
+    """
+    from spaces.errors import VerificationError
+
+    said = (manifest.get("run") or {}).get("hashes") or {}
+    for name, digest in bench.hashes.items():
+        if name in said and said[name] != digest:
+            raise VerificationError(
+                f"export {export}",
+                f"was made with another {name} than {bench.folder} has",
+                "Name the run that it comes from with --run",
+            )
+
+
+def _where(bench: Workbench, engine: Engine, config: CompressionConfig, ids: Any, lost: float) -> str:
+    """Words on where a candidate and its engine part."""
+    from engines.first_difference import first_difference
+    from engines.verification import default_tolerance
+    from spaces.errors import ParetuneError
+
+    allowed = default_tolerance(engine, bench.assembler.apply(config).dtype, lost)
+    try:
+        block = first_difference(engine, bench.assembler, config, bench.model_folder, ids[:4], allowed)
+    except ParetuneError as error:
+        return f"no block can be named: {error}"
+    if block is None:
+        return "a fresh export of the candidate agrees, so this folder holds another one"
+    return f"they part in block {block}"
+
+
+def _print(export: Path, engine: Engine, found: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    if as_json:
+        print(json.dumps({"export": str(export), "engine": engine.name, **found}))
+        return
+    note = f" ({found['note']})" if found["note"] else ""
+    print(
+        f"{export} in {engine.name} {engine.version()}: KL to the searched candidate {found['kl']:.2g} nat a token, "
+        f"at most {found['tolerance']:.2g} allowed; {found['tokens']:,} tokens, "
+        f"{found['top1_agreement']:.1%} of the likeliest tokens alike{note}"
+    )

@@ -1,0 +1,69 @@
+"""Where an engine and a candidate part: bisection over exports whose first blocks alone are compressed.
+
+Works for every engine that exports: nothing has to be looked at inside it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.engine import Engine, ExportCard
+from engines.verification import compare_predictions
+from spaces.cache_format import KVFormat
+from spaces.configuration import CompressionConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+
+
+def first_difference(
+    engine: Engine,
+    assembler: Assembler,
+    config: CompressionConfig,
+    source: Path,
+    ids: torch.Tensor,
+    tolerance: float,
+) -> int | None:
+    """The first kept block whose compression the engine computes otherwise; ``None`` if a fresh export agrees.
+
+    Takes as many exports as the blocks have binary digits, and two.
+
+    Args:
+        engine: that exports and predicts.
+        assembler: of the searched model.
+        config: of the candidate that did not agree.
+        source: folder of the dense model.
+        ids: int64 ``(windows, tokens)``.
+        tolerance: in nats a token.
+    """
+    kept = config.student.blocks or tuple(range(assembler.spec.blocks))
+
+    def agrees(count: int) -> bool:
+        part = _first_blocks(assembler, config, kept[:count])
+        with tempfile.TemporaryDirectory(prefix="paretune-bisect-") as place:
+            folder = engine.export(assembler, part, Path(place) / "export", ExportCard(source, "part"))
+            found = engine.predictions(folder, ids)
+        model = assembler.apply(part.replaced(kv=KVFormat()))
+        return compare_predictions(model, found, ids).kl <= tolerance
+
+    if agrees(len(kept)):
+        return None
+    low, high = 0, len(kept)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if agrees(middle) else (low, middle)
+    return kept[high - 1]
+
+
+def _first_blocks(
+    assembler: Assembler, config: CompressionConfig, blocks: tuple[int, ...]
+) -> CompressionConfig:
+    """The candidate with every other block, and what lies outside the blocks, as the model has it."""
+    sites = {
+        site: choice for site, choice in config.sites.items() if assembler.spec.linear(site).block in blocks
+    }
+    return config.replaced(sites=sites)
