@@ -15,7 +15,7 @@ def test_only_an_engine_that_loads_an_export_is_asked():
     assert loader({"engine": "llama.cpp"}, None) == "llama.cpp"
     assert loader({"engine": "transformers"}, "torch-cpu") == "torch-cpu"
     assert {loader({"engine": name}, None) for name in ("vllm", "transformers")} == {"vllm", "transformers"}
-    with pytest.raises(EngineError, match="does not load an export for llama.cpp"):
+    with pytest.raises(EngineError, match=r"does not load an export for llama\.cpp"):
         loader({"engine": "llama.cpp"}, "vllm")
     assert find_engine(loader({"engine": "llama.cpp"}, None)).name == "llama.cpp"
 
