@@ -17,7 +17,9 @@ def search(
         Path | None, typer.Option(help="Run folder; runs/MODEL if left out. Resumed if it fits.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    engine: Annotated[str | None, typer.Option(help="Engine: torch-cpu, torch, transformers, vllm or llama.cpp.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Engine: torch-cpu, torch, transformers, vllm or llama.cpp.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="Device name, or 'auto' for this machine.")] = None,
     workload: Annotated[
         str | None, typer.Option(help="E.g. batch=1,prompt=128,output=128 (sequences, tokens, tokens).")
