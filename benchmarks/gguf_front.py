@@ -7,6 +7,8 @@ reported is read on a text that decides nothing, in llama.cpp itself, against th
 of decoding, one sequence, medians over rounds in which all files take turns.
 
 The stock mixes need an interpreter with ``llama-cpp-python`` (``--python``); files that are there already are kept.
+``--speeds`` times the kept files of a measured model once more, on a machine that has grown quiet, and leaves the rest
+of its rows as they are.
 """
 
 from __future__ import annotations
@@ -68,7 +70,11 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, help="folder with models/ and data/, for reference-48m")
     parser.add_argument("--python", type=Path, help="interpreter that has llama-cpp-python")
     parser.add_argument("--work", type=Path, help="folder of GGUF files, kept; a temporary one if left out")
+    parser.add_argument("--speeds", action="store_true", help="time the files in --work again, nothing else")
     arguments = parser.parse_args()
+    if arguments.speeds:
+        measure_speeds(arguments.model, arguments.run, arguments.work)
+        return
     with tempfile.TemporaryDirectory() as place:
         work = arguments.work or Path(place)
         work.mkdir(parents=True, exist_ok=True)
@@ -160,6 +166,12 @@ def measure(dense: Path, files: Sequence[File], windows: TokenWindows, work: Pat
             ]
         )
         print(file.kind, file.name, file.weight_bytes, f"{file.mean:.6g}", flush=True)
+    time_in_turns(files)
+
+
+def time_in_turns(files: Sequence[File]) -> None:
+    """Seconds a token of every file, each once a round: what the machine does besides falls on all alike."""
+    engine = LlamaCpp()
     for turn in range(ROUNDS):
         for file in files:
             request = {
@@ -170,6 +182,22 @@ def measure(dense: Path, files: Sequence[File], windows: TokenWindows, work: Pat
             }
             file.seconds += engine.run({**request, "repetitions": 2})["tpot_s"]
         print(f"round {turn + 1} of {ROUNDS}", flush=True)
+
+
+def measure_speeds(model: str, run: Path, work: Path) -> None:
+    """Put fresh tokens a second into the rows of a model."""
+    digests = {record.name: record.digest for record in readings(RecordFile(run), "search").values()}
+    table = [row for row in read_table("gguf_front") if row["model"] == model]
+    files = []
+    for row in table:
+        name, kind = str(row["config"]), str(row["kind"])
+        path = work / f"{digests[name][:12]}.gguf" if kind == "searched" else work / "stock" / f"{name}.gguf"
+        files.append(File(path, name, kind, int(str(row["weight_bytes"]))))
+    time_in_turns(files)
+    for row, file in zip(table, files, strict=True):
+        row["tokens_per_s"] = f"{1.0 / statistics.median(file.seconds):.4g}"
+    print("order of bytes against order of seconds a token:", order_agreement(files))
+    write(model, table)
 
 
 def predicted(engine: LlamaCpp, model: Path, ids: Path, out: Path) -> np.ndarray:
