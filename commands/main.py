@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from commands import advise, check, engines, export, inspect, profile, report, search, select, verify
+from commands import advise, check, compare, engines, export, inspect, profile, report, search, select, verify
 from commands.output import print_error
 from spaces.errors import ParetuneError
 
@@ -34,6 +34,7 @@ app.command("inspect")(inspect.inspect)
 app.command("advise")(advise.advise)
 app.command("check")(check.check)
 app.command("verify")(verify.verify)
+app.command("compare")(compare.compare)
 app.command("engines")(engines.engines)
 
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)

@@ -7,6 +7,7 @@ from pathlib import Path
 from reports.markup import Safe, element, joined, json_script
 from reports.numerals import duration
 from reports.reading import RunFolder
+from reports.sections.compared import compared_section
 from reports.sections.evidence import (
     capability_section,
     front_section,
@@ -57,6 +58,7 @@ def _sections(folder: RunFolder) -> list[Section]:
     found = (
         headline(folder),
         front_section(folder),
+        compared_section(folder),
         layer_section(folder),
         capability_section(folder),
         latency_section(folder),

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from reports.compared import FILE as COMPARED
+from reports.compared import ComparedFile
 from spaces.errors import ParetuneError, RunError
 from spaces.result import FrontFile, RunDocument
 from spaces.schema import Document
@@ -50,12 +52,14 @@ class RunFolder:
     Attributes:
         path: of the folder.
         trials: in order; empty where ``records.jsonl`` is absent.
+        compared: models beside the front, ``None`` where nobody compared any.
     """
 
     path: Path
     front: FrontFile
     run: RunDocument
     trials: tuple[Trial, ...]
+    compared: ComparedFile | None = None
 
 
 def read_run_folder(folder: Path) -> RunFolder:
@@ -70,7 +74,8 @@ def read_run_folder(folder: Path) -> RunFolder:
         )
     front = read_front(folder)
     run = _document(folder / "run.json", RunDocument)
-    return RunFolder(folder, front, run, tuple(read_trials(folder / "records.jsonl")))
+    trials = tuple(read_trials(folder / "records.jsonl"))
+    return RunFolder(folder, front, run, trials, read_compared(folder, run))
 
 
 def read_front(folder: Path) -> FrontFile:
@@ -80,6 +85,20 @@ def read_front(folder: Path) -> FrontFile:
         RunError: it is missing, or is not what its schema says.
     """
     return _document(folder / "front.json", FrontFile)
+
+
+def read_compared(folder: Path, run: RunDocument) -> ComparedFile | None:
+    """``compared.json`` of a run folder, ``None`` where there is none.
+
+    Raises:
+        RunError: it is not what its schema says, or belongs to another model or text.
+    """
+    path = folder / COMPARED
+    if not path.exists():
+        return None
+    found = _document(path, ComparedFile)
+    found.check_run(run, str(path))
+    return found
 
 
 def read_trials(path: Path) -> Iterator[Trial]:

@@ -7,6 +7,7 @@ import math
 from reports.comparison import uniforms
 from reports.figures.axes import CostAxis, cost_axes
 from reports.figures.classes import EquivalenceClass, equivalence_classes
+from reports.figures.compared import compared_marks, compared_members, compared_traces
 from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, safe
 from reports.figures.ground import marks, tried
 from reports.figures.points import Points
@@ -45,9 +46,12 @@ class _Front:
 
     def variant(self) -> Variant:
         ground = [*tried(self.folder, self.cost), *self._bands(), *self._line()]
-        data = [*ground, *self._uniforms(), *self._probes(), *self._members()]
+        reach = self._reach()
+        others = compared_traces(self.folder, self.cost, reach[1])
+        data = [*ground, *others, *self._uniforms(), *self._probes(), *self._members()]
+        lines = [marks(self.folder, self.cost), compared_marks(self.folder, self.cost)]
         layout = base_layout(
-            xaxis=axis(self.cost.title, range=self._reach(), tickformat="~g"),
+            xaxis=axis(self.cost.title, range=reach, tickformat="~g"),
             yaxis=self._levels(),
             showlegend=True,
             legend={
@@ -60,13 +64,14 @@ class _Front:
             },
             margin={"l": 64, "r": 16, "t": 8, "b": 52},
             hovermode="closest",
-            **marks(self.folder, self.cost),
+            **{key: [one for found in lines for one in found[key]] for key in ("shapes", "annotations")},
         )
         return Variant(self.cost.label, data, layout)
 
     def _reach(self) -> list[float]:
         """From zero, so that lengths can be compared; not where that would squeeze everything aside."""
-        named = [x for member in self.folder.front.members if (x := self.cost.position(member)) is not None]
+        rows = [*self.folder.front.members, *compared_members(self.folder)]
+        named = [x for member in rows if (x := self.cost.position(member)) is not None]
         low, high = min(named), max(named)
         if low < 0.5 * high:
             return [0.0, 1.05 * high]
@@ -75,7 +80,8 @@ class _Front:
 
     def _levels(self) -> Layout:
         """The KL axis over the decades of everything with a name; what was merely tried may lie above."""
-        levels = [member.value("kl") or 1.0 for member in self.shown]
+        others = [row for row in compared_members(self.folder) if self.points.at(row) is not None]
+        levels = [member.value("kl") or 1.0 for member in [*self.shown, *others]]
         ends = [math.log10(min(levels)) - 0.3, math.log10(max(levels)) + 0.4]
         title = "KL to the dense model (nat per token)"
         return axis(title, type="log", tickformat="~g", dtick=1, minor=_MINOR, range=ends)

@@ -56,7 +56,7 @@ class Points:
                 "name": name,
                 "x": [spot[0] for _, spot, _ in spots],
                 "y": [spot[1] for _, spot, _ in spots],
-                "error_y": _error_bars([member for member, _, _ in spots]),
+                "error_y": error_bars([member for member, _, _ in spots]),
                 "hovertext": [self.hover(member, note) for member, _, note in spots],
                 "hoverinfo": "text",
                 **style,
@@ -64,8 +64,8 @@ class Points:
         ]
 
 
-def _error_bars(members: list[Member]) -> Trace:
-    """The lower end stays above zero, for the log axis."""
+def error_bars(members: list[Member]) -> Trace:
+    """Two standard errors of the KL; the lower end stays above zero, for the log axis."""
     up, down = [], []
     for member in members:
         found = member.measurements["kl"]

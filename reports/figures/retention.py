@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from reports.comparison import dense_row, front_members, retention, task_names, uniforms
+from reports.figures.compared import compared_members
 from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines
 from reports.numerals import digits, quantity, scale_of, share_with_error
 from reports.reading import RunFolder
@@ -37,6 +38,7 @@ class _Panel:
         self.factor, self.unit = scale_of(largest, "B")
         self.front = self._kept(rows)
         self.uniform = self._kept(uniforms(folder.front))
+        self.compared = self._kept(tuple(compared_members(folder)))
 
     @property
     def drawable(self) -> bool:
@@ -44,7 +46,7 @@ class _Panel:
 
     def reach(self) -> tuple[float, float]:
         """Where the bars of this panel begin and end, the dense score included."""
-        spots = [*self.front, *self.uniform]
+        spots = [*self.front, *self.uniform, *self.compared]
         return min([1.0, *(s[2] - s[3] for s in spots)]), max([1.0, *(s[2] + s[3] for s in spots)])
 
     def figure(self, number: int, low: float, high: float) -> Figure:
@@ -52,6 +54,8 @@ class _Panel:
             self._trace(self.uniform, "uniform", "--ink-soft", "square-open"),
             self._trace(self.front, "front", "--accent", "circle"),
         ]
+        if self.compared:
+            data.append(self._trace(self.compared, "compared, not searched", "--good", "cross"))
         layout = base_layout(
             xaxis=axis(f"{'memory' if self.column == 'memory_bytes' else 'bytes'} ({self.unit})", nticks=5),
             yaxis=axis("", tickformat=".0%", range=[low, high], nticks=6),

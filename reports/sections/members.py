@@ -6,6 +6,7 @@ from reports.comparison import cost, dense_row, mean_retention, task_names
 from reports.markup import Child, Safe, element, joined, table
 from reports.numerals import digits, measured, percent, quantity
 from reports.reading import RunFolder
+from reports.sections.compared import compared_badge
 from reports.wording import block_count, configuration_words, site_groups
 from spaces.result import FrontFile, Member
 
@@ -33,7 +34,20 @@ def member_table(folder: RunFolder) -> Safe:
             kept = None if dense is None else mean_retention(member, dense, tasks)
             cells.append("" if kept is None else percent(kept))
         rows.append([*cells, "; ".join(configuration_words(member.config, groups, block_count(groups)))])
-    return table(headers, rows, below=True)
+    return table(headers, [*rows, *_compared(folder, dense, tasks)], below=True)
+
+
+def _compared(folder: RunFolder, dense: Member | None, tasks: tuple[str, ...]) -> list[list[Child]]:
+    """Models that were judged beside the front, in the same columns."""
+    rows = []
+    for model in () if folder.compared is None else folder.compared.models:
+        row = model.as_row()
+        cells: list[Child] = [joined([element("b", model.label), " ", compared_badge()]), *_numbers(row)]
+        if tasks:
+            kept = None if dense is None else mean_retention(row, dense, tasks)
+            cells.append("" if kept is None else percent(kept))
+        rows.append([*cells, "; ".join(model.words())])
+    return rows
 
 
 def _name(member: Member, front: FrontFile) -> Safe:

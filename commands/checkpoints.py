@@ -1,0 +1,230 @@
+"""From what a user names after ``--checkpoint`` to something that can be judged beside a front."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spaces.errors import ModelError, ParetuneError, RunError
+from spaces.measurement import Measurement
+from spaces.target import Workload
+
+_TAKEN = "Give a folder that transformers loads (config.json and safetensors), a hub id, or a .gguf file"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model to compare.
+
+    Attributes:
+        label: of its row.
+        source: as the user named it.
+        folder: that holds it.
+        gguf: the file, where llama.cpp is to run it; else transformers loads the folder.
+    """
+
+    label: str
+    source: str
+    folder: Path
+    gguf: Path | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What is known of a checkpoint before it is loaded.
+
+    Attributes:
+        rows: of its vocabulary.
+        context: longest sequence, ``None`` if it does not say.
+        weight_bytes: of all tensors.
+        hash: SHA-256 of what makes its numbers.
+        numbers: how weights are stored, in words.
+        loaded_by: library and version that will run it.
+        tokens: of a GGUF file, in order.
+    """
+
+    rows: int
+    context: int | None
+    weight_bytes: int
+    hash: str
+    numbers: str
+    loaded_by: str
+    tokens: tuple[str, ...] = ()
+
+
+def name_checkpoints(sources: Sequence[str], labels: Sequence[str]) -> list[Checkpoint]:
+    """Where each is, and what it will be called: its own name if no labels are given.
+
+    Raises:
+        RunError: not as many labels as checkpoints, or one twice.
+        ModelError: something that is no checkpoint.
+    """
+    if labels and len(labels) != len(sources):
+        raise RunError(
+            f"{len(labels)} labels for {len(sources)} checkpoints",
+            "each checkpoint has one label, in the same order",
+            "Repeat --label as often as --checkpoint, or leave it out",
+        )
+    found = [_locate(source) for source in sources]
+    names = list(labels) or [_own_name(source) for source in sources]
+    twice = [name for name in names if names.count(name) > 1 or not name.strip()]
+    if twice:
+        raise RunError(
+            f"label {twice[0]!r}", "must be given, and to one checkpoint", "Tell them apart with --label"
+        )
+    return [
+        Checkpoint(name, source, folder, gguf)
+        for name, source, (folder, gguf) in zip(names, sources, found, strict=True)
+    ]
+
+
+def read_facts(checkpoint: Checkpoint) -> CheckpointFacts:
+    """What files and headers say; an export of ours is first held against its hashes.
+
+    Raises:
+        ModelError: ``transformers`` does not know it, it needs code of its own, or a file is absent or cut short.
+        VerificationError: an export whose files are not those that were written.
+        EngineError: llama.cpp is not here.
+    """
+    from engines.manifest import MANIFEST, check_files
+
+    if (checkpoint.folder / MANIFEST).is_file():
+        check_files(checkpoint.folder)
+    return _gguf(checkpoint.gguf) if checkpoint.gguf else _transformers(checkpoint.folder)
+
+
+def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Measurement:
+    """Memory at a workload: the stored weights, and a cache and activations of 16 bits.
+
+    Raises:
+        ParetuneError: an architecture that cannot be read as a :class:`~spaces.model.ModelSpec`.
+    """
+    from spaces.architectures import read_model
+    from spaces.configuration import DENSE_CONFIG
+    from spaces.size import memory_bytes
+
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for part in (values, values.get("text_config") or {}):
+        for key in ("quantization_config", "compression_config"):
+            part.pop(key, None)
+    # What is searched must be unquantized; what is only counted need not, and its shapes are in the same keys.
+    with tempfile.TemporaryDirectory(prefix="paretune-") as scratch:
+        plain = Path(scratch)
+        (plain / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        spec = read_model(plain, source=str(folder))
+    total = memory_bytes(spec, DENSE_CONFIG, workload, weights=weight_bytes)
+    return Measurement(value=float(total), unit="B", by="size")
+
+
+def _locate(source: str) -> tuple[Path, Path | None]:
+    from commands.models import model_folder
+
+    path = Path(source).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return path.parent, path
+    if path.is_file():
+        raise ModelError(f"file {path}", "is no GGUF file", _TAKEN)
+    folder = model_folder(source)
+    if (folder / "config.json").is_file():
+        return folder, None
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return folder, files[0]
+    raise ModelError(
+        f"folder {folder}",
+        f"is no checkpoint: it has no config.json and {len(files) or 'no'} GGUF files",
+        _TAKEN,
+    )
+
+
+def _own_name(source: str) -> str:
+    path = Path(source).expanduser()
+    if not path.exists():
+        return source
+    return path.stem if path.is_file() else path.resolve().name
+
+
+def _transformers(folder: Path) -> CheckpointFacts:
+    import transformers
+
+    from compressors.loading import model_hash
+    from spaces.architectures.headers import read_header, weight_files
+
+    config = _configuration(folder)
+    files = weight_files(folder)
+    text = config.get_text_config()
+    return CheckpointFacts(
+        rows=int(text.vocab_size),
+        context=getattr(text, "max_position_embeddings", None),
+        weight_bytes=sum(tensor.size_bytes for file in files for tensor in read_header(file)),
+        hash=model_hash(folder),
+        numbers=_numbers(folder, config),
+        loaded_by=f"transformers {transformers.__version__}",
+    )
+
+
+def _configuration(folder: Path) -> Any:
+    """As ``transformers`` reads it; code inside the checkpoint is never run."""
+    from compressors.loading import read_model_config, told_by_transformers
+
+    try:
+        with told_by_transformers(folder):
+            return read_model_config(folder)[0]
+    except ModelError as error:
+        try:
+            own_code = "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            own_code = False
+        if not own_code:
+            raise
+        raise ModelError(
+            f"model folder {folder}",
+            "brings code of its own, which is never run here",
+            "Use a version of the model whose architecture is part of transformers",
+        ) from error
+
+
+def _numbers(folder: Path, config: Any) -> str:
+    from spaces.architectures.weights import stored_dtype
+
+    found = getattr(config, "quantization_config", None)
+    method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    if method is not None:
+        return str(getattr(method, "value", method))
+    return stored_dtype(folder) or "numbers of unknown type"
+
+
+def _gguf(file: Path) -> CheckpointFacts:
+    from engines import find_engine
+    from engines.manifest import sha256_of_file
+    from evaluators.gguf_model import gguf_facts
+    from spaces.errors import EngineError
+
+    engine = find_engine("llama.cpp")
+    able = engine.available()
+    if not able:
+        raise EngineError(f"GGUF file {file}", "llama.cpp runs it, which is not here", able.reason)
+    weight_bytes, tokens, numbers = gguf_facts(file)
+    return CheckpointFacts(
+        rows=len(tokens),
+        context=None,
+        weight_bytes=weight_bytes,
+        hash=sha256_of_file(file),
+        numbers=numbers,
+        loaded_by=f"llama.cpp {engine.version()}",
+        tokens=tokens,
+    )
+
+
+def memory_or_note(checkpoint: Checkpoint, facts: CheckpointFacts, workload: Workload) -> Measurement | str:
+    """Its memory, or why it is not known."""
+    if checkpoint.gguf is not None:
+        return "memory is not known for GGUF files"
+    try:
+        return memory_bytes_of(checkpoint.folder, facts.weight_bytes, workload)
+    except ParetuneError as error:
+        return f"memory is not known: {error.value}: {error.rule}"

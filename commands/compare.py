@@ -1,0 +1,204 @@
+"""``paretune compare RUN --checkpoint PATH``: a model that nobody searched, on the same plot and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from commands.checkpoints import Checkpoint, CheckpointFacts
+    from commands.output import Stages
+    from commands.run_file import RunFile
+    from compressors.windows import TokenWindows
+    from evaluators.compared import Judge
+    from reports.compared import ComparedFile, ComparedModel
+    from reports.reading import RunFolder
+    from spaces.measurement import Measurement
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="Run folder that `paretune search` wrote.")],
+    checkpoint: Annotated[
+        list[str],
+        typer.Option(help="Model folder (quantized or not), hub id or .gguf file; repeat for more."),
+    ],
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What a checkpoint is called, in the order of --checkpoint; its own name if left out."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+) -> None:
+    """Judge other checkpoints on the report text and tasks of a run (B, nat, bit) and draw them beside its front."""
+    from commands.checkpoints import name_checkpoints, read_facts
+    from commands.output import Stages
+    from reports.compared_summary import summarize_compared
+    from reports.reading import read_run_folder
+    from reports.report import write_report
+
+    folder = read_run_folder(run)
+    chosen = name_checkpoints(checkpoint, label or [])
+    stages = Stages(quiet)
+    with stages.stage("facts", "looking at the checkpoints"):
+        facts = [read_facts(one) for one in chosen]
+    court = _open(folder, facts, stages)
+    for one, known in zip(chosen, facts, strict=True):
+        with stages.stage("compare", f"judging {one.label}"):
+            court.write(court.judged(one, known))
+    page = write_report(run)
+    print(summarize_compared(run, [one.label for one in chosen]))
+    print(page)
+
+
+@dataclass
+class _Court:
+    """What every checkpoint of one call is held against."""
+
+    folder: RunFolder
+    run: RunFile
+    source: Path
+    tokenizer: Any
+    windows: TokenWindows
+    target: tuple[Any, str]
+    judge: Judge
+
+    def judged(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> ComparedModel:
+        """Everything that can be measured of one checkpoint."""
+        from commands.checkpoints import memory_or_note
+        from reports.compared import ComparedModel
+        from spaces.measurement import Measurement
+
+        memory = memory_or_note(checkpoint, facts, self.run.workload)
+        read = self._gguf if checkpoint.gguf else self._transformers
+        found, same, notes = read(checkpoint, facts)
+        found["weight_bytes"] = Measurement(value=float(facts.weight_bytes), unit="B", by="size")
+        if isinstance(memory, str):
+            notes = [*notes, memory]
+        else:
+            found["memory_bytes"] = memory
+        return ComparedModel(
+            label=checkpoint.label, source=checkpoint.source, hash=facts.hash, numbers=facts.numbers,
+            loaded_by=facts.loaded_by, same_tokenizer=same, measurements=found, notes=tuple(notes),
+        )  # fmt: skip
+
+    def write(self, row: ComparedModel) -> ComparedFile:
+        """Put a row into ``compared.json``, which appears whole."""
+        from reports.compared import FILE, ComparedFile, compared_hashes
+        from reports.reading import read_compared
+        from reports.writing import write_whole
+
+        path, known = self.folder.path, read_compared(self.folder.path, self.folder.run)
+        file = known or ComparedFile(
+            hashes=compared_hashes(self.folder.run),
+            predicted_tokens=self.windows.window_tokens - 1,
+            window_bytes=self.judge.window_bytes,
+        )
+        file = file.with_model(row)
+        write_whole(path / FILE, file.to_json())
+        return file
+
+    def _transformers(
+        self, checkpoint: Checkpoint, facts: CheckpointFacts
+    ) -> tuple[dict[str, Measurement], bool, list[str]]:
+        from compressors.loading import load_checkpoint, load_tokenizer
+        from evaluators.window_texts import tokenize_alike
+
+        own = load_tokenizer(checkpoint.folder)
+        same = tokenize_alike(self.tokenizer, own, self.judge.texts)
+        tokenizer, notes = (self.tokenizer if same else own), _cache_notes(checkpoint.folder)
+        model = load_checkpoint(checkpoint.folder, *self.target)
+        if same:
+            found = self.judge.beside_dense(model, facts.rows)
+        else:
+            found = self.judge.alone(model, tokenizer, facts.context)
+            notes.append("another tokenizer: no KL and no perplexity, but bits per byte of the same text")
+        return {**found, **self.judge.on_tasks(model, tokenizer)}, same, notes
+
+    def _gguf(
+        self, checkpoint: Checkpoint, facts: CheckpointFacts
+    ) -> tuple[dict[str, Measurement], bool, list[str]]:
+        from engines.llama_cpp import LlamaCpp
+        from evaluators.gguf_model import GgufModel, same_tokens
+        from spaces.errors import ModelError
+
+        assert checkpoint.gguf is not None  # noqa: S101 -- the caller chose by it
+        if not same_tokens(self.tokenizer, facts.tokens):
+            raise ModelError(
+                f"GGUF file {checkpoint.gguf}",
+                "has other tokens than the run's model, or names none",
+                "Compare the checkpoint that it was made from",
+            )
+        model = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.target[1])
+        notes = ["no task scores: llama.cpp is asked for predictions of the report text alone"]
+        return self.judge.beside_dense(model, facts.rows), True, notes
+
+
+def _open(folder: RunFolder, facts: Sequence[CheckpointFacts], stages: Stages) -> _Court:
+    """Load what the run was judged with; the dense model is read and let go.
+
+    Raises:
+        RunError: model or report text are not those of the run any more.
+    """
+    from commands.models import model_folder
+    from commands.run_file import validate_run
+    from commands.texts import read_texts
+    from commands.workbench import compute_target
+    from compressors.loading import load_dense, load_tokenizer, model_hash
+    from evaluators.compared import Judge
+    from spaces.architectures import read_model
+
+    run = validate_run(folder.run.settings, f"{folder.path}/run.json")
+    with stages.stage("start", "loading model and texts"):
+        source = model_folder(run.model, run.revision)
+        spec = read_model(source, source=run.model, revision=run.revision)
+        tokenizer = load_tokenizer(source)
+        windows = read_texts(run.texts, tokenizer, spec, run.search.seed)["report"]
+        _check_same(folder, {"model": model_hash(source), "text.report": windows.digest})
+        dtype, device = target = compute_target(run)
+        dense = load_dense(source, spec, dtype=dtype, device=device)
+    with stages.stage("dense", "reading the dense model"):
+        rows = int(dense.get_output_embeddings().weight.shape[0])
+        judge = Judge(dense, windows, tokenizer, rows, {one.rows for one in facts}, _tasks(run))
+    return _Court(folder, run, source, tokenizer, windows, target, judge)
+
+
+def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:
+    from spaces.errors import RunError
+
+    for name, digest in hashes.items():
+        if folder.run.hashes.get(name) != digest:
+            raise RunError(
+                f"{name} of run {folder.path}",
+                "is another than when it was searched",
+                "Put the files back that run.json names, or search again",
+            )
+
+
+def _tasks(run: RunFile) -> Any:
+    """The tasks that the front was scored on."""
+    from evaluators.tasks import TaskSettings
+
+    asked = run.tasks
+    if asked.folder is None and not asked.names:
+        return None
+    return TaskSettings(
+        asked.names, None if asked.folder is None else Path(asked.folder), asked.limit, asked.batch_size
+    )
+
+
+def _cache_notes(folder: Path) -> list[str]:
+    """An export of ours may have been searched with a narrower cache than it is read with here."""
+    from engines.manifest import MANIFEST, read_manifest
+    from spaces.configuration import CompressionConfig
+
+    if not (folder / MANIFEST).is_file():
+        return []
+    cache = CompressionConfig.model_validate(read_manifest(folder)["config"]).kv
+    return (
+        [] if cache.num_bits == 16 else [f"read with a cache of 16 bits; it was searched with {cache.name}"]
+    )

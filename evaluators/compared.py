@@ -1,0 +1,128 @@
+"""Models that nobody searched, judged as the front was: same dense model, same report text, same tasks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from compressors.divergence import Teacher
+from compressors.windows import TokenWindows
+from evaluators.bits_per_byte import bits_per_byte, from_perplexity
+from evaluators.tasks import TaskScorer, TaskSettings, as_measurement
+from evaluators.window_texts import encode_text, predicted_bytes, window_texts
+from spaces.errors import TextError
+from spaces.measurement import Measurement
+
+_QUALITY = "quality/1"
+_BITS = "bits_per_byte/1"
+
+
+class FirstTokens:
+    """A model whose predictions are cut to the first tokens of its vocabulary.
+
+    Siblings of one family often pad the same vocabulary to other numbers of rows; rows beyond the tokenizer's mean
+    nothing, and what is left is normalised again.
+    """
+
+    def __init__(self, model: Any, rows: int) -> None:
+        self._model = model
+        self._rows = rows
+        self.device: torch.device = torch.device(model.device)
+
+    def __call__(self, input_ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
+        """Logits ``(windows, tokens, rows)``."""
+        found = self._model(input_ids=input_ids, use_cache=use_cache)
+        return SimpleNamespace(logits=found.logits[..., : self._rows])
+
+    def get_output_embeddings(self) -> SimpleNamespace:
+        """Something with a weight of so many rows."""
+        return SimpleNamespace(weight=torch.empty(self._rows, 0))
+
+
+class Judge:
+    """Judges models beside the front; the dense model is read when this is made and not kept.
+
+    Args:
+        dense: the run's dense model.
+        windows: of the report text.
+        tokenizer: of the run.
+        rows: of the dense model's vocabulary.
+        others: rows of the vocabularies of those that will be compared and have the same tokenizer.
+        tasks: that the front was scored on, ``None`` for none.
+
+    Attributes:
+        texts: of the windows.
+        window_bytes: UTF-8 bytes that the predicted tokens of each window stand for.
+    """
+
+    def __init__(
+        self, dense: Any, windows: TokenWindows, tokenizer: Any, rows: int, others: Iterable[int],
+        tasks: TaskSettings | None,
+    ) -> None:  # fmt: skip
+        self._rows = rows
+        shared = {min(rows, other) for other in others}
+        self._teachers = {least: Teacher(FirstTokens(dense, least), windows) for least in sorted(shared)}
+        self._tasks = tasks
+        self._predicted = windows.window_tokens - 1
+        self.texts = window_texts(tokenizer, windows.ids)
+        self.window_bytes = tuple(predicted_bytes(tokenizer, ids) for ids in windows.ids.tolist())
+
+    def beside_dense(self, model: Any, rows: int) -> dict[str, Measurement]:
+        """KL to the dense model and what goes with it, of a model with the run's tokenizer.
+
+        Args:
+            model: anything that answers ``model(input_ids=..., use_cache=False).logits`` and has a ``device``.
+            rows: of its vocabulary.
+
+        Raises:
+            ConfigurationError: predictions that are not finite.
+            ModelError: a vocabulary without a token of the text.
+        """
+        shared = min(self._rows, rows)
+        found = self._teachers[shared].compare(FirstTokens(model, shared)).measurements(by=_QUALITY)
+        bits = from_perplexity(found["perplexity"], self._predicted, self.window_bytes)
+        return found if bits is None else {**found, "bits_per_byte": bits}
+
+    def alone(self, model: Any, tokenizer: Any, context: int | None) -> dict[str, Measurement]:
+        """Bits per byte of the same text, of a model with another tokenizer.
+
+        Raises:
+            TextError: a window is longer than the model's context in its tokens.
+        """
+        return {"bits_per_byte": read_bits(model, tokenizer, self.texts, context)}
+
+    def on_tasks(self, model: Any, tokenizer: Any) -> dict[str, Measurement]:
+        """Scores on the run's tasks, by ``task.NAME``."""
+        if self._tasks is None:
+            return {}
+        # One scorer a model: it keeps a hold on the model that it saw last.
+        scores = TaskScorer(tokenizer, self._tasks).score(model)
+        return {f"task.{name}": as_measurement(score) for name, score in scores.items()}
+
+
+@torch.inference_mode()
+def read_bits(model: Any, tokenizer: Any, texts: Iterable[str], context: int | None) -> Measurement:
+    """Bits per byte of some texts, each read by itself: its first token is given.
+
+    Raises:
+        TextError: a text has too few tokens, or more than ``context``.
+    """
+    bits, sizes = [], []
+    for number, text in enumerate(texts):
+        ids = encode_text(tokenizer, text)
+        if not 2 <= len(ids) <= (context or len(ids)):
+            raise TextError(
+                f"window {number} of the report text with {len(ids)} tokens of this model",
+                f"it reads 2 to {context} at once",
+                "Search with shorter windows, or compare another model",
+            )
+        moved = torch.tensor([ids], device=model.device)
+        logits = model(input_ids=moved, use_cache=False).logits[0, :-1].to(torch.float32)
+        loss = torch.nn.functional.cross_entropy(logits, moved[0, 1:], reduction="none")
+        bits.append(float(loss.sum(dtype=torch.float64)) / math.log(2))
+        sizes.append(predicted_bytes(tokenizer, ids))
+    return bits_per_byte(bits, sizes, _BITS)

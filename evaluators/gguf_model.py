@@ -1,0 +1,85 @@
+"""A GGUF file as a model that can be compared: llama.cpp reads the windows, in their order."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spaces.errors import ModelError
+
+if TYPE_CHECKING:
+    from engines.llama_cpp import LlamaCpp
+
+_BYTES_AT_ONCE = 1 << 30
+_TOKENS = "tokenizer.ggml.tokens"
+
+
+class GgufModel:
+    """Answers each batch of windows with what llama.cpp predicts for it, read ahead a few windows at a time.
+
+    Args:
+        engine: llama.cpp.
+        file: of the model.
+        ids: int64 ``(windows, tokens)``: what will be asked for, in this order.
+        rows: of its vocabulary.
+        device: that the predictions are moved to.
+    """
+
+    def __init__(self, engine: LlamaCpp, file: Path, ids: torch.Tensor, rows: int, device: Any) -> None:
+        self._engine = engine
+        self._file = file
+        self.device = torch.device(device)
+        count = max(1, _BYTES_AT_ONCE // (4 * rows * ids.shape[1]))
+        self._chunks = iter(torch.split(ids, count))
+        self._ready = torch.empty(0, ids.shape[1], rows)
+
+    def __call__(self, input_ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
+        """Log-probabilities, which are logits too, ``(windows, tokens, vocabulary)``."""
+        del use_cache
+        while len(self._ready) < len(input_ids):
+            self._ready = torch.cat([self._ready, self._predict(next(self._chunks))])
+        found, self._ready = self._ready[: len(input_ids)], self._ready[len(input_ids) :]
+        return SimpleNamespace(logits=found.to(self.device))
+
+    def _predict(self, ids: torch.Tensor) -> torch.Tensor:
+        with tempfile.TemporaryDirectory(prefix="paretune-llama-") as scratch:
+            files = {key: str(Path(scratch) / f"{key}.npy") for key in ("ids", "out", "out_ids")}
+            np.save(files["ids"], ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
+            self._engine.run({"task": "predict", "model": str(self._file), "top": None, **files})
+            return torch.from_numpy(np.load(files["out"], allow_pickle=False))
+
+
+def gguf_facts(file: Path) -> tuple[int, tuple[str, ...], str]:
+    """Bytes of all tensors, the tokens in order (none where the file names none), and the types of its tensors.
+
+    Raises:
+        ModelError: it is no GGUF file, or is cut short.
+    """
+    import gguf
+
+    try:
+        reader = gguf.GGUFReader(file)
+        field = reader.fields.get(_TOKENS)
+        tokens: Sequence[str] = () if field is None else field.contents()
+        size: dict[str, int] = {}
+        for tensor in reader.tensors:
+            name = tensor.tensor_type.name
+            size[name] = size.get(name, 0) + int(tensor.n_bytes)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ModelError(
+            f"GGUF file {file}", f"cannot be read ({str(error)[:120]})", "Copy or download it again"
+        ) from error
+    types = ", ".join(sorted(size, key=lambda name: -size[name])[:3])
+    return sum(size.values()), tuple(tokens), f"GGUF ({types})"
+
+
+def same_tokens(tokenizer: Any, tokens: Sequence[str]) -> bool:
+    """Whether a file's tokens are those of a tokenizer, id by id; rows beyond the tokenizer's are padding."""
+    words = tokenizer.get_vocab().items() - tokenizer.get_added_vocab().items()
+    return bool(words) and all(index < len(tokens) and tokens[index] == word for word, index in words)
