@@ -220,6 +220,30 @@ def _gguf(file: Path) -> CheckpointFacts:
     )
 
 
+def own_tokenizer(
+    checkpoint: Checkpoint, facts: CheckpointFacts, tokenizer: Any, texts: Sequence[str]
+) -> Any | None:
+    """The checkpoint's tokenizer where it is another than the run's, ``None`` where its tokens mean the same.
+
+    Raises:
+        ModelError: it has none; or a GGUF file has other tokens.
+    """
+    from compressors.loading import load_tokenizer
+    from evaluators.gguf_model import same_tokens
+    from evaluators.window_texts import tokenize_alike
+
+    if checkpoint.gguf is None:
+        own = load_tokenizer(checkpoint.folder)
+        return None if tokenize_alike(tokenizer, own, texts) else own
+    if not same_tokens(tokenizer, facts.tokens):
+        raise ModelError(
+            f"GGUF file {checkpoint.gguf}",
+            "has other tokens than the run's model, or names none",
+            "Compare the checkpoint that it was made from",
+        )
+    return None
+
+
 def memory_or_note(checkpoint: Checkpoint, facts: CheckpointFacts, workload: Workload) -> Measurement | str:
     """Its memory, or why it is not known."""
     if checkpoint.gguf is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +45,7 @@ def compare(
     stages = Stages(quiet)
     with stages.stage("facts", "looking at the checkpoints"):
         facts = [read_facts(one) for one in chosen]
-    court = _open(folder, facts, stages)
+    court = _open(folder, dict(zip(chosen, facts, strict=True)), stages)
     for one, known in zip(chosen, facts, strict=True):
         with stages.stage("compare", f"judging {one.label}"):
             court.write(court.judged(one, known))
@@ -57,12 +56,18 @@ def compare(
 
 @dataclass
 class _Court:
-    """What every checkpoint of one call is held against."""
+    """What every checkpoint of one call is held against.
+
+    Attributes:
+        tokenizer: of the run.
+        tokenizers: by label, of checkpoints with another; ``None`` for those with the same tokens.
+        target: torch dtype and device, as the run had them.
+    """
 
     folder: RunFolder
     run: RunFile
-    source: Path
     tokenizer: Any
+    tokenizers: dict[str, Any | None]
     windows: TokenWindows
     target: tuple[Any, str]
     judge: Judge
@@ -74,8 +79,9 @@ class _Court:
         from spaces.measurement import Measurement
 
         memory = memory_or_note(checkpoint, facts, self.run.workload)
-        read = self._gguf if checkpoint.gguf else self._transformers
-        found, same, notes = read(checkpoint, facts)
+        found = self._measured(checkpoint, facts)
+        same = self.tokenizers[checkpoint.label] is None
+        notes = _notes(checkpoint, same)
         found["weight_bytes"] = Measurement(value=float(facts.weight_bytes), unit="B", by="size")
         if isinstance(memory, str):
             notes = [*notes, memory]
@@ -102,54 +108,40 @@ class _Court:
         write_whole(path / FILE, file.to_json())
         return file
 
-    def _transformers(
-        self, checkpoint: Checkpoint, facts: CheckpointFacts
-    ) -> tuple[dict[str, Measurement], bool, list[str]]:
-        from compressors.loading import load_checkpoint, load_tokenizer
-        from evaluators.window_texts import tokenize_alike
-
-        own = load_tokenizer(checkpoint.folder)
-        same = tokenize_alike(self.tokenizer, own, self.judge.texts)
-        tokenizer, notes = (self.tokenizer if same else own), _cache_notes(checkpoint.folder)
-        model = load_checkpoint(checkpoint.folder, *self.target)
-        if same:
-            found = self.judge.beside_dense(model, facts.rows)
-        else:
-            found = self.judge.alone(model, tokenizer, facts.context)
-            notes.append("another tokenizer: no KL and no perplexity, but bits per byte of the same text")
-        return {**found, **self.judge.on_tasks(model, tokenizer)}, same, notes
-
-    def _gguf(
-        self, checkpoint: Checkpoint, facts: CheckpointFacts
-    ) -> tuple[dict[str, Measurement], bool, list[str]]:
+    def _measured(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> dict[str, Measurement]:
+        from compressors.loading import load_checkpoint
         from engines.llama_cpp import LlamaCpp
-        from evaluators.gguf_model import GgufModel, same_tokens
-        from spaces.errors import ModelError
+        from evaluators.gguf_model import GgufModel
 
-        assert checkpoint.gguf is not None  # noqa: S101 -- the caller chose by it
-        if not same_tokens(self.tokenizer, facts.tokens):
-            raise ModelError(
-                f"GGUF file {checkpoint.gguf}",
-                "has other tokens than the run's model, or names none",
-                "Compare the checkpoint that it was made from",
-            )
-        model = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.target[1])
-        notes = ["no task scores: llama.cpp is asked for predictions of the report text alone"]
-        return self.judge.beside_dense(model, facts.rows), True, notes
+        if checkpoint.gguf is not None:
+            replay = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.target[1])
+            return self.judge.beside_dense(replay, facts.rows)
+        model = load_checkpoint(checkpoint.folder, *self.target)
+        own = self.tokenizers[checkpoint.label]
+        found = (
+            self.judge.beside_dense(model, facts.rows)
+            if own is None
+            else self.judge.alone(model, own, facts.context)
+        )
+        # With the same tokens the run's own tokenizer is used: it may know an end of text that the other does not.
+        return {**found, **self.judge.on_tasks(model, own or self.tokenizer)}
 
 
-def _open(folder: RunFolder, facts: Sequence[CheckpointFacts], stages: Stages) -> _Court:
+def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: Stages) -> _Court:
     """Load what the run was judged with; the dense model is read and let go.
 
     Raises:
         RunError: model or report text are not those of the run any more.
+        ModelError: a checkpoint without a tokenizer; a GGUF file with other tokens.
     """
+    from commands.checkpoints import own_tokenizer
     from commands.models import model_folder
     from commands.run_file import validate_run
     from commands.texts import read_texts
     from commands.workbench import compute_target
     from compressors.loading import load_dense, load_tokenizer, model_hash
     from evaluators.compared import Judge
+    from evaluators.window_texts import window_texts
     from spaces.architectures import read_model
 
     run = validate_run(folder.run.settings, f"{folder.path}/run.json")
@@ -159,12 +151,15 @@ def _open(folder: RunFolder, facts: Sequence[CheckpointFacts], stages: Stages) -
         tokenizer = load_tokenizer(source)
         windows = read_texts(run.texts, tokenizer, spec, run.search.seed)["report"]
         _check_same(folder, {"model": model_hash(source), "text.report": windows.digest})
+        texts = window_texts(tokenizer, windows.ids)
+        others = {one.label: own_tokenizer(one, known, tokenizer, texts) for one, known in chosen.items()}
         dtype, device = target = compute_target(run)
         dense = load_dense(source, spec, dtype=dtype, device=device)
     with stages.stage("dense", "reading the dense model"):
         rows = int(dense.get_output_embeddings().weight.shape[0])
-        judge = Judge(dense, windows, tokenizer, rows, {one.rows for one in facts}, _tasks(run))
-    return _Court(folder, run, source, tokenizer, windows, target, judge)
+        theirs = {known.rows for one, known in chosen.items() if others[one.label] is None}
+        judge = Judge(dense, windows, tokenizer, texts, rows, theirs, _tasks(run))
+    return _Court(folder, run, tokenizer, others, windows, target, judge)
 
 
 def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:
@@ -191,14 +186,18 @@ def _tasks(run: RunFile) -> Any:
     )
 
 
-def _cache_notes(folder: Path) -> list[str]:
-    """An export of ours may have been searched with a narrower cache than it is read with here."""
+def _notes(checkpoint: Checkpoint, same_tokenizer: bool) -> list[str]:
+    """What of it is not measured, or not as the front was."""
     from engines.manifest import MANIFEST, read_manifest
     from spaces.configuration import CompressionConfig
 
-    if not (folder / MANIFEST).is_file():
-        return []
-    cache = CompressionConfig.model_validate(read_manifest(folder)["config"]).kv
-    return (
-        [] if cache.num_bits == 16 else [f"read with a cache of 16 bits; it was searched with {cache.name}"]
-    )
+    found = []
+    if not same_tokenizer:
+        found.append("another tokenizer: no KL and no perplexity, but bits per byte of the same text")
+    if checkpoint.gguf is not None:
+        found.append("no task scores: llama.cpp is asked for predictions of the report text alone")
+    if (checkpoint.folder / MANIFEST).is_file():
+        cache = CompressionConfig.model_validate(read_manifest(checkpoint.folder)["config"]).kv
+        if cache.num_bits != 16:
+            found.append(f"read with a cache of 16 bits; it was searched with {cache.name}")
+    return found

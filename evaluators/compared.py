@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +13,7 @@ from compressors.divergence import Teacher
 from compressors.windows import TokenWindows
 from evaluators.bits_per_byte import bits_per_byte, from_perplexity
 from evaluators.tasks import TaskScorer, TaskSettings, as_measurement
-from evaluators.window_texts import encode_text, predicted_bytes, window_texts
+from evaluators.window_texts import encode_text, predicted_bytes
 from spaces.errors import TextError
 from spaces.measurement import Measurement
 
@@ -50,17 +50,17 @@ class Judge:
         dense: the run's dense model.
         windows: of the report text.
         tokenizer: of the run.
+        texts: of the windows, see :func:`evaluators.window_texts.window_texts`.
         rows: of the dense model's vocabulary.
         others: rows of the vocabularies of those that will be compared and have the same tokenizer.
         tasks: that the front was scored on, ``None`` for none.
 
     Attributes:
-        texts: of the windows.
         window_bytes: UTF-8 bytes that the predicted tokens of each window stand for.
     """
 
     def __init__(
-        self, dense: Any, windows: TokenWindows, tokenizer: Any, rows: int, others: Iterable[int],
+        self, dense: Any, windows: TokenWindows, tokenizer: Any, texts: Sequence[str], rows: int, others: Iterable[int],
         tasks: TaskSettings | None,
     ) -> None:  # fmt: skip
         self._rows = rows
@@ -68,7 +68,7 @@ class Judge:
         self._teachers = {least: Teacher(FirstTokens(dense, least), windows) for least in sorted(shared)}
         self._tasks = tasks
         self._predicted = windows.window_tokens - 1
-        self.texts = window_texts(tokenizer, windows.ids)
+        self._texts = texts
         self.window_bytes = tuple(predicted_bytes(tokenizer, ids) for ids in windows.ids.tolist())
 
     def beside_dense(self, model: Any, rows: int) -> dict[str, Measurement]:
@@ -93,7 +93,7 @@ class Judge:
         Raises:
             TextError: a window is longer than the model's context in its tokens.
         """
-        return {"bits_per_byte": read_bits(model, tokenizer, self.texts, context)}
+        return {"bits_per_byte": read_bits(model, tokenizer, self._texts, context)}
 
     def on_tasks(self, model: Any, tokenizer: Any) -> dict[str, Measurement]:
         """Scores on the run's tasks, by ``task.NAME``."""

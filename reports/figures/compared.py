@@ -41,15 +41,14 @@ def compared_traces(folder: RunFolder, cost: CostAxis, rightmost: float) -> list
             "error_y": error_bars([row for row, _, _, _ in spots]),
             "mode": "markers+text",
             "text": [safe(row.name) for row, _, _, _ in spots],
-            "textposition": [
-                "middle left" if x > 0.6 * rightmost else "middle right" for _, x, _, _ in spots
-            ],
+            "textposition": ["top left" if x > 0.6 * rightmost else "top right" for _, x, _, _ in spots],
             "textfont": {"color": _COLOUR, "size": 12},
             "marker": {
-                "size": 12,
-                "symbol": "cross",
+                # Open: an export of the run itself lies on the member that it was made from.
+                "size": 22,
+                "symbol": "hexagon-open",
                 "color": _COLOUR,
-                "line": {"width": 1.5, "color": "--card"},
+                "line": {"width": 2.5},
             },
             "hovertext": [hover for _, _, _, hover in spots],
             "hoverinfo": "text",

@@ -48,7 +48,7 @@ class _Front:
         ground = [*tried(self.folder, self.cost), *self._bands(), *self._line()]
         reach = self._reach()
         others = compared_traces(self.folder, self.cost, reach[1])
-        data = [*ground, *others, *self._uniforms(), *self._probes(), *self._members()]
+        data = [*ground, *self._uniforms(), *self._probes(), *others, *self._members()]
         lines = [marks(self.folder, self.cost), compared_marks(self.folder, self.cost)]
         layout = base_layout(
             xaxis=axis(self.cost.title, range=reach, tickformat="~g"),

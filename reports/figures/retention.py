@@ -55,7 +55,7 @@ class _Panel:
             self._trace(self.front, "front", "--accent", "circle"),
         ]
         if self.compared:
-            data.append(self._trace(self.compared, "compared, not searched", "--good", "cross"))
+            data.append(self._trace(self.compared, "compared, not searched", "--good", "hexagon-open"))
         layout = base_layout(
             xaxis=axis(f"{'memory' if self.column == 'memory_bytes' else 'bytes'} ({self.unit})", nticks=5),
             yaxis=axis("", tickformat=".0%", range=[low, high], nticks=6),

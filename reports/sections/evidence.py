@@ -85,7 +85,7 @@ def capability_section(folder: RunFolder) -> Section | None:
     words = (
         f"Score of {counted(len(task_names(folder.front)), 'task')}{on}, as a share of the dense model's, "
         "against memory. Filled: the front; open squares: uniform configurations; "
-        "crosses: models that were compared and not searched; bars: one standard error "
+        "hexagons: models that were compared and not searched; bars: one standard error "
         "of the share."
     )
     body = stacked(paragraph(words), element("div", *panels, class_="panels"))
