@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from commands.checkpoints import Checkpoint, CheckpointFacts
     from commands.output import Stages
     from commands.run_file import RunFile
+    from compressors.divergence import Teacher
     from compressors.windows import TokenWindows
     from evaluators.compared import Judge
     from reports.compared import ComparedFile, ComparedModel
     from reports.reading import RunFolder
     from spaces.measurement import Measurement
+    from spaces.model import ModelSpec
 
 
 def compare(
@@ -139,7 +141,7 @@ def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: 
     from commands.run_file import validate_run
     from commands.texts import read_texts
     from commands.workbench import compute_target
-    from compressors.loading import load_dense, load_tokenizer, model_hash
+    from compressors.loading import load_tokenizer, model_hash
     from evaluators.compared import Judge
     from evaluators.window_texts import window_texts
     from spaces.architectures import read_model
@@ -153,13 +155,25 @@ def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: 
         _check_same(folder, {"model": model_hash(source), "text.report": windows.digest})
         texts = window_texts(tokenizer, windows.ids)
         others = {one.label: own_tokenizer(one, known, tokenizer, texts) for one, known in chosen.items()}
-        dtype, device = target = compute_target(run)
-        dense = load_dense(source, spec, dtype=dtype, device=device)
-    with stages.stage("dense", "reading the dense model"):
-        rows = int(dense.get_output_embeddings().weight.shape[0])
         theirs = {known.rows for one, known in chosen.items() if others[one.label] is None}
-        judge = Judge(dense, windows, tokenizer, texts, rows, theirs, _tasks(run))
+    target = compute_target(run)
+    with stages.stage("dense", "reading the dense model"):
+        # Where nobody shares its tokenizer, nobody is compared with its predictions.
+        teachers = _teachers(source, spec, windows, theirs, target) if theirs else {}
+        judge = Judge(windows, tokenizer, texts, teachers, _tasks(run))
     return _Court(folder, run, tokenizer, others, windows, target, judge)
+
+
+def _teachers(
+    source: Path, spec: ModelSpec, windows: TokenWindows, rows: set[int], target: tuple[Any, str]
+) -> dict[int, Teacher]:
+    """The dense model is read and let go: only its predictions stay in memory."""
+    from compressors.loading import load_dense
+    from evaluators.compared import read_dense
+
+    dtype, device = target
+    dense = load_dense(source, spec, dtype=dtype, device=device)
+    return read_dense(dense, windows, spec.vocabulary, rows)
 
 
 def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,16 +43,27 @@ class FirstTokens:
         return SimpleNamespace(weight=torch.empty(self._rows, 0))
 
 
-class Judge:
-    """Judges models beside the front; the dense model is read when this is made and not kept.
+def read_dense(dense: Any, windows: TokenWindows, rows: int, others: Iterable[int]) -> dict[int, Teacher]:
+    """The dense model's predictions on a text, by the number of tokens that a compared model has in common with it.
 
     Args:
-        dense: the run's dense model.
+        dense: only read.
+        windows: of the text.
+        rows: of its vocabulary.
+        others: rows of the vocabularies of models with the same tokenizer.
+    """
+    shared = {min(rows, other) for other in others}
+    return {least: Teacher(FirstTokens(dense, least), windows) for least in sorted(shared)}
+
+
+class Judge:
+    """Judges models beside the front.
+
+    Args:
         windows: of the report text.
         tokenizer: of the run.
         texts: of the windows, see :func:`evaluators.window_texts.window_texts`.
-        rows: of the dense model's vocabulary.
-        others: rows of the vocabularies of those that will be compared and have the same tokenizer.
+        teachers: see :func:`read_dense`.
         tasks: that the front was scored on, ``None`` for none.
 
     Attributes:
@@ -60,15 +71,17 @@ class Judge:
     """
 
     def __init__(
-        self, dense: Any, windows: TokenWindows, tokenizer: Any, texts: Sequence[str], rows: int, others: Iterable[int],
+        self,
+        windows: TokenWindows,
+        tokenizer: Any,
+        texts: Sequence[str],
+        teachers: Mapping[int, Teacher],
         tasks: TaskSettings | None,
-    ) -> None:  # fmt: skip
-        self._rows = rows
-        shared = {min(rows, other) for other in others}
-        self._teachers = {least: Teacher(FirstTokens(dense, least), windows) for least in sorted(shared)}
-        self._tasks = tasks
+    ) -> None:
         self._predicted = windows.window_tokens - 1
         self._texts = texts
+        self._teachers = dict(teachers)
+        self._tasks = tasks
         self.window_bytes = tuple(predicted_bytes(tokenizer, ids) for ids in windows.ids.tolist())
 
     def beside_dense(self, model: Any, rows: int) -> dict[str, Measurement]:
@@ -82,7 +95,7 @@ class Judge:
             ConfigurationError: predictions that are not finite.
             ModelError: a vocabulary without a token of the text.
         """
-        shared = min(self._rows, rows)
+        shared = max(least for least in self._teachers if least <= rows)
         found = self._teachers[shared].compare(FirstTokens(model, shared)).measurements(by=_QUALITY)
         bits = from_perplexity(found["perplexity"], self._predicted, self.window_bytes)
         return found if bits is None else {**found, "bits_per_byte": bits}
