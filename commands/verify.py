@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LOADERS = {
     "llama.cpp": ("llama.cpp",),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
     "transformers": ("transformers", "torch", "torch-cpu"),
     "vllm": ("vllm", "transformers"),
 }

@@ -17,6 +17,8 @@ _ENGINES = {
     "transformers": "engines.transformers_engine:Transformers",
     "vllm": "engines.vllm:Vllm",
     "llama.cpp": "engines.llama_cpp:LlamaCpp",
+    "openvino": "engines.openvino_engine:OpenVino",
+    "onnxruntime": "engines.onnx_runtime:OnnxRuntime",
 }
 
 

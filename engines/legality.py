@@ -49,7 +49,7 @@ class CheckpointLegality:
             for verdict in (
                 _container(choice),
                 _role(linear, choice),
-                _row(columns, choice),
+                row_ruling(columns, choice),
                 self._inputs(linear, choice, columns),
             ):
                 if not verdict:
@@ -119,7 +119,8 @@ def _role(linear: Linear, choice: SiteChoice) -> Ruling:
     return LEGAL
 
 
-def _row(columns: int, choice: SiteChoice) -> Ruling:
+def row_ruling(columns: int, choice: SiteChoice) -> Ruling:
+    """Whether groups, and patterns of zeros, divide a row of ``columns`` weights."""
     try:
         if not choice.weight.dense:
             choice.weight.groups(columns)

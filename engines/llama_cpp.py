@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,12 +30,8 @@ FORMATS = (
     "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs",
 )  # fmt: skip
 """Offered where the user names none. The first of each width is the one that uniform rows have."""
-TOP = 64
-"""Log-probabilities a position where those of the whole vocabulary would be too many; the rest is one bucket."""
-
 _RUNNER = Path(__file__).with_name("llama_runner.py")
 _TIMEOUT_S = 3600.0
-_MOST_BYTES = 1 << 30
 _INSTALL = "pip install 'paretune[llama]', or name an interpreter that has xllamacpp in " + variable(
     "llama.cpp"
 )
@@ -123,22 +117,12 @@ class LlamaCpp(Engine):
         return write_folder(self.stored(weights.spec), bank, config, folder, card)
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the :data:`TOP` likeliest."""
-        import numpy as np
-        import torch
-
+        """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the likeliest tokens."""
         from engines.manifest import read_manifest
-        from engines.predictions import Predictions
+        from engines.runner_predictions import runner_predictions
 
         vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
-        top = None if ids.numel() * vocabulary * 4 <= _MOST_BYTES else TOP
-        with tempfile.TemporaryDirectory(prefix="paretune-llama-") as scratch:
-            files = {key: str(Path(scratch) / f"{key}.npy") for key in ("ids", "out", "out_ids")}
-            np.save(files["ids"], ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
-            self.run({"task": "predict", "model": str(folder / FILE), "top": top, **files})
-            found = torch.from_numpy(np.load(files["out"], allow_pickle=False))
-            named = None if top is None else torch.from_numpy(np.load(files["out_ids"], allow_pickle=False))
-            return Predictions(found, named)
+        return runner_predictions(self.run, folder / FILE, ids, vocabulary)
 
     def launch_line(self, folder: Path) -> str:
         """``llama-server`` on localhost."""
@@ -150,8 +134,10 @@ class LlamaCpp(Engine):
         Raises:
             EngineError: the engine is absent, or refuses.
         """
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return run_in_environment(self._environment(), _RUNNER, {"threads": threads, **request}, _TIMEOUT_S)
+        from engines.runner_predictions import usable_threads
+
+        asked = {"threads": usable_threads(), **request}
+        return run_in_environment(self._environment(), _RUNNER, asked, _TIMEOUT_S)
 
     def _environment(self) -> Environment:
         found = find_environment(self.name)

@@ -2,15 +2,18 @@
 
 One function a container; :func:`container_bytes` knows which container a format goes into. Codebooks have no
 container there: they are counted as their codes, scales and levels. Block types of ggml are counted
-as GGUF stores them.
+as GGUF stores them, and integers of a graph (ONNX, OpenVINO's IR) as its operations take them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from spaces.formats import WeightFormat
+
+Container = Literal["compressed-tensors", "graph"]
+"""What holds quantized integers: a checkpoint beside the program, or the graph that is the program."""
 
 
 class StoredBytes(NamedTuple):
@@ -115,3 +118,21 @@ def unpacked_bytes(
     per_group = dtype_bytes + (0 if weight.symmetric else 1)
     scale_rows = weight.scale_rows(rows)
     return StoredBytes(rows * columns + owners * scale_rows * groups * per_group, 0)
+
+
+def graph_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int) -> StoredBytes:
+    """Bytes of integers of 4 or 8 bits as constants of a graph (``MatMulNBits`` of ONNX Runtime takes them so).
+
+    ===========  ========================================  =====
+    tensor       shape                                     dtype
+    ===========  ========================================  =====
+    codes        ``(rows, groups, group size * bits / 8)``  uint8
+    scales       ``(rows, groups)``                        model
+    zero points  ``(rows, ceil(groups * bits / 8))``       uint8, asymmetric only
+    ===========  ========================================  =====
+    """
+    groups = weight.groups(columns)
+    payload = rows * (columns * weight.num_bits // 8 + groups * dtype_bytes)
+    if not weight.symmetric:
+        payload += rows * -(-groups * weight.num_bits // 8)
+    return StoredBytes(payload, 0)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from spaces.containers import Container
 from spaces.errors import ModelError
 from spaces.schema import Document, Frozen
 
@@ -141,6 +142,7 @@ class ModelSpec(Document):
         heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
         fixed_dtype_bytes: of one number of what is never quantized, where an engine's container has its own
             (:meth:`engines.engine.Engine.stored`); ``None``: that of the checkpoint.
+        container: what holds quantized integers, where an engine has its own (likewise).
     """
 
     source: str
@@ -167,6 +169,7 @@ class ModelSpec(Document):
     uncuttable: tuple[Uncuttable, ...] = ()
     heads_divide_hidden: bool = False
     fixed_dtype_bytes: int | None = Field(None, exclude_if=lambda value: value is None)
+    container: Container = Field("compressed-tensors", exclude_if=lambda value: value == "compressed-tensors")
 
     @property
     def dtype_bytes(self) -> int:

@@ -10,7 +10,7 @@ from math import prod
 from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.containers import StoredBytes, unpacked_bytes
+from spaces.containers import StoredBytes, graph_bytes, unpacked_bytes
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
 from spaces.target import Workload
 
@@ -51,6 +51,9 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
     rows, columns = kept_shape(spec, linear, config.student)
     choice = config.choice(linear.name)
     weight, inputs = choice.weight, _input_bytes(choice.activation, spec.dtype_bytes)
+    if spec.container == "graph" and not weight.dense:
+        one = graph_bytes(rows, columns, weight, spec.dtype_bytes)
+        return StoredBytes(one.payload * linear.experts, 0)
     if lies_unpacked(linear, choice):
         owners = 2 if linear.role == "embedding" and spec.tied else 1
         one = unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners)

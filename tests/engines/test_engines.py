@@ -42,6 +42,14 @@ class TestLlamaCpp(EngineContract):
         return find_choice("q5_0")
 
 
+class TestOpenVino(EngineContract):
+    name = "openvino"
+
+
+class TestOnnxRuntime(EngineContract):
+    name = "onnxruntime"
+
+
 def test_every_registered_engine_has_a_contract_test():
     tested = {case.name for case in globals().values() if isinstance(case, type) and hasattr(case, "name")}
     assert tested == set(engine_names())
