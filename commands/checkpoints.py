@@ -44,6 +44,7 @@ class CheckpointFacts:
         hash: SHA-256 of what makes its numbers.
         numbers: how weights are stored, in words.
         loaded_by: library and version that will run it.
+        shape: hidden channels and blocks, ``None`` where it does not say.
         tokens: of a GGUF file, in order.
     """
 
@@ -53,6 +54,7 @@ class CheckpointFacts:
     hash: str
     numbers: str
     loaded_by: str
+    shape: tuple[int | None, int | None] = (None, None)
     tokens: tuple[str, ...] = ()
 
 
@@ -164,6 +166,7 @@ def _transformers(folder: Path) -> CheckpointFacts:
         hash=model_hash(folder),
         numbers=_numbers(folder, config),
         loaded_by=f"transformers {transformers.__version__}",
+        shape=(getattr(text, "hidden_size", None), getattr(text, "num_hidden_layers", None)),
     )
 
 
@@ -208,15 +211,16 @@ def _gguf(file: Path) -> CheckpointFacts:
     able = engine.available()
     if not able:
         raise EngineError(f"GGUF file {file}", "llama.cpp runs it, which is not here", able.reason)
-    weight_bytes, tokens, numbers = gguf_facts(file)
+    found = gguf_facts(file)
     return CheckpointFacts(
-        rows=len(tokens),
+        rows=len(found.tokens),
         context=None,
-        weight_bytes=weight_bytes,
+        weight_bytes=found.weight_bytes,
         hash=sha256_of_file(file),
-        numbers=numbers,
+        numbers=found.numbers,
         loaded_by=f"llama.cpp {engine.version()}",
-        tokens=tokens,
+        shape=found.shape,
+        tokens=found.tokens,
     )
 
 

@@ -68,6 +68,7 @@ class _Court:
 
     folder: RunFolder
     run: RunFile
+    spec: ModelSpec
     tokenizer: Any
     tokenizers: dict[str, Any | None]
     windows: TokenWindows
@@ -84,6 +85,11 @@ class _Court:
         found = self._measured(checkpoint, facts)
         same = self.tokenizers[checkpoint.label] is None
         notes = _notes(checkpoint, same)
+        if same and self._other_size(checkpoint, facts):
+            notes.append(
+                "another size than the run's model: its KL says that it answers otherwise, not that it is worse; "
+                "tasks and bits per byte tell which is better"
+            )
         found["weight_bytes"] = Measurement(value=float(facts.weight_bytes), unit="B", by="size")
         if isinstance(memory, str):
             notes = [*notes, memory]
@@ -93,6 +99,14 @@ class _Court:
             label=checkpoint.label, source=checkpoint.source, hash=facts.hash, numbers=facts.numbers,
             loaded_by=facts.loaded_by, same_tokenizer=same, measurements=found, notes=tuple(notes),
         )  # fmt: skip
+
+    def _other_size(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> bool:
+        """Whether it is no form of the run's model: other hidden channels or blocks, and no student of ours."""
+        from engines.manifest import MANIFEST
+
+        own = (self.spec.hidden_size, self.spec.blocks)
+        differs = any(said not in (None, known) for said, known in zip(facts.shape, own, strict=True))
+        return differs and not (checkpoint.folder / MANIFEST).is_file()
 
     def write(self, row: ComparedModel) -> ComparedFile:
         """Put a row into ``compared.json``, which appears whole."""
@@ -161,7 +175,7 @@ def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: 
         # Where nobody shares its tokenizer, nobody is compared with its predictions.
         teachers = _teachers(source, spec, windows, theirs, target) if theirs else {}
         judge = Judge(windows, tokenizer, texts, teachers, _tasks(run))
-    return _Court(folder, run, tokenizer, others, windows, target, judge)
+    return _Court(folder, run, spec, tokenizer, others, windows, target, judge)
 
 
 def _teachers(

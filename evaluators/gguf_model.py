@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -55,8 +56,25 @@ class GgufModel:
             return torch.from_numpy(np.load(files["out"], allow_pickle=False))
 
 
-def gguf_facts(file: Path) -> tuple[int, tuple[str, ...], str]:
-    """Bytes of all tensors, the tokens in order (none where the file names none), and the types of its tensors.
+@dataclass(frozen=True)
+class GgufFacts:
+    """What the header of a file says.
+
+    Attributes:
+        weight_bytes: of all tensors.
+        tokens: in order; none where the file names none.
+        numbers: types of its tensors, those with most bytes first.
+        shape: hidden channels and blocks, ``None`` where the file does not say.
+    """
+
+    weight_bytes: int
+    tokens: tuple[str, ...]
+    numbers: str
+    shape: tuple[int | None, int | None]
+
+
+def gguf_facts(file: Path) -> GgufFacts:
+    """Read the header of a file.
 
     Raises:
         ModelError: it is no GGUF file, or is cut short.
@@ -65,8 +83,11 @@ def gguf_facts(file: Path) -> tuple[int, tuple[str, ...], str]:
 
     try:
         reader = gguf.GGUFReader(file)
-        field = reader.fields.get(_TOKENS)
-        tokens: Sequence[str] = () if field is None else field.contents()
+        tokens: Sequence[str] = _content(reader, _TOKENS) or ()
+        architecture = _content(reader, "general.architecture")
+        hidden, blocks = (
+            _content(reader, f"{architecture}.{key}") for key in ("embedding_length", "block_count")
+        )
         size: dict[str, int] = {}
         for tensor in reader.tensors:
             name = tensor.tensor_type.name
@@ -76,7 +97,12 @@ def gguf_facts(file: Path) -> tuple[int, tuple[str, ...], str]:
             f"GGUF file {file}", f"cannot be read ({str(error)[:120]})", "Copy or download it again"
         ) from error
     types = ", ".join(sorted(size, key=lambda name: -size[name])[:3])
-    return sum(size.values()), tuple(tokens), f"GGUF ({types})"
+    return GgufFacts(sum(size.values()), tuple(tokens), f"GGUF ({types})", (hidden, blocks))
+
+
+def _content(reader: Any, key: str) -> Any:
+    field = reader.fields.get(key)
+    return None if field is None else field.contents()
 
 
 def same_tokens(tokenizer: Any, tokens: Sequence[str]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from reports.figures.axes import CostAxis
 from reports.figures.figure import Layout, Trace, lines, safe
 from reports.figures.points import error_bars
@@ -41,7 +43,7 @@ def compared_traces(folder: RunFolder, cost: CostAxis, rightmost: float) -> list
             "error_y": error_bars([row for row, _, _, _ in spots]),
             "mode": "markers+text",
             "text": [safe(row.name) for row, _, _, _ in spots],
-            "textposition": ["top left" if x > 0.6 * rightmost else "top right" for _, x, _, _ in spots],
+            "textposition": _sides([(x, math.log10(kl)) for _, x, kl, _ in spots], rightmost),
             "textfont": {"color": _COLOUR, "size": 12},
             "marker": {
                 # Open: an export of the run itself lies on the member that it was made from.
@@ -54,6 +56,21 @@ def compared_traces(folder: RunFolder, cost: CostAxis, rightmost: float) -> list
             "hoverinfo": "text",
         }
     ]
+
+
+def _sides(spots: list[tuple[float, float]], rightmost: float) -> list[str]:
+    """Where each name stands: inside the axis, and not on that of a neighbour (across, decade of the KL)."""
+    sides: list[str] = []
+    for number, (x, level) in enumerate(spots):
+        across = "left" if x > 0.6 * rightmost else "right"
+        crowded = [
+            sides[other]
+            for other, (x_other, level_other) in enumerate(spots[:number])
+            if abs(x - x_other) < 0.1 * rightmost and abs(level - level_other) < 0.5
+        ]
+        free = [height for height in ("top", "bottom", "middle") if f"{height} {across}" not in crowded]
+        sides.append(f"{free[0] if free else 'top'} {across}")
+    return sides
 
 
 def compared_marks(folder: RunFolder, cost: CostAxis) -> Layout:

@@ -82,7 +82,8 @@ class _Front:
         """The KL axis over the decades of everything with a name; what was merely tried may lie above."""
         others = [row for row in compared_members(self.folder) if self.points.at(row) is not None]
         levels = [member.value("kl") or 1.0 for member in [*self.shown, *others]]
-        ends = [math.log10(min(levels)) - 0.3, math.log10(max(levels)) + 0.4]
+        # Names of compared models stand above their markers.
+        ends = [math.log10(min(levels)) - 0.3, math.log10(max(levels)) + (0.7 if others else 0.4)]
         title = "KL to the dense model (nat per token)"
         return axis(title, type="log", tickformat="~g", dtick=1, minor=_MINOR, range=ends)
 

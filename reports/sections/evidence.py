@@ -82,11 +82,11 @@ def capability_section(folder: RunFolder) -> Section | None:
     ]
     items = sorted({str(task["items"]) for task in folder.run.tasks.values() if "items" in task})
     on = f" on {' or '.join(items)} items each" if items and len(items) <= 2 else ""
+    beside = "; hexagons: models that were compared and not searched" if folder.compared else ""
     words = (
         f"Score of {counted(len(task_names(folder.front)), 'task')}{on}, as a share of the dense model's, "
-        "against memory. Filled: the front; open squares: uniform configurations; "
-        "hexagons: models that were compared and not searched; bars: one standard error "
-        "of the share."
+        f"against memory. Filled: the front; open squares: uniform configurations{beside}; bars: one standard "
+        "error of the share."
     )
     body = stacked(paragraph(words), element("div", *panels, class_="panels"))
     return Section("capabilities", "What it can still do", "Capabilities", body, figures)

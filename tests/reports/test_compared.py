@@ -155,6 +155,14 @@ def test_axes_reach_what_was_compared(run: Path) -> None:
     assert trace["textposition"] == ["top left"]
 
 
+def test_names_of_neighbours_stand_apart(run: Path) -> None:
+    folder = read_run_folder(run)
+    near = [model(folder, label) for label in ("one", "two", "three")]
+    view = Page(render_page(write(run, *near))).figures["front"]["variants"][0]
+    (trace,) = [trace for trace in view["data"] if trace.get("name") == "compared, not searched"]
+    assert len(set(trace["textposition"])) == 3
+
+
 def test_figures_are_what_plotly_accepts_and_names_stay_text(run: Path) -> None:
     import plotly.graph_objects as go
 
