@@ -17,7 +17,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -79,6 +79,8 @@ class OpenVinoDecoder:
     """
 
     def __init__(self, file: str, threads: int, options: dict[str, str]) -> None:
+        # Its import alone sends statistics; where the package that sends cannot be imported it takes a stub.
+        cast(dict[str, Any], sys.modules)["openvino_telemetry"] = None
         import openvino
 
         asked = {**options, "INFERENCE_NUM_THREADS": str(threads)}

@@ -11,6 +11,7 @@ from typing import Any
 
 from engines.onnx_graph.names import FILE as ONNX_FILE
 from engines.onnx_graph.names import PAST, PRESENT
+from engines.openvino_package import silent_openvino
 
 FILE = "openvino_model.xml"
 OPTIONS = {
@@ -23,8 +24,7 @@ OPTIONS = {
 
 def to_openvino(folder: Path) -> None:
     """Put the representation in the place of the ONNX file in ``folder``."""
-    import openvino
-
+    openvino = silent_openvino()
     model = openvino.Core().read_model(folder / ONNX_FILE)
     _remember(model)
     for name, value in OPTIONS.items():
