@@ -1,14 +1,16 @@
 """Whether a whole candidate fits into a compressed-tensors checkpoint that ``transformers`` loads.
 
-What depends on one site alone is refused by :mod:`engines.legality` already; this is what depends on several,
-and what our own runtime runs but the container has no place for.
+What depends on one site alone is ruled by :mod:`engines.legality`, which also gives a space its choices; besides,
+there is what depends on several sites, and what our own runtime runs but the container has no place for.
 """
 
 from __future__ import annotations
 
+from engines.group_ruling import ruling_by_site
+from engines.legality import CheckpointLegality
 from engines.weight_schemes import container
 from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling, illegal
+from spaces.legality import Ruling, illegal
 from spaces.model import ModelSpec
 
 _LOADER = "transformers 5.17"
@@ -48,4 +50,5 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
             " scheme; give every quantized block of experts the same format, or leave some at 16 bits",
             _LOADER,
         )
-    return LEGAL
+    # Loaded linear by linear: nothing is fused, though a space lets q, k and v share a choice.
+    return ruling_by_site(CheckpointLegality("transformers", "cpu"), spec, config)

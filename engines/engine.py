@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.legality import Legality, Ruling
 from spaces.model import ModelSpec
@@ -67,6 +68,20 @@ class Engine(ABC):
     @abstractmethod
     def numeric_path(self, device: str) -> str:
         """The formats as it executes them there: what a score is valid for."""
+
+    def executed(self, choice: SiteChoice, device: str) -> SiteChoice:
+        """The choice as the device computes it, e.g. without rounded inputs where no kernel rounds them."""
+        del device
+        return choice
+
+    def executed_config(self, config: CompressionConfig, device: str) -> CompressionConfig:
+        """The candidate as the device computes it: what is scored, and what an export is compared with."""
+        sites = {site: self.executed(choice, device) for site, choice in config.sites.items()}
+        return config.replaced(sites=sites)
+
+    def here(self) -> str:
+        """The device that :meth:`predictions` runs on, by a name that :meth:`executed` knows."""
+        return "cpu"
 
     def offered(self, restrictions: Restrictions) -> Restrictions:
         """What the user allows, in the formats of this engine where the user named none."""

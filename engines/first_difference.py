@@ -47,7 +47,7 @@ def first_difference(
         with tempfile.TemporaryDirectory(prefix="paretune-bisect-") as place:
             folder = engine.export(assembler, part, Path(place) / "export", ExportCard(source, "part"))
             found = engine.predictions(folder, ids)
-        model = assembler.apply(part.replaced(kv=KVFormat()))
+        model = assembler.apply(engine.executed_config(part, engine.here()).replaced(kv=KVFormat()))
         return compare_predictions(model, found, ids).kl <= tolerance
 
     if agrees(len(kept)):

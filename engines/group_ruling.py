@@ -1,8 +1,9 @@
-"""Whether an engine takes a whole configuration: group by group, then cache and student."""
+"""Whether an engine takes a whole configuration: student, cache, then group by group or site by site."""
 
 from __future__ import annotations
 
 from spaces.configuration import CompressionConfig
+from spaces.groups import single_groups
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 
@@ -27,4 +28,18 @@ def ruling_by_group(legality: Legality, spec: ModelSpec, config: CompressionConf
         verdict = legality.choice(spec, group, first, config.student)
         if not verdict:
             return verdict.model_copy(update={"reason": f"{group.name}: {verdict.reason}"})
+    return LEGAL
+
+
+def ruling_by_site(legality: Legality, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+    """The first refusal of an engine that fuses nothing on loading: of the student, the cache, or a site's choice."""
+    for verdict in (legality.student(spec, config.student), legality.kv(spec, config.kv)):
+        if not verdict:
+            return verdict
+    for group in single_groups(spec):
+        site = group.sites[0]
+        if config.keeps_block(group.block):
+            verdict = legality.choice(spec, group, config.choice(site), config.student)
+            if not verdict:
+                return verdict.model_copy(update={"reason": f"{site}: {verdict.reason}"})
     return LEGAL

@@ -78,7 +78,7 @@ def verify_export(
             more than the tolerance.
     """
     check_files(folder)
-    model = assembler.apply(config.replaced(kv=KVFormat()))
+    model = assembler.apply(engine.executed_config(config, engine.here()).replaced(kv=KVFormat()))
     allowed = default_tolerance(engine, model.dtype, kl_of_candidate) if tolerance is None else tolerance
     note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.name}"
     try:

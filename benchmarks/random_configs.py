@@ -1,0 +1,235 @@
+"""Random configurations that an engine takes, and such that it must refuse; each from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from engines.engine import Engine
+from spaces.cache_format import KVFormat
+from spaces.choice import SiteChoice, Sparsity
+from spaces.configuration import WHOLE, CompressionConfig, Student
+from spaces.formats import WeightFormat, integer_format
+from spaces.legality import FusedGroup
+from spaces.model import ModelSpec
+from spaces.named_formats import GGML_FORMATS, WEIGHT_FORMATS, WITH_INPUTS, default_method, find_choice
+
+_WIDTHS = (2, 3, 4, 5, 6, 8)
+_GROUPS = (None, 32, 64, 128)
+_DENSE_SHARE = 0.2
+"""Of groups that stay as they are, so that formats meet unquantized neighbours."""
+_STUDENT_SHARE = 0.25
+_FUSING = ("vllm",)
+"""Engines that load groups as one matrix; others let them share a choice and load them apart."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A configuration and what it is called in tables."""
+
+    name: str
+    config: CompressionConfig
+    formats: tuple[str, ...] = ()
+
+
+def every_choice() -> list[SiteChoice]:
+    """All formats that have names, and integers of every width, group and symmetry; one method each."""
+    named = [find_choice(name) for name in (*WEIGHT_FORMATS, *WITH_INPUTS, *GGML_FORMATS)]
+    integers = [
+        integer_format(bits, group, symmetric)
+        for bits in _WIDTHS
+        for group in _GROUPS
+        for symmetric in (True, False)
+    ]
+    return [*named, *(SiteChoice(weight=weight, method=default_method(weight)) for weight in integers)]
+
+
+def legal_choices(engine: Engine, device: str, spec: ModelSpec) -> dict[str, list[SiteChoice]]:
+    """By group of the whole model: what may stand there."""
+    legality = engine.legality(device)
+    return {
+        group.name: [choice for choice in every_choice() if legality.choice(spec, group, choice, WHOLE)]
+        for group in legality.groups(spec)
+    }
+
+
+def random_legal(engine: Engine, device: str, spec: ModelSpec, count: int = 20, seed: int = 0) -> list[Named]:
+    """Different configurations that the engine exports for the device, every legal format in at least one.
+
+    Args:
+        engine: that is asked.
+        device: by name.
+        spec: of the model.
+        count: of configurations.
+        seed: of the draw.
+    """
+    numbers, legality = random.Random(seed), engine.legality(device)
+    choices = legal_choices(engine, device, spec)
+    exported = _exported(engine, spec, legality.groups(spec), choices)
+    found: list[Named] = []
+    while len(found) < count:
+        student = _student(spec, numbers) if numbers.random() < _STUDENT_SHARE else WHOLE
+        student = student if legality.student(spec, student) else WHOLE
+        # Those that no configuration has yet come first: an even share of them each.
+        first = exported[len(found) :: count]
+        config = _grown(engine, device, spec, student, first, choices, numbers)
+        if config.sites and config not in [named.config for named in found]:
+            formats = sorted({choice.name for choice in config.sites.values()})
+            found.append(Named(f"random-{len(found):02d}", config, tuple(formats)))
+    return found
+
+
+def _exported(
+    engine: Engine, spec: ModelSpec, groups: Sequence[FusedGroup], choices: dict[str, list[SiteChoice]]
+) -> list[SiteChoice]:
+    """Choices that an export can hold at some group: a few are for our own runtime alone."""
+    found: dict[SiteChoice, None] = {}
+    for group in groups:
+        for choice in choices[group.name]:
+            if choice not in found:
+                config = CompressionConfig(sites=dict.fromkeys(group.sites, choice))
+                if engine.export_ruling(spec, config):
+                    found[choice] = None
+    return list(found)
+
+
+def _grown(
+    engine: Engine,
+    device: str,
+    spec: ModelSpec,
+    student: Student,
+    first: Sequence[SiteChoice],
+    choices: dict[str, list[SiteChoice]],
+    numbers: random.Random,
+) -> CompressionConfig:
+    """A configuration made group by group, each kept if the whole can still be exported."""
+    legality = engine.legality(device)
+    groups = [group for group in legality.groups(spec) if student.keeps_block(group.block)]
+    config = CompressionConfig(student=student)
+    places = list(groups)
+    numbers.shuffle(places)
+    for choice in first:
+        for group in places:
+            grown = _with(engine, device, spec, config, group, choice)
+            if choice in choices[group.name] and grown is not None:
+                config = grown
+                places.remove(group)
+                break
+    for group in places:
+        grown = _with(engine, device, spec, config, group, _drawn(choices[group.name], numbers))
+        config = grown or config
+    return config
+
+
+def _with(
+    engine: Engine,
+    device: str,
+    spec: ModelSpec,
+    config: CompressionConfig,
+    group: FusedGroup,
+    choice: SiteChoice,
+) -> CompressionConfig | None:
+    if choice == SiteChoice() or not engine.legality(device).choice(spec, group, choice, config.student):
+        return None
+    grown = config.replaced(sites={**config.sites, **dict.fromkeys(group.sites, choice)})
+    return grown if engine.export_ruling(spec, grown) else None
+
+
+def _drawn(choices: Sequence[SiteChoice], numbers: random.Random) -> SiteChoice:
+    if not choices or numbers.random() < _DENSE_SHARE:
+        return SiteChoice()
+    return numbers.choice(choices)
+
+
+def _student(spec: ModelSpec, numbers: random.Random) -> Student:
+    """A model without one of its inner blocks, or with half of its channels."""
+    if numbers.random() < 0.5 and spec.blocks > 2:
+        left_out = numbers.randrange(1, spec.blocks - 1)
+        return Student(blocks=tuple(block for block in range(spec.blocks) if block != left_out))
+    return Student(ffn_channels=spec.ffn_size // 2)
+
+
+def random_illegal(
+    engine: Engine, device: str, spec: ModelSpec, count: int = 20, seed: int = 0
+) -> Iterator[Named]:
+    """Configurations that differ from a legal one in one thing that the engine must refuse.
+
+    Things are taken in turn: a format that a group may not have, a fused group whose sites differ, a cache, a student
+    that the architecture cannot express; where an engine takes all of a kind, the next kind.
+    """
+    numbers = random.Random(seed)
+    legal = random_legal(engine, device, spec, count, seed + 1)
+    for index in range(count):
+        for kind in range(index, index + len(_SPOILERS)):
+            spoiled = _SPOILERS[kind % len(_SPOILERS)](engine, device, spec, legal[index].config, numbers)
+            if spoiled is not None:
+                yield Named(f"illegal-{index:02d}", spoiled)
+                break
+
+
+def _wrong_format(
+    engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
+) -> CompressionConfig | None:
+    legality = engine.legality(device)
+    groups = [group for group in legality.groups(spec) if config.keeps_block(group.block)]
+    for group in numbers.sample(groups, len(groups)):
+        wrong = [c for c in _spoilt_choices() if not legality.choice(spec, group, c, config.student)]
+        if wrong:
+            return config.replaced(
+                sites={**config.sites, **dict.fromkeys(group.sites, numbers.choice(wrong))}
+            )
+    return None
+
+
+def _spoilt_choices() -> list[SiteChoice]:
+    """Everything, and what no engine has: groups that divide nothing, float zero points."""
+    odd = [integer_format(4, 48), integer_format(7, 32), integer_format(4, 24)]
+    floating = WeightFormat(num_bits=4, number_type="int", group_size=32, symmetric=False, zero_point="float")
+    extra = [SiteChoice(weight=weight, method="rtn") for weight in odd]
+    return [*every_choice(), *extra, SiteChoice(weight=floating, method="hqq")]
+
+
+def _split_group(
+    engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
+) -> CompressionConfig | None:
+    fused = [
+        g for g in engine.legality(device).groups(spec) if len(g.sites) > 1 and config.keeps_block(g.block)
+    ]
+    numbers.shuffle(fused)
+    legal = legal_choices(engine, device, spec)
+    for group in fused:
+        others = [choice for choice in legal[group.name] if choice != config.choice(group.sites[0])]
+        if others:
+            return config.replaced(sites={**config.sites, group.sites[-1]: numbers.choice(others)})
+    return None
+
+
+def _wrong_cache(
+    engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
+) -> CompressionConfig | None:
+    del numbers
+    for kv in (KVFormat(num_bits=8), KVFormat(num_bits=4)):
+        if not engine.legality(device).kv(spec, kv):
+            return config.replaced(kv=kv)
+    return None
+
+
+def _wrong_zeros(
+    engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
+) -> CompressionConfig | None:
+    """Zeros in a pattern that does not divide the row, or beside blocks that do not keep them."""
+    legality = engine.legality(device)
+    groups = [g for g in legality.groups(spec) if g.kind == "linear" and config.keeps_block(g.block)]
+    for group in numbers.sample(groups, len(groups)):
+        choice = config.choice(group.sites[0])
+        for pattern, fraction in (("2:4", 0.5), ("4:8", 0.5), ("unstructured", 0.5)):
+            pruned = choice.model_copy(
+                update={"sparsity": Sparsity(fraction=fraction, pattern=pattern, criterion="magnitude")}
+            )
+            if not legality.choice(spec, group, pruned, config.student):
+                return config.replaced(sites={**config.sites, **dict.fromkeys(group.sites, pruned)})
+    return None
+
+
+_SPOILERS = (_wrong_format, _split_group, _wrong_cache, _wrong_zeros)
