@@ -25,9 +25,23 @@ def export(
             help="Make the weights again for this configuration: gptq (in sequence), autoround or qat."
         ),
     ] = None,
+    ladder: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Rungs (count): the member and safer ones to fall back to, into RUN/ladder."
+        ),
+    ] = None,
+    canaries: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Prefixes (count) with reference answers for `paretune monitor`; 16 a rung with --ladder, else none.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Export a member; the engine loads it in a fresh process and its KL to the candidate is printed (nat)."""
+    from commands.ladder import CANARIES, export_ladder, ladder_lines
     from commands.output import Stages
     from commands.refining import refine_member
     from commands.run_file import validate_run
@@ -35,6 +49,7 @@ def export(
     from reports.reading import read_run_folder
     from search.run_folder import lock_run_folder
 
+    _check_ladder(ladder, refine)
     found = read_run_folder(run)
     wanted = name or found.front.pick
     member = find_member(found.front.members, wanted)
@@ -42,13 +57,28 @@ def export(
     with lock_run_folder(run):
         stages = Stages(quiet)
         bench = open_workbench(settings, run, stages)
+        if ladder is not None:
+            place = out or run / "ladder"
+            rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
+            print(ladder_lines(place, rungs))
+            return 0
         refined = None if refine is None else refine_member(bench, member.config, refine, stages)
         folder = member.name if refine is None else f"{member.name}-{refine}"
-        done = export_member(bench, member, out or run / "export" / folder, refined)
+        done = export_member(bench, member, out or run / "export" / folder, refined, canaries=canaries)
     if refined is not None:
         print(refined.line)
     print(export_line(done))
     return 0
+
+
+def _check_ladder(ladder: int | None, refine: str | None) -> None:
+    """Refuse what makes the weights of one member anew where several are exported."""
+    from spaces.errors import RunError
+
+    if ladder is not None and refine is not None:
+        raise RunError(
+            "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
+        )
 
 
 def find_member(members: tuple[Member, ...], name: str) -> Member:
@@ -66,7 +96,12 @@ def find_member(members: tuple[Member, ...], name: str) -> Member:
 
 
 def export_member(
-    bench: Workbench, member: Member, folder: Path, refined: Refined | None = None
+    bench: Workbench,
+    member: Member,
+    folder: Path,
+    refined: Refined | None = None,
+    *,
+    canaries: int | None = None,
 ) -> dict[str, Any]:
     """Write, load in a fresh process, compare; what ``run.json`` keeps of it.
 
@@ -77,11 +112,13 @@ def export_member(
         member: of its front.
         folder: to write.
         refined: weights made again for the member's configuration.
+        canaries: prefixes of the report text that are written into it once it is verified; ``None``: what it has.
 
     Raises:
         EngineError: the format cannot express the candidate, or the folder holds something else.
         VerificationError: what was loaded is not the candidate.
     """
+    from engines.canary import add_canaries, discard_unlisted
     from engines.engine import ExportCard
     from engines.verification import verify_export
 
@@ -94,6 +131,7 @@ def export_member(
     card = ExportCard(source=bench.model_folder, name=member.name, run={"hashes": hashes}, figures=figures)
     if not _is_export_of(folder, member.digest, hashes):
         bench.engine.export(assembler, member.config, folder, card)
+    discard_unlisted(folder)
     verified = verify_export(
         bench.engine,
         assembler,
@@ -102,6 +140,8 @@ def export_member(
         bench.windows["report"].ids[:_CHECKED_WINDOWS],
         kl_of_candidate=0.0 if kl is None else kl,
     )
+    if canaries is not None:
+        add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
     return {
         "name": member.name,
         "engine": _loader(bench.engine.name),

@@ -8,7 +8,20 @@ from collections.abc import Sequence
 
 import typer
 
-from commands import advise, check, compare, engines, export, inspect, profile, report, search, select, verify
+from commands import (
+    advise,
+    check,
+    compare,
+    engines,
+    export,
+    inspect,
+    monitor,
+    profile,
+    report,
+    search,
+    select,
+    verify,
+)
 from commands.output import print_error
 from spaces.errors import ParetuneError
 
@@ -36,6 +49,7 @@ app.command("check")(check.check)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.command("engines")(engines.engines)
+app.command("monitor")(monitor.monitor)
 
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)
 

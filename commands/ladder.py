@@ -1,0 +1,146 @@
+"""``paretune export RUN --ladder N``: the pick, and safer members to fall back to, as one folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from commands.workbench import Workbench
+    from monitoring.ladder import LadderFile
+    from spaces.result import Member
+
+CANARIES = 16
+"""Of a rung where the user names no number."""
+
+
+def choose_rungs(members: tuple[Member, ...], first: Member, count: int) -> tuple[Member, ...]:
+    """Members in the order to fall back in: ``first``, then safer ones up to the safest.
+
+    They are spread evenly over the members of the front whose KL is below that of ``first``, in falling order.
+
+    Args:
+        members: that can be exported.
+        first: to begin with.
+        count: of rungs.
+
+    Raises:
+        RunError: the front has fewer safer members, or the KL of ``first`` is not known.
+    """
+    from spaces.errors import RunError
+
+    start = first.value("kl")
+    if start is None:
+        raise RunError(f"member {first.name}", "has no KL to fall back from", "Name another with --name")
+    safer = sorted(
+        (m for m in members if m.on_front and (kl := m.value("kl")) is not None and kl < start),
+        key=lambda member: (-_kl(member), member.digest),
+    )
+    steps = count - 1
+    if len(safer) < steps:
+        raise RunError(
+            f"a ladder of {count} rungs from {first.name}",
+            f"needs {steps} safer members; the front has {len(safer)} that can be exported",
+            f"Ask for --ladder {len(safer) + 1}, or begin with another --name"
+            if safer
+            else "Begin with a smaller member: --name",
+        )
+    return (first, *(safer[round(step * len(safer) / steps) - 1] for step in range(1, steps + 1)))
+
+
+def export_ladder(
+    bench: Workbench, members: tuple[Member, ...], first: Member, count: int, folder: Path, canaries: int
+) -> list[dict[str, Any]]:
+    """Export and verify every rung, with canaries, into a folder that appears when all of it is right.
+
+    Args:
+        bench: of the run.
+        members: of its front file.
+        first: rung to begin with.
+        count: of rungs.
+        folder: absent or empty.
+        canaries: of each rung.
+
+    Returns:
+        What :func:`commands.export.export_member` says of each, with the folder that it has in the end.
+
+    Raises:
+        RunError: the front has too few safer members.
+        EngineError: the folder is not empty, or a member cannot be expressed.
+        VerificationError: what was loaded is not the candidate; nothing is left behind.
+    """
+    from commands.export import export_member
+    from engines.whole_folder import written_whole
+    from monitoring.ladder import CURRENT
+    from monitoring.switching import point_at
+
+    rungs = choose_rungs(_exportable(bench, members), first, count)
+    places = [f"{index}-{member.name}" for index, member in enumerate(rungs)]
+    done = []
+    with written_whole(folder) as partial:
+        for member, place in zip(rungs, places, strict=True):
+            found = export_member(bench, member, partial / place, canaries=canaries)
+            found["launch"] = bench.engine.launch_line(partial / place).replace(partial.name, folder.name)
+            done.append({**found, "folder": str(folder / place)})
+        _write_ladder(partial, ladder_file(rungs, places, done))
+        point_at(partial / CURRENT, places[0])
+    return done
+
+
+def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[str, Any]]) -> LadderFile:
+    """``ladder.json`` of exported members."""
+    from monitoring.ladder import LadderFile, Rung, default_trigger
+
+    return LadderFile(
+        rungs=tuple(
+            Rung(
+                folder=place,
+                name=member.name,
+                weight_bytes=member.value("weight_bytes"),
+                kl=member.value("kl"),
+                launch=found["launch"],
+                trigger=default_trigger(member.value("kl")),
+            )
+            for member, place, found in zip(rungs, places, done, strict=True)
+        )
+    )
+
+
+def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
+    """What people are told: the order, and how to begin."""
+    from commands.export import export_line
+
+    lines = [f"rung {index}: {export_line(found)}" for index, found in enumerate(done)]
+    return "\n".join(
+        [
+            *lines,
+            f"{folder}/current points to rung 0; serve it, then: paretune monitor {folder} --endpoint URL",
+        ]
+    )
+
+
+def _exportable(bench: Workbench, members: tuple[Member, ...]) -> tuple[Member, ...]:
+    """Members of the front that the engine's container can hold; says which are left out."""
+    from commands.output import note
+
+    found = []
+    for member in members:
+        verdict = bench.engine.export_ruling(bench.spec, member.config)
+        if member.on_front and not verdict:
+            note(f"{member.name} is no rung: {verdict.reason}")
+        elif member.on_front:
+            found.append(member)
+    return tuple(found)
+
+
+def _kl(member: Member) -> float:
+    kl = member.value("kl")
+    return 0.0 if kl is None else kl
+
+
+def _write_ladder(folder: Path, ladder: LadderFile) -> None:
+    from monitoring.ladder import LADDER
+
+    text = json.dumps(ladder.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    (folder / LADDER).write_text(text, encoding="utf-8")

@@ -1,0 +1,168 @@
+"""Canaries of an export: prefixes of held-out text, and what its engine predicts after each when all is well.
+
+The references are the engine's own predictions of the fresh, verified export, not the candidate's: the engine's
+arithmetic is in them, so a healthy server answers them almost exactly and a small limit tells drift from rounding.
+An engine predicts only from a finished folder, so the file comes after the manifest, which is then written anew.
+Both appear by renaming. A job that is killed between the two leaves a file that the manifest does not list, which
+:func:`discard_unlisted` removes before anything else is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError, model_validator
+
+from engines.manifest import MANIFEST, read_manifest, sha256_of_file
+from spaces.errors import TextError, VerificationError
+from spaces.schema import Document, Frozen
+
+if TYPE_CHECKING:
+    import torch
+
+    from engines.engine import Engine
+    from engines.predictions import Predictions
+
+CANARIES = "canaries.json"
+TOP = 20
+"""Log-probabilities a canary: as many as vLLM's server returns unless it is told otherwise (``--max-logprobs``)."""
+
+SHORTEST_TOKENS = 8
+LONGEST_TOKENS = 64
+
+
+class Canary(Frozen):
+    """One prefix and the distribution after it.
+
+    Attributes:
+        ids: tokens of the prefix.
+        text: that the tokenizer turns into exactly ``ids``; ``None`` where it turns into others.
+        top_ids: the likeliest next tokens, likeliest first.
+        top_tokens: their texts.
+        log_probabilities: theirs, in nats, normalised over the whole vocabulary.
+    """
+
+    ids: tuple[int, ...]
+    text: str | None
+    top_ids: tuple[int, ...]
+    top_tokens: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Canary:
+        if not self.ids or not self.top_ids:
+            raise ValueError("a canary has a prefix and at least one reference")
+        if not len(self.top_ids) == len(self.top_tokens) == len(self.log_probabilities):
+            raise ValueError("a canary has as many tokens as log-probabilities")
+        return self
+
+
+class CanaryFile(Document):
+    """``canaries.json``: who made the references, and the canaries."""
+
+    engine: str
+    engine_version: str
+    canaries: tuple[Canary, ...]
+
+
+def add_canaries(
+    engine: Engine, folder: Path, windows: torch.Tensor, tokenizer: Any, count: int
+) -> CanaryFile:
+    """Write canaries into a verified export and list them in its manifest.
+
+    Args:
+        engine: that the export was written for; predicts in a fresh process.
+        folder: of the export.
+        windows: int64 ``(windows, tokens)`` of held-out text.
+        tokenizer: of the model.
+        count: of canaries.
+
+    Raises:
+        TextError: the windows are too short for so many different prefixes.
+        EngineError: the engine does not load the export.
+    """
+    import torch
+
+    lengths = prefix_lengths(count, int(windows.shape[1]))
+    rows = torch.arange(count) % len(windows)
+    found = engine.predictions(folder, windows[rows, : max(lengths)])
+    canaries = [
+        _canary(windows[row, :length].tolist(), found, index, tokenizer)
+        for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True))
+    ]
+    file = CanaryFile(engine=engine.name, engine_version=engine.version(), canaries=tuple(canaries))
+    _replace(folder / CANARIES, json.dumps(file.model_dump(mode="json"), indent=1) + "\n")
+    manifest = read_manifest(folder)
+    manifest["files"][CANARIES] = sha256_of_file(folder / CANARIES)
+    _replace(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    return file
+
+
+def prefix_lengths(count: int, window_tokens: int) -> list[int]:
+    """Different lengths in tokens, spread evenly from the shortest prefix to the longest.
+
+    Raises:
+        TextError: there are not so many different ones.
+    """
+    longest = min(LONGEST_TOKENS, window_tokens)
+    if count < 1 or count > longest - SHORTEST_TOKENS + 1:
+        raise TextError(
+            f"{count} canaries from windows of {window_tokens} tokens",
+            f"prefixes have {SHORTEST_TOKENS} to {LONGEST_TOKENS} tokens, each another number",
+            f"Ask for 1 to {max(1, longest - SHORTEST_TOKENS + 1)}, or search with longer windows",
+        )
+    steps = max(1, count - 1)
+    return [SHORTEST_TOKENS + (longest - SHORTEST_TOKENS) * index // steps for index in range(count)]
+
+
+def read_canaries(folder: Path) -> CanaryFile:
+    """The canaries of an export, once they are known to be those that its manifest lists. Loads no torch.
+
+    Raises:
+        VerificationError: there are none, or they are others.
+    """
+    file = folder / CANARIES
+    listed = read_manifest(folder)["files"].get(CANARIES)
+    if listed is None or not file.is_file():
+        raise VerificationError(
+            f"export {folder}", "has no canaries", "Export it again with --canaries N or --ladder N"
+        )
+    if sha256_of_file(file) != listed:
+        raise VerificationError(f"file {file}", f"is not what {MANIFEST} says", "Copy the export again")
+    try:
+        return CanaryFile.from_json(file.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise VerificationError(
+            f"file {file}", f"holds no canaries ({error.errors()[0]['msg']})", "Export again"
+        ) from error
+
+
+def discard_unlisted(folder: Path) -> None:
+    """Remove canaries that an interrupted job left without listing them."""
+    file = folder / CANARIES
+    if file.is_file() and CANARIES not in read_manifest(folder)["files"]:
+        file.unlink()
+
+
+def _canary(ids: list[int], found: Predictions, row: int, tokenizer: Any) -> Canary:
+    values = found.log_probabilities[row, len(ids) - 1]
+    best = values.topk(min(TOP, values.shape[-1]))
+    named = best.indices if found.ids is None else found.ids[row, len(ids) - 1][best.indices]
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    return Canary(
+        ids=tuple(ids),
+        text=text if list(tokenizer.encode(text)) == ids else None,
+        top_ids=tuple(named.tolist()),
+        top_tokens=tuple(tokenizer.decode([token]) for token in named.tolist()),
+        log_probabilities=tuple(best.values.tolist()),
+    )
+
+
+def _replace(file: Path, text: str) -> None:
+    # Beside the folder, not in it: whatever is left there by a killed job would be unknown to the manifest.
+    partial = file.parent.parent / f".{file.parent.name}.{file.name}.{os.getpid()}"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
