@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="embedded, reference-48m or reference-moe")
     parser.add_argument("--shared", type=Path, help="folder with models/ and data/, for reference models")
     parser.add_argument("--count", type=int, default=20, help="configurations of each kind")
+    parser.add_argument("--only", nargs=2, type=int, metavar=("FIRST", "END"), help="some of them by number")
     parser.add_argument("--compute", default="cpu", help="where candidates are assembled")
     parser.add_argument("--no-illegal", action="store_true", help="leave illegal.csv as it is")
     arguments = parser.parse_args()
@@ -70,8 +71,12 @@ def main() -> None:
             engine = find_engine(name)
             device = arguments.device or engine.here()
             if not arguments.no_illegal:
-                record_illegal(bench, engine, device, arguments.count, Path(place))
-            record(bench, engine, device, arguments.count, Path(place))
+                # An export for vLLM is refused where no generation of devices takes it: the widest is asked.
+                widest = "h100" if name == "vllm" else device
+                record_illegal(bench, engine, widest, arguments.count, Path(place))
+            configs = random_legal(engine, device, bench.assembler.spec, arguments.count)
+            first, end = arguments.only or (0, len(configs))
+            record(bench, engine, device, configs[first:end], Path(place))
 
 
 def open_bench(model: str, shared: Path | None, place: Path, compute: str = "cpu") -> Bench:
@@ -93,9 +98,8 @@ def open_bench(model: str, shared: Path | None, place: Path, compute: str = "cpu
     return Bench(source, Assembler(dense, spec, bank), teacher, read.ids)
 
 
-def record(bench: Bench, engine: Engine, device: str, count: int, place: Path) -> None:
+def record(bench: Bench, engine: Engine, device: str, configs: Sequence[Named], place: Path) -> None:
     """Rows of ``engines.csv``, written as they come."""
-    configs = random_legal(engine, device, bench.assembler.spec, count)
     rows: list[dict[str, object]] = []
     for start in range(0, len(configs), AT_ONCE):
         rows += measured(bench, engine, device, configs[start : start + AT_ONCE], place)

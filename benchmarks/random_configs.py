@@ -193,6 +193,8 @@ def _spoilt_choices() -> list[SiteChoice]:
 def _split_group(
     engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
 ) -> CompressionConfig | None:
+    if engine.name not in _FUSING:
+        return None
     fused = [
         g for g in engine.legality(device).groups(spec) if len(g.sites) > 1 and config.keeps_block(g.block)
     ]

@@ -126,7 +126,7 @@ def _where(bench: Workbench, engine: Engine, config: CompressionConfig, ids: Any
     from engines.verification import default_tolerance
     from spaces.errors import ParetuneError
 
-    allowed = default_tolerance(engine, bench.assembler.apply(config).dtype, lost)
+    allowed = default_tolerance(engine, config, bench.assembler.apply(config).dtype, lost)
     try:
         block = first_difference(engine, bench.assembler, config, bench.model_folder, ids[:4], allowed)
     except ParetuneError as error:

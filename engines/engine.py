@@ -79,6 +79,11 @@ class Engine(ABC):
         sites = {site: self.executed(choice, device) for site, choice in config.sites.items()}
         return config.replaced(sites=sites)
 
+    def computes_in_float32(self, config: CompressionConfig) -> bool:
+        """Whether it is :attr:`exact` for this candidate too."""
+        del config
+        return self.exact
+
     def here(self) -> str:
         """The device that :meth:`predictions` runs on, by a name that :meth:`executed` knows."""
         return "cpu"

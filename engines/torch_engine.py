@@ -12,7 +12,7 @@ from engines.engine import ExportCard
 from engines.operation import Operation
 from engines.profiled_engine import Kernel, ProfiledEngine, Runtime
 from engines.selection import Select
-from engines.transformers_export import export_checkpoint, generation_line
+from engines.transformers_export import expanded_in_float32, export_checkpoint, generation_line
 from engines.workload_operations import site_selections, workload_operations
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
@@ -90,6 +90,10 @@ class TorchEngine(ProfiledEngine):
         place, dtype = self._place(device)
         selections = site_selections(assembler.spec, config, self.select)
         return TorchRuntime(assembler, config, selections, place, dtype)
+
+    def computes_in_float32(self, config: CompressionConfig) -> bool:
+        """See :func:`engines.transformers_export.expanded_in_float32`."""
+        return self.exact and expanded_in_float32(config)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """See :meth:`Engine.export_ruling`."""

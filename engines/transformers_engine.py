@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from engines.checkpoint_ruling import checkpoint_ruling
 from engines.engine import Engine, ExportCard
 from engines.legality import CheckpointLegality
-from engines.transformers_export import export_checkpoint, generation_line
+from engines.transformers_export import expanded_in_float32, export_checkpoint, generation_line
 from spaces.configuration import CompressionConfig
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
@@ -45,6 +45,10 @@ class Transformers(Engine):
         """The same everywhere: weights are expanded when they are loaded."""
         del device
         return "transformers: float32 products of expanded weights; inputs rounded as the scheme says"
+
+    def computes_in_float32(self, config: CompressionConfig) -> bool:
+        """See :func:`engines.transformers_export.expanded_in_float32`."""
+        return self.exact and expanded_in_float32(config)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """See :meth:`Engine.export_ruling`."""

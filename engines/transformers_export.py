@@ -32,6 +32,14 @@ def export_checkpoint(
     return write_checkpoint(weights, config, folder, card)
 
 
+def expanded_in_float32(config: CompressionConfig) -> bool:
+    """Whether weights are expanded in float32; one block float has all of a model expanded in bfloat16.
+
+    Then products of other codes and scales are rounded, and inputs that are rounded as well may get other codes.
+    """
+    return not any(choice.weight.scale in ("fp8", "exponent") for choice in config.sites.values())
+
+
 def generation_line(folder: Path) -> str:
     """Generate through ``transformers``, which decompresses the weights."""
     program = (

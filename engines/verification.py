@@ -45,9 +45,11 @@ class Verification:
     note: str = ""
 
 
-def default_tolerance(engine: Engine, compute: torch.dtype, kl_of_candidate: float) -> float:
+def default_tolerance(
+    engine: Engine, config: CompressionConfig, compute: torch.dtype, kl_of_candidate: float
+) -> float:
     """Nats a token: 1e-5 where both sides compute in float32, else ``max(1e-3, 2 %)`` of what the candidate lost."""
-    if engine.exact and compute == torch.float32:
+    if engine.computes_in_float32(config) and compute == torch.float32:
         return EXACT_TOLERANCE
     return max(LEAST_TOLERANCE, RELATIVE_TOLERANCE * kl_of_candidate)
 
@@ -79,7 +81,9 @@ def verify_export(
     """
     check_files(folder)
     model = assembler.apply(engine.executed_config(config, engine.here()).replaced(kv=KVFormat()))
-    allowed = default_tolerance(engine, model.dtype, kl_of_candidate) if tolerance is None else tolerance
+    allowed = (
+        default_tolerance(engine, config, model.dtype, kl_of_candidate) if tolerance is None else tolerance
+    )
     note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.name}"
     try:
         exported = engine.predictions(folder, ids)

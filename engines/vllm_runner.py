@@ -30,6 +30,7 @@ from typing import Any
 
 _HERE = str(Path(__file__).resolve().parent)
 _WINDOWS_AT_ONCE = 8
+_CACHE_BYTES = 2 << 30
 _BATCHED_TOKENS = 2048
 """In one step; the default of 16,384 makes a mixed model compile kernels for minutes before it starts."""
 
@@ -90,7 +91,11 @@ def predictions(request: dict[str, Any]) -> dict[str, Any]:
 
     ids = np.load(request["ids"], allow_pickle=False)
     windows, tokens = ids.shape
-    engine = _engine(request, tokens + 1, {"max_num_seqs": _WINDOWS_AT_ONCE, "max_logprobs": request["top"]})
+    settings: dict[str, Any] = {"max_num_seqs": _WINDOWS_AT_ONCE, "max_logprobs": request["top"]}
+    if request["device"] != "cpu":
+        # A given size of cache is not measured first, which another process on the GPU would disturb.
+        settings |= {"kv_cache_memory_bytes": _CACHE_BYTES, "gpu_memory_utilization": 0.2}
+    engine = _engine(request, tokens + 1, settings)
     top = min(request["top"], engine.llm_engine.model_config.get_vocab_size())
     asked = SamplingParams(
         max_tokens=1, temperature=0.0, prompt_logprobs=top, logprobs=top, ignore_eos=True, detokenize=False

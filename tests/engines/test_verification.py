@@ -14,7 +14,7 @@ from engines.checkpoint import write_checkpoint
 from engines.engine import ExportCard
 from engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
 from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig
+from spaces.configuration import DENSE_CONFIG, CompressionConfig
 from spaces.errors import EngineError, VerificationError
 from spaces.size import weight_bytes
 from tests.engines.conftest import assembled_logits, choice, divergence
@@ -125,12 +125,12 @@ def test_the_reloading_program_writes_what_the_model_says(exported, tmp_path):
 
 def test_tolerance_is_two_per_cent_of_the_loss_but_never_below_the_floor():
     assert (
-        default_tolerance(ENGINE, torch.bfloat16, 0.0)
-        == default_tolerance(ENGINE, torch.bfloat16, 0.05)
+        default_tolerance(ENGINE, DENSE_CONFIG, torch.bfloat16, 0.0)
+        == default_tolerance(ENGINE, DENSE_CONFIG, torch.bfloat16, 0.05)
         == 1e-3
     )
-    assert default_tolerance(ENGINE, torch.bfloat16, 1.0) == 0.02
-    assert default_tolerance(ENGINE, torch.float32, 1.0) == 1e-5
+    assert default_tolerance(ENGINE, DENSE_CONFIG, torch.bfloat16, 1.0) == 0.02
+    assert default_tolerance(ENGINE, DENSE_CONFIG, torch.float32, 1.0) == 1e-5
 
 
 def test_the_environment_keeps_what_is_there(monkeypatch):

@@ -1,0 +1,170 @@
+"""How fast vLLM serves: ``python -m benchmarks.serving --run RUN --model NAME`` or ``--llama`` makes ``serving.csv``.
+
+``RUN`` is a folder of ``paretune search --engine vllm``: three members of its front (the smallest, the pick, and one
+between them in bytes) and the dense model are exported, loaded and timed. ``--llama`` needs no weights: the shape of
+Llama-3.1-8B in one format everywhere, a row each, and in two mixes. Compiled mode, prompts of 128 tokens, 64 new ones,
+batches of 1, 16 and 64 sequences; a configuration is a process of its own on an otherwise idle GPU. Rows are written as
+they come; those of other models stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bank import LLAMA
+from benchmarks.tables import read_table, write_table
+from commands.output import Stages
+from commands.run_file import validate_run
+from commands.workbench import open_workbench
+from engines.checkpoint_layout import VLLM
+from engines.engine import ExportCard
+from engines.quantization_config import quantization_config
+from engines.vllm import Vllm
+from reports.reading import read_run_folder
+from spaces.architectures import read_model
+from spaces.choice import SiteChoice
+from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig
+from spaces.errors import EngineError
+from spaces.formats import integer_format
+from spaces.groups import fused_groups
+from spaces.model import ModelSpec
+from spaces.named_formats import find_choice
+from spaces.result import FrontFile, Member
+from spaces.size import weight_bytes
+
+COLUMNS = (
+    "engine", "engine_version", "device", "model", "config", "weight_bytes", "batch", "ttft_s", "tpot_s",
+    "tokens_per_s",
+)  # fmt: skip
+BATCHES = (1, 16, 64)
+PROMPT, OUTPUT, REPETITIONS = 128, 64, 3
+FORMATS = ("w8a8-dynamic", "fp8-dynamic", "fp8-block-dynamic", "nvfp4", "mxfp4")
+INTEGERS = (4, 8, 3, 2)
+LLAMA_NAME = "llama-3.1-8b-shape"
+GENERATION = "h100"
+
+
+def main() -> None:
+    """Time one model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, help="folder of a search for vLLM")
+    parser.add_argument("--model", default="reference-48m", help="name of its model in the table")
+    parser.add_argument("--llama", action="store_true", help="Llama-3.1-8B's shape with dummy weights")
+    parser.add_argument("--configs", nargs="*", help="names of the shape's configurations; all if left out")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        if arguments.llama:
+            time_shape(Path(place), arguments.configs)
+        if arguments.run is not None:
+            time_members(arguments.run, arguments.model, Path(place))
+
+
+def shape_configs(spec: ModelSpec) -> Iterator[tuple[str, CompressionConfig]]:
+    """The dense shape, one format everywhere inside the blocks, and two mixes by fused group."""
+    legality = Vllm().legality(GENERATION)
+
+    def everywhere(choice: SiteChoice) -> CompressionConfig:
+        """Wherever it is legal: fused groups cannot be NVFP4."""
+        groups = [g for g in legality.groups(spec) if legality.choice(spec, g, choice, WHOLE)]
+        return CompressionConfig(sites={site: choice for group in groups for site in group.sites})
+
+    integers = {bits: SiteChoice(weight=integer_format(bits, 128), method="rtn") for bits in (2, 3, 4, 8)}
+    yield "bf16", DENSE_CONFIG
+    yield "int4-g128", everywhere(integers[4])
+    for name in FORMATS:
+        yield name, everywhere(find_choice(name))
+    yield "mix-4-8", _mixed(spec, integers[4], integers[8])
+    yield "mix-fp8-int4", _mixed(spec, find_choice("fp8-dynamic"), integers[4])
+    for bits in INTEGERS[1:]:
+        yield f"int{bits}-g128", everywhere(integers[bits])
+
+
+def _mixed(spec: ModelSpec, first: SiteChoice, second: SiteChoice) -> CompressionConfig:
+    """Attention and FFN differ, and change places from block to block."""
+    sites = {}
+    for group in fused_groups(spec):
+        if group.block is not None:
+            attention = group.name.rpartition(".")[2] in ("qkv", "o")
+            choice = first if attention == (group.block % 2 == 0) else second
+            sites.update(dict.fromkeys(group.sites, choice))
+    return CompressionConfig(sites=sites)
+
+
+def time_shape(place: Path, wanted: list[str] | None) -> None:
+    """Dummy weights: a ``config.json`` is all that vLLM reads."""
+    (place / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
+    spec = read_model(place)
+    for name, config in shape_configs(spec):
+        if wanted is not None and name not in wanted:
+            continue
+        folder = place / name
+        folder.mkdir()
+        found = quantization_config(spec, config, VLLM)
+        values = LLAMA if found is None else {**LLAMA, "quantization_config": found}
+        (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        record(LLAMA_NAME, name, weight_bytes(spec, config), folder, load_format="dummy")
+
+
+def time_members(run: Path, model: str, place: Path) -> None:
+    """Three members of a front, and the dense model."""
+    found = read_run_folder(run)
+    bench = open_workbench(validate_run(found.run.settings, "run.json"), run, Stages(True))
+    chosen = {"bf16": DENSE_CONFIG, **{m.name: m.config for m in three_members(found.front)}}
+    for name, config in chosen.items():
+        engine = Vllm()
+        folder = engine.export(bench.assembler, config, place / name, ExportCard(bench.model_folder, name))
+        record(model, name, weight_bytes(bench.spec, config), folder)
+
+
+def three_members(front: FrontFile) -> list[Member]:
+    """The smallest, the pick, and of those between them in bytes the middle one (else the next larger one)."""
+    members = sorted((m for m in front.members if m.on_front and m.name != "dense"), key=_bytes)
+    pick = next((m for m in members if m.name == front.pick), members[len(members) // 2])
+    position = members.index(pick)
+    between = members[position // 2] if position > 1 else members[min(position + 1, len(members) - 1)]
+    return list({m.digest: m for m in (members[0], between, pick)}.values())
+
+
+def _bytes(member: Member) -> float:
+    return member.measurements["weight_bytes"].value
+
+
+def record(model: str, config: str, size: int, folder: Path, **settings: Any) -> None:
+    """Time one folder and write its rows; what vLLM refuses is said and has no row."""
+    engine = Vllm()
+    try:
+        found = engine.speed(folder, BATCHES, PROMPT, OUTPUT, repetitions=REPETITIONS, **settings)
+    except EngineError as error:
+        print(f"{model} {config}: {error}", flush=True)
+        return
+    rows = [
+        {
+            "engine": engine.name, "engine_version": engine.version(), "device": found["device"], "model": model,
+            "config": config, "weight_bytes": size, "batch": row["batch"],
+            **{name: f"{row[name]:.5g}" for name in ("ttft_s", "tpot_s", "tokens_per_s")},
+        }
+        for row in found["rows"]
+    ]  # fmt: skip
+    print(model, config, f"started in {found['start_s']:.0f} s", rows, flush=True)
+    write(rows)
+
+
+def write(fresh: list[Mapping[str, object]] | list[dict[str, object]]) -> None:
+    """Beside the rows of other models and configurations."""
+    names = {(row["model"], row["config"]) for row in fresh}
+    kept = [row for row in read_table("serving") if (row["model"], row["config"]) not in names]
+    notes = (
+        f"prompts of {PROMPT} tokens, {OUTPUT} new ones, greedy; medians of {REPETITIONS} runs",
+        "compiled mode with CUDA graphs",
+        "weight_bytes: of every tensor of the checkpoint",
+    )
+    write_table("serving", COLUMNS, sorted([*kept, *fresh], key=lambda row: str(row["model"])), notes)
+
+
+if __name__ == "__main__":
+    main()
