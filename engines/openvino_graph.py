@@ -12,6 +12,7 @@ from typing import Any
 from engines.onnx_graph.names import FILE as ONNX_FILE
 from engines.onnx_graph.names import PAST, PRESENT
 from engines.openvino_package import silent_openvino
+from engines.openvino_product import read_graph
 
 FILE = "openvino_model.xml"
 OPTIONS = {
@@ -25,7 +26,7 @@ OPTIONS = {
 def to_openvino(folder: Path) -> None:
     """Put the representation in the place of the ONNX file in ``folder``."""
     openvino = silent_openvino()
-    model = openvino.Core().read_model(folder / ONNX_FILE)
+    model = read_graph(folder / ONNX_FILE)
     _remember(model)
     for name, value in OPTIONS.items():
         model.set_rt_info(value, ["runtime_options", name])

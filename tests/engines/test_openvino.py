@@ -15,13 +15,14 @@ from engines.engine import ExportCard
 from engines.manifest import read_manifest
 from engines.openvino_graph import FILE, OPTIONS
 from engines.openvino_package import silent_openvino
-from spaces.configuration import DENSE_CONFIG
-from tests.engines.conftest import choice, uniform
+from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from tests.engines.conftest import assembled_logits, choice, divergence
 
 pytestmark = pytest.mark.skipif(
     not find_engine("openvino").available(), reason="the engine under test is absent"
 )
 
+TOLERANCE = 1e-6
 CONTINUOUS_INTEGRATION = ("CI", "TF_BUILD", "JENKINS_URL")
 """Variables by which the sender stays away: they would hide that it is there."""
 
@@ -48,8 +49,17 @@ def dense(bench, tmp_path_factory):
 def four_bits(bench, tmp_path_factory):
     one = bench("llama")
     folder = tmp_path_factory.mktemp("openvino") / "export"
-    config = uniform(one.spec, choice(4, 32, symmetric=False))
-    return find_engine("openvino").export(one.assembler, config, folder, ExportCard(one.folder))
+    return find_engine("openvino").export(one.assembler, several(one.spec), folder, ExportCard(one.folder))
+
+
+def several(spec):
+    """Asymmetric, in groups of one block of the operator and, where rows are of 80 weights, of five."""
+    sites = {x.name: choice(4, 32, symmetric=False) for x in spec.block_linears}
+    down = [x.name for x in spec.block_linears if x.role == "down"]
+    sites |= {name: choice(4, None, symmetric=False) for name in down} | {
+        down[0]: choice(8, 80, symmetric=False)
+    }
+    return CompressionConfig(sites=sites, student=Student(ffn_channels=80))
 
 
 def compiled(folder):
@@ -91,6 +101,12 @@ def test_the_file_holds_the_bytes_that_were_announced(four_bits):
     assert found == read_manifest(four_bits)["weight_bytes"]
 
 
+def test_zero_points_of_groups_of_several_blocks(bench, four_bits):
+    one = bench("llama")
+    found = find_engine("openvino").predictions(four_bits, one.ids).log_probabilities
+    assert divergence(assembled_logits(one, several(one.spec)), found) < TOLERANCE
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="products of codes are the plugin's on x86 only")
 def test_products_take_codes(bench, four_bits):
     kinds = []
@@ -98,7 +114,8 @@ def test_products_take_codes(bench, four_bits):
         said = node.get_rt_info()
         if said["layerType"].astype(str) == "FullyConnected":
             kinds.append(said["runtimePrecision"].astype(str))
-    assert kinds.count("u4") == len(bench("llama").spec.block_linears)
+    assert kinds.count("u4") == len(bench("llama").spec.block_linears) - 1
+    assert kinds.count("u8") == 1
 
 
 def test_a_padded_batch_is_its_sequences(bench, dense):
