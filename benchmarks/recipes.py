@@ -103,11 +103,7 @@ def open_bench() -> Bench:
 
 def configurations(recipe: Recipe, spec: ModelSpec, count: int = 3, seed: int = 0) -> list[Named]:
     """Uniform at 4 and 8 bits inside the blocks, and ``count`` mixtures of what the tool has, fused sites alike."""
-    found = []
-    for bits in (4, 8):
-        choice = SiteChoice(weight=integer_format(bits, 128), method="rtn")
-        sites = {linear.name: choice for linear in spec.block_linears}
-        found.append(Named(f"uniform-{bits}", CompressionConfig(sites=sites)))
+    found = [Named(f"uniform-{bits}", _uniform(recipe, spec, bits)) for bits in (4, 8)]
     numbers, groups = random.Random(seed), fused_groups(spec)
     offered = {group.name: _choices(recipe, spec, group) for group in groups}
     for _ in range(_DRAWS):
@@ -121,6 +117,16 @@ def configurations(recipe: Recipe, spec: ModelSpec, count: int = 3, seed: int = 
         if config.sites and recipe.ruling(spec, config):
             found.append(Named(f"random-{len(found) - 2:02d}", config))
     raise AssertionError(f"{recipe.name} accepted {len(found) - 2} of {_DRAWS} mixtures")
+
+
+def _uniform(recipe: Recipe, spec: ModelSpec, bits: int) -> CompressionConfig:
+    """Symmetric integers inside the blocks: in groups of 128, by row where the tool has no such groups."""
+    for group_size in (128, None):
+        choice = SiteChoice(weight=integer_format(bits, group_size), method="rtn")
+        config = CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+        if recipe.ruling(spec, config):
+            return config
+    raise AssertionError(f"{recipe.name} has no symmetric integers of {bits} bits")
 
 
 def _choices(recipe: Recipe, spec: ModelSpec, group: FusedGroup) -> list[SiteChoice]:
@@ -171,9 +177,10 @@ def run_recipe(recipe: Recipe, bench: Bench, config: CompressionConfig, python: 
         folder = Path(place)
         job.write(folder, recipe.text(bench.spec, config), bench.calibration)
         quiet = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+        here = {"PYTHONPATH": str(ROOT)}  # some tools leave logs in the folder that they are started in
         command = [str(python), "-m", program, str(folder)]
         done = subprocess.run(
-            command, cwd=ROOT, env={**os.environ, **quiet}, capture_output=True, text=True, check=False
+            command, cwd=folder, env={**os.environ, **quiet, **here}, capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             return f"status {done.returncode}: {done.stderr[-3000:]}"

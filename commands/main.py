@@ -17,6 +17,7 @@ from commands import (
     inspect,
     monitor,
     profile,
+    recipe,
     report,
     search,
     select,
@@ -49,6 +50,7 @@ app.command("check")(check.check)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.command("engines")(engines.engines)
+app.command("recipe")(recipe.recipe)
 app.command("monitor")(monitor.monitor)
 
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)

@@ -28,7 +28,10 @@ def run(work: Work) -> Answer:
     )
     weights = {name: _rounded(network.get_submodule(name)) for name in work.job.modules}
     network.save_pretrained(saved, save_compressed=True)
-    return _saved_formats(saved, {name: weight.shape[1] for name, weight in weights.items()}), weights
+    embedding = network.get_input_embeddings()
+    shared = next(name for name, module in network.named_modules() if module is embedding)
+    columns = {name: weight.shape[1] for name, weight in weights.items()}
+    return _saved_formats(saved, columns, shared), weights
 
 
 @torch.inference_mode()
@@ -39,9 +42,10 @@ def _rounded(module: Any) -> torch.Tensor:
     return weight if scheme is None else forward_quantize(module, weight, "weight", scheme.weights)
 
 
-def _saved_formats(folder: Path, columns: dict[str, int]) -> dict[str, Format]:
-    """By module path; ``columns`` are inputs of each module."""
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config", {})
+def _saved_formats(folder: Path, columns: dict[str, int], shared: str) -> dict[str, Format]:
+    """By module path; ``columns`` are inputs of each module, ``shared`` the embedding that a tied head is stored as."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    told = config.get("quantization_config", {})
     named = {target: group for group in told.get("config_groups", {}).values() for target in group["targets"]}
     shapes: dict[str, list[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -50,7 +54,9 @@ def _saved_formats(folder: Path, columns: dict[str, int]) -> dict[str, Format]:
     found = {}
     for name, group in named.items():
         if name in columns:
-            found[name] = _format(group, shapes[f"{name}.weight_scale"], columns[name])
+            stored = f"{name}.weight_scale" in shapes or not config["tie_word_embeddings"]
+            scales = shapes[f"{name if stored else shared}.weight_scale"]
+            found[name] = _format(group, scales, columns[name])
     return found
 
 

@@ -65,6 +65,7 @@ class Recipe(ABC):
 
     def notes(self, spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
         """What the tool will do otherwise than the search did, for people."""
+        del spec
         found = []
         for method in sorted({choice.method for choice in config.sites.values()} - {"none"}):
             sites = [name for name, choice in config.sites.items() if choice.method == method]
@@ -73,11 +74,6 @@ class Recipe(ABC):
                     f"{self.name} has no method {method!r} in a recipe: {len(sites)} sites from {sites[0]} on are"
                     f" made by {self.fallback}"
                 )
-        if spec.tied and spec.embedding.name in config.sites:
-            found.append(
-                f"{spec.head.name} shares the weight of {spec.embedding.name} here; {self.name} makes it a tensor of"
-                " its own, in the same format"
-            )
         return tuple(found)
 
     @abstractmethod
@@ -93,7 +89,8 @@ class Recipe(ABC):
         if kv == KVFormat():
             return LEGAL
         return self.refused(
-            f"its recipe has no place for a cache of {kv.name}; it is an option of the server"
+            f"its recipe has no place for a cache of {kv.name}, which is an option of the server: leave the cache out"
+            " (`paretune recipe --weights-only`) and give the server that option"
         )
 
     def refused(self, reason: str) -> Ruling:

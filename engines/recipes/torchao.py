@@ -44,6 +44,13 @@ class TorchAo(Recipe):
             )
         return LEGAL
 
+    def notes(self, spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
+        """A tied head becomes a tensor of its own, which a size counted here does not have."""
+        found = super().notes(spec, config)
+        if spec.tied and not config.choice(spec.embedding.name).weight.dense:
+            found += (f"{spec.head.name} shares the weight of {spec.embedding.name}; torchao stores both",)
+        return found
+
     def written(self, spec: ModelSpec, config: CompressionConfig) -> str:
         """Every linear, embedding and head by name; ``null`` leaves a module alone."""
         found: dict[str, Any] = dict.fromkeys(dense_modules(spec, config))
