@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -97,7 +98,8 @@ def monitor(
         files=None if no_files else FileGuard(),
         settle_s=settle,
     )
-    return check_once(watch) if once else keep_watch(watch, interval, host, port, token)
+    with closing(client):
+        return check_once(watch) if once else keep_watch(watch, interval, host, port, token)
 
 
 def require_packages() -> None:
@@ -151,7 +153,7 @@ def one_of(option: str, given: str, known: tuple[Word, ...]) -> Word:
     for word in known:
         if given == word:
             return word
-    raise UnknownNameError(option, given, known)
+    raise UnknownNameError(f"value of --{option}", given, known)
 
 
 def asked_limits(
@@ -179,9 +181,7 @@ def check_once(watch: Watch) -> int:
 
     outcome = watch.check()
     if outcome.reading.unanswered:
-        raise EndpointError(
-            f"endpoint {watch.endpoint.url}", outcome.reading.reason, "Start it and ask again"
-        )
+        raise EndpointError("the check", outcome.reading.reason, "Start the server and ask again")
     print(outcome_line(watch, outcome))
     return 1 if outcome.broken else 0
 

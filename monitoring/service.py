@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from pydantic import BaseModel, ConfigDict
@@ -19,6 +19,13 @@ from monitoring.access import may_switch
 from monitoring.metrics import CONTENT_TYPE, Metrics, outcome_name
 from monitoring.watch import Outcome, Watch
 from spaces.errors import ParetuneError
+
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+
+_SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+"""Variables of the environment would have FastAPI tell others of every request."""
 
 
 class Wanted(BaseModel):
@@ -124,7 +131,7 @@ def create_app(monitor: Monitor, token: str | None) -> FastAPI:
         token: of whoever may check and switch; ``None``: nobody.
     """
     # No pages that describe it: they would load scripts from elsewhere.
-    app = FastAPI(title="paretune monitor", lifespan=monitor.running, openapi_url=None)
+    app = FastAPI(title="paretune monitor", lifespan=monitor.running, openapi_url=None, telemetry=_SILENT)
     _add_views(app, monitor)
     _add_actions(app, monitor, token)
     return app

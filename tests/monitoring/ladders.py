@@ -78,7 +78,8 @@ def server(file: Path) -> Iterator[tuple[str, int]]:
         yield line.removeprefix(READY).strip(), process.pid
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def flip_bytes(file: Path, tensor: str, count: int = 64, seed: int = 0) -> None:
@@ -88,6 +89,7 @@ def flip_bytes(file: Path, tensor: str, count: int = 64, seed: int = 0) -> None:
     found = next(t for t in GGUFReader(file).tensors if t.name == tensor)
     start, size = int(found.data_offset), int(found.n_bytes)
     places = start + np.random.default_rng(seed).choice(size, count, replace=False)
+    del found
     raw = bytearray(file.read_bytes())
     for place in places.tolist():
         raw[place] ^= 0xFF

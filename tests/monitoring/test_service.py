@@ -108,8 +108,10 @@ def test_prometheus_is_told_drift_latency_memory_and_the_rung(serve, server):
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"Authorization": "Bearer"}, bearer("wrong"), bearer(TOKEN[:-1]), bearer(TOKEN + "x"), {"Authorization": TOKEN},
-     {"Authorization": f"Basic {TOKEN}"}],
+    [
+        {}, bearer("wrong"), bearer(TOKEN[:-1]), bearer(TOKEN + "x"), {"Authorization": "Bearer"},
+        {"Authorization": TOKEN}, {"Authorization": f"Basic {TOKEN}"},
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/switch", "/check"])
 def test_nothing_is_done_without_the_token(serve, server, headers, path):
@@ -161,6 +163,14 @@ def test_no_page_describes_the_service(serve):
     for path in ("/docs", "/redoc", "/openapi.json", "/"):
         assert client.get(path).status_code == 404
     assert client.get("/switch").status_code == 405
+
+
+def test_nobody_else_is_told_whatever_the_environment_says(serve, monkeypatch, caplog):
+    # An exporter that is no HTTP address makes FastAPI complain, if it looks at all.
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere")
+    assert serve().get("/health").json()["checking"]
+    assert not [record.getMessage() for record in caplog.records if record.name.startswith("fastapi")]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "example.org", "", "127.0.0.1.example.org"])  # noqa: S104
