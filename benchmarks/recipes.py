@@ -180,7 +180,12 @@ def run_recipe(recipe: Recipe, bench: Bench, config: CompressionConfig, python: 
         here = {"PYTHONPATH": str(ROOT)}  # some tools leave logs in the folder that they are started in
         command = [str(python), "-m", program, str(folder)]
         done = subprocess.run(
-            command, cwd=folder, env={**os.environ, **quiet, **here}, capture_output=True, text=True, check=False
+            command,
+            cwd=folder,
+            env={**os.environ, **quiet, **here},
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             return f"status {done.returncode}: {done.stderr[-3000:]}"
