@@ -3,8 +3,9 @@
 ``RUN`` is a folder of ``paretune search --engine vllm``: three members of its front (the smallest, the pick, and one
 between them in bytes) and the dense model are exported, loaded and timed. ``--llama`` needs no weights: the shape of
 Llama-3.1-8B in one format everywhere, a row each, and in two mixes. Compiled mode, prompts of 128 tokens, 64 new ones,
-batches of 1, 16 and 64 sequences; a configuration is a process of its own on an otherwise idle GPU. Rows are written as
-they come; those of other models stay.
+batches of 1, 16 and 64 sequences. Every configuration is a process of its own; all load at once, since compiling takes
+minutes and no GPU, and are then timed one after the other while the rest sleeps. Rows are written as they come; those
+of other models stay.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +46,48 @@ COLUMNS = (
     "tokens_per_s",
 )  # fmt: skip
 BATCHES = (1, 16, 64)
-PROMPT, OUTPUT, REPETITIONS = 128, 64, 3
+PROMPT, OUTPUT, REPETITIONS = 128, 64, 5
+CACHE_BYTES = 1_750_000_000
+"""Of each process: 64 sequences of 192 tokens of Llama-3.1-8B take 1.61 GB."""
+
+LOOK_S = 0.2
 FORMATS = ("w8a8-dynamic", "fp8-dynamic", "fp8-block-dynamic", "nvfp4", "mxfp4")
-INTEGERS = (4, 8, 3, 2)
+INTEGERS = (8, 3)
 LLAMA_NAME = "llama-3.1-8b-shape"
 GENERATION = "h100"
 
 
+@dataclass(frozen=True)
+class Served:
+    """One configuration of one model, in a folder that vLLM reads."""
+
+    model: str
+    config: str
+    weight_bytes: int
+    folder: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 def main() -> None:
-    """Time one model."""
+    """Time some models."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, help="folder of a search for vLLM")
-    parser.add_argument("--model", default="reference-48m", help="name of its model in the table")
+    parser.add_argument("--run", type=Path, nargs="*", default=[], help="folders of searches for vLLM")
+    parser.add_argument("--model", nargs="*", default=[], help="names of their models in the table")
     parser.add_argument("--llama", action="store_true", help="Llama-3.1-8B's shape with dummy weights")
     parser.add_argument("--configs", nargs="*", help="names of the shape's configurations; all if left out")
+    parser.add_argument(
+        "--load", type=float, default=240.0, help="time to load (s); who takes longer is timed last"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
+        served = [
+            one
+            for run, model in zip(arguments.run, arguments.model, strict=True)
+            for one in front_members(run, model, Path(place) / model)
+        ]
         if arguments.llama:
-            time_shape(Path(place), arguments.configs)
-        if arguments.run is not None:
-            time_members(arguments.run, arguments.model, Path(place))
+            served += shape_folders(Path(place), arguments.configs)
+        time_all(served, Path(place), arguments.load)
 
 
 def shape_configs(spec: ModelSpec) -> Iterator[tuple[str, CompressionConfig]]:
@@ -73,14 +99,14 @@ def shape_configs(spec: ModelSpec) -> Iterator[tuple[str, CompressionConfig]]:
         groups = [g for g in legality.groups(spec) if legality.choice(spec, g, choice, WHOLE)]
         return CompressionConfig(sites={site: choice for group in groups for site in group.sites})
 
-    integers = {bits: SiteChoice(weight=integer_format(bits, 128), method="rtn") for bits in (2, 3, 4, 8)}
+    integers = {bits: SiteChoice(weight=integer_format(bits, 128), method="rtn") for bits in (3, 4, 8)}
     yield "bf16", DENSE_CONFIG
     yield "int4-g128", everywhere(integers[4])
     for name in FORMATS:
         yield name, everywhere(find_choice(name))
     yield "mix-4-8", _mixed(spec, integers[4], integers[8])
     yield "mix-fp8-int4", _mixed(spec, find_choice("fp8-dynamic"), integers[4])
-    for bits in INTEGERS[1:]:
+    for bits in INTEGERS:
         yield f"int{bits}-g128", everywhere(integers[bits])
 
 
@@ -95,7 +121,7 @@ def _mixed(spec: ModelSpec, first: SiteChoice, second: SiteChoice) -> Compressio
     return CompressionConfig(sites=sites)
 
 
-def time_shape(place: Path, wanted: list[str] | None) -> None:
+def shape_folders(place: Path, wanted: Sequence[str] | None) -> Iterator[Served]:
     """Dummy weights: a ``config.json`` is all that vLLM reads."""
     (place / "config.json").write_text(json.dumps(LLAMA), encoding="utf-8")
     spec = read_model(place)
@@ -107,18 +133,18 @@ def time_shape(place: Path, wanted: list[str] | None) -> None:
         found = quantization_config(spec, config, VLLM)
         values = LLAMA if found is None else {**LLAMA, "quantization_config": found}
         (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
-        record(LLAMA_NAME, name, weight_bytes(spec, config), folder, load_format="dummy")
+        yield Served(LLAMA_NAME, name, weight_bytes(spec, config), folder, {"load_format": "dummy"})
 
 
-def time_members(run: Path, model: str, place: Path) -> None:
+def front_members(run: Path, model: str, place: Path) -> Iterator[Served]:
     """Three members of a front, and the dense model."""
     found = read_run_folder(run)
     bench = open_workbench(validate_run(found.run.settings, "run.json"), run, Stages(True))
     chosen = {"bf16": DENSE_CONFIG, **{m.name: m.config for m in three_members(found.front)}}
     for name, config in chosen.items():
-        engine = Vllm()
-        folder = engine.export(bench.assembler, config, place / name, ExportCard(bench.model_folder, name))
-        record(model, name, weight_bytes(bench.spec, config), folder)
+        card = ExportCard(bench.model_folder, name)
+        folder = Vllm().export(bench.assembler, config, place / name, card)
+        yield Served(model, name, weight_bytes(bench.spec, config), folder)
 
 
 def three_members(front: FrontFile) -> list[Member]:
@@ -134,23 +160,61 @@ def _bytes(member: Member) -> float:
     return member.measurements["weight_bytes"].value
 
 
-def record(model: str, config: str, size: int, folder: Path, **settings: Any) -> None:
-    """Time one folder and write its rows; what vLLM refuses is said and has no row."""
-    engine = Vllm()
+def time_all(served: Sequence[Served], place: Path, load_s: float) -> None:
+    """Load everything, then let one after the other run; what vLLM refuses is said and has no row."""
+    with ThreadPoolExecutor(len(served)) as threads:
+        turns = [_Turn.start(one, place / f"turn-{i}", threads) for i, one in enumerate(served)]
+        until = time.monotonic() + load_s
+        while time.monotonic() < until and not all(turn.ready for turn in turns):
+            time.sleep(LOOK_S)
+        for turn in sorted(turns, key=lambda turn: not turn.ready):
+            record(turn)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    served: Served
+    loaded: Path
+    go: Path
+    answer: Future[dict[str, Any]]
+
+    @classmethod
+    def start(cls, served: Served, place: Path, threads: ThreadPoolExecutor) -> _Turn:
+        place.mkdir()
+        loaded, go = place / "loaded", place / "go"
+        settings: dict[str, Any] = {"loaded": str(loaded), "go": str(go), "repetitions": REPETITIONS}
+        # A given size of cache: what is free is not measured, and others load at the same time.
+        options = {"kv_cache_memory_bytes": CACHE_BYTES, "gpu_memory_utilization": 0.05}
+        settings |= {"options": options, **served.settings}
+        answer = threads.submit(Vllm().speed, served.folder, BATCHES, PROMPT, OUTPUT, **settings)
+        return cls(served, loaded, go, answer)
+
+    @property
+    def ready(self) -> bool:
+        return self.loaded.exists() or self.answer.done()
+
+
+def record(turn: _Turn) -> None:
+    """Let one process run, wait for it, and write its rows."""
+    served, late = turn.served, not turn.ready
+    turn.go.touch()
     try:
-        found = engine.speed(folder, BATCHES, PROMPT, OUTPUT, repetitions=REPETITIONS, **settings)
+        found = turn.answer.result()
     except EngineError as error:
-        print(f"{model} {config}: {error}", flush=True)
+        print(f"{served.model} {served.config}: {error}", flush=True)
         return
     rows = [
         {
-            "engine": engine.name, "engine_version": engine.version(), "device": found["device"], "model": model,
-            "config": config, "weight_bytes": size, "batch": row["batch"],
+            "engine": Vllm.name, "engine_version": found["vllm"], "device": found["device"],
+            "model": served.model, "config": served.config, "weight_bytes": served.weight_bytes,
+            "batch": row["batch"],
             **{name: f"{row[name]:.5g}" for name in ("ttft_s", "tpot_s", "tokens_per_s")},
         }
         for row in found["rows"]
     ]  # fmt: skip
-    print(model, config, f"started in {found['start_s']:.0f} s", rows, flush=True)
+    spread = max(row["total_spread_s"] / (row["tpot_s"] * OUTPUT) for row in found["rows"])
+    word = "late, others may have been loading" if late else f"loaded in {found['start_s']:.0f} s"
+    print(served.model, served.config, word, f"largest spread {spread:.3f}", rows, flush=True)
     write(rows)
 
 
@@ -160,7 +224,7 @@ def write(fresh: list[Mapping[str, object]] | list[dict[str, object]]) -> None:
     kept = [row for row in read_table("serving") if (row["model"], row["config"]) not in names]
     notes = (
         f"prompts of {PROMPT} tokens, {OUTPUT} new ones, greedy; medians of {REPETITIONS} runs",
-        "compiled mode with CUDA graphs",
+        "compiled mode with CUDA graphs; a process a configuration, timed one after the other",
         "weight_bytes: of every tensor of the checkpoint",
     )
     write_table("serving", COLUMNS, sorted([*kept, *fresh], key=lambda row: str(row["model"])), notes)
