@@ -131,17 +131,24 @@ class Vllm(Engine):
         return found
 
     def many_predictions(self, folders: Sequence[Path], ids: torch.Tensor) -> list[Predictions | EngineError]:
-        """What several exports predict, one after the other in one process: vLLM takes longer to import than to run.
+        """What several exports predict, one after the other.
 
-        An export that is refused has its refusal in the place of its predictions.
+        On a CPU in one process, since vLLM takes longer to import than to run; on a GPU each in its own, since what
+        the one before leaves behind there is not the next one's to trust. An export that is refused has its refusal
+        in the place of its predictions.
         """
         import numpy as np
 
+        together = _on_cpu(self._environment())
         with tempfile.TemporaryDirectory(prefix="paretune-vllm-") as scratch:
             file = Path(scratch) / "ids.npy"
             np.save(file, ids.to("cpu").numpy(), allow_pickle=False)
             jobs = [_prediction_job(folder, file, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
-            answers = self._run({"mode": "jobs", "jobs": jobs})["jobs"]
+            answers = [
+                answer
+                for share in ([jobs] if together else [[job] for job in jobs])
+                for answer in self._run({"mode": "jobs", "jobs": share})["jobs"]
+            ]
             return [
                 _read_predictions(job, answer, folder)
                 for job, answer, folder in zip(jobs, answers, folders, strict=True)

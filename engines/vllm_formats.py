@@ -79,6 +79,8 @@ def _experts(weight: WeightFormat, inputs: ActivationFormat | None, device: Gene
         yield illegal("experts have integer weights and 16-bit inputs here", _MOE)
     if weight.num_bits not in _EXPERT_WIDTHS or not weight.symmetric:
         yield illegal(f"experts have 4 or 8 symmetric bits, not {weight.name}", _MOE)
+    if weight.group_size is None:  # seen with 0.26 on an H200: it compares a size that is not there with 0
+        yield illegal(f"{weight.name}: experts have groups; a scale a row ends in a TypeError", _MOE)
     yield from _integers(weight)
 
 

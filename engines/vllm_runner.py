@@ -205,7 +205,8 @@ def _engine(request: dict[str, Any], length: int, settings: dict[str, Any]) -> A
         "model": request["model"],
         "dtype": dtype,
         "max_model_len": length,
-        "max_num_batched_tokens": max(_BATCHED_TOKENS, length),
+        # No more than its sequences may hold: a warm-up of more reads beyond the tables of blocks (vLLM 0.26).
+        "max_num_batched_tokens": max(min(_BATCHED_TOKENS, length * settings["max_num_seqs"]), length),
         "enable_prefix_caching": False,
         "enforce_eager": True,
         "skip_tokenizer_init": True,

@@ -7,6 +7,8 @@ site is given this kernel by itself.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
@@ -45,7 +47,10 @@ class SemiStructuredKernel(LinearKernel):
             reason = "torch finds no CUDA device"
         if reason:
             raise EngineError(f"a weight of {tuple(dense.shape)} for kernel 2:4", reason, "Use kernel bf16")
-        matrix = torch.sparse.to_sparse_semi_structured(dense.to("cuda", torch.bfloat16).contiguous())
+        with warnings.catch_warnings():
+            # Torch calls the class a prototype, once; the exact torch version is part of a measurement anyway.
+            warnings.filterwarnings("ignore", message=".*SparseSemiStructuredTensor is in prototype")
+            matrix = torch.sparse.to_sparse_semi_structured(dense.to("cuda", torch.bfloat16).contiguous())
         return {"matrix": matrix}
 
     def run(self, inputs: torch.Tensor, operands: Operands) -> torch.Tensor:

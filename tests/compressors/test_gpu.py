@@ -53,8 +53,9 @@ def test_every_kind_of_candidate(family, tmp_path):
         site = next(linear.name for linear in spec.linears if linear.role in ("q", "qkv"))
         found[f"{device} codes"] = bank.quantized(site, FOUR).codes
     assert found["cuda"][0] == 0.0
-    # Routing may flip on rounding alone, so a mixture agrees less closely.
-    assert found["cuda"][1:] == pytest.approx(found["cpu"][1:], rel=0.02 if family != "qwen3_moe" else 0.3)
+    # Routing may flip on rounding alone, so a mixture agrees less closely; so may inputs rounded to 8 bits (2e-5).
+    close = 0.02 if family != "qwen3_moe" else 0.3
+    assert found["cuda"][1:] == pytest.approx(found["cpu"][1:], rel=close, abs=2e-5)
     assert torch.equal(found["cuda codes"].cpu(), found["cpu codes"])
 
 

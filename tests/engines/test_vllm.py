@@ -110,6 +110,7 @@ def test_experts_have_4_or_8_symmetric_bits(mixture, bits):
     expected = GPUS if bits in (4, 8) else []
     assert legal_on(mixture.spec, choice(bits, 64), "blocks.0.experts") == expected
     assert legal_on(mixture.spec, choice(bits, 64, symmetric=False), "blocks.0.experts") == []
+    assert legal_on(mixture.spec, choice(bits, None), "blocks.0.experts") == []
     assert legal_on(mixture.spec, choice(bits, 64), "blocks.0.qkv") == GPUS
 
 
