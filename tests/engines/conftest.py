@@ -1,7 +1,8 @@
-"""Tiny models with bank and assembler, made once a session; configurations to try on them."""
+"""Engines that run here; tiny models with bank and assembler, made once a session; configurations to try on them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.loading import load_dense, model_hash
 from compressors.windows import TokenWindows
+from engines import find_engine
+from engines.engine import Engine
 from spaces.activation_format import ActivationFormat
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice, Sparsity
@@ -21,6 +24,21 @@ from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.formats import integer_format
 from spaces.model import ModelSpec
 from tests.models import VOCABULARY, build_tiny
+
+REQUIRED = "PARETUNE_REQUIRE_ENGINES"
+"""Set where every engine that can run must be there, as ``.ci/run`` does: a missing one is a failure."""
+
+
+def running(name: str) -> Engine:
+    """The engine; where it does not run here, the test is skipped or, under :data:`REQUIRED`, fails."""
+    engine = find_engine(name)
+    verdict = engine.available()
+    if verdict:
+        return engine
+    said = f"{name} does not run here: {verdict.reason}"
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{said} ({REQUIRED} is set)", pytrace=False)
+    pytest.skip(said)
 
 
 @dataclass

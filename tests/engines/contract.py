@@ -18,7 +18,7 @@ from spaces.formats import WeightFormat
 from spaces.legality import Legality
 from spaces.size import kept_linears, kept_shape, weight_bytes
 from spaces.target import Workload
-from tests.engines.conftest import assembled_logits, choice, divergence, uniform
+from tests.engines.conftest import assembled_logits, choice, divergence, running, uniform
 
 WORKLOAD = Workload(batch=2, prompt_tokens=12, output_tokens=6)
 
@@ -83,10 +83,10 @@ class EngineContract:
 
     # -- export ----------------------------------------------------------------------------------------------
 
+    @pytest.mark.engine
     @pytest.mark.parametrize("student", [WHOLE, Student(blocks=(0, 2))], ids=lambda s: s.name)
-    def test_an_export_loads_and_agrees(self, engine, bench, tmp_path, student):
-        if not engine.available():
-            pytest.skip(engine.available().reason)
+    def test_an_export_loads_and_agrees(self, bench, tmp_path, student):
+        engine = running(self.name)
         one = bench("llama")
         config = uniform(one.spec, self.bits(), student)
         assert engine.export_ruling(one.spec, config)

@@ -9,7 +9,9 @@ import pytest
 
 from engines import Engine, engine_names, find_engine
 from spaces.errors import EngineError, UnknownNameError
+from spaces.legality import illegal
 from spaces.named_formats import find_choice
+from tests.engines.conftest import REQUIRED, running
 from tests.engines.contract import CheckpointContract, EngineContract, ProfiledContract
 
 
@@ -53,6 +55,23 @@ class TestOnnxRuntime(EngineContract):
 def test_every_registered_engine_has_a_contract_test():
     tested = {case.name for case in globals().values() if isinstance(case, type) and hasattr(case, "name")}
     assert tested == set(engine_names())
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", engine_names())
+def test_it_runs_on_a_machine_without_a_gpu(name):
+    assert running(name).version()
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_an_engine_that_is_missing_is_a_failure_only_where_all_are_required(name, monkeypatch):
+    monkeypatch.setattr(type(find_engine(name)), "available", lambda _: illegal("not installed", name))
+    monkeypatch.delenv(REQUIRED, raising=False)
+    with pytest.raises(pytest.skip.Exception, match="not installed"):
+        running(name)
+    monkeypatch.setenv(REQUIRED, "1")
+    with pytest.raises(pytest.fail.Exception, match="not installed"):
+        running(name)
 
 
 def test_engines_are_found_by_name():

@@ -18,7 +18,7 @@ from spaces.configuration import CompressionConfig, Student
 from spaces.errors import VerificationError
 from spaces.named_formats import find_choice
 from spaces.size import weight_bytes
-from tests.engines.conftest import assembled_logits, choice, uniform
+from tests.engines.conftest import assembled_logits, choice, running, uniform
 
 
 class Careless(Transformers):
@@ -65,10 +65,9 @@ def mixed(spec, narrow):
     return CompressionConfig(sites={x.name: few if x.block == narrow else more for x in spec.block_linears})
 
 
+@pytest.mark.engine
 def test_llama_cpp_tells_candidates_of_the_same_bytes_apart(bench, tmp_path):
-    engine = LlamaCpp()
-    if not engine.available():
-        pytest.skip(engine.available().reason)
+    engine = running("llama.cpp")
     one = bench("llama")
     config, other = mixed(one.spec, 0), mixed(one.spec, 2)
     assert weight_bytes(one.spec, config) == weight_bytes(one.spec, other)
@@ -83,9 +82,7 @@ def test_llama_cpp_tells_candidates_of_the_same_bytes_apart(bench, tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "swap", "extra"])
 def test_a_damaged_gguf_is_caught_before_the_engine_sees_it(bench, tmp_path, damage, monkeypatch):
-    engine = LlamaCpp()
-    if not engine.available():
-        pytest.skip(engine.available().reason)
+    engine = running("llama.cpp")
     one = bench("llama")
     config = mixed(one.spec, 0)
     folder = engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder, "mixed"))

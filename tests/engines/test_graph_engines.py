@@ -8,23 +8,21 @@ import pytest
 import torch
 
 from compressors.quantizers import QuantizedWeight
-from engines import find_engine
 from engines.engine import ExportCard
 from engines.onnx_graph.block_codes import block_codes, block_size
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
 from spaces.formats import WeightFormat
-from tests.engines.conftest import assembled_logits, choice, divergence, uniform
+from tests.engines.conftest import assembled_logits, choice, divergence, running, uniform
+
+pytestmark = pytest.mark.engine
 
 TOLERANCE = 1e-6
 
 
 @pytest.fixture(params=["onnxruntime", "openvino"])
 def engine(request):
-    found = find_engine(request.param)
-    if not found.available():
-        pytest.skip(found.available().reason)
-    return found
+    return running(request.param)
 
 
 def agrees(engine, one, config, folder) -> float:

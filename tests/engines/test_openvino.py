@@ -16,15 +16,18 @@ from engines.manifest import read_manifest
 from engines.openvino_graph import FILE, OPTIONS
 from engines.openvino_package import silent_openvino
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from tests.engines.conftest import assembled_logits, choice, divergence
+from tests.engines.conftest import assembled_logits, choice, divergence, running
 
-pytestmark = pytest.mark.skipif(
-    not find_engine("openvino").available(), reason="the engine under test is absent"
-)
+pytestmark = pytest.mark.engine
 
 TOLERANCE = 1e-6
 CONTINUOUS_INTEGRATION = ("CI", "TF_BUILD", "JENKINS_URL")
 """Variables by which the sender stays away: they would hide that it is there."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine():
+    return running("openvino")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""vLLM: what it takes on which device, what is written for it, and what its CPU build makes of that."""
+"""vLLM: what it takes on which device, and what is written for it; ``test_vllm_on_cpu`` loads and runs that."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from safetensors.torch import load_file
 
 import demo
 import engines.vllm as module
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import read_windows
 from engines.engine import ExportCard
-from engines.environments import Environment, find_environment
+from engines.environments import Environment
 from engines.predictions import Predictions
-from engines.verification import verify_export
 from engines.vllm import Vllm
 from engines.vllm_devices import executed, generation
 from spaces.architectures import read_model
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import EngineError, UnknownNameError, VerificationError
+from spaces.configuration import WHOLE, CompressionConfig, Student
+from spaces.errors import EngineError, UnknownNameError
 from spaces.formats import ggml_format
 from spaces.named_formats import find_choice
 from spaces.patterns import Restrictions
@@ -293,61 +288,6 @@ def test_without_vllm_it_says_how_to_install_it(monkeypatch):
     assert "PARETUNE_VLLM_PYTHON" in ENGINE.available().reason
     with pytest.raises(EngineError, match="environment of its own"):
         ENGINE.version()
-
-
-# What follows runs the CPU build.
-
-
-@pytest.fixture(scope="module")
-def embedded(spec, tmp_path_factory):
-    """The embedded model with a bank, and held-out windows."""
-    if find_environment("vllm") is None or not ENGINE.available():
-        pytest.skip(f"vLLM does not run here: {ENGINE.available().reason or 'not found'}")
-    model, tokenizer = load_dense(demo.MODEL, spec), load_tokenizer(demo.MODEL)
-    calibration, held = (
-        read_windows(tokenizer, demo.TEXTS / f"{text}.txt", text, window_tokens=64, count=4)
-        for text in ("calibration", "report")
-    )
-    folder = tmp_path_factory.mktemp("embedded") / "bank"
-    bank = Bank.open(folder, demo.MODEL, model, spec, model_hash(demo.MODEL), calibration)
-    return Assembler(model, spec, bank), held.ids
-
-
-def alternating(spec, student=WHOLE):
-    """W8A8 in every other fused group."""
-    groups = [
-        group for group in ENGINE.legality("cpu").groups(spec)
-        if group.kind == "linear" and student.keeps_block(group.block)
-    ]  # fmt: skip
-    sites = {site: W8A8 for group in groups[::2] for site in group.sites}
-    return CompressionConfig(sites=sites, student=student)
-
-
-def test_a_mixed_student_is_the_candidate_and_another_is_not(embedded, spec, tmp_path, monkeypatch):
-    assembler, ids = embedded
-    student = Student(blocks=(0, 1, 2, 4, 5), kv_heads=1, ffn_channels=384)
-    config, folder = alternating(spec, student), tmp_path / "student"
-    ENGINE.export(assembler, config, folder, ExportCard(demo.MODEL, "student"))
-    predictions = ENGINE.predictions(folder, ids)
-    monkeypatch.setattr(Vllm, "predictions", lambda *_: predictions)
-    found = verify_export(ENGINE, assembler, config, folder, ids)
-    assert 0 < found.kl < 1e-3
-    as_run = {site: executed(chosen, "cpu") for site, chosen in config.sites.items()}
-    closer = verify_export(ENGINE, assembler, config.replaced(sites=as_run), folder, ids)
-    # vLLM divides dynamic inputs by their largest magnitude / 127, compressed-tensors by / 127.5.
-    assert closer.kl < found.kl / 5
-    assert closer.top1_agreement > 0.99
-    other = config.replaced(student=student.model_copy(update={"blocks": (0, 1, 3, 4, 5)}), sites={})
-    with pytest.raises(VerificationError):
-        verify_export(ENGINE, assembler, other, folder, ids)
-
-
-def test_what_is_not_rounded_is_the_same_to_the_last_digits(embedded, tmp_path):
-    assembler, ids = embedded
-    folder = tmp_path / "dense"
-    ENGINE.export(assembler, DENSE_CONFIG, folder, ExportCard(demo.MODEL, "dense"))
-    found = verify_export(ENGINE, assembler, DENSE_CONFIG, folder, ids, tolerance=1e-7)
-    assert found.kl_largest < 1e-5
 
 
 def test_predictions_name_the_likeliest_tokens_only():

@@ -13,8 +13,6 @@ import pytest
 
 from tests.monitoring.ladders import FILE, ROOT, embedded_bench, flip_bytes, server, uniform_member
 
-pytest.importorskip("xllamacpp", reason="llama.cpp's server is in the extra 'llama'")
-pytest.importorskip("gguf", reason="formats of llama.cpp need the extra 'llama'")
 pytest.importorskip("httpx", reason="the monitor needs the extra 'monitor'")
 
 from commands.export import export
@@ -28,8 +26,16 @@ from monitoring.ladder import read_ladder
 from monitoring.switching import Switcher
 from monitoring.watch import Watch
 from spaces.errors import EngineError, RunError, VerificationError
+from tests.engines.conftest import running
+
+pytestmark = pytest.mark.engine
 
 CHECKS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine():
+    return running("llama.cpp")
 
 
 @pytest.fixture(scope="module")
