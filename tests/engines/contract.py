@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 
 from engines import find_engine
 from engines.engine import Engine, ExportCard
-from engines.manifest import check_files, read_manifest
+from engines.manifest import MANIFEST, check_files, read_manifest
 from engines.operation import Operation
 from engines.profiled_engine import Runtime
+from engines.verification import verify_export
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import EngineError
+from spaces.errors import EngineError, VerificationError
 from spaces.formats import WeightFormat
 from spaces.legality import Legality
 from spaces.size import kept_linears, kept_shape, weight_bytes
@@ -21,6 +27,28 @@ from spaces.target import Workload
 from tests.engines.conftest import assembled_logits, choice, divergence, running, uniform
 
 WORKLOAD = Workload(batch=2, prompt_tokens=12, output_tokens=6)
+
+
+def weights_of(folder: Path) -> Path:
+    """The largest file of an export."""
+    return max((file for file in folder.iterdir() if file.is_file()), key=lambda file: file.stat().st_size)
+
+
+def flip(folder: Path, _: Path) -> None:
+    content = bytearray(weights_of(folder).read_bytes())
+    content[-100] ^= 1
+    weights_of(folder).write_bytes(content)
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "truncated": lambda folder, _: os.truncate(weights_of(folder), weights_of(folder).stat().st_size - 1),
+    "flipped": flip,
+    "absent": lambda folder, _: weights_of(folder).unlink(),
+    "swapped": lambda folder, other: shutil.copyfile(weights_of(other), weights_of(folder)),
+    "other-manifest": lambda folder, other: shutil.copyfile(other / MANIFEST, folder / MANIFEST),
+    "added": lambda folder, other: shutil.copyfile(weights_of(other), folder / "more.bin"),
+}
+"""By name: what happens to an export, given another of the same bytes."""
 
 
 class EngineContract:
@@ -101,6 +129,23 @@ class EngineContract:
         wanted = torch.log_softmax(assembled_logits(one, config), dim=-1)
         kl = torch.stack([found.divergence(index, wanted[index]) for index in range(len(wanted))])
         assert float(kl.mean()) < self.tolerance
+
+    @pytest.mark.engine
+    def test_a_damaged_export_never_reaches_the_engine(self, bench, tmp_path, monkeypatch):
+        engine, one = running(self.name), bench("llama")
+        config, other = (uniform(one.spec, self.bits(), Student(blocks=kept)) for kept in ((0, 1), (0, 2)))
+        folder, foreign = (
+            engine.export(one.assembler, found, tmp_path / found.digest, ExportCard(one.folder, "few"))
+            for found in (config, other)
+        )
+        monkeypatch.setattr(type(engine), "predictions", lambda *_: pytest.fail("the engine was started"))
+        with pytest.raises(pytest.fail.Exception, match="was started"):
+            verify_export(engine, one.assembler, config, folder, one.ids)
+        for name, damage in DAMAGES.items():
+            damaged = shutil.copytree(folder, tmp_path / name)
+            damage(damaged, foreign)
+            with pytest.raises(VerificationError, match=f"{name}.*paretune.json|paretune.json.*{name}"):
+                verify_export(engine, one.assembler, config, damaged, one.ids)
 
     def test_what_cannot_be_exported_is_refused_and_leaves_nothing(self, engine, bench, tmp_path):
         one = bench("gpt2")

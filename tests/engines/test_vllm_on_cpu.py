@@ -82,6 +82,7 @@ class Runs:
     ids: torch.Tensor
     folders: dict[str, Path]
     predictions: dict[str, Predictions]
+    settings: Path
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +103,12 @@ def runs(tmp_path_factory):
         name: engine.export(assembler, config, root / name.replace(", ", "-"), ExportCard(demo.MODEL, name))
         for name, (config, _) in CANDIDATES.items()
     }
-    found = engine.many_predictions(list(folders.values()), held.ids)
-    return Runs(assembler, held.ids, folders, dict(zip(folders, found, strict=True)))
+    settings = root / "settings"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CONFIG_ROOT", str(settings))
+        patch.setenv("VLLM_NO_USAGE_STATS", "0")
+        found = engine.many_predictions(list(folders.values()), held.ids)
+    return Runs(assembler, held.ids, folders, dict(zip(folders, found, strict=True)), settings)
 
 
 @pytest.fixture
@@ -144,6 +149,11 @@ def test_another_candidate_of_the_same_bytes_fails(runs, verify, name):
     assert compare_predictions(model, runs.predictions[name], runs.ids).kl > 10 * tolerance
     with pytest.raises(VerificationError, match="differs from the searched candidate"):
         verify(name, other, tolerance)
+
+
+def test_no_usage_is_counted(runs):
+    """Where it is, ``usage_stats.json`` lies beside vLLM's settings."""
+    assert not list(runs.settings.rglob("*.json"))
 
 
 @pytest.mark.parametrize("name", ["dynamic", "student, dynamic"])
