@@ -14,6 +14,7 @@ from compressors.quantizers import QuantizedWeight
 from engines.attention_kernels import ATTENTION_KERNELS
 from engines.kernels import SiteWeight, find_kernel
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from engines.kernels.kernel import independent
 from engines.operation import Operation
 from engines.profiled_engine import Kernel
 from engines.static_cache import stores
@@ -45,7 +46,7 @@ class RotatingKernel:
         wanted = min(working_set_bytes, MOST_BYTES) // max(1, size)
         copies = max(1, min(_MOST_COPIES, wanted))
         self.sets = [first]
-        self.sets += [{name: t.clone() for name, t in first.items()} for _ in range(copies - 1)]
+        self.sets += [{name: independent(t) for name, t in first.items()} for _ in range(copies - 1)]
         self.nbytes = size * copies
         self._run = run
         self._wait = wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,7 +12,18 @@ from compressors.quantizers import QuantizedWeight
 from spaces.errors import EngineError
 
 Operands = dict[str, torch.Tensor]
-"""What a kernel reads besides its input; cloning every tensor makes an independent set."""
+"""What a kernel reads besides its input; :func:`independent` of every tensor makes another set."""
+
+
+def independent(tensor: torch.Tensor) -> torch.Tensor:
+    """The same values in memory of their own, also of tensors made of several, which torch may not clone."""
+    whole: Any = tensor
+    if not hasattr(whole, "__tensor_flatten__"):
+        return tensor.clone()
+    names, described = whole.__tensor_flatten__()
+    parts = {name: getattr(whole, name).clone() for name in names}
+    copy: torch.Tensor = type(whole).__tensor_unflatten__(parts, described, whole.shape, whole.stride())
+    return copy
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.sparse import SparseSemiStructuredTensorCUTLASS
 
 from compressors.quantizers import QuantizedWeight
 from compressors.rounding import fake_input
 from engines.kernels import KERNELS, LinearKernel, SiteWeight, find_kernel
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from engines.kernels.kernel import independent
 from spaces.activation_format import ActivationFormat
 from spaces.errors import EngineError, UnknownNameError
 
@@ -82,8 +84,20 @@ def test_a_clone_of_the_operands_is_as_good(name):
     weight = next(iter(weights(kernel, 32, 64)))
     operands = kernel.pack(weight)
     inputs = torch.randn(2, 64, device=kernel.device or "cpu")
-    clone = {key: tensor.clone() for key, tensor in operands.items()}
+    clone = {key: independent(tensor) for key, tensor in operands.items()}
     assert torch.equal(kernel.run(inputs, operands), kernel.run(inputs, clone))
+
+
+@pytest.mark.filterwarnings("ignore:.*is in prototype stage")
+def test_a_tensor_of_several_parts_is_copied_part_by_part():
+    packed, meta = torch.randn(32, 32), torch.arange(64).view(32, 2)
+    whole = SparseSemiStructuredTensorCUTLASS(torch.Size((32, 64)), packed, meta, None, None, None)
+    copy = independent(whole)
+    assert type(copy) is type(whole)
+    assert copy.shape == whole.shape
+    for name, part in (("packed", packed), ("meta", meta)):
+        assert torch.equal(getattr(copy, name), part)
+        assert getattr(copy, name).data_ptr() != part.data_ptr()
 
 
 @pytest.mark.parametrize(("name", "kinder"), [("int8-weight-only", 100.0), ("int4", 100.0)])
