@@ -17,4 +17,5 @@ EMBEDDED_RUN: dict[str, Any] = {
     "tasks": {"folder": str(demo.TASKS), "limit": 100},
     "workload": {"batch": 1, "prompt_tokens": 64, "output_tokens": 64},
     "search": {"minutes": 1.6},
+    "gguf": True,
 }

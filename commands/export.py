@@ -129,7 +129,7 @@ def export_member(
         figures |= refined.figures
         hashes = {**hashes, "bank": assembler.bank.hash}
     card = ExportCard(source=bench.model_folder, name=member.name, run={"hashes": hashes}, figures=figures)
-    if not _is_export_of(folder, member.digest, hashes):
+    if not is_export_of(folder, member.digest, hashes):
         bench.engine.export(assembler, member.config, folder, card)
     discard_unlisted(folder)
     verified = verify_export(
@@ -170,7 +170,8 @@ def export_line(done: dict[str, Any]) -> str:
     )
 
 
-def _is_export_of(folder: Path, digest: str, hashes: dict[str, str]) -> bool:
+def is_export_of(folder: Path, digest: str, hashes: dict[str, str]) -> bool:
+    """Whether a folder holds the candidate ``digest`` of a run with these hashes."""
     import json
 
     manifest = folder / "paretune.json"

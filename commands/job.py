@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from commands.files import Status
     from commands.workbench import Workbench
     from search.study import Study
-    from spaces.result import FrontFile
+    from spaces.result import FrontFile, Member
 
 
 def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
@@ -114,7 +114,23 @@ def _export(bench: Workbench, front: FrontFile, stages: Stages) -> dict[str, Any
     with stages.stage("export", f"exporting {member.name} and loading it again"):
         done = export_member(bench, member, bench.folder / "export" / member.name)
     note(export_line(done))
+    if bench.run.gguf and bench.engine.name != "llama.cpp":
+        done |= _gguf(bench, member, stages)
     return done
+
+
+def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
+    from commands.gguf import export_gguf, gguf_line
+    from spaces.errors import EngineError
+
+    with stages.stage("gguf", f"writing {member.name} as GGUF and asking llama.cpp"):
+        try:
+            done = export_gguf(bench, member, bench.folder / "export" / f"{member.name}-gguf")
+        except EngineError as error:  # the export itself stands; a file that is not what was written does not
+            note(f"not written as GGUF: {error.value} {error.rule}")
+            return {}
+    note(gguf_line(done))
+    return {"gguf": done}
 
 
 def _notes(study: Study) -> tuple[str, ...]:

@@ -74,6 +74,9 @@ class RunFile(Document):
     )
     measure_latency: bool = Field(True, description="Measure decode latency of at least eight candidates.")
     export: bool = Field(True, description="Export the recommended member and load it again.")
+    gguf: bool = Field(
+        False, description="Also write the exported member as GGUF and ask llama.cpp a question."
+    )
     bank: str | None = Field(None, description="Folder of the bank; inside the run folder if left out.")
 
 

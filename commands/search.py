@@ -75,6 +75,13 @@ def search(
     export: Annotated[
         bool | None, typer.Option("--export/--no-export", help="Export the pick, load it again.")
     ] = None,
+    gguf: Annotated[
+        bool | None,
+        typer.Option(
+            "--gguf/--no-gguf",
+            help="Write the export as GGUF too and ask llama.cpp a question; by default with the embedded model.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Search per-layer bits, sparsity and student size; leave a Pareto front, a report and an export."""
@@ -108,6 +115,7 @@ def search(
             "seed": seed,
         },
         "export": export,
+        "gguf": gguf,
     }
     if group_size is not None:
         options["space"]["group_size"] = group_size

@@ -25,6 +25,9 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
         )
     elif export is not None and isinstance(export.get("folder"), str):
         steps.append(_after_export(export, folder))
+        gguf = export.get("gguf")
+        if isinstance(gguf, dict):
+            steps.append(("Serve it with llama.cpp:", str(gguf["launch"])))
     size = None if pick is None else pick.value("weight_bytes")
     if size is not None:
         bound = f"weight_bytes<={size / 1e6:.3g}MB"

@@ -172,4 +172,15 @@ def _export_line(folder: RunFolder) -> str:
         return ""
     gap = export.get("kl_to_candidate")
     told = f"; KL to the searched candidate {digits(float(gap), 2)}" if isinstance(gap, int | float) else ""
-    return f"exported {export.get('name', '')} to {export.get('folder', '')} and loaded it again{told}"
+    line = f"exported {export.get('name', '')} to {export.get('folder', '')} and loaded it again{told}"
+    return line + _gguf_words(export.get("gguf"))
+
+
+def _gguf_words(gguf: object) -> str:
+    """A second line on the same candidate as GGUF, where it was written."""
+    if not isinstance(gguf, dict):
+        return ""
+    return (
+        f"\nthe same as GGUF in {gguf['folder']}: KL {digits(float(gguf['kl']), 2)} in llama.cpp, where it answers "
+        f"{str(gguf['prompt']).splitlines()[-1]!r} with {str(gguf['answer']).strip()!r}"
+    )

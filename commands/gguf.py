@@ -1,0 +1,151 @@
+"""The pick once more as GGUF: every width becomes ggml's block type of that width, and llama.cpp answers with it.
+
+Its codes are not those of the searched candidate, whose formats llama.cpp does not know. What is lost on the way is
+measured and said: KL of the file to the dense model, beside that of the pick.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spaces.choice import SiteChoice
+from spaces.configuration import DENSE_CONFIG, CompressionConfig
+from spaces.errors import EngineError
+from spaces.model import Linear, ModelSpec
+
+if TYPE_CHECKING:
+    from commands.workbench import Workbench
+    from spaces.result import Member
+
+_BY_WIDTH = {2: "q2_k", 3: "q3_k", 4: "q4_k", 5: "q5_k", 6: "q6_k", 8: "q8_0"}
+"""What llama.cpp's own mixes are made of."""
+_SHORT_BLOCKS = ("q4_0", "q5_0", "q8_0")
+"""Blocks of 32 weights, narrow first: for rows that 256 does not divide."""
+_METHOD = "ggml-importance"
+_CHECKED_WINDOWS = 16
+_QUESTION_TASK = "demo_retrieval.jsonl"
+_ANSWER_TOKENS = 8
+
+
+def ggml_config(spec: ModelSpec, config: CompressionConfig) -> CompressionConfig:
+    """The same student with a block type of ggml for every width, no narrower than it was.
+
+    Args:
+        spec: of the dense model.
+        config: with integers or floats of 2 to 8 bits.
+
+    Raises:
+        EngineError: zeros, which blocks do not keep, or a width beyond 8 bits that is not 16.
+    """
+    from spaces.size import kept_shape
+
+    sites = {}
+    for site, choice in config.sites.items():
+        if choice.sparsity is not None:
+            raise EngineError(
+                f"zeros of {site}", "are not kept by ggml's blocks", "Export it for another engine"
+            )
+        if not choice.weight.dense:
+            linear = spec.linear(site)
+            sites[site] = _block_choice(linear, kept_shape(spec, linear, config.student)[1], choice)
+    return CompressionConfig(sites=sites, student=config.student)
+
+
+def _block_choice(linear: Linear, columns: int, choice: SiteChoice) -> SiteChoice:
+    from spaces.ggml_types import GGML_TYPES
+    from spaces.named_formats import find_choice
+
+    width = choice.weight.num_bits
+    names = (*(_BY_WIDTH[w] for w in sorted(_BY_WIDTH) if w >= width), *_SHORT_BLOCKS)
+    fitting = [
+        name
+        for name in names
+        if GGML_TYPES[name].num_bits >= width and columns % GGML_TYPES[name].block_weights == 0
+    ]
+    if not fitting:
+        raise EngineError(
+            f"{width} bits of {linear.name}, rows of {columns}",
+            "are no block type of ggml",
+            "Use 2 to 8 bits",
+        )
+    best = min(fitting, key=lambda name: GGML_TYPES[name].block_bytes / GGML_TYPES[name].block_weights)
+    return SiteChoice(weight=find_choice(best).weight, method=_METHOD)
+
+
+def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any]:
+    """Write the pick as GGUF, verify it in llama.cpp, ask it one question; what ``run.json`` keeps of it.
+
+    Raises:
+        EngineError: llama.cpp is not here, or the model, the student or a format cannot be written as GGUF.
+        VerificationError: what llama.cpp runs is not what was written.
+    """
+    from commands.export import is_export_of
+    from engines.engine import ExportCard
+    from engines.llama_cpp import LlamaCpp
+    from engines.manifest import read_manifest
+    from engines.verification import compare_predictions, verify_export
+
+    engine = LlamaCpp()
+    verdict = engine.available()
+    if not verdict:
+        raise EngineError(engine.name, verdict.reason, "Leave it out with --no-gguf")
+    config = ggml_config(bench.spec, member.config)
+    ids = bench.windows["report"].ids[:_CHECKED_WINDOWS]
+    card = ExportCard(source=bench.model_folder, name=member.name, run={"hashes": bench.hashes})
+    if not is_export_of(folder, config.digest, bench.hashes):
+        engine.export(bench.assembler, config, folder, card)
+    dense = bench.assembler.apply(DENSE_CONFIG)
+    lost = compare_predictions(dense, engine.predictions(folder, ids), ids).kl
+    verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=lost)
+    return {
+        "folder": str(folder),
+        "weight_bytes": read_manifest(folder)["weight_bytes"],
+        "kl": lost,
+        "kl_to_candidate": verified.kl,
+        "tolerance": verified.tolerance,
+        "tokens": verified.tokens,
+        "launch": engine.launch_line(folder),
+        **_ask(bench, engine, folder),
+    }
+
+
+def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
+    """A prompt, what llama.cpp makes of it, and what was expected where that is known."""
+    from engines.gguf.names import FILE
+
+    prompt, expected = _question(bench)
+    context = len(bench.tokenizer(prompt)["input_ids"]) + _ANSWER_TOKENS + 1
+    asked = {
+        "model": str(folder / FILE),
+        "prompt": prompt,
+        "context": context,
+        "output_tokens": _ANSWER_TOKENS,
+    }
+    answer = engine.run({"task": "generate", **asked})["text"]
+    if not expected:
+        return {"prompt": prompt, "answer": answer}
+    return {"prompt": prompt, "answer": answer[: len(expected)], "expected": expected}
+
+
+def _question(bench: Workbench) -> tuple[str, str]:
+    import demo
+    from commands.models import EMBEDDED
+
+    if bench.run.model == EMBEDDED:
+        with (demo.TASKS / _QUESTION_TASK).open(encoding="utf-8") as lines:
+            item = json.loads(next(iter(lines)))
+        return item["prompt"], item["answer"]
+    first = bench.windows["report"].ids[0][:32]
+    return bench.tokenizer.decode(first), ""
+
+
+def gguf_line(done: dict[str, Any]) -> str:
+    """One line for people."""
+    question, answer = done["prompt"].splitlines()[-1], done["answer"].strip()
+    right = "" if "expected" not in done else (", right" if done["answer"] == done["expected"] else ", wrong")
+    return (
+        f"as GGUF in {done['folder']}: KL to the dense model {done['kl']:.2g} nat a token in llama.cpp, "
+        f"{done['weight_bytes'] / 1e6:.3g} MB; asked {question!r} it says {answer!r}{right}"
+    )

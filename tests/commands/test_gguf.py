@@ -1,0 +1,98 @@
+"""The pick as GGUF beside its checkpoint: which block types it gets, and what llama.cpp answers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+import demo
+from commands.gguf import export_gguf, ggml_config, gguf_line
+from engines.gguf.names import FILE
+from engines.manifest import check_files
+from spaces.architectures import read_model
+from spaces.choice import SiteChoice, Sparsity
+from spaces.configuration import CompressionConfig, Student
+from spaces.errors import EngineError
+from spaces.formats import WeightFormat, integer_format
+from spaces.measurement import Measurement
+from spaces.result import Member
+from spaces.size import kept_shape
+from tests.engines.conftest import running
+from tests.monitoring.ladders import embedded_bench
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return read_model(demo.MODEL)
+
+
+def everywhere(spec, choice, student=None):
+    asked = {} if student is None else {"student": student}
+    return CompressionConfig(sites=dict.fromkeys((x.name for x in spec.block_linears), choice), **asked)
+
+
+def types(spec, config):
+    found = {}
+    for site, choice in ggml_config(spec, config).sites.items():
+        columns = kept_shape(spec, spec.linear(site), config.student)[1]
+        found.setdefault(columns % 256 == 0, set()).add(choice.weight.ggml)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bits", "wanted"),
+    [(2, "q2_k"), (3, "q3_k"), (4, "q4_k"), (5, "q5_k"), (6, "q6_k"), (8, "q8_0")],
+)
+def test_every_width_has_its_block_type(spec, bits, wanted):
+    assert types(spec, everywhere(spec, SiteChoice(weight=integer_format(bits, 128), method="rtn"))) == {
+        True: {wanted}
+    }
+
+
+@pytest.mark.parametrize(
+    ("bits", "wanted"), [(2, "q4_0"), (4, "q4_0"), (5, "q5_0"), (6, "q8_0"), (8, "q8_0")]
+)
+def test_rows_of_a_student_that_256_does_not_divide_have_short_blocks(spec, bits, wanted):
+    student = Student(ffn_channels=spec.ffn_size - 128)
+    found = types(spec, everywhere(spec, SiteChoice(weight=integer_format(bits, 128), method="rtn"), student))
+    assert found[False] == {wanted}
+
+
+def test_sixteen_bits_stay_and_the_student_is_cut(spec):
+    student = Student(ffn_channels=spec.ffn_size // 2)
+    found = ggml_config(spec, everywhere(spec, SiteChoice(), student))
+    assert (found.sites, found.student) == ({}, student)
+
+
+def test_floats_are_taken_by_their_width(spec):
+    choice = SiteChoice(weight=WeightFormat(num_bits=8, number_type="float", group_size=None), method="rtn")
+    assert types(spec, everywhere(spec, choice)) == {True: {"q8_0"}}
+
+
+def test_zeros_are_refused(spec):
+    choice = SiteChoice(sparsity=Sparsity(fraction=0.5))
+    with pytest.raises(EngineError, match="not kept by ggml"):
+        ggml_config(spec, everywhere(spec, choice))
+
+
+@pytest.mark.engine
+def test_the_pick_answers_in_llama_cpp(tmp_path):
+    running("llama.cpp")
+    bench = embedded_bench(tmp_path)
+    bench.run = SimpleNamespace(model="embedded")
+    config = everywhere(bench.spec, SiteChoice(weight=integer_format(6, 128), method="rtn"))
+    size = Measurement(value=1.0, unit="B", n=1, by="test")
+    pick = Member(
+        digest=config.digest, name="pick", kind="front", on_front=True, config=config,
+        measurements={"weight_bytes": size},
+    )  # fmt: skip
+    done = export_gguf(bench, pick, tmp_path / "pick-gguf")
+    check_files(tmp_path / "pick-gguf")
+    assert done["weight_bytes"] < (tmp_path / "pick-gguf" / FILE).stat().st_size
+    assert 0 < done["kl_to_candidate"] <= done["tolerance"]
+    assert 0 < done["kl"] < 0.01
+    assert done["answer"] == done["expected"]
+    assert "right" in gguf_line(done)
+    again = export_gguf(bench, pick, tmp_path / "pick-gguf")
+    assert again == done
