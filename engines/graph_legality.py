@@ -105,10 +105,7 @@ def _integers(weight: WeightFormat, columns: int) -> Ruling:
         return illegal("zero points are integers in the graph", _OPERATOR)
     if weight.actorder != "none" or weight.block_rows != 1:
         return illegal(f"{weight.name}: scales are those of neighbouring weights in one row", _OPERATOR)
-    block = block_size(columns, weight.group_size)
-    group = weight.group_size or columns
-    if block is None:
+    if block_size(columns, weight.group_size) is None:
+        group = weight.group_size or columns
         return illegal(f"groups of {group} hold no whole block of {' or '.join(map(str, BLOCKS))}", _OPERATOR)
-    if not weight.symmetric and weight.num_bits == 4 and group not in (block, columns):
-        return illegal(f"zero points of groups of {group} weights do not lie in whole bytes", _OPERATOR)
     return LEGAL

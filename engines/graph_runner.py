@@ -14,6 +14,7 @@ written to), and by task:
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,8 @@ class OnnxRuntimeDecoder:
     """
 
     def __init__(self, file: str, threads: int) -> None:
+        # Read when the first session starts, which sends before the call that switches the rest off can be made.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
 
         onnxruntime.disable_telemetry_events()

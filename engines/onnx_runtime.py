@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,12 @@ from engines.onnx_graph.names import FILE
 if TYPE_CHECKING:
     from engines.graph_export import GraphForm
 
+_SILENT = "ORT_DISABLE_TELEMETRY=1"
+"""Its wheels send statistics from the first session on; the call that switches them off comes after the first of them.
+
+Source: ``Privacy.md`` in the package, 1.31.
+"""
+
 _USE = (
     "```python",
     "import onnxruntime",
@@ -21,6 +28,7 @@ _USE = (
     "",
     "Inputs: `input_ids`, `attention_mask`, `position_ids`, and keys and values of every layer, empty at first",
     "(`past_key_values.N.key`); outputs: `logits` and the keys and values to hand in next (`present.N.key`).",
+    f"`{_SILENT}` in the environment keeps ONNX Runtime from sending usage statistics.",
 )
 
 
@@ -45,9 +53,10 @@ class OnnxRuntime(GraphEngine):
 
     def launch_line(self, folder: Path) -> str:
         """A session on the CPU; whoever generates hands the cache from step to step."""
+        file = json.dumps(str(folder / FILE), ensure_ascii=False)
         program = (
-            "import onnxruntime; onnxruntime.disable_telemetry_events(); "
-            f"session = onnxruntime.InferenceSession({str(folder / FILE)!r}, "
-            "providers=['CPUExecutionProvider']); print([i.name for i in session.get_inputs()])"
+            "import onnxruntime; "
+            f'session = onnxruntime.InferenceSession({file}, providers=["CPUExecutionProvider"]); '
+            "print([given.name for given in session.get_inputs()])"
         )
-        return f"python -c {shlex.quote(program)}"
+        return f"{_SILENT} python -c {shlex.quote(program)}"

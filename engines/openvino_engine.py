@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.graph_engine import GraphEngine
 from engines.openvino_graph import FILE, OPTIONS, to_openvino
+from engines.openvino_legality import OpenVinoLegality
+from spaces.legality import Legality
 
 if TYPE_CHECKING:
     from engines.graph_export import GraphForm
@@ -16,7 +19,7 @@ _USE = (
     "```python",
     "import openvino",
     "",
-    f'model = openvino.Core().compile_model("{FILE}", "CPU", {OPTIONS})',
+    f'model = openvino.Core().compile_model("{FILE}", "CPU", {json.dumps(OPTIONS)})',
     "```",
     "",
     "Inputs: `input_ids`, `attention_mask`, `position_ids`, `beam_idx`; the cache is state of the model. Without these",
@@ -32,6 +35,10 @@ class OpenVino(GraphEngine):
     extra = "openvino"
     options = OPTIONS
 
+    def legality(self, device: str) -> Legality:
+        """See :class:`engines.openvino_legality.OpenVinoLegality`."""
+        return OpenVinoLegality(self.name, device)
+
     def numeric_path(self, device: str) -> str:
         """The same on every CPU, as long as the options of the card are given."""
         del device
@@ -46,9 +53,10 @@ class OpenVino(GraphEngine):
 
     def launch_line(self, folder: Path) -> str:
         """The model compiled as it was searched."""
+        file = json.dumps(str(folder / FILE), ensure_ascii=False)
         program = (
-            "import openvino; "
-            f"model = openvino.Core().compile_model({str(folder / FILE)!r}, 'CPU', {OPTIONS}); "
+            'import sys; sys.modules["openvino_telemetry"] = None; import openvino; '
+            f'model = openvino.Core().compile_model({file}, "CPU", {json.dumps(OPTIONS)}); '
             "print(model.inputs)"
         )
         return f"python -c {shlex.quote(program)}"

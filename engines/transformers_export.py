@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,9 +43,10 @@ def expanded_in_float32(config: CompressionConfig) -> bool:
 
 def generation_line(folder: Path) -> str:
     """Generate through ``transformers``, which decompresses the weights."""
+    model = json.dumps(str(folder), ensure_ascii=False)
     program = (
         "from transformers import pipeline; "
-        f"generate = pipeline('text-generation', {str(folder)!r}); "
-        "print(generate('Once', max_new_tokens=20)[0]['generated_text'])"
+        f'generate = pipeline("text-generation", {model}); '
+        'print(generate("Once", max_new_tokens=20)[0]["generated_text"])'
     )
     return f"python -c {shlex.quote(program)}"

@@ -20,7 +20,7 @@ BLOCKS = (256, 128, 64, 32, 16)
 def block_size(columns: int, group_size: int | None) -> int | None:
     """The block of the operator that divides a group; ``None`` if none does.
 
-    A group of more than one block has its scale repeated when the program is loaded, not in the file.
+    A group of several blocks has their codes in the file, and its scale once: the program repeats it on loading.
     """
     group = columns if group_size is None else group_size
     return next((block for block in BLOCKS if group % block == 0), None)
@@ -31,7 +31,7 @@ class BlockCodes:
     """One quantized matrix.
 
     Attributes:
-        codes: uint8 ``(rows, groups, group size * bits / 8)``.
+        codes: uint8 ``(rows, blocks, block * bits / 8)``.
         scales: ``(rows, groups)``, in the model's dtype.
         zeros: uint8 ``(rows, ceil(groups * bits / 8))``, or ``None`` when symmetric.
         num_bits: 4 or 8.
@@ -67,7 +67,7 @@ def block_codes(weight: QuantizedWeight, num_bits: int, dtype: torch.dtype) -> B
     if block is None:
         raise TypeError(f"no block divides groups of {weight.group_size}")
     half = 1 << (num_bits - 1)
-    unsigned = (weight.codes.to(torch.int16) + half).to(torch.uint8).view(rows, -1, weight.group_size)
+    unsigned = (weight.codes.to(torch.int16) + half).to(torch.uint8).view(rows, -1, block)
     scales = weight.scales.expand(rows, -1).to("cpu", dtype).contiguous()
     zeros = None
     if weight.zeros is not None:

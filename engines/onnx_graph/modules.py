@@ -21,6 +21,7 @@ class HeldCodes(torch.nn.Module):
         super().__init__()
         self.num_bits, self.block, self.repeats = found.num_bits, found.block, found.repeats
         self.rows, self.columns = found.shape
+        self.groups = found.scales.shape[1]
         self.asymmetric = found.zeros is not None
         self.register_buffer("codes", found.codes)
         self.register_buffer("scales", found.scales)
@@ -32,15 +33,19 @@ class HeldCodes(torch.nn.Module):
         return scales if self.repeats == 1 else scales.repeat_interleave(self.repeats, dim=1)
 
     def block_zeros(self) -> torch.Tensor:
-        """Packed zero points, one a block."""
+        """Zero points, one a block, packed as the operator reads them."""
         zeros: torch.Tensor = self.get_buffer("zeros")
         if self.repeats == 1:
             return zeros
         if self.num_bits == 8:
             return zeros.repeat_interleave(self.repeats, dim=1)
-        # One group a row: its nibble, twice a byte, for every pair of blocks.
-        both = zeros + zeros * 16
-        return both.expand(self.rows, -(-self.columns // self.block // 2))
+        # Arithmetic, not shifts: those of bytes are traced into a graph whose types disagree.
+        both = zeros.int()
+        halves = torch.stack((both % 16, both // 16), dim=-1).flatten(1)[:, : self.groups]
+        repeated = halves.repeat_interleave(self.repeats, dim=1)
+        if repeated.shape[1] % 2:
+            repeated = torch.nn.functional.pad(repeated, (0, 1))
+        return (repeated[:, 0::2] + repeated[:, 1::2] * 16).to(torch.uint8)
 
 
 class BlockLinear(torch.nn.Module):
@@ -96,7 +101,7 @@ class BlockEmbedding(torch.nn.Module):
         """int64 ``(...)`` to float32 ``(..., k)``."""
         held = self.held
         zeros = held.get_buffer("zeros")[ids].float().unsqueeze(-1) if held.asymmetric else 128.0
-        codes = held.get_buffer("codes")[ids].float() - zeros
-        rows = codes * held.get_buffer("scales")[ids].float().unsqueeze(-1)
+        codes = held.get_buffer("codes")[ids].float().reshape(*ids.shape, held.groups, -1)
+        rows = (codes - zeros) * held.get_buffer("scales")[ids].float().unsqueeze(-1)
         rows = rows.reshape(*ids.shape, held.columns)
         return rows if self.factor is None else rows * self.factor.to(rows.dtype)
