@@ -29,7 +29,8 @@ def test_copies_fill_the_working_set(operation):
     small, large = ENGINE.kernel(operation, 1), ENGINE.kernel(operation, 3_000_000)
     assert len(small.sets) == 1
     assert len(large.sets) > 1
-    assert large.nbytes <= 3_000_000 < large.nbytes + small.nbytes
+    # Its own copies: random zeros make a sparse operand of another kernel a little larger or smaller.
+    assert large.nbytes <= 3_000_000 < large.nbytes + large.nbytes / len(large.sets)
     for _ in range(3):
         large()
 
