@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from commands.main import main
 from tests.models import build_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,11 +49,19 @@ def text(tmp_path_factory):
     return path
 
 
-def small_run(model, text, out, *more):
-    return paretune(
+RULE = ("--rule", "*.down_proj:bits=4,16;sparsity=0")
+
+
+def small_arguments(model, text, out, *more):
+    words = (
         "search", model, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "2,4,8,16",
         "--outer-bits", "16", "--group-size", 32, "--minutes", 0.05, "--workload", "batch=1,prompt=16,output=8", *more,
     )  # fmt: skip
+    return [*map(str, words)]
+
+
+def small_run(model, text, out, *more):
+    return paretune(*small_arguments(model, text, out, *more))
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
@@ -102,13 +111,12 @@ def test_bad_input_is_refused_with_exit_code_2(arguments, expected, tmp_path):
     assert not (tmp_path / "run" / "records.jsonl").exists()
 
 
-def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path):
+def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path, capsys):
     short = tmp_path / "short.txt"
     short.write_text("a<|endoftext|>b<|endoftext|>c")
     for more, expected in (((), "no calibration"), (("--text", short), "windows of")):
-        found = paretune("search", model, "--out", tmp_path / "run", *more)
-        assert found.returncode == 2
-        assert expected in found.stderr
+        assert main(["search", str(model), "--out", str(tmp_path / "run"), *map(str, more)]) == 2
+        assert expected in capsys.readouterr().err
 
 
 def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
@@ -119,11 +127,16 @@ def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
     assert "minuets" in found.stderr
 
 
-def test_a_small_run_from_model_to_export(model, text, tmp_path):
-    run = tmp_path / "run"
-    rule = ("--rule", "*.down_proj:bits=4,16;sparsity=0")
-    found = small_run(model, text, run, *rule)
+@pytest.fixture(scope="module")
+def run(model, text, tmp_path_factory):
+    """A folder of a small run."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    found = small_run(model, text, folder, *RULE)
     assert found.returncode == 0, found.stderr[-2000:]
+    return folder
+
+
+def test_a_small_run_from_model_to_export(model, text, run, capsys):
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     widths = {
         (site.rpartition(".")[2], choice.get("weight", {}).get("num_bits", 16))
@@ -151,13 +164,20 @@ def test_a_small_run_from_model_to_export(model, text, tmp_path):
     header = (run / "front.csv").read_text().splitlines()[0]
     assert header.startswith("digest,name,average_bits,weight_bytes,memory_bytes,kl,kl_stderr,kl_p99")
 
-    again = small_run(model, text, run, *rule)
+    again = small_run(model, text, run, *RULE)
     assert again.returncode == 0, again.stderr[-2000:]
     resumed = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     assert resumed[: len(records)] == records
 
     chosen = paretune("select", run, "--limit", "kl<=100", "--json")
     assert chosen.returncode == 0, chosen.stderr
+    capsys.readouterr()
+    assert main(small_arguments(model, text, run, "--seed", 3)) == 2
+    assert "belongs to another" in capsys.readouterr().err
+
+
+@pytest.mark.engine
+def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, capsys):
     exported = paretune("export", run, "--name", "uniform-4", "--out", tmp_path / "uniform")
     assert exported.returncode == 0, exported.stderr
     assert "KL to the searched candidate" in exported.stdout
@@ -169,9 +189,8 @@ def test_a_small_run_from_model_to_export(model, text, tmp_path):
     assert manifest["digest"] == plain["digest"]
     assert manifest["run"]["hashes"]["bank"] != plain["run"]["hashes"]["bank"]
     assert manifest["figures"]["kl"] < plain["figures"]["kl"]
-    refused = paretune("export", run, "--name", "uniform-4", "--refine", "gptq")
-    assert refused.returncode == 2
-    assert "nothing to refine" in refused.stderr
+    assert main(["export", str(run), "--name", "uniform-4", "--refine", "gptq"]) == 2
+    assert "nothing to refine" in capsys.readouterr().err
     checked = paretune(
         "check",
         tmp_path / "uniform",
@@ -199,7 +218,3 @@ def test_a_small_run_from_model_to_export(model, text, tmp_path):
         "--max-kl", "1e-9",
     )  # fmt: skip
     assert strict.returncode == 1
-
-    other = small_run(model, text, run, "--seed", 3)
-    assert other.returncode == 2
-    assert "belongs to another" in other.stderr

@@ -45,7 +45,9 @@ def test_no_text_holds_an_item(capability: Capability, texts: dict[str, list[str
     everything = "\n".join(document for found in texts.values() for document in found)
     for item in items(capability):
         if capability.name == "arithmetic":
-            assert not re.search(rf"(?<!\d){re.escape(item['prompt'])}", everything)
+            # Told apart from the end of a longer number only where it occurs at all: a search by pattern is slow.
+            found = item["prompt"] in everything
+            assert not (found and re.search(rf"(?<!\d){re.escape(item['prompt'])}", everything))
         else:
             assert item["prompt"] + item["answer"] not in everything
         if capability.name == "recall":
