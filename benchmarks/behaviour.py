@@ -29,8 +29,8 @@ from compressors.windows import TokenWindows, read_windows
 from engines import find_engine
 from engines.behaviour.continuation import continuation_kl
 from engines.behaviour.offer import behaving_runtime
+from engines.runtime.torch_runtime import TorchRuntime
 from engines.torch_engine import TorchEngine
-from engines.torch_runtime import TorchRuntime
 from spaces.architectures import read_model
 from spaces.behaviour import Behaviour, EarlyExit, TokenPruning
 from spaces.configuration import DENSE_CONFIG

@@ -29,7 +29,7 @@ from engines import engine_names, find_engine
 from engines.engine import Engine, ExportCard
 from engines.predictions import Predictions
 from engines.verification import compare_predictions
-from engines.vllm import Vllm
+from engines.vllm_engine import Vllm
 from spaces.architectures import read_model
 from spaces.errors import EngineError, ParetuneError
 

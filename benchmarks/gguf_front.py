@@ -31,9 +31,9 @@ from commands.run_file import validate_run
 from commands.workbench import Workbench, open_workbench
 from compressors.covariance import keeper
 from compressors.windows import TokenWindows, read_windows
-from engines.gguf.file import write_gguf
-from engines.gguf.names import TensorNames
-from engines.llama_cpp import LlamaCpp
+from engines.llama.gguf_file.file import write_gguf
+from engines.llama.gguf_file.names import TensorNames
+from engines.llama_engine import LlamaCpp
 from reports.reading import read_run_folder
 from search.records import RecordFile
 from search.study import readings

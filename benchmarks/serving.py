@@ -25,10 +25,10 @@ from benchmarks.tables import read_table, write_table
 from commands.output import Stages
 from commands.run_file import validate_run
 from commands.workbench import open_workbench
-from engines.checkpoint_layout import VLLM
+from engines.checkpoint.layout import VLLM
+from engines.checkpoint.quantization_config import quantization_config
 from engines.engine import ExportCard
-from engines.quantization_config import quantization_config
-from engines.vllm import Vllm
+from engines.vllm_engine import Vllm
 from reports.reading import read_run_folder
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice

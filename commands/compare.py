@@ -126,7 +126,7 @@ class _Court:
 
     def _measured(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> dict[str, Measurement]:
         from compressors.loading import load_checkpoint
-        from engines.llama_cpp import LlamaCpp
+        from engines.llama_engine import LlamaCpp
         from evaluators.gguf_model import GgufModel
 
         if checkpoint.gguf is not None:

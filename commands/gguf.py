@@ -83,7 +83,7 @@ def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any
     """
     from commands.export import is_export_of
     from engines.engine import ExportCard
-    from engines.llama_cpp import LlamaCpp
+    from engines.llama_engine import LlamaCpp
     from engines.manifest import read_manifest
     from engines.verification import compare_predictions, verify_export
 
@@ -113,7 +113,7 @@ def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any
 
 def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
     """A prompt, what llama.cpp makes of it, and what was expected where that is known."""
-    from engines.gguf.names import FILE
+    from engines.llama.gguf_file.names import FILE
 
     prompt, expected = _question(bench)
     context = len(bench.tokenizer(prompt)["input_ids"]) + _ANSWER_TOKENS + 1

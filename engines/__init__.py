@@ -12,13 +12,13 @@ from engines.profiled_engine import ProfiledEngine
 from spaces.errors import EngineError, UnknownNameError
 
 _ENGINES = {
-    "torch-cpu": "engines.torch_cpu:TorchCpu",
-    "torch": "engines.torch_device:TorchDevice",
+    "torch-cpu": "engines.torch_cpu_engine:TorchCpu",
+    "torch": "engines.torch_gpu_engine:TorchDevice",
     "transformers": "engines.transformers_engine:Transformers",
-    "vllm": "engines.vllm:Vllm",
-    "llama.cpp": "engines.llama_cpp:LlamaCpp",
+    "vllm": "engines.vllm_engine:Vllm",
+    "llama.cpp": "engines.llama_engine:LlamaCpp",
     "openvino": "engines.openvino_engine:OpenVino",
-    "onnxruntime": "engines.onnx_runtime:OnnxRuntime",
+    "onnxruntime": "engines.onnxruntime_engine:OnnxRuntime",
 }
 
 

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint_ruling import checkpoint_ruling
+from engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
+from engines.checkpoint.ruling import checkpoint_ruling
 from engines.engine import ExportCard
 from engines.operation import Operation
 from engines.profiled_engine import Kernel, ProfiledEngine, Runtime
 from engines.selection import Select
-from engines.transformers_export import expanded_in_float32, export_checkpoint, generation_line
 from engines.workload_operations import site_selections, workload_operations
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
@@ -85,14 +85,14 @@ class TorchEngine(ProfiledEngine):
 
     def runtime(self, assembler: Assembler, config: CompressionConfig, device: str | None = None) -> Runtime:
         """See :meth:`Engine.runtime`."""
-        from engines.torch_runtime import TorchRuntime
+        from engines.runtime.torch_runtime import TorchRuntime
 
         place, dtype = self._place(device)
         selections = site_selections(assembler.spec, config, self.select)
         return TorchRuntime(assembler, config, selections, place, dtype)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
-        """See :func:`engines.transformers_export.expanded_in_float32`."""
+        """See :func:`engines.checkpoint.export.expanded_in_float32`."""
         return self.exact and expanded_in_float32(config)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -107,7 +107,7 @@ class TorchEngine(ProfiledEngine):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """See :meth:`Engine.predictions`; by ``transformers``, in float32 on the CPU."""
-        from engines.reloading import reloaded_predictions
+        from engines.checkpoint.reloading import reloaded_predictions
 
         return reloaded_predictions(folder, ids)
 

@@ -7,10 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint_ruling import checkpoint_ruling
+from engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
+from engines.checkpoint.legality import CheckpointLegality
+from engines.checkpoint.ruling import checkpoint_ruling
 from engines.engine import Engine, ExportCard
-from engines.legality import CheckpointLegality
-from engines.transformers_export import expanded_in_float32, export_checkpoint, generation_line
 from spaces.configuration import CompressionConfig
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
@@ -38,7 +38,7 @@ class Transformers(Engine):
         return LEGAL if find_spec("transformers") else illegal("transformers is not installed", self.name)
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.legality.CheckpointLegality`."""
+        """See :class:`engines.checkpoint.legality.CheckpointLegality`."""
         return CheckpointLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
@@ -47,7 +47,7 @@ class Transformers(Engine):
         return "transformers: float32 products of expanded weights; inputs rounded as the scheme says"
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
-        """See :func:`engines.transformers_export.expanded_in_float32`."""
+        """See :func:`engines.checkpoint.export.expanded_in_float32`."""
         return self.exact and expanded_in_float32(config)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -62,10 +62,10 @@ class Transformers(Engine):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """See :meth:`Engine.predictions`; in float32 on the CPU."""
-        from engines.reloading import reloaded_predictions
+        from engines.checkpoint.reloading import reloaded_predictions
 
         return reloaded_predictions(folder, ids)
 
     def launch_line(self, folder: Path) -> str:
-        """See :func:`engines.transformers_export.generation_line`."""
+        """See :func:`engines.checkpoint.export.generation_line`."""
         return generation_line(folder)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 
 from compressors.quantizers import QuantizedWeight
-from engines.attention_kernels import ATTENTION_KERNELS
 from engines.kernels import SiteWeight, find_kernel
+from engines.kernels.attention import ATTENTION_KERNELS
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from engines.kernels.kernel import independent
 from engines.operation import Operation
 from engines.profiled_engine import Kernel
-from engines.static_cache import stores
+from engines.runtime.static_cache import stores
 
 MOST_BYTES = 1 << 29
 """Of all copies: several times what any processor caches for one core."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.attention_kernels import attention_kernel
+from engines.kernels.attention import attention_kernel
 from engines.operation import Kind, Operation, Phase, merged
 from engines.selection import Select, Selection, look_up_kernel
 from spaces.choice import SiteChoice

@@ -15,7 +15,7 @@ import torch
 from spaces.errors import ModelError
 
 if TYPE_CHECKING:
-    from engines.llama_cpp import LlamaCpp
+    from engines.llama_engine import LlamaCpp
 
 _BYTES_AT_ONCE = 1 << 30
 _TOKENS = "tokenizer.ggml.tokens"

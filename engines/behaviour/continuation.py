@@ -17,7 +17,7 @@ from compressors.teacher_logits import BYTES_LIMIT, full_store, top_store
 from spaces.errors import TextError
 
 if TYPE_CHECKING:
-    from engines.torch_runtime import TorchRuntime
+    from engines.runtime.torch_runtime import TorchRuntime
 
 _TOKENS_AT_ONCE = 4096
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engines.runtime.torch_runtime import TorchRuntime
 from engines.torch_engine import TorchEngine
-from engines.torch_runtime import TorchRuntime
 from engines.workload_operations import site_selections
 from spaces.behaviour import Behaviour
 from spaces.configuration import CompressionConfig

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from engines.checkpoint.weight_schemes import container, weight_arguments
 from engines.recipes.recipe import Recipe, dense_modules, modules
-from engines.weight_schemes import container, weight_arguments
 from spaces.activation_format import ActivationFormat
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity

@@ -27,7 +27,7 @@ def nothing_named(monkeypatch, tmp_path):
 def registered(monkeypatch):
     """Three engines: here, in an environment of its own, and one that is asked for by name."""
     known = dict(engines._ENGINES)
-    kept = {name: known.get(name, "engines.vllm:Vllm") for name in ("torch-cpu", "vllm")}
+    kept = {name: known.get(name, "engines.vllm_engine:Vllm") for name in ("torch-cpu", "vllm")}
     monkeypatch.setattr(engines, "_ENGINES", kept)
     return kept
 

@@ -8,7 +8,7 @@ import pytest
 
 import demo
 from commands.gguf import export_gguf, ggml_config, gguf_line
-from engines.gguf.names import FILE
+from engines.llama.gguf_file.names import FILE
 from engines.manifest import check_files
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice, Sparsity

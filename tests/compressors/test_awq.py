@@ -16,7 +16,7 @@ from compressors.scale_search import Readers, find_scales
 from compressors.scaled_block import scale_block
 from compressors.statistics import SiteStatistics
 from compressors.weight_source import WeightSource
-from engines.checkpoint import write_checkpoint
+from engines.checkpoint.writer import write_checkpoint
 from engines.engine import ExportCard
 from spaces.checking import check_configuration
 from spaces.choice import SiteChoice, Sparsity

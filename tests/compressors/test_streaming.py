@@ -20,8 +20,8 @@ from compressors.streamed_model import open_streamed
 from compressors.training.block_rounding import RoundingSettings
 from compressors.training.model_rounding import tune_model
 from compressors.weight_source import WeightSource
-from engines.checkpoint import write_checkpoint
-from engines.compress import compress_checkpoint
+from engines.checkpoint.compress import compress_checkpoint
+from engines.checkpoint.writer import write_checkpoint
 from engines.engine import ExportCard
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice

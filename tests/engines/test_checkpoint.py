@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from compressors.loading import load_checkpoint, load_tokenizer
-from engines import checkpoint, find_engine
-from engines.checkpoint import write_checkpoint
+from engines import find_engine
+from engines.checkpoint import writer as checkpoint
+from engines.checkpoint.writer import write_checkpoint
 from engines.engine import ExportCard
 from engines.manifest import sha256_of_file
 from spaces.cache_format import KVFormat

@@ -10,7 +10,7 @@ import torch
 from compressors.loading import load_checkpoint
 from engines.engine import ExportCard
 from engines.first_difference import first_difference
-from engines.llama_cpp import LlamaCpp
+from engines.llama_engine import LlamaCpp
 from engines.predictions import Predictions
 from engines.transformers_engine import Transformers
 from engines.verification import LEAST_TOLERANCE, verify_export

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines import graph_export
 from engines.engine import Engine, ExportCard
-from engines.onnx_graph.file import write_onnx
+from engines.graphs import export as graph_export
+from engines.graphs.onnx_graph.file import write_onnx
 from engines.verification import EXACT_TOLERANCE, LEAST_TOLERANCE, verify_export
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student

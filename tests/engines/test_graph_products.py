@@ -11,11 +11,11 @@ import torch
 
 from compressors.quantizers import QuantizedWeight
 from engines.environments import find_environment, run_in_environment
-from engines.onnx_graph.block_codes import block_codes, block_size
-from engines.onnx_graph.modules import BlockEmbedding, BlockLinear, HeldCodes
-from engines.openvino_graph import OPTIONS
-from engines.openvino_package import silent_openvino
-from engines.openvino_product import read_graph
+from engines.graphs.onnx_graph.block_codes import block_codes, block_size
+from engines.graphs.onnx_graph.modules import BlockEmbedding, BlockLinear, HeldCodes
+from engines.openvino.graph import OPTIONS
+from engines.openvino.package import silent_openvino
+from engines.openvino.product import read_graph
 from tests.engines.conftest import running
 
 ROWS, COLUMNS = 6, 768

@@ -13,8 +13,8 @@ import torch
 from engines import find_engine
 from engines.engine import ExportCard
 from engines.manifest import read_manifest
-from engines.openvino_graph import FILE, OPTIONS
-from engines.openvino_package import silent_openvino
+from engines.openvino.graph import FILE, OPTIONS
+from engines.openvino.package import silent_openvino
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from tests.engines.conftest import assembled_logits, choice, divergence, running
 
@@ -80,7 +80,7 @@ def step(request, ids, mask, beams):
 def test_importing_it_here_sends_nothing(home, first):
     program = (
         f"{first}import sys\n"
-        "from engines.openvino_package import silent_openvino\n"
+        "from engines.openvino.package import silent_openvino\n"
         "silent_openvino()\n"
         "print(sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__)\n"
         "import openvino_telemetry\n"

@@ -8,7 +8,7 @@ import torch
 from compressors.loading import load_dense
 from compressors.rounding import fake_int8
 from engines import find_engine
-from engines.static_cache import EightBitStore, StaticCacheLayer, static_cache
+from engines.runtime.static_cache import EightBitStore, StaticCacheLayer, static_cache
 from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.size import kv_cache_bytes

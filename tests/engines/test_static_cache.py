@@ -7,7 +7,7 @@ import torch
 
 from compressors.cache_numbers import cache_numbers
 from engines import find_engine
-from engines.static_cache import StaticCacheLayer, static_cache, stores
+from engines.runtime.static_cache import StaticCacheLayer, static_cache, stores
 from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.errors import ConfigurationError

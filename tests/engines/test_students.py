@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engines.checkpoint import write_checkpoint
+from engines.checkpoint.writer import write_checkpoint
 from engines.engine import ExportCard
 from spaces.configuration import CompressionConfig, Student
 from spaces.size import weight_bytes

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from compressors.loading import load_checkpoint
-from engines import find_engine, reload, reloading
-from engines.checkpoint import write_checkpoint
+from engines import find_engine
+from engines.checkpoint import reload, reloading
+from engines.checkpoint.writer import write_checkpoint
 from engines.engine import ExportCard
 from engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
 from spaces.cache_format import KVFormat

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 import demo
-import engines.vllm as module
+import engines.vllm_engine as module
 from engines.engine import ExportCard
 from engines.environments import Environment
 from engines.predictions import Predictions
-from engines.vllm import Vllm
-from engines.vllm_devices import executed, generation
+from engines.vllm.devices import executed, generation
+from engines.vllm_engine import Vllm
 from spaces.architectures import read_model
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice

@@ -17,7 +17,7 @@ from engines.engine import ExportCard
 from engines.group_ruling import ruling_by_group
 from engines.predictions import Predictions
 from engines.verification import LEAST_TOLERANCE, compare_predictions, verify_export
-from engines.vllm import Vllm
+from engines.vllm_engine import Vllm
 from spaces.architectures import read_model
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student

@@ -19,8 +19,8 @@ from compressors.loading import load_dense, load_tokenizer, model_hash
 from compressors.windows import read_windows
 from engines import find_engine
 from engines.foreign_process import process_variables
-from engines.gguf.names import FILE
-from engines.llama_server import READY
+from engines.llama.gguf_file.names import FILE
+from engines.llama.server import READY
 from engines.manifest import MANIFEST
 from spaces.architectures import read_model
 from spaces.configuration import CompressionConfig
@@ -68,7 +68,7 @@ def uniform_member(spec: Any, form: str, kl: float) -> Member:
 def server(file: Path) -> Iterator[tuple[str, int]]:
     """Llama.cpp's server over a file: its address and process."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "engines" / "llama_server.py"), str(file), "--threads", "1"],
+        [sys.executable, str(ROOT / "engines" / "llama" / "server.py"), str(file), "--threads", "1"],
         env=process_variables(foreign=False), stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

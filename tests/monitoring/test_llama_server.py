@@ -135,7 +135,7 @@ def test_one_check_from_the_command_line(ladder, capsys):
 def test_a_server_of_no_file_or_a_broken_one_says_so(tmp_path):
     (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(100))
     for file, expected in ((tmp_path / "none.gguf", "no file"), (tmp_path / "bad.gguf", "cannot serve")):
-        command = [sys.executable, str(ROOT / "engines" / "llama_server.py"), str(file)]
+        command = [sys.executable, str(ROOT / "engines" / "llama" / "server.py"), str(file)]
         found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert found.returncode == 1
         assert expected in found.stderr

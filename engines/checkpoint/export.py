@@ -1,0 +1,52 @@
+"""Checkpoints for ``transformers``: what ``torch``, ``torch-cpu`` and ``transformers`` itself write and load."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.checkpoint.ruling import checkpoint_ruling
+from engines.engine import ExportCard
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+
+if TYPE_CHECKING:
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+
+
+def export_checkpoint(
+    weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+) -> Path:
+    """Write a compressed-tensors checkpoint, or a plain one where nothing is quantized.
+
+    Raises:
+        EngineError: the format cannot express the candidate, or the folder is not empty.
+    """
+    from engines.checkpoint.writer import write_checkpoint
+
+    verdict = checkpoint_ruling(weights.spec, config)
+    if not verdict:
+        raise EngineError(f"export of {card.name}", verdict.reason, "Choose other formats, or another engine")
+    return write_checkpoint(weights, config, folder, card)
+
+
+def expanded_in_float32(config: CompressionConfig) -> bool:
+    """Whether weights are expanded in float32; one block float has all of a model expanded in bfloat16.
+
+    Then products of other codes and scales are rounded, and inputs that are rounded as well may get other codes.
+    """
+    return not any(choice.weight.scale in ("fp8", "exponent") for choice in config.sites.values())
+
+
+def generation_line(folder: Path) -> str:
+    """Generate through ``transformers``, which decompresses the weights."""
+    model = json.dumps(str(folder), ensure_ascii=False)
+    program = (
+        "from transformers import pipeline; "
+        f'generate = pipeline("text-generation", {model}); '
+        'print(generate("Once", max_new_tokens=20)[0]["generated_text"])'
+    )
+    return f"python -c {shlex.quote(program)}"

@@ -1,0 +1,134 @@
+"""What a compressed-tensors checkpoint that ``transformers`` loads can hold, and what our own runtime runs.
+
+Sources of the rules: compressed-tensors 0.19 and transformers 5.17, read and tried. Everything legal here can
+be exported, except where a refusal depends on several sites at once or on the container alone
+(:mod:`engines.checkpoint.ruling`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spaces.cache_format import KVFormat
+from spaces.checking import check_student
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.errors import ConfigurationError, FormatError
+from spaces.formats import WeightFormat
+from spaces.groups import fused_groups
+from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_shape
+
+CONTAINER = "compressed-tensors 0.19"
+LOADER = "transformers 5.17"
+WIDTHS = (2, 3, 4, 5, 6, 8)
+
+
+@dataclass(frozen=True)
+class CheckpointLegality:
+    """Legality of the engines that export compressed-tensors for ``transformers``.
+
+    Attributes:
+        engine: registered name.
+        device: name of the device.
+    """
+
+    engine: str
+    device: str
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        """q/k/v, gate/up and the experts of a block share a choice; a tied head moves with the embedding."""
+        return fused_groups(spec)
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+        """See :class:`spaces.legality.Legality`."""
+        for site in group.sites:
+            linear = spec.linear(site)
+            columns = kept_shape(spec, linear, student)[1]
+            for verdict in (
+                _container(choice),
+                _role(linear, choice),
+                row_ruling(columns, choice),
+                self._inputs(linear, choice, columns),
+            ):
+                if not verdict:
+                    return verdict
+        return LEGAL
+
+    def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
+        """16 and 8 bits: our own runtime stores the cache; see :mod:`engines.runtime.static_cache`."""
+        del spec, kv
+        return LEGAL
+
+    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+        """A student is a smaller configuration of the same architecture, if that can express it."""
+        try:
+            check_student(spec, student)
+        except ConfigurationError as error:
+            return illegal(f"{error.value}: {error.rule}", "config.json")
+        return LEGAL
+
+    def _inputs(self, linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
+        if choice.activation is None:
+            return LEGAL
+        if linear.role == "embedding" or linear.role.startswith("expert"):
+            return illegal("embeddings and experts have no input that could be rounded alone", self.engine)
+        if choice.weight.dense:
+            return illegal("inputs are rounded beside quantized weights only", CONTAINER)
+        try:
+            choice.activation.scales(columns)
+        except FormatError as error:
+            return illegal(f"{error.value} {error.rule}", CONTAINER)
+        return LEGAL
+
+
+def _container(choice: SiteChoice) -> Ruling:
+    weight = choice.weight
+    if not weight.dense:
+        return _integers(weight) if weight.number_type == "int" else LEGAL
+    if weight.num_bits != 16:
+        return illegal("unquantized weights stay as the model has them, which is called 16", CONTAINER)
+    return LEGAL
+
+
+def _integers(weight: WeightFormat) -> Ruling:
+    if weight.num_bits not in WIDTHS:
+        return illegal(f"{weight.num_bits} bits are not among {', '.join(map(str, WIDTHS))}", CONTAINER)
+    if weight.zero_point == "float":
+        return illegal("pack-quantized stores integer zero points only", CONTAINER)
+    if weight.actorder != "none":
+        return illegal("no registered method reorders columns", CONTAINER)
+    return LEGAL
+
+
+def _role(linear: Linear, choice: SiteChoice) -> Ruling:
+    weight = choice.weight
+    if weight.dense:
+        return LEGAL
+    if weight.number_type != "int" and (linear.role == "embedding" or linear.role.startswith("expert")):
+        return illegal(f"{weight.name} is for linears of their own, not embeddings or experts", LOADER)
+    if linear.role == "embedding" and weight.num_bits != 8:
+        return illegal(
+            f"an embedding of {weight.num_bits} bits cannot be loaded (packed codes leave nn.Embedding"
+            " without its weight, which initialization reads); 8 bits are stored unpacked and load",
+            LOADER,
+        )
+    if linear.role.startswith("expert") and not weight.symmetric:
+        return illegal("experts are decompressed without zero points, so they must be symmetric", LOADER)
+    return LEGAL
+
+
+def row_ruling(columns: int, choice: SiteChoice) -> Ruling:
+    """Whether groups, and patterns of zeros, divide a row of ``columns`` weights."""
+    try:
+        if not choice.weight.dense:
+            choice.weight.groups(columns)
+    except FormatError as error:
+        return illegal(f"{error.value} {error.rule}", CONTAINER)
+    sparsity = choice.sparsity
+    if sparsity is not None and sparsity.pattern != "unstructured":
+        span = int(sparsity.pattern.rpartition(":")[2])
+        if columns % span:
+            return illegal(f"{sparsity.pattern} zeros need rows in multiples of {span}, not {columns}")
+    return LEGAL

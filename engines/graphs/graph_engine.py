@@ -1,0 +1,127 @@
+"""Engines whose export is a graph of operations with a cache: what they have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.engine import Engine, ExportCard
+from engines.environments import Environment, find_environment, run_in_environment, variable
+from engines.graphs.legality import GraphLegality, model_ruling
+from engines.group_ruling import ruling_by_group
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from spaces.legality import LEGAL, Legality, Ruling, illegal
+from spaces.model import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from engines.graphs.export import GraphForm
+    from engines.predictions import Predictions
+
+_RUNNER = Path(__file__).with_name("runner.py")
+_TIMEOUT_S = 3600.0
+
+
+class GraphEngine(Engine):
+    """Computes in float32: weights are expanded block by block, what is bfloat16 in the file when it is loaded.
+
+    Attributes:
+        writers: packages that must be importable here to write an export.
+        extra: of our distribution, which installs all of it.
+        options: of the program, by its own names.
+    """
+
+    exact = True
+    device_kind = "cpu"
+    writers: tuple[str, ...]
+    extra: str
+    options: Mapping[str, str] = {}
+
+    @abstractmethod
+    def form(self) -> GraphForm:
+        """What the program wants its graph to be."""
+
+    def version(self) -> str:
+        """Of the engine's package.
+
+        Raises:
+            EngineError: it is not installed.
+        """
+        return self._environment().version
+
+    def available(self) -> Ruling:
+        """Whether an interpreter with the engine is known, and what writes the graph is here."""
+        try:
+            found = find_environment(self.name)
+        except EngineError as error:
+            return illegal(str(error), self.name)
+        missing = [name for name in self.writers if find_spec(name) is None]
+        if found is None or missing:
+            return illegal(f"{', '.join(missing) or self.name} not installed: {self._install}", self.name)
+        return LEGAL
+
+    def legality(self, device: str) -> Legality:
+        """See :class:`engines.graphs.legality.GraphLegality`."""
+        return GraphLegality(self.name, device)
+
+    def stored(self, spec: ModelSpec) -> ModelSpec:
+        """Integers lie as the graph's operations take them."""
+        return spec.model_copy(update={"container": "graph"})
+
+    def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """See :meth:`Engine.export_ruling`."""
+        verdict = model_ruling(spec)
+        return verdict and ruling_by_group(self.legality("cpu"), spec, config)
+
+    def export(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
+        """See :meth:`Engine.export`."""
+        from compressors.bank import Bank
+        from engines.graphs.export import write_graph_folder
+
+        bank = weights if isinstance(weights, Bank) else weights.bank
+        verdict = self.export_ruling(weights.spec, config)
+        if not verdict:
+            raise EngineError(
+                f"export of {card.name}",
+                f"{verdict.reason} ({verdict.source})",
+                "Choose other formats, or another engine",
+            )
+        return write_graph_folder(self.stored(weights.spec), bank, config, folder, card, self.form())
+
+    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the likeliest tokens."""
+        from engines.manifest import read_manifest
+        from engines.runner_predictions import runner_predictions
+
+        vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
+        return runner_predictions(self.run, folder / self.form().file, ids, vocabulary)
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Hand a request to the runner in the engine's environment.
+
+        Raises:
+            EngineError: the engine is absent, or refuses.
+        """
+        from engines.runner_predictions import usable_threads
+
+        given = {"engine": self.name, "options": dict(self.options), "threads": usable_threads(), **request}
+        return run_in_environment(self._environment(), _RUNNER, given, _TIMEOUT_S)
+
+    @property
+    def _install(self) -> str:
+        return f"pip install 'paretune[{self.extra}]', or name an interpreter that has it in {variable(self.name)}"
+
+    def _environment(self) -> Environment:
+        found = find_environment(self.name)
+        if found is None:
+            raise EngineError(self.name, "is not installed where we look", self._install)
+        return found

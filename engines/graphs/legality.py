@@ -1,0 +1,111 @@
+"""What ONNX Runtime and OpenVINO compute from a graph: integers of 4 and 8 bits in blocks along a row, a scale each.
+
+Sources: ``ContribOperators.md`` of ONNX Runtime (``MatMulNBits``), the ONNX frontend of OpenVINO, which makes of it the
+compressed product that its CPU plugin knows; versions 1.31 and 2026.4 as tried. ONNX Runtime computes 2 bits only where
+inputs are rounded too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engines.checkpoint.legality import row_ruling
+from engines.graphs.onnx_graph.block_codes import BLOCKS, block_size
+from spaces.cache_format import KVFormat
+from spaces.checking import check_student
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.errors import ConfigurationError
+from spaces.formats import WeightFormat
+from spaces.groups import single_groups
+from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_shape
+
+WIDTHS = (4, 8)
+_OPERATOR = "com.microsoft.MatMulNBits"
+_EXPORTER = "torch.onnx"
+
+
+@dataclass(frozen=True)
+class GraphLegality:
+    """See :class:`spaces.legality.Legality`.
+
+    Attributes:
+        engine: registered name.
+        device: name of the device.
+    """
+
+    engine: str
+    device: str
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        """Nothing is fused: every product is an operation of its own."""
+        return single_groups(spec)
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+        """See :class:`spaces.legality.Legality`."""
+        if choice.activation is not None:
+            return illegal("inputs are not rounded by choice: products are float32", _OPERATOR)
+        for site in group.sites:
+            linear = spec.linear(site)
+            verdict = _site(linear, choice, kept_shape(spec, linear, student)[1])
+            if not verdict:
+                return verdict
+        return LEGAL
+
+    def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
+        """16 bits only: the graph keeps keys and values in float32."""
+        del spec
+        if kv.num_bits != 16 or kv.layers:
+            return illegal(f"cache {kv.name}: the graph keeps keys and values as they are", self.engine)
+        return LEGAL
+
+    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+        """A student is a smaller configuration of the same architecture, if that can express it."""
+        try:
+            check_student(spec, student)
+        except ConfigurationError as error:
+            return illegal(f"{error.value}: {error.rule}", "config.json")
+        return LEGAL
+
+
+def model_ruling(spec: ModelSpec) -> Ruling:
+    """Whether the model can be a graph at all."""
+    if spec.experts:
+        return illegal(
+            "experts are chosen by what a token says, which a traced graph cannot follow", _EXPORTER
+        )
+    return LEGAL
+
+
+def _site(linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
+    verdict = row_ruling(columns, choice)
+    if not verdict:
+        return verdict
+    weight = choice.weight
+    if weight.dense:
+        right = weight.num_bits == 16
+        return (
+            LEGAL if right else illegal("weights stay as the model has them, which is called 16", _EXPORTER)
+        )
+    if linear.role.startswith("expert"):
+        return illegal("experts are not products of their own in a traced graph", _EXPORTER)
+    if linear.role == "embedding" and weight.num_bits != 8:
+        return illegal(f"an embedding of {weight.num_bits} bits: rows of 8 bits are looked up", _EXPORTER)
+    return _integers(weight, columns)
+
+
+def _integers(weight: WeightFormat, columns: int) -> Ruling:
+    if weight.number_type != "int" or weight.num_bits not in WIDTHS:
+        return illegal(
+            f"{weight.name} is not among integers of {' and '.join(map(str, WIDTHS))} bits", _OPERATOR
+        )
+    if weight.zero_point == "float":
+        return illegal("zero points are integers in the graph", _OPERATOR)
+    if weight.actorder != "none" or weight.block_rows != 1:
+        return illegal(f"{weight.name}: scales are those of neighbouring weights in one row", _OPERATOR)
+    if block_size(columns, weight.group_size) is None:
+        group = weight.group_size or columns
+        return illegal(f"groups of {group} hold no whole block of {' or '.join(map(str, BLOCKS))}", _OPERATOR)
+    return LEGAL

@@ -1,0 +1,1 @@
+"""What llama.cpp loads, the GGUF file, and the programs that run it."""

@@ -1,0 +1,59 @@
+"""The folder of a GGUF export: the file, a card, the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.engine import ExportCard
+from engines.llama.gguf_file.file import write_gguf
+from engines.llama.gguf_file.names import FILE
+from engines.manifest import write_manifest
+from engines.model_card import base_licence, model_card
+from engines.whole_folder import written_whole
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from spaces.model import ModelSpec
+from spaces.size import weight_bytes
+
+if TYPE_CHECKING:
+    from compressors.bank import Bank
+
+_PACKAGES = ("gguf", "libggml-python", "torch")
+_USE = ("```sh", f"llama-server --host 127.0.0.1 --model {FILE}", "```")
+_LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
+
+
+def write_folder(
+    spec: ModelSpec, bank: Bank, config: CompressionConfig, folder: Path, card: ExportCard
+) -> Path:
+    """Write the candidate into ``folder``, whole or not at all, and return it.
+
+    Args:
+        spec: of the dense model as GGUF stores it.
+        bank: with the weights.
+        config: of the candidate.
+        folder: absent or empty.
+        card: what the export says about itself.
+
+    Raises:
+        EngineError: the folder is not empty, the disk is full, or llama.cpp would read the model otherwise.
+    """
+    licence = base_licence(card.source)
+    with written_whole(folder) as partial:
+        written = write_gguf(spec, bank, config, card.source, partial / FILE, name=card.name, licence=licence)
+        announced = weight_bytes(spec, config)
+        if written != announced:
+            raise EngineError(
+                f"export of {card.name}",
+                f"{written} bytes of tensors were written and {announced} announced",
+                "Report this: a format's container and its size disagree",
+            )
+        for pattern in _LICENCE_FILES:
+            for file in card.source.glob(pattern):
+                shutil.copyfile(file, partial / file.name)
+        text = model_card(spec, config, card, licence, (), tags=("gguf", "llama.cpp"), use=_USE)
+        (partial / "README.md").write_text(text, encoding="utf-8")
+        write_manifest(partial, spec, config, card, engine="llama.cpp", packages=_PACKAGES)
+    return folder

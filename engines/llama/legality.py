@@ -1,0 +1,85 @@
+"""What llama.cpp loads from a GGUF file: a block type of ggml for every tensor alone.
+
+Sources: ``ggml-cpu.c`` and ``llama-model.cpp`` of llama.cpp; every type that is legal here was loaded and compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engines.llama.gguf_file.names import ARCHITECTURES
+from spaces.cache_format import KVFormat
+from spaces.checking import check_student
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.errors import ConfigurationError, FormatError
+from spaces.groups import single_groups
+from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from spaces.model import ModelSpec
+from spaces.size import kept_shape
+
+_GGML = "ggml 0.20"
+_LLAMA = "llama.cpp"
+
+
+@dataclass(frozen=True)
+class LlamaLegality:
+    """See :class:`spaces.legality.Legality`.
+
+    Attributes:
+        engine: registered name.
+        device: name of the device.
+    """
+
+    engine: str
+    device: str
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        """Nothing is fused: every tensor has a type of its own. Gate and up of experts are one parameter here."""
+        return single_groups(spec)
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+        """See :class:`spaces.legality.Legality`."""
+        if choice.activation is not None:
+            return illegal("inputs are rounded by llama.cpp itself, to 8 bits, and not by choice", _LLAMA)
+        if choice.weight.dense:
+            return LEGAL if choice.weight.num_bits == 16 else _as_the_model_has_them()
+        verdict = _blocks(spec, choice)
+        if not verdict:
+            return verdict
+        try:
+            for site in group.sites:
+                choice.weight.blocks(kept_shape(spec, spec.linear(site), student)[1])
+        except FormatError as error:
+            return illegal(f"{error.value} {error.rule}", _GGML)
+        return LEGAL
+
+    def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
+        """16 bits: its own caches of 8 and 4 bits (``--cache-type-k``) round in blocks of 32, unlike ours."""
+        del spec
+        if kv.num_bits != 16 or kv.layers:
+            return illegal(f"cache {kv.name}: llama.cpp's own caches round in blocks of 32", "--cache-type-k")
+        return LEGAL
+
+    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+        """A student is a smaller configuration of the same architecture, if that can express it."""
+        try:
+            check_student(spec, student)
+        except ConfigurationError as error:
+            return illegal(f"{error.value}: {error.rule}", "config.json")
+        return LEGAL
+
+
+def _blocks(spec: ModelSpec, choice: SiteChoice) -> Ruling:
+    name = choice.weight.name
+    if not choice.weight.ggml:
+        return illegal(f"{name} is no block type of ggml", _GGML)
+    if spec.family not in ARCHITECTURES:
+        return illegal(f"models of family {spec.family} are not written as GGUF", _LLAMA)
+    if choice.sparsity is not None:
+        return illegal(f"blocks of {name} do not keep zeros, and would not be smaller for them", _GGML)
+    return LEGAL
+
+
+def _as_the_model_has_them() -> Ruling:
+    return illegal("unquantized weights stay as the model has them, which is called 16", _GGML)

@@ -1,0 +1,277 @@
+"""Runs a GGUF file in llama.cpp: ``python engines/llama/runner.py REQUEST.json``.
+
+It stands alone and needs numpy and xllamacpp.
+
+The library inside ``xllamacpp`` exports llama.cpp's own C interface (``llama.h``), which gives logits at every position
+of a text; its Python interface gives only those of generated tokens. Structures that are passed by value are filled
+by the library's own defaults, and the few fields that are set here are first held against these defaults, so that
+another layout is refused and not misread.
+
+A request has ``model``, ``task`` and ``answer`` (file that the answer, a JSON object, is written to), and by task:
+
+* ``predict``: ``ids`` (``.npy``, int64 ``(windows, tokens)``), ``out`` (``.npy``: float32 log-probabilities
+  ``(windows, tokens, vocabulary)``; with ``top``, ``(windows, tokens, top)`` and the tokens in ``out_ids``).
+* ``time``: ``prompt_tokens``, ``output_tokens``, ``repetitions``: seconds of each repetition.
+* ``generate``: ``prompt``, ``output_tokens``: greedy text.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_POINTER = ctypes.c_void_p
+_TAIL_BYTES = 1024
+"""More than any of the structures has: what is copied beyond its end is never read."""
+
+
+class ModelParameters(ctypes.Structure):
+    """``struct llama_model_params``, whatever it is: none of it is set here."""
+
+    _fields_ = (("all", ctypes.c_uint8 * _TAIL_BYTES),)
+
+
+class ContextParameters(ctypes.Structure):
+    """``struct llama_context_params`` as far as it is set here."""
+
+    _fields_ = (
+        ("n_ctx", ctypes.c_uint32),
+        ("n_batch", ctypes.c_uint32),
+        ("n_ubatch", ctypes.c_uint32),
+        ("n_seq_max", ctypes.c_uint32),
+        ("n_rs_seq", ctypes.c_uint32),
+        ("n_outputs_max", ctypes.c_uint32),
+        ("n_outputs_max_per_seq", ctypes.c_uint32),
+        ("n_threads", ctypes.c_int32),
+        ("n_threads_batch", ctypes.c_int32),
+        ("rest", ctypes.c_uint8 * _TAIL_BYTES),
+    )
+
+
+_DEFAULTS = {
+    "n_ctx": 512,
+    "n_batch": 2048,
+    "n_ubatch": 512,
+    "n_seq_max": 1,
+    "n_rs_seq": 0,
+    "n_outputs_max": 0,
+}
+"""That ``llama_context_default_params`` documents."""
+
+
+class Batch(ctypes.Structure):
+    """``struct llama_batch``."""
+
+    _fields_ = (
+        ("n_tokens", ctypes.c_int32),
+        ("token", ctypes.POINTER(ctypes.c_int32)),
+        ("embd", ctypes.POINTER(ctypes.c_float)),
+        ("pos", ctypes.POINTER(ctypes.c_int32)),
+        ("n_seq_id", ctypes.POINTER(ctypes.c_int32)),
+        ("seq_id", ctypes.POINTER(ctypes.POINTER(ctypes.c_int32))),
+        ("logits", ctypes.POINTER(ctypes.c_int8)),
+    )
+
+
+_SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "llama_backend_init": (None, ()),
+    "llama_log_set": (None, (_POINTER, _POINTER)),
+    "llama_model_default_params": (ModelParameters, ()),
+    "llama_context_default_params": (ContextParameters, ()),
+    "llama_model_load_from_file": (_POINTER, (ctypes.c_char_p, ModelParameters)),
+    "llama_init_from_model": (_POINTER, (_POINTER, ContextParameters)),
+    "llama_model_get_vocab": (_POINTER, (_POINTER,)),
+    "llama_vocab_n_tokens": (ctypes.c_int32, (_POINTER,)),
+    "llama_get_memory": (_POINTER, (_POINTER,)),
+    "llama_memory_clear": (None, (_POINTER, ctypes.c_bool)),
+    "llama_batch_init": (Batch, (ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)),
+    "llama_decode": (ctypes.c_int32, (_POINTER, Batch)),
+    "llama_get_logits": (ctypes.POINTER(ctypes.c_float), (_POINTER,)),
+    "llama_tokenize": (
+        ctypes.c_int32,
+        (
+            _POINTER, ctypes.c_char_p, ctypes.c_int32, ctypes.POINTER(ctypes.c_int32), ctypes.c_int32,
+            ctypes.c_bool, ctypes.c_bool,
+        ),
+    ),
+    "llama_token_to_piece": (
+        ctypes.c_int32,
+        (_POINTER, ctypes.c_int32, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_bool),
+    ),
+}  # fmt: skip
+_LOG = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, _POINTER)
+
+
+def _keep_errors(level: int, text: bytes, data: int) -> None:
+    """Llama.cpp's messages: errors (4) go to standard error, the rest nowhere."""
+    del data
+    if level == 4:
+        sys.stderr.write(text.decode("utf-8", "replace"))
+
+
+_LOGGER = _LOG(_keep_errors)
+"""Kept here: the library calls it as long as it lives."""
+
+
+class Model:
+    """A GGUF file and one sequence of it.
+
+    Args:
+        file: of the model.
+        tokens: longest sequence.
+        threads: that compute.
+    """
+
+    def __init__(self, file: str, tokens: int, threads: int) -> None:
+        self._library = _library()
+        self._library.llama_log_set(ctypes.cast(_LOGGER, _POINTER), None)
+        self._library.llama_backend_init()
+        defaults = self._library.llama_model_default_params()
+        model = self._library.llama_model_load_from_file(file.encode(), defaults)
+        if not model:
+            raise SystemExit(f"llama.cpp cannot load {file}")
+        self._model = model
+        self._vocabulary = self._library.llama_model_get_vocab(model)
+        self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
+        self._context = self._library.llama_init_from_model(model, self._parameters(tokens, threads))
+        if not self._context:
+            raise SystemExit(f"llama.cpp cannot make a context of {tokens} tokens for {file}")
+        self._batch = self._library.llama_batch_init(tokens, 0, 1)
+
+    def _parameters(self, tokens: int, threads: int) -> ContextParameters:
+        found: ContextParameters = self._library.llama_context_default_params()
+        told = {name: getattr(found, name) for name in _DEFAULTS}
+        if told != _DEFAULTS or not 0 < found.n_threads <= 512:
+            raise SystemExit(f"this llama.cpp has other parameters than are known here: {told}")
+        found.n_ctx = found.n_batch = found.n_ubatch = tokens
+        found.n_threads = found.n_threads_batch = threads
+        return found
+
+    def clear(self) -> None:
+        """Forget the sequence."""
+        self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+
+    def run(self, ids: np.ndarray, start: int, every: bool) -> np.ndarray:
+        """Logits after ``ids`` that stand at positions from ``start``: of every position or of the last one."""
+        batch = self._batch
+        batch.n_tokens = len(ids)
+        for index, token in enumerate(ids):
+            batch.token[index] = int(token)
+            batch.pos[index] = start + index
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = 0
+            batch.logits[index] = int(every or index == len(ids) - 1)
+        status = self._library.llama_decode(self._context, batch)
+        if status:
+            raise SystemExit(f"llama_decode answered {status}")
+        rows = len(ids) if every else 1
+        found = self._library.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(found, shape=(rows, self.vocabulary)).copy()
+
+    def tokenize(self, text: str) -> np.ndarray:
+        """Token ids of a text, with the tokens that the file says begin one."""
+        raw = text.encode()
+        room = (ctypes.c_int32 * (len(raw) + 8))()
+        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), room, len(room), True, True)
+        if count < 0:
+            raise SystemExit(f"llama.cpp cannot tokenize {text!r}")
+        return np.array(room[:count], np.int64)
+
+    def text(self, ids: list[int]) -> str:
+        """The text of tokens."""
+        pieces = b""
+        for token in ids:
+            room = ctypes.create_string_buffer(512)
+            count = self._library.llama_token_to_piece(self._vocabulary, token, room, len(room), 0, False)
+            pieces += room.raw[: max(0, count)]
+        return pieces.decode("utf-8", "replace")
+
+
+def _library() -> ctypes.CDLL:
+    import xllamacpp
+
+    module: Any = sys.modules.get("xllamacpp.xllamacpp", xllamacpp)
+    library = ctypes.CDLL(module.__file__)
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def predict(request: dict[str, Any]) -> dict[str, Any]:
+    """Log-probabilities of the next token at every position."""
+    ids = np.load(request["ids"], allow_pickle=False)
+    model = Model(request["model"], ids.shape[1], request["threads"])
+    top = request.get("top") or model.vocabulary
+    shape = (*ids.shape, top)
+    out = np.lib.format.open_memmap(request["out"], mode="w+", dtype=np.float32, shape=shape)
+    named = None
+    if top < model.vocabulary:
+        named = np.lib.format.open_memmap(request["out_ids"], mode="w+", dtype=np.int64, shape=shape)
+    for index, window in enumerate(ids):
+        model.clear()
+        found = log_softmax(model.run(window, 0, every=True))
+        if named is not None:
+            best = np.argpartition(-found, top - 1, axis=-1)[:, :top]
+            named[index], found = best, np.take_along_axis(found, best, axis=-1)
+        out[index] = found
+    out.flush()
+    return {"vocabulary": model.vocabulary}
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """In float64, along the last axis."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+    return wide
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds to the first token and of each further one, by repetition; the first, which warms up, is left out."""
+    prompt, output = request["prompt_tokens"], request["output_tokens"]
+    model = Model(request["model"], prompt + output, request["threads"])
+    ids = np.random.default_rng(0).integers(0, model.vocabulary, prompt)
+    first, further = [], []
+    for _ in range(request["repetitions"] + 1):
+        model.clear()
+        start = time.perf_counter()
+        token = int(model.run(ids, 0, every=False)[0].argmax())
+        told = time.perf_counter()
+        for index in range(output - 1):
+            token = int(model.run(np.array([token]), prompt + index, every=False)[0].argmax())
+        further.append((time.perf_counter() - told) / max(1, output - 1))
+        first.append(told - start)
+    return {"ttft_s": first[1:], "tpot_s": further[1:]}
+
+
+def generate(request: dict[str, Any]) -> dict[str, Any]:
+    """The greedy continuation of a text."""
+    model = Model(request["model"], request["context"], request["threads"])
+    ids = model.tokenize(request["prompt"])
+    token = int(model.run(ids, 0, every=False)[0].argmax())
+    found = [token]
+    while len(found) < request["output_tokens"]:
+        token = int(model.run(np.array([token]), len(ids) + len(found) - 1, every=False)[0].argmax())
+        found.append(token)
+    return {"ids": found, "text": model.text(found), "prompt_ids": ids.tolist()}
+
+
+_TASKS = {"predict": predict, "time": measure, "generate": generate}
+
+
+def main(file: Path) -> None:
+    """Do what the request says and write the answer."""
+    request = json.loads(file.read_text(encoding="utf-8"))
+    answer = _TASKS[request["task"]](request)
+    Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

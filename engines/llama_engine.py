@@ -1,0 +1,155 @@
+"""``llama.cpp``: a GGUF file with a block type for every tensor, by ggml's own quantizer."""
+
+from __future__ import annotations
+
+import shlex
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.engine import Engine, ExportCard
+from engines.environments import Environment, find_environment, run_in_environment, variable
+from engines.group_ruling import ruling_by_group
+from engines.llama.gguf_file.names import ARCHITECTURES, FILE
+from engines.llama.legality import LlamaLegality
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from spaces.legality import LEGAL, Legality, Ruling, illegal
+from spaces.model import ModelSpec
+from spaces.patterns import Restrictions
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from engines.predictions import Predictions
+
+FORMATS = (
+    "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0",
+    "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs",
+)  # fmt: skip
+"""Offered where the user names none. The first of each width is the one that uniform rows have."""
+_RUNNER = Path(__file__).parent / "llama" / "runner.py"
+_TIMEOUT_S = 3600.0
+_INSTALL = "pip install 'paretune[llama]', or name an interpreter that has xllamacpp in " + variable(
+    "llama.cpp"
+)
+
+
+class LlamaCpp(Engine):
+    """Activations are rounded to 8 bits wherever weights are quantized, so it is not exact."""
+
+    name = "llama.cpp"
+    device_kind = "cpu"
+
+    def version(self) -> str:
+        """Of xllamacpp, which carries llama.cpp.
+
+        Raises:
+            EngineError: it is not installed.
+        """
+        return self._environment().version
+
+    def available(self) -> Ruling:
+        """Whether an interpreter with xllamacpp is known, and ggml's quantizers are here."""
+        try:
+            found = find_environment(self.name)
+        except EngineError as error:
+            return illegal(str(error), self.name)
+        if found is None:
+            return illegal(_INSTALL, self.name)
+        missing = [name for name in ("gguf", "libggml") if find_spec(name) is None]
+        if missing:
+            return illegal(f"{' and '.join(missing)} not installed: {_INSTALL}", self.name)
+        return LEGAL
+
+    def legality(self, device: str) -> Legality:
+        """See :class:`engines.llama.legality.LlamaLegality`."""
+        return LlamaLegality(self.name, device)
+
+    def numeric_path(self, device: str) -> str:
+        """The same on every CPU."""
+        del device
+        return "llama.cpp: ggml blocks times inputs rounded to 8 bits in blocks, sums in float32; cache in float16"
+
+    def stored(self, spec: ModelSpec) -> ModelSpec:
+        """Norms, biases and routers are float32 in a GGUF file."""
+        return spec.model_copy(update={"fixed_dtype_bytes": 4})
+
+    def offered(self, restrictions: Restrictions) -> Restrictions:
+        """Block types of ggml in place of integers: those of the widths that the user allows."""
+        given = restrictions.model_fields_set
+        changes: dict[str, Any] = {"bits": (16,), "outer_bits": (16,)}
+        for bits, formats in (("bits", "formats"), ("outer_bits", "outer_formats")):
+            if formats not in given:
+                widths = getattr(restrictions, bits) if bits in given else None
+                changes[formats] = _formats(widths)
+            if bits in given and 16 not in getattr(restrictions, bits):
+                changes.pop(bits)
+        if "sparsity" not in given:
+            changes["sparsity"] = (0.0,)
+        if "kv_bits" not in given:
+            changes["kv_bits"] = (16,)
+        return restrictions.model_copy(update=changes)
+
+    def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """See :meth:`Engine.export_ruling`."""
+        if spec.family not in ARCHITECTURES:
+            return illegal(f"models of family {spec.family} are not written as GGUF", self.name)
+        return ruling_by_group(self.legality("cpu"), spec, config)
+
+    def export(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
+        """See :meth:`Engine.export`."""
+        from compressors.bank import Bank
+        from engines.llama.export import write_folder
+
+        bank = weights if isinstance(weights, Bank) else weights.bank
+        verdict = self.export_ruling(weights.spec, config)
+        if not verdict:
+            raise EngineError(
+                f"export of {card.name}",
+                f"{verdict.reason} ({verdict.source})",
+                "Choose other formats, or another engine",
+            )
+        return write_folder(self.stored(weights.spec), bank, config, folder, card)
+
+    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the likeliest tokens."""
+        from engines.manifest import read_manifest
+        from engines.runner_predictions import runner_predictions
+
+        vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
+        return runner_predictions(self.run, folder / FILE, ids, vocabulary)
+
+    def launch_line(self, folder: Path) -> str:
+        """``llama-server`` on localhost."""
+        return f"llama-server --host 127.0.0.1 --model {shlex.quote(str(folder / FILE))}"
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Hand a request to :mod:`engines.llama.runner` in the engine's environment.
+
+        Raises:
+            EngineError: the engine is absent, or refuses.
+        """
+        from engines.runner_predictions import usable_threads
+
+        asked = {"threads": usable_threads(), **request}
+        return run_in_environment(self._environment(), _RUNNER, asked, _TIMEOUT_S)
+
+    def _environment(self) -> Environment:
+        found = find_environment(self.name)
+        if found is None:
+            raise EngineError(self.name, "is not installed where we look", _INSTALL)
+        return found
+
+
+def _formats(widths: tuple[int, ...] | None) -> tuple[str, ...]:
+    """By ggml's quantizer with importances, of some widths or of all."""
+    from spaces.ggml_types import GGML_TYPES
+
+    return tuple(
+        f"{name}/ggml-importance" for name in FORMATS if widths is None or GGML_TYPES[name].num_bits in widths
+    )

@@ -1,0 +1,1 @@
+"""What OpenVINO's CPU plugin computes rightly, and its form of a graph."""

@@ -1,0 +1,1 @@
+"""Our own runtime: a candidate as modules over shared tensors, its cache, its generation loop."""

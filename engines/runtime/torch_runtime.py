@@ -1,0 +1,190 @@
+"""The generation loop of ``torch`` and ``torch-cpu``: prefill, then one token at a time, greedily."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engines.behaviour.attachment import attach
+from engines.profiled_engine import Runtime, Timing
+from engines.runtime.candidate_model import candidate_model
+from engines.runtime.static_cache import static_cache
+from engines.selection import Selection
+from spaces.behaviour import Behaviour
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from spaces.target import Workload
+
+if TYPE_CHECKING:
+    from compressors.assembly import Assembler
+
+
+class TorchRuntime(Runtime):
+    """See :class:`engines.engine.Runtime`.
+
+    Args:
+        assembler: of the model.
+        config: of the candidate.
+        selections: kernel of every kept site.
+        device: torch's name.
+        dtype: of the dense computation.
+        behaviour: tokens or blocks to leave out; ``None``: everything runs.
+
+    Attributes:
+        observed: what was left out; :meth:`generate` and :meth:`time_generation` count anew,
+            :meth:`continuation_logits` adds. Nothing is counted without an active behaviour.
+
+    Raises:
+        EngineError: the model cannot leave out what ``behaviour`` says.
+    """
+
+    def __init__(
+        self,
+        assembler: Assembler,
+        config: CompressionConfig,
+        selections: dict[str, Selection],
+        device: str,
+        dtype: torch.dtype,
+        behaviour: Behaviour | None = None,
+    ) -> None:
+        self.kernels = {site: chosen.kernel for site, chosen in selections.items()}
+        self._spec = assembler.spec
+        self._config = config
+        self._scale_dtype = assembler.bank.scale_dtype
+        model = candidate_model(assembler, config, selections)
+        self._model = model.to(device=device, dtype=dtype)
+        self._device = torch.device(device)
+        self._behaviour = behaviour or Behaviour()
+        self.observed = attach(self._model, self._spec, config, self._behaviour)
+
+    @torch.inference_mode()
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """See :meth:`Runtime.logits`.
+
+        Raises:
+            EngineError: something is left out, which predictions of a whole window do not show.
+        """
+        if self._behaviour.active:
+            raise EngineError(
+                "logits of a whole window",
+                "dropped tokens have none, and no token of a prompt exits early",
+                "Use continuation_logits",
+            )
+        cache = self._cache(ids.shape[1])
+        found = self._model(input_ids=ids.to(self._device), past_key_values=cache, use_cache=True)
+        return torch.as_tensor(found.logits.to(torch.float32).cpu())
+
+    @torch.inference_mode()
+    def continuation_logits(self, ids: torch.Tensor, prompt_tokens: int) -> torch.Tensor:
+        """Predictions of what follows a prompt: it is fed at once, the true tokens after it one by one.
+
+        Args:
+            ids: int64 ``(sequences, tokens)``.
+            prompt_tokens: length of the prompt, at least 1, less than ``tokens``.
+
+        Returns:
+            Float32 logits ``(sequences, tokens - prompt_tokens, vocabulary)``, first those after the prompt.
+        """
+        self._check(ids.shape[1])
+        moved, cache = ids.to(self._device), self._cache(ids.shape[1])
+        steps = (slice(position, position + 1) for position in range(prompt_tokens, ids.shape[1] - 1))
+        parts = [slice(0, prompt_tokens), *steps]
+        return (
+            torch.cat([self._predict(moved[:, part], cache) for part in parts], dim=1).to(torch.float32).cpu()
+        )
+
+    @torch.inference_mode()
+    def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
+        """See :meth:`Runtime.generate`."""
+        self._check(ids.shape[1] + new_tokens)
+        self.observed.reset()
+        found, cache = [ids.to(self._device)], self._cache(ids.shape[1] + new_tokens)
+        for _ in range(new_tokens):
+            found.append(self._next(found[-1], cache))
+        return torch.cat(found, dim=1).cpu()
+
+    @torch.inference_mode()
+    def time(self, workload: Workload, repetitions: int = 5) -> Timing:
+        """See :meth:`Runtime.time`. The prompt is random: what tokens say does not change the time.
+
+        Raises:
+            EngineError: tokens exit early, so that the time depends on what they say.
+        """
+        if self._behaviour.exit is not None and self._behaviour.exit.active:
+            raise EngineError(
+                "time of a random prompt",
+                "early exit depends on what tokens say",
+                "Use time_generation on a text",
+            )
+        self._check(workload.context)
+        generator = torch.Generator().manual_seed(0)
+        shape = (workload.batch, workload.prompt_tokens)
+        ids = torch.randint(self._spec.vocabulary, shape, generator=generator)
+        return self.time_generation(ids, workload.output_tokens, repetitions)
+
+    @torch.inference_mode()
+    def time_generation(self, ids: torch.Tensor, new_tokens: int, repetitions: int = 5) -> Timing:
+        """Time of answers of ``new_tokens`` to prompts int64 ``(sequences, tokens)``, generated greedily."""
+        self._check(ids.shape[1] + new_tokens)
+        ids = ids.to(self._device)
+        # The first run allocates and warms up; it is long enough with a handful of tokens.
+        self._timed(ids, min(new_tokens, 8))
+        self.observed.reset()
+        runs = [self._timed(ids, new_tokens) for _ in range(repetitions)]
+        first, further = [run[0] for run in runs], [run[1] for run in runs]
+        return Timing(
+            ttft_s=statistics.median(first),
+            tpot_s=statistics.median(further),
+            ttft_spread_s=_spread(first),
+            tpot_spread_s=_spread(further),
+            repetitions=repetitions,
+        )
+
+    def _timed(self, ids: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+        """Seconds to the first token, and of each after it (of the first, if there is no other)."""
+        cache = self._cache(ids.shape[1] + new_tokens)
+        self._wait()
+        start = time.perf_counter()
+        token = self._next(ids, cache)
+        self._wait()
+        first = time.perf_counter()
+        for _ in range(new_tokens - 1):
+            token = self._next(token, cache)
+        self._wait()
+        stop = time.perf_counter()
+        return first - start, (stop - first) / (new_tokens - 1) if new_tokens > 1 else first - start
+
+    def _next(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        """The most likely next token of every sequence, ``(sequences, 1)``."""
+        return self._predict(ids, cache).argmax(dim=-1)
+
+    def _predict(self, ids: torch.Tensor, cache: Any) -> torch.Tensor:
+        """Logits after the last of ``ids``, ``(sequences, 1, vocabulary)``."""
+        found = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return torch.as_tensor(found.logits[:, -1:])
+
+    def _cache(self, tokens: int) -> Any:
+        return static_cache(self._spec, self._config, tokens, self._scale_dtype)
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _check(self, tokens: int) -> None:
+        if tokens > self._spec.context:
+            raise EngineError(
+                f"{tokens} tokens of prompt and answer",
+                f"the model's context is {self._spec.context}",
+                "Use a shorter workload",
+            )
+
+
+def _spread(values: list[float]) -> float:
+    """Half the distance between the quartiles; 0 for a single value."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4)
+    return (high - low) / 2

