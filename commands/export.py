@@ -128,7 +128,13 @@ def export_member(
         assembler, kl = refined.assembler, refined.kl_after
         figures |= refined.figures
         hashes = {**hashes, "bank": assembler.bank.hash}
-    card = ExportCard(source=bench.model_folder, name=member.name, run={"hashes": hashes}, figures=figures)
+    card = ExportCard(
+        source=bench.model_folder,
+        name=member.name,
+        run={"hashes": hashes},
+        figures=figures,
+        tensor_parallel=bench.run.workload.tensor_parallel,
+    )
     if not is_export_of(folder, member.digest, hashes):
         bench.engine.export(assembler, member.config, folder, card)
     discard_unlisted(folder)

@@ -27,7 +27,7 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
         return front
     settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
     with stages.stage("tasks", "scoring the front on tasks"):
-        evaluator = TaskEvaluator(bench.assembler, TaskScorer(bench.tokenizer, settings))
+        evaluator = TaskEvaluator(bench.assembler, TaskScorer(bench.tokenizer, settings), bench.executed)
         chosen = _worth_tasks(front)
         found: dict[str, Mapping[str, Measurement]] = {}
         for member in front.members:
@@ -75,7 +75,9 @@ def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ..
     """Predicted beside measured decode latency, for every row that has both and that the predictor never saw."""
     from profiles.whole_model import profile_candidates
 
-    fitted = profile_candidates(bench.spec, bench.engine.legality(bench.device.name)).values()
+    fitted = profile_candidates(
+        bench.spec, bench.engine.legality_at(bench.device.name, bench.run.workload)
+    ).values()
     seen = {config.digest for config in fitted}
     checks = []
     for member in front.members:

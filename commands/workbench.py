@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from compressors.bank import Bank
     from compressors.windows import TokenWindows
     from engines.engine import Engine
+    from evaluators.execution import Executed
     from evaluators.quality import QualityEvaluator
     from spaces.model import ModelSpec
     from spaces.target import Device
@@ -32,6 +34,7 @@ class Workbench:
         model_folder: where the weights are.
         windows: token windows by text: ``calibration``, ``search``, ``report``.
         hashes: of model, bank and texts; a run folder is tied to them.
+        executed: the candidate as the engine computes it on the device.
         profiled: whether the engine runs here on the target device, so that latency can be measured.
     """
 
@@ -48,6 +51,7 @@ class Workbench:
     space: SearchSpace
     quality: QualityEvaluator
     hashes: dict[str, str]
+    executed: Executed
     profiled: bool = False
 
     def fingerprint(self) -> dict[str, str]:
@@ -65,6 +69,7 @@ class Workbench:
             "space": sha256_of(space),
             "engine": self.run.engine,
             "device": self.device.name,
+            "numeric path": self.engine.numeric_path(self.device.name),
             "search settings": sha256_of(settings),
         }
 
@@ -89,7 +94,10 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
     with stages.stage("bank", "building the bank"):
         bank = _open_bank(run, folder, source, parts)
         space = SearchSpace(
-            parts.spec, engine.legality(device.name), engine.offered(run.space), bank.block_order
+            parts.spec,
+            engine.legality_at(device.name, run.workload),
+            engine.offered(run.space),
+            bank.block_order,
         )
         bank.build(space, stages.report)
     return _assemble(run, folder, source, engine, device, parts, bank, space)
@@ -148,11 +156,12 @@ def _assemble(
     from evaluators.quality import QualityEvaluator
 
     assembler = Assembler(parts.model, parts.spec, bank, run.memory_budget_bytes)
+    executed = partial(engine.executed_config, device=device.name)
     teachers = {name: Teacher(parts.model, parts.windows[name]) for name in ("search", "report")}
     hashes = {"model": parts.model_hash, "bank": bank.hash}
     hashes |= {f"text.{name}": windows.digest for name, windows in parts.windows.items()}
     return Workbench(
         run=run, folder=folder, model_folder=source, spec=parts.spec, engine=engine, device=device,
         tokenizer=parts.tokenizer, windows=parts.windows, bank=bank, assembler=assembler, space=space,
-        quality=QualityEvaluator(assembler, teachers), hashes=hashes,
+        quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed,
     )  # fmt: skip

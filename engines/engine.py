@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
 from spaces.legality import Legality, Ruling
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
+from spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +33,28 @@ class ExportCard:
         name: of the candidate, e.g. ``uniform-4``.
         run: provenance: run folder, hashes of model, bank and texts, seed, versions.
         figures: measured and predicted values by column name.
+        tensor_parallel: devices that share every layer where it is served.
     """
 
     source: Path
     name: str = "candidate"
     run: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float | None] = field(default_factory=dict)
+    tensor_parallel: int = 1
+
+
+def refuse_sharing(engine: str, workload: Workload) -> None:
+    """Refuse several devices for an engine that runs on one.
+
+    Raises:
+        EngineError: the workload has several.
+    """
+    if workload.tensor_parallel != 1:
+        raise EngineError(
+            f"tensor_parallel={workload.tensor_parallel}",
+            f"{engine} runs on one device",
+            "Use tensor_parallel=1, or another engine",
+        )
 
 
 class Engine(ABC):
@@ -64,6 +82,15 @@ class Engine(ABC):
     @abstractmethod
     def legality(self, device: str) -> Legality:
         """What it accepts on the device of this name."""
+
+    def legality_at(self, device: str, workload: Workload) -> Legality:
+        """What it accepts there at the workload: devices that share a layer divide its heads and rows.
+
+        Raises:
+            EngineError: the workload has several devices, and the engine runs on one.
+        """
+        refuse_sharing(self.name, workload)
+        return self.legality(device)
 
     @abstractmethod
     def numeric_path(self, device: str) -> str:

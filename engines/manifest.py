@@ -52,6 +52,7 @@ def write_manifest(
         "digest": config.digest,
         "config": config.model_dump(mode="json"),
         "weight_bytes": weight_bytes(spec, config),
+        "tensor_parallel": card.tensor_parallel,
         "average_bits": average_bits(spec, config),
         "base": {
             "architecture": spec.architecture,

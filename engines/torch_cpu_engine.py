@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engines.checkpoint.legality import CheckpointLegality
-from engines.kernels.attention import ATTENTION_KERNELS
+from engines.runtime.attention_kernels import ATTENTION_KERNELS
 from engines.selection import Selection, select_on_cpu
 from engines.torch_engine import TorchEngine
 from spaces.choice import SiteChoice

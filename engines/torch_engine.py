@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
 from engines.checkpoint.ruling import checkpoint_ruling
-from engines.engine import ExportCard
+from engines.engine import ExportCard, refuse_sharing
 from engines.operation import Operation
 from engines.profiled_engine import Kernel, ProfiledEngine, Runtime
 from engines.selection import Select
@@ -60,12 +60,7 @@ class TorchEngine(ProfiledEngine):
         self, spec: ModelSpec, config: CompressionConfig, workload: Workload
     ) -> tuple[Operation, ...]:
         """See :meth:`Engine.operations`."""
-        if workload.tensor_parallel != 1:
-            raise EngineError(
-                f"tensor_parallel={workload.tensor_parallel}",
-                f"{self.name} runs on one device",
-                "Use tensor_parallel=1, or another engine",
-            )
+        refuse_sharing(self.name, workload)
         return workload_operations(spec, config, workload, self.select)
 
     def kernel(self, operation: Operation, working_set_bytes: int) -> Kernel:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from engines.checkpoint.legality import CheckpointLegality
-from engines.kernels.attention import ATTENTION_KERNELS
+from engines.runtime.attention_kernels import ATTENTION_KERNELS
 from engines.selection import Selection
 from engines.torch_engine import TorchEngine
 from spaces.choice import SiteChoice

@@ -20,6 +20,7 @@ from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError, UnknownNameError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
+from spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
@@ -71,9 +72,13 @@ class Vllm(Engine):
             )
         return LEGAL
 
-    def legality(self, device: str, tensor_parallel: int = 1) -> Legality:
-        """See :class:`engines.vllm.legality.VllmLegality`."""
-        return VllmLegality(self.name, device, tensor_parallel)
+    def legality(self, device: str) -> Legality:
+        """See :class:`engines.vllm.legality.VllmLegality`; on one device."""
+        return VllmLegality(self.name, device)
+
+    def legality_at(self, device: str, workload: Workload) -> Legality:
+        """Heads, rows and groups must be divided among the workload's devices."""
+        return VllmLegality(self.name, device, workload.tensor_parallel)
 
     def numeric_path(self, device: str) -> str:
         """By generation; see :func:`engines.vllm.devices.executed_path`."""
@@ -99,7 +104,7 @@ class Vllm(Engine):
                 continue
             return word.lower()
         raise EngineError(
-            " ".join(words) or "the GPU", "is of no known generation", "Add it to vllm_devices.py"
+            " ".join(words) or "the GPU", "is of no known generation", "Add it to engines/vllm/devices.py"
         )
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -193,6 +198,8 @@ class Vllm(Engine):
             "--served-model-name",
             str(manifest.get("name", folder.name)),
         ]
+        if (devices := manifest.get("tensor_parallel", 1)) != 1:
+            words += ["--tensor-parallel-size", str(devices)]
         if config.kv.num_bits != 16:
             words += ["--kv-cache-dtype", "fp8"]
         if any(choice.weight.num_bits in _NARROW for choice in config.sites.values()):

@@ -12,11 +12,11 @@ import torch
 
 from compressors.quantizers import QuantizedWeight
 from engines.kernels import SiteWeight, find_kernel
-from engines.kernels.attention import ATTENTION_KERNELS
 from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from engines.kernels.kernel import independent
 from engines.operation import Operation
 from engines.profiled_engine import Kernel
+from engines.runtime.attention_kernels import ATTENTION_KERNELS
 from engines.runtime.static_cache import stores
 
 MOST_BYTES = 1 << 29

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.kernels.attention import attention_kernel
 from engines.operation import Kind, Operation, Phase, merged
+from engines.runtime.attention_kernels import attention_kernel
 from engines.selection import Select, Selection, look_up_kernel
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from evaluators.execution import Executed, as_stored
 from spaces.configuration import CompressionConfig
 from spaces.errors import UnknownNameError
 from spaces.measurement import Fidelity, Measurement
@@ -29,20 +30,24 @@ class QualityEvaluator:
     Args:
         assembler: makes the candidate.
         teachers: the dense model's predictions by name of the text.
+        executed: the candidate as the engine computes it on the device; as it is stored if left out.
     """
 
     name = "quality"
     version = "1"
     metrics = ("kl", "kl_p99", "top1_agreement", "perplexity")
 
-    def __init__(self, assembler: Assembler, teachers: Mapping[str, Teacher]) -> None:
+    def __init__(
+        self, assembler: Assembler, teachers: Mapping[str, Teacher], executed: Executed = as_stored
+    ) -> None:
         self._assembler = assembler
         self._teachers = dict(teachers)
+        self._executed = executed
         self._read: OrderedDict[tuple[str, str], Divergence] = OrderedDict()
 
     def of(self, assembler: Assembler) -> QualityEvaluator:
         """The same texts read with the candidates of another assembler."""
-        return QualityEvaluator(assembler, self._teachers)
+        return QualityEvaluator(assembler, self._teachers, self._executed)
 
     @property
     def mode(self) -> str:
@@ -67,7 +72,7 @@ class QualityEvaluator:
         found = self._read.get(key)
         known = 0 if found is None else found.windows
         if found is None or known < fidelity.windows:
-            model = self._assembler.apply(config)
+            model = self._assembler.apply(self._executed(config))
             fresh = teacher.compare(model, windows=fidelity.windows, start=known)
             found = fresh if found is None else found.joined(fresh)
         self._remember(key, found)

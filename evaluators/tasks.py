@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evaluators.execution import Executed, as_stored
 from evaluators.task_loading import load_tasks, main_metric, quiet_harness
 from spaces.configuration import CompressionConfig
 from spaces.errors import ModelError
@@ -124,8 +125,9 @@ class TaskEvaluator:
     name = "tasks"
     version = "1"
 
-    def __init__(self, assembler: Assembler, scorer: TaskScorer) -> None:
+    def __init__(self, assembler: Assembler, scorer: TaskScorer, executed: Executed = as_stored) -> None:
         self._assembler = assembler
+        self._executed = executed
         self._scorer = scorer
         self._seen: dict[str, dict[str, Measurement]] = {}
 
@@ -140,7 +142,7 @@ class TaskEvaluator:
         """Score ``config`` on every task; ``per_window`` holds the score of every item."""
         del fidelity
         if config.digest not in self._seen:
-            scores = self._scorer.score(self._assembler.apply(config))
+            scores = self._scorer.score(self._assembler.apply(self._executed(config)))
             self._seen[config.digest] = {
                 f"task.{name}": as_measurement(score) for name, score in scores.items()
             }

@@ -56,6 +56,8 @@ class EngineContract:
 
     name: str
     device = "some-device"
+    shares_layers = False
+    """Whether it serves a model on several devices."""
     families = ("llama", "phi3", "qwen3_moe")
     """That are asked for their groups."""
     tolerance = 1e-5
@@ -95,6 +97,18 @@ class EngineContract:
             assert len(sites) == len(set(sites))
             tied = {spec.head.name} if spec.tied else set()
             assert set(sites) == {x.name for x in spec.linears} - tied
+
+    def test_devices_that_share_a_layer_divide_its_heads_or_are_refused(self, engine, bench):
+        spec, two = bench().spec, Workload(tensor_parallel=2)
+        if not self.shares_layers:
+            with pytest.raises(EngineError, match="tensor_parallel=2"):
+                engine.legality_at(self.device, two)
+            return
+        assert engine.legality_at(self.device, two).student(spec, WHOLE)
+        odd = Workload(tensor_parallel=spec.heads + 1)
+        verdict = engine.legality_at(self.device, odd).student(spec, WHOLE)
+        assert not verdict
+        assert "divided" in verdict.reason
 
     def test_untouched_sites_are_always_legal(self, legality, bench):
         spec = bench().spec
@@ -253,9 +267,8 @@ class ProfiledContract(CheckpointContract):
             engine.kernel(Operation("linear", "decode", "marlin", 1, 16, 32), 1 << 16)
 
     def test_parallel_devices_are_refused_rather_than_ignored(self, engine, bench):
-        if self.name in ("torch", "torch-cpu"):
-            with pytest.raises(EngineError, match="tensor_parallel"):
-                engine.operations(bench().spec, DENSE_CONFIG, Workload(tensor_parallel=2))
+        with pytest.raises(EngineError, match="tensor_parallel"):
+            engine.operations(bench().spec, DENSE_CONFIG, Workload(tensor_parallel=2))
 
     # -- running ---------------------------------------------------------------------------------------------
 

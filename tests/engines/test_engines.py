@@ -30,6 +30,7 @@ class TestTransformers(CheckpointContract):
 class TestVllm(EngineContract):
     name = "vllm"
     device = "x86-avx512"
+    shares_layers = True
     tolerance = 1e-3
 
     def bits(self):

@@ -27,6 +27,7 @@ from spaces.named_formats import find_choice
 from spaces.patterns import Restrictions
 from spaces.size import weight_bytes
 from spaces.space import SearchSpace
+from spaces.target import Workload
 from tests.engines.conftest import choice, uniform
 
 ENGINE = Vllm()
@@ -46,7 +47,7 @@ def mixture(bench):
 
 
 def ruled(spec, wanted, device, group="blocks.0.down", student=WHOLE, parallel=1):
-    legality = ENGINE.legality(DEVICES[device], parallel)
+    legality = ENGINE.legality_at(DEVICES[device], Workload(tensor_parallel=parallel))
     found = next(one for one in legality.groups(spec) if one.name == group)
     return legality.choice(spec, found, wanted, student)
 
@@ -118,8 +119,8 @@ def test_shapes_that_no_kernel_takes_are_refused(spec):
 
 
 def test_heads_and_rows_are_divided_among_devices(spec):
-    assert ENGINE.legality("h100", 2).student(spec, WHOLE)
-    assert not ENGINE.legality("h100", 3).student(spec, WHOLE)
+    assert ENGINE.legality_at("h100", Workload(tensor_parallel=2)).student(spec, WHOLE)
+    assert not ENGINE.legality_at("h100", Workload(tensor_parallel=3)).student(spec, WHOLE)
     assert not ruled(spec, choice(4, 128), "hopper", parallel=8)
     assert ruled(spec, choice(4, 128), "hopper", parallel=4)
 
@@ -239,6 +240,14 @@ def test_narrow_widths_bound_the_kernels_that_a_server_compiles(bench, tmp_path)
     written(one, uniform(one.spec, choice(3, 128)), folder)
     assert "--max-num-batched-tokens 2048" in ENGINE.launch_line(folder)
     assert module._cache_options(folder) == {}
+
+
+def test_a_server_gets_as_many_devices_as_were_searched_for(bench, tmp_path):
+    one = bench("llama")
+    for devices, said in ((1, False), (2, True)):
+        card = ExportCard(one.folder, tensor_parallel=devices)
+        folder = ENGINE.export(one.assembler, uniform(one.spec, W8A8), tmp_path / str(devices), card)
+        assert ("--tensor-parallel-size 2" in ENGINE.launch_line(folder)) == said
 
 
 def test_experts_have_published_names_beside_quantized_attention(mixture, tmp_path):

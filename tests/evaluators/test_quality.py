@@ -50,6 +50,18 @@ def test_rungs_are_nested_prefixes_and_pay_only_new_windows(bench, monkeypatch):
     assert read == []
 
 
+def test_a_candidate_is_scored_as_it_runs_under_its_own_name(bench):
+    stored = four_bits(bench.spec, 2)
+    quality = QualityEvaluator(
+        bench.assembler,
+        bench.teachers,
+        lambda config: four_bits(bench.spec, 8) if config == stored else config,
+    )
+    wider = QualityEvaluator(bench.assembler, bench.teachers).evaluate(four_bits(bench.spec, 8), FULL)
+    assert dict(quality.evaluate(stored, FULL)) == dict(wider)
+    assert dict(quality.of(bench.assembler).evaluate(stored, FULL)) == dict(wider)
+
+
 def test_an_unknown_text_is_refused(bench):
     quality = QualityEvaluator(bench.assembler, bench.teachers)
     with pytest.raises(UnknownNameError, match="report"):
