@@ -33,7 +33,7 @@ SPACES = {
 
 
 def quantized(bits: int) -> SiteChoice:
-    return SiteChoice(weight=integer_format(bits, 32), method="rtn")
+    return SiteChoice(weight=integer_format(bits, 32), method="weighted")
 
 
 def genomes(space: SearchSpace) -> st.SearchStrategy[tuple[int, ...]]:
@@ -91,24 +91,24 @@ def test_the_dense_genome():
 
 def test_uniform_genomes():
     space = SPACES["small"]
-    genome = space.uniform(4, "rtn", outer_bits=8, kv_bits=8)
+    genome = space.uniform(4, "weighted", outer_bits=8, kv_bits=8)
     config = space.decode(genome)
     inside = {config.choice(linear.name) for linear in SPEC.block_linears}
-    assert inside == {SiteChoice(weight=integer_format(4, 32), method="rtn")}
+    assert inside == {SiteChoice(weight=integer_format(4, 32), method="weighted")}
     assert config.choice(SPEC.embedding.name).weight.num_bits == 8
     assert config.kv.num_bits == 8
     assert config.student.whole
     assert space.decode(space.uniform(16, "none")) == DENSE_CONFIG
-    assert space.uniform(3, "rtn") is None
-    assert SPACES["no-dense"].uniform(4, "rtn", outer_bits=8) is None
-    assert SPACES["no-dense"].uniform(4, "rtn", outer_bits=8, kv_bits=8) is not None
+    assert space.uniform(3, "weighted") is None
+    assert SPACES["no-dense"].uniform(4, "weighted", outer_bits=8) is None
+    assert SPACES["no-dense"].uniform(4, "weighted", outer_bits=8, kv_bits=8) is not None
 
 
 def test_hqq_is_asymmetric_and_zeros_go_with_the_first_method():
     choices = SPACES["small"].genes[1].choices
     assert all(c.weight.symmetric == (c.method != "hqq") for c in choices)
-    assert {c.method for c in choices if c.sparsity} == {"rtn", "none"}
-    assert {c.method for c in choices if not c.sparsity} == {"rtn", "hqq", "none"}
+    assert {c.method for c in choices if c.sparsity} == {"weighted", "none"}
+    assert {c.method for c in choices if not c.sparsity} == {"weighted", "hqq", "none"}
 
 
 def test_students_lose_the_least_important_blocks():
@@ -150,7 +150,7 @@ def test_refused_choices_are_not_in_the_space_and_have_a_reason():
     space = SearchSpace(SPEC, FakeLegality(refuse_choice=no_three))
     widths = {c.weight.num_bits for gene in space.genes if gene.group for c in gene.choices}
     assert 3 not in widths
-    assert space.refused["blocks.0.qkv: int3-g128/rtn"] == "no kernel for 3 bits"
+    assert space.refused["blocks.0.qkv: int3-g128/weighted"] == "no kernel for 3 bits"
 
 
 def test_a_group_without_a_legal_choice():
@@ -202,7 +202,7 @@ def test_the_full_count_alone_forbids_students():
 
 def test_a_student_whose_rows_a_group_size_does_not_divide():
     space = SearchSpace(SPEC, FakeLegality(), Restrictions(group_size=128, ffn_channels=(192,)))
-    genome = list(space.uniform(4, "rtn"))
+    genome = list(space.uniform(4, "weighted"))
     assert space.ruling(genome)
     genome[space.index("student.ffn_channels")] = 1
     verdict = space.ruling(genome)
