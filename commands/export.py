@@ -124,14 +124,15 @@ def export_member(
 
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
     assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
+    origin: dict[str, Any] = {}
     if refined is not None:
         assembler, kl = refined.assembler, refined.kl_after
         figures |= refined.figures
-        hashes = {**hashes, "bank": assembler.bank.hash}
+        hashes, origin = {**hashes, "refined": assembler.bank.hash}, {"refined": refined.method}
     card = ExportCard(
         source=bench.model_folder,
         name=member.name,
-        run={"hashes": hashes},
+        run={"hashes": hashes, **origin},
         figures=figures,
         tensor_parallel=bench.run.workload.tensor_parallel,
     )

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
 from spaces.errors import EngineError
+from spaces.measurement import Fidelity
 from spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
+    import torch
+
     from commands.workbench import Workbench
     from spaces.result import Member
 
@@ -93,12 +96,14 @@ def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any
         raise EngineError(engine.name, verdict.reason, "Leave it out with --no-gguf")
     config = ggml_config(bench.spec, member.config)
     ids = bench.windows["report"].ids[:_CHECKED_WINDOWS]
-    card = ExportCard(source=bench.model_folder, name=member.name, run={"hashes": bench.hashes})
+    kl = bench.quality.divergence(config, _fidelity(ids)).kl.mean()
+    figures = {"kl": float(kl)}
+    card = ExportCard(bench.model_folder, member.name, {"hashes": bench.hashes}, figures)
     if not is_export_of(folder, config.digest, bench.hashes):
         engine.export(bench.assembler, config, folder, card)
+    verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=figures["kl"])
     dense = bench.assembler.apply(DENSE_CONFIG)
     lost = compare_predictions(dense, engine.predictions(folder, ids), ids).kl
-    verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=lost)
     return {
         "folder": str(folder),
         "weight_bytes": read_manifest(folder)["weight_bytes"],
@@ -109,6 +114,10 @@ def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any
         "launch": engine.launch_line(folder),
         **_ask(bench, engine, folder),
     }
+
+
+def _fidelity(ids: torch.Tensor) -> Fidelity:
+    return Fidelity(text="report", windows=len(ids), window_tokens=int(ids.shape[1]))
 
 
 def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from commands.output import Stages
     from commands.workbench import Workbench
+    from compressors.assembly import Assembler
     from engines.engine import Engine
     from spaces.configuration import CompressionConfig
 
@@ -52,19 +54,20 @@ def verify(
     manifest = read_manifest(export)
     chosen = find_engine(loader(manifest, engine))
     folder = run or run_of(export)
+    stages = Stages(quiet)
     bench = open_workbench(
-        validate_run(read_run_folder(folder).run.settings, f"{folder}/run.json"), folder, Stages(quiet)
+        validate_run(read_run_folder(folder).run.settings, f"{folder}/run.json"), folder, stages
     )
     check_origin(export, manifest, bench)
     config = CompressionConfig.model_validate(manifest["config"])
     ids = bench.windows["report"].ids[:windows]
     lost = (manifest.get("figures") or {}).get("kl") or 0.0
+    assembler = _searched(bench, manifest, config, stages)
     try:
-        found = verify_export(chosen, bench.assembler, config, export, ids, kl_of_candidate=float(lost))
+        found = verify_export(chosen, assembler, config, export, ids, kl_of_candidate=float(lost))
     except VerificationError as error:
-        raise VerificationError(
-            error.value, f"{error.rule}; {_where(bench, chosen, config, ids, float(lost))}", error.remedy
-        ) from error
+        place = _where(bench, assembler, chosen, config, ids, float(lost))
+        raise VerificationError(error.value, f"{error.rule}; {place}", error.remedy) from error
     _print(export, chosen, asdict(found), json)
     return 0
 
@@ -120,20 +123,47 @@ def check_origin(export: Path, manifest: dict[str, Any], bench: Workbench) -> No
             )
 
 
-def _where(bench: Workbench, engine: Engine, config: CompressionConfig, ids: Any, lost: float) -> str:
+def _searched(
+    bench: Workbench, manifest: dict[str, Any], config: CompressionConfig, stages: Stages
+) -> Assembler:
+    """What gives the candidate that was exported; refined weights are made again, since no run keeps them.
+
+    Raises:
+        VerificationError: they come out as others.
+    """
+    from commands.refining import refine_member
+    from spaces.errors import VerificationError
+
+    origin = manifest.get("run") or {}
+    method = origin.get("refined")
+    if method is None:
+        return bench.assembler
+    assembler = refine_member(bench, config, method, stages).assembler
+    if assembler.bank.hash != origin["hashes"]["refined"]:
+        raise VerificationError(
+            f"weights refined by {method}",
+            "are not those that were exported: this machine's arithmetic or versions are others",
+            "Verify where it was exported, or export it again here",
+        )
+    return assembler
+
+
+def _where(
+    bench: Workbench, assembler: Assembler, engine: Engine, config: CompressionConfig, ids: Any, lost: float
+) -> str:
     """Words on where a candidate and its engine part."""
     from engines.first_difference import first_difference
     from engines.verification import default_tolerance
     from spaces.errors import ParetuneError
 
-    allowed = default_tolerance(engine, config, bench.assembler.apply(config).dtype, lost)
+    allowed = default_tolerance(engine, config, assembler.apply(config).dtype, lost)
     try:
-        block = first_difference(engine, bench.assembler, config, bench.model_folder, ids[:4], allowed)
+        place = first_difference(engine, assembler, config, bench.model_folder, ids[:4], allowed)
     except ParetuneError as error:
         return f"no block can be named: {error}"
-    if block is None:
+    if place is None:
         return "a fresh export of the candidate agrees, so this folder holds another one"
-    return f"they part in block {block}"
+    return f"they part in {place}"
 
 
 def _print(export: Path, engine: Engine, found: dict[str, Any], as_json: bool) -> None:

@@ -88,7 +88,7 @@ def add_canaries(
 
     lengths = prefix_lengths(count, int(windows.shape[1]))
     rows = torch.arange(count) % len(windows)
-    found = engine.predictions(folder, windows[rows, : max(lengths)])
+    found = engine.served_predictions(folder, windows[rows, : max(lengths)])
     canaries = [
         _canary(windows[row, :length].tolist(), found, index, tokenizer)
         for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True))

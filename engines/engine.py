@@ -145,6 +145,14 @@ class Engine(ABC):
             EngineError: the engine cannot load the folder, or does not run here.
         """
 
+    def served_predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """The same as a server of :meth:`launch_line` answers: with the cache in the format of the candidate.
+
+        Raises:
+            EngineError: as :meth:`predictions`, or no kernel here keeps such a cache.
+        """
+        return self.predictions(folder, ids)
+
     @abstractmethod
     def launch_line(self, folder: Path) -> str:
         """One line for a shell that runs the export."""

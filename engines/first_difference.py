@@ -1,5 +1,7 @@
 """Where an engine and a candidate part: bisection over exports whose first blocks alone are compressed.
 
+What lies outside the blocks (embedding, head, cache) is suspected where every block is right and the whole is not.
+
 Works for every engine that exports: nothing has to be looked at inside it.
 """
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from compressors.assembly import Assembler
 
 
+OUTSIDE = "what lies outside the blocks"
+
+
 def first_difference(
     engine: Engine,
     assembler: Assembler,
@@ -27,10 +32,10 @@ def first_difference(
     source: Path,
     ids: torch.Tensor,
     tolerance: float,
-) -> int | None:
-    """The first kept block whose compression the engine computes otherwise; ``None`` if a fresh export agrees.
+) -> str | None:
+    """In words, what the engine computes otherwise: the first such kept block, or what lies outside the blocks.
 
-    Takes as many exports as the blocks have binary digits, and two.
+    Takes as many exports as the blocks have binary digits, and three. ``None`` if a fresh export agrees.
 
     Args:
         engine: that exports and predicts.
@@ -42,21 +47,23 @@ def first_difference(
     """
     kept = config.student.blocks or tuple(range(assembler.spec.blocks))
 
-    def agrees(count: int) -> bool:
-        part = _first_blocks(assembler, config, kept[:count])
+    def agrees(part: CompressionConfig) -> bool:
         with tempfile.TemporaryDirectory(prefix="paretune-bisect-") as place:
             folder = engine.export(assembler, part, Path(place) / "export", ExportCard(source, "part"))
             found = engine.predictions(folder, ids)
         model = assembler.apply(engine.executed_config(part, engine.here()).replaced(kv=KVFormat()))
         return compare_predictions(model, found, ids).kl <= tolerance
 
-    if agrees(len(kept)):
+    if agrees(config):
         return None
+    if agrees(_first_blocks(assembler, config, kept)):
+        return OUTSIDE
     low, high = 0, len(kept)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if agrees(middle) else (low, middle)
-    return kept[high - 1]
+        right = agrees(_first_blocks(assembler, config, kept[:middle]))
+        low, high = (middle, high) if right else (low, middle)
+    return f"block {kept[high - 1]}"
 
 
 def _first_blocks(

@@ -74,8 +74,8 @@ class LlamaCpp(Engine):
         return "llama.cpp: ggml blocks times inputs rounded to 8 bits in blocks, sums in float32; cache in float16"
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
-        """Norms, biases and routers are float32 in a GGUF file."""
-        return spec.model_copy(update={"fixed_dtype_bytes": 4})
+        """Norms, biases and routers are float32 in a GGUF file; blocks of ggml are counted by themselves."""
+        return spec.model_copy(update={"fixed_dtype_bytes": 4, "container": "compressed-tensors"})
 
     def offered(self, restrictions: Restrictions) -> Restrictions:
         """Block types of ggml in place of integers: those of the widths that the user allows."""
@@ -134,9 +134,9 @@ class LlamaCpp(Engine):
         Raises:
             EngineError: the engine is absent, or refuses.
         """
-        from engines.runner_predictions import usable_threads
+        from engines.runner_predictions import request_of, usable_threads
 
-        asked = {"threads": usable_threads(), **request}
+        asked = request_of(**{"threads": usable_threads(), **request})
         return run_in_environment(self._environment(), _RUNNER, asked, _TIMEOUT_S)
 
     def _environment(self) -> Environment:

