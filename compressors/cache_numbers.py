@@ -85,6 +85,45 @@ class IntegerNumbers(CacheNumbers):
         return fake_int8(states, self.scale_dtype)
 
 
+class BlockNumbers(CacheNumbers):
+    """ggml's q8_0: symmetric integers of 8 bits, a float16 scale for every :data:`CACHE_GROUP` channels.
+
+    The codes are chosen by the scale before it is rounded. Source: ``quantize_row_q8_0_ref`` in ``ggml-quants.c``.
+
+    Args:
+        scale_dtype: unused: a scale is float16 whatever the model is.
+    """
+
+    code_dtype = torch.int8
+
+    def __init__(self, scale_dtype: torch.dtype) -> None:
+        del scale_dtype
+        super().__init__(torch.float16)
+
+    def code_width(self, width: int) -> int:
+        """See :class:`CacheNumbers`."""
+        return width
+
+    def scale_width(self, width: int) -> int:
+        """See :class:`CacheNumbers`."""
+        return cache_groups(width)
+
+    def encode(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :class:`CacheNumbers`."""
+        exact, width = states.to(torch.float32), states.shape[-1]
+        missing = cache_groups(width) * CACHE_GROUP - width
+        groups = torch.nn.functional.pad(exact, (0, missing)).unflatten(-1, (-1, CACHE_GROUP))
+        scales = groups.abs().amax(dim=-1) / _LARGEST
+        codes = (groups / _not_zero(scales)[..., None]).round_().clamp_(-_LARGEST, _LARGEST)
+        return codes.flatten(-2)[..., :width].to(torch.int8), scales.to(self.scale_dtype)
+
+    def decode(
+        self, codes: torch.Tensor, scales: torch.Tensor, width: int, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """See :class:`CacheNumbers`."""
+        return codes.to(torch.float32).mul_(_spread(scales, width)).to(dtype)
+
+
 class GroupedNumbers(CacheNumbers):
     """4 or 2 bits, asymmetric: a number is ``code * scale + minimum`` of its group of channels.
 
@@ -200,18 +239,21 @@ def cache_numbers(kv: KVFormat, scale_dtype: torch.dtype) -> tuple[CacheNumbers 
         return None, None
     if kv.number_type == "float":
         return FloatNumbers(kv.key_scale, scale_dtype), FloatNumbers(kv.value_scale, scale_dtype)
+    if kv.number_type == "ggml":
+        return BlockNumbers(scale_dtype), BlockNumbers(scale_dtype)
     numbers = IntegerNumbers(scale_dtype) if kv.num_bits == 8 else GroupedNumbers(kv.num_bits, scale_dtype)
     return numbers, numbers
 
 
 def _numbers(codes: torch.Tensor, scales: torch.Tensor, minima: torch.Tensor) -> torch.Tensor:
     """``code * scale + minimum`` in float32; groups are spread over their channels."""
-    width = codes.shape[-1]
-    spans, lowest = (
-        part.to(torch.float32).repeat_interleave(CACHE_GROUP, dim=-1)[..., :width]
-        for part in (scales, minima)
-    )
+    spans, lowest = (_spread(part, codes.shape[-1]) for part in (scales, minima))
     return codes.mul(spans).add_(lowest)
+
+
+def _spread(parts: torch.Tensor, width: int) -> torch.Tensor:
+    """Float32, a group's number for each of its channels."""
+    return parts.to(torch.float32).repeat_interleave(CACHE_GROUP, dim=-1)[..., :width]
 
 
 def _not_zero(scale: torch.Tensor) -> torch.Tensor:

@@ -22,7 +22,8 @@ from spaces.errors import ConfigurationError, FormatError
 from spaces.schema import Frozen
 
 CACHE_GROUP = 32
-"""Channels of a token and head that share scale and minimum at 4 and 2 bits; the last group may be shorter."""
+"""Channels of a token and head that share a scale (and at 4 and 2 bits a minimum); the last group may be shorter."""
+FLOAT16_BYTES = 2
 
 
 def cache_groups(head_dim: int) -> int:
@@ -36,6 +37,8 @@ class KVFormat(Frozen):
     * 8 bits, ``int``: symmetric, one scale a token and head, in the model's dtype.
     * 8 bits, ``float``: E4M3 under one static scale for keys and one for values. The scales are parameters of the
       model: they take no room in the cache.
+    * 8 bits, ``ggml``: its block type q8_0, which llama.cpp keeps on request (``--cache-type-k``): symmetric integers,
+      a float16 scale for every :data:`CACHE_GROUP` channels.
     * 4 and 2 bits: asymmetric integers, codes packed; a scale and a minimum in the model's dtype for every
       :data:`CACHE_GROUP` channels.
 
@@ -48,16 +51,18 @@ class KVFormat(Frozen):
 
     num_bits: Literal[16, 8, 4, 2] = 16
     # Left out of the JSON while plain, so that digests of configurations without them are what they always were.
-    number_type: Literal["int", "float"] = Field("int", exclude_if=lambda value: value == "int")
+    number_type: Literal["int", "float", "ggml"] = Field("int", exclude_if=lambda value: value == "int")
     key_scale: float = Field(1.0, exclude_if=lambda value: value == 1.0)
     value_scale: float = Field(1.0, exclude_if=lambda value: value == 1.0)
     layers: tuple[KVFormat, ...] = Field((), exclude_if=lambda value: not value)
 
     @model_validator(mode="after")
     def _consistent(self) -> KVFormat:
-        if self.number_type == "float" and self.num_bits != 8:
+        if self.number_type != "int" and self.num_bits != 8:
             raise FormatError(
-                f"floating-point cache of {self.num_bits} bits", "E4M3 has 8 bits", "Use num_bits=8, or int"
+                f"cache of {self.num_bits} bits with numbers of type {self.number_type}",
+                "E4M3 (float) and q8_0 (ggml) have 8 bits",
+                "Use num_bits=8, or int",
             )
         scales = (self.key_scale, self.value_scale)
         if not all(math.isfinite(scale) and scale > 0 for scale in scales):
@@ -102,9 +107,11 @@ class KVFormat(Frozen):
 
     @classmethod
     def named(cls, word: int | str) -> KVFormat:
-        """The format that a run file calls 16, 8, 4, 2 or ``8-fp``."""
+        """The format that a run file calls 16, 8, 4, 2, ``8-fp`` or ``8-ggml``."""
         if word == "8-fp":
             return cls(num_bits=8, number_type="float")
+        if word == "8-ggml":
+            return cls(num_bits=8, number_type="ggml")
         return cls.model_validate({"num_bits": word})
 
     def block(self, index: int) -> KVFormat:
@@ -134,7 +141,7 @@ class KVFormat(Frozen):
 
     @property
     def name(self) -> str:
-        """``kv16``, ``kv8``, ``kv8-fp``, ``kv4``, ``kv2``; by block e.g. ``kv-2x16-4x4`` (two of 16, four of 4)."""
+        """``kv16``, ``kv8``, ``kv8-fp``, ``kv8-ggml``, ``kv4``, ``kv2``; by block e.g. ``kv-2x16-4x4``."""
         if not self.layers:
             return f"kv{self._word}"
         runs = [(word, len(list(run))) for word, run in groupby(layer._word for layer in self.layers)]
@@ -144,8 +151,8 @@ class KVFormat(Frozen):
 
     @property
     def _word(self) -> str:
-        if self.number_type == "int":
-            return str(self.num_bits)
+        if self.number_type != "float":
+            return "8-ggml" if self.number_type == "ggml" else str(self.num_bits)
         return "8-fp" if self.key_scale == self.value_scale == 1.0 else "8-fp-scaled"
 
     def stored_bytes(self, heads: int, head_dim: int, dtype_bytes: int = 2) -> int:
@@ -160,6 +167,8 @@ class KVFormat(Frozen):
             return 2 * heads * head_dim * dtype_bytes
         if self.number_type == "float":
             return 2 * heads * head_dim
+        if self.number_type == "ggml":
+            return 2 * heads * (head_dim + cache_groups(head_dim) * FLOAT16_BYTES)
         if self.num_bits == 8:
             return 2 * heads * (head_dim + dtype_bytes)
         return 2 * heads * (-(-head_dim * self.num_bits // 8) + cache_groups(head_dim) * 2 * dtype_bytes)

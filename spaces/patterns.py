@@ -17,8 +17,11 @@ from spaces.schema import Frozen
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 """Bits that a weight can be given; 16 leaves it as it is, whatever type the checkpoint stores."""
-CACHE_WIDTHS = (16, 8, "8-fp", 4, 2)
-"""What the cache may be, widest first; ``8-fp`` is E4M3. 4 and 2 bits are a study: no server has them."""
+CACHE_WIDTHS = (16, 8, "8-fp", "8-ggml", 4, 2)
+"""What the cache may be, widest first; ``8-fp`` is E4M3, ``8-ggml`` is q8_0 of llama.cpp.
+
+4 and 2 bits are a study: no server has them.
+"""
 SMALLEST_GROUP = 8
 
 
@@ -187,7 +190,7 @@ class Restrictions(Frozen):
     sparsity_criterion: str = Field("wanda", description="Pruner by name.", min_length=1)
     kv_bits: tuple[int | str, ...] = Field(
         (16, 8),
-        description="Widths of the key-value cache; 8-fp is E4M3.",
+        description="Widths of the key-value cache; 8-fp is E4M3, 8-ggml is q8_0 of llama.cpp.",
         json_schema_extra={"items": {"enum": list(CACHE_WIDTHS)}},
     )
     blocks: tuple[int, ...] = Field((), description="How many blocks may be kept; empty: a default ladder.")
@@ -212,7 +215,7 @@ class Restrictions(Frozen):
             raise SpaceError(
                 f"the key-value cache of {', '.join(map(str, bits)) or 'no'} bits",
                 f"at least one must be allowed, of {', '.join(map(str, CACHE_WIDTHS))}",
-                "Use only these widths; 8-fp is E4M3",
+                "Use only these widths; 8-fp is E4M3, 8-ggml is q8_0 of llama.cpp",
             )
         return tuple(word for word in CACHE_WIDTHS if word in bits)
 

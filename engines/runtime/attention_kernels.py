@@ -7,6 +7,7 @@ from spaces.cache_format import KVFormat
 ATTENTION_KERNELS: dict[str, KVFormat] = {
     "sdpa": KVFormat(),
     "sdpa-kv8": KVFormat(num_bits=8),
+    "sdpa-kv8-ggml": KVFormat(num_bits=8, number_type="ggml"),
     "sdpa-kv8-fp": KVFormat(num_bits=8, number_type="float"),
     "sdpa-kv4": KVFormat(num_bits=4),
     "sdpa-kv2": KVFormat(num_bits=2),

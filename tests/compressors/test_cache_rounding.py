@@ -1,12 +1,19 @@
 """Numbers of the cache against their definition, and what scoring does with them, block by block."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compressors.cache_calibration import calibrate_cache
-from compressors.cache_numbers import FloatNumbers, GroupedNumbers, IntegerNumbers, cache_numbers
+from compressors.cache_numbers import (
+    BlockNumbers,
+    FloatNumbers,
+    GroupedNumbers,
+    IntegerNumbers,
+    cache_numbers,
+)
 from compressors.rounding import fake_int8
 from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
@@ -18,6 +25,7 @@ FORMATS = {
     kv.name: kv
     for kv in (
         *(KVFormat(num_bits=bits) for bits in (8, 4, 2)),
+        KVFormat(num_bits=8, number_type="ggml"),
         KVFormat(num_bits=8, number_type="float"),
         KVFormat(num_bits=8, number_type="float", key_scale=0.037, value_scale=0.5),
     )
@@ -49,6 +57,18 @@ def test_four_bits_by_hand():
     uneven = token.clone()
     uneven[5] += 0.4
     assert torch.equal(numbers.round(uneven), token)
+
+
+def test_blocks_are_those_of_ggml():
+    pytest.importorskip("libggml", reason="formats of llama.cpp need the extra 'llama'")
+    from compressors.ggml_library import quantize_rows
+
+    numbers = BlockNumbers(torch.bfloat16)
+    token = states(width=96)[0, 0, :1]
+    codes, scales = numbers.encode(token)
+    assert scales.dtype == torch.float16
+    blocks = torch.cat([scales.view(3, 1).view(torch.uint8), codes.view(3, 32).view(torch.uint8)], dim=1)
+    assert np.array_equal(blocks.flatten().numpy(), quantize_rows(token.numpy(), "q8_0").flatten())
 
 
 def test_two_bits_by_hand():
@@ -88,7 +108,7 @@ def test_rounding_is_storing_and_reading_back(name, width, offset, scale_dtype, 
         codes, scales = numbers.encode(given_states)
         assert codes.dtype == numbers.code_dtype
         assert codes.shape[-1] == numbers.code_width(width)
-        assert scales.dtype == scale_dtype
+        assert scales.dtype == numbers.scale_dtype
         assert scales.shape[-1] == numbers.scale_width(width)
         stored = (codes.nbytes + scales.nbytes) / (2 * 5)
         assert 2 * stored == kv.stored_bytes(3, width, scale_dtype.itemsize)

@@ -15,7 +15,8 @@ from tests.fakes import FakeLegality, tiny_spec
 
 SIXTEEN, EIGHT, FOUR, TWO = (KVFormat(num_bits=bits) for bits in (16, 8, 4, 2))
 FLOAT = KVFormat(num_bits=8, number_type="float")
-PLAIN = st.sampled_from((SIXTEEN, EIGHT, FOUR, TWO, FLOAT))
+GGML = KVFormat(num_bits=8, number_type="ggml")
+PLAIN = st.sampled_from((SIXTEEN, EIGHT, FOUR, TWO, FLOAT, GGML))
 SPEC = tiny_spec()
 
 
@@ -25,6 +26,8 @@ def test_bytes_by_hand():
     assert FLOAT.stored_bytes(2, 64) == 2 * 2 * 64
     assert FOUR.stored_bytes(2, 64) == 2 * 2 * (32 + 2 * 2 * 2)
     assert TWO.stored_bytes(2, 64) == 2 * 2 * (16 + 2 * 2 * 2)
+    # blocks of 34 bytes, whatever the model's dtype
+    assert GGML.stored_bytes(2, 64) == GGML.stored_bytes(2, 64, 4) == 2 * 2 * 2 * 34
     # the last group is shorter, the last byte may be half empty, scales of a float32 model have 4 bytes
     assert FOUR.stored_bytes(1, 33, 4) == 2 * (17 + 2 * 2 * 4)
     assert TWO.stored_bytes(3, 80) == 2 * 3 * (20 + 3 * 2 * 2)
@@ -40,8 +43,8 @@ def test_fewer_bits_are_fewer_bytes(heads, head_dim, dtype):
 
 
 def test_names_and_words():
-    words = (16, 8, "8-fp", 4, 2)
-    assert [KVFormat.named(word).name for word in words] == ["kv16", "kv8", "kv8-fp", "kv4", "kv2"]
+    words = (16, 8, "8-fp", "8-ggml", 4, 2)
+    assert [KVFormat.named(word).name for word in words] == [f"kv{word}" for word in words]
     scaled = FLOAT.model_copy(update={"key_scale": 0.5})
     assert scaled.name == "kv8-fp-scaled"
     assert KVFormat.layered([SIXTEEN, SIXTEEN, FOUR, FLOAT]).name == "kv-2x16-1x4-1x8-fp"
@@ -76,8 +79,8 @@ def test_equal_blocks_are_one_format():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_bits": 4, "number_type": "float"}, "E4M3 has 8 bits"),
-        ({"num_bits": 16, "number_type": "float"}, "E4M3 has 8 bits"),
+        ({"num_bits": 4, "number_type": "float"}, "have 8 bits"),
+        ({"num_bits": 16, "number_type": "float"}, "have 8 bits"),
         ({"num_bits": 8, "number_type": "float", "key_scale": 0.0}, "positive and finite"),
         ({"num_bits": 8, "number_type": "float", "value_scale": float("nan")}, "positive and finite"),
         ({"num_bits": 8, "key_scale": 0.5}, "integers have a scale a token"),

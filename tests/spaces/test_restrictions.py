@@ -23,7 +23,7 @@ GROUPS = {group.name: group for group in fused_groups(tiny_spec())}
         ({"outer_bits": (1,)}, "weights of 1 bits"),
         (
             {"kv_bits": (3,)},
-            "the key-value cache of 3 bits: at least one must be allowed, of 16, 8, 8-fp, 4, 2",
+            "the key-value cache of 3 bits: at least one must be allowed, of 16, 8, 8-fp, 8-ggml, 4, 2",
         ),
         ({"kv_bits": ("4-fp",)}, "the key-value cache of 4-fp bits"),
         ({"kv_bits": ()}, "the key-value cache of no bits"),
@@ -97,7 +97,7 @@ def test_the_schema_says_what_is_allowed():
     json.dumps(schema, allow_nan=False)
     properties = schema["properties"]
     assert properties["bits"]["items"]["enum"] == [2, 3, 4, 5, 6, 8, 16]
-    assert properties["kv_bits"]["items"]["enum"] == [16, 8, "8-fp", 4, 2]
+    assert properties["kv_bits"]["items"]["enum"] == [16, 8, "8-fp", "8-ggml", 4, 2]
     assert properties["sparsity"]["items"]["exclusiveMaximum"] == 1
     assert schema["additionalProperties"] is False
     assert all("description" in entry for entry in properties.values())
