@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from engines.engine import Engine, ExportCard
 from engines.environments import Environment, find_environment, run_in_environment, variable
 from engines.group_ruling import ruling_by_group
-from engines.vllm.devices import executed, executed_path, generation
+from engines.vllm.devices import executed, executed_path, usual_name
 from engines.vllm.legality import VllmLegality
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
@@ -89,23 +89,20 @@ class Vllm(Engine):
         return executed(choice, device)
 
     def here(self) -> str:
-        """The CPU, or the first GPU by its generation's usual name.
+        """The CPU, or the first GPU without its maker and build.
 
         Raises:
             EngineError: vLLM is absent, or the GPU is of no generation that rules are known for.
         """
         if _on_cpu(self._environment()):
             return "cpu"
-        words = _gpu_name().split()
-        for word in words:
-            try:
-                generation(word)
-            except UnknownNameError:
-                continue
-            return word.lower()
-        raise EngineError(
-            " ".join(words) or "the GPU", "is of no known generation", "Add it to engines/vllm/devices.py"
-        )
+        card = _gpu_name()
+        try:
+            return usual_name(card)
+        except UnknownNameError as error:
+            raise EngineError(
+                card or "the GPU", "is of no known generation", "Add it to engines/vllm/devices.py"
+            ) from error
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """Whether some device runs all of it; which one is the search's affair."""

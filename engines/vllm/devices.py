@@ -6,6 +6,7 @@ kernels that they choose, vLLM 0.26 to 0.32. Data sheets of devices are another 
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from spaces.activation_format import ActivationFormat
@@ -15,29 +16,32 @@ from spaces.formats import WeightFormat
 
 Generation = Literal["cpu", "ampere", "ada", "hopper", "blackwell"]
 
-_PREFIXES: dict[str, Generation] = {
-    "x86": "cpu",
-    "cpu": "cpu",
-    "a100": "ampere",
-    "a30": "ampere",
-    "a10": "ampere",
-    "a40": "ampere",
-    "a6000": "ampere",
-    "rtx30": "ampere",
-    "l4": "ada",
-    "l40": "ada",
-    "rtx40": "ada",
-    "40": "ada",
-    "h100": "hopper",
-    "h200": "hopper",
-    "h20": "hopper",
-    "gh200": "hopper",
-    "b100": "blackwell",
-    "b200": "blackwell",
-    "b300": "blackwell",
-    "gb200": "blackwell",
-}
-"""By how a device's name begins, without hyphens: builds of a card (``h100-sxm``) execute the same formats."""
+_NAMES: tuple[tuple[str, Generation], ...] = (
+    (r"x86|cpu", "cpu"),
+    (r"a(?:2|10|16|30|40|100|800)|(?:rtx-?)?a\d{3,4}|rtx-?30[5-9]0", "ampere"),
+    (r"l(?:4|20|40)|rtx-?40[5-9]0|rtx-?\d{3,4}(?:-sff)?-?ada", "ada"),
+    (r"h(?:20|100|200|800)|gh200", "hopper"),
+    (r"g?b[123]00", "blackwell"),
+)
+"""How a device's name begins, in small letters with hyphens between words; no digit follows. What comes after names a
+build (``h100-sxm``), and builds of a card execute the same formats. Quadro RTX 4000 (Turing) and RTX 4000 Ada are
+cards of different generations, so a number without the words around it says nothing."""
+_MAKER = re.compile(r"^(?:(?:nvidia|geforce|tesla|grid)-)+")
+_USUAL = (
+    "x86",
+    "a10",
+    "a100",
+    "a6000",
+    "rtx-3090",
+    "l4",
+    "l40s",
+    "rtx-4090",
+    "rtx-6000-ada",
+    "h100",
+    "h200",
+    "b200",
+)
+"""Names that a refusal shows."""
 
 _INT8 = "int8 w8a8, dynamic inputs by their largest magnitude / 127"
 _PATHS: dict[Generation, str] = {
@@ -54,16 +58,30 @@ _MXFP4_INPUTS = ActivationFormat(
 
 
 def generation(device: str) -> Generation:
-    """The generation of a device by its name.
+    """The generation of a device by its name: one of ours, or what its driver calls it.
 
     Raises:
         UnknownNameError: no rules are known for it.
     """
-    name = device.strip().lower().replace("-", "").replace("_", "").replace(" ", "")
-    fitting = [prefix for prefix in _PREFIXES if name.startswith(prefix)]
-    if not fitting:
-        raise UnknownNameError("device of vLLM", device, _PREFIXES)
-    return _PREFIXES[max(fitting, key=len)]
+    return _recognised(device)[0]
+
+
+def usual_name(card: str) -> str:
+    """A card's name without its maker and build: ``rtx-3090`` for ``NVIDIA GeForce RTX 3090``.
+
+    Raises:
+        UnknownNameError: no rules are known for it.
+    """
+    return _recognised(card)[1]
+
+
+def _recognised(device: str) -> tuple[Generation, str]:
+    """The generation, and the part of the name that says so."""
+    name = _MAKER.sub("", re.sub(r"[\s_-]+", "-", device.strip().lower()))
+    for begins, found in _NAMES:
+        if fitting := re.match(rf"(?:{begins})(?!\d)", name):
+            return found, fitting.group()
+    raise UnknownNameError("device of vLLM", device, _USUAL)
 
 
 def executed_path(device: str) -> str:

@@ -144,9 +144,54 @@ def test_generations_by_name(device, expected):
     assert expected in ENGINE.numeric_path(device)
 
 
-def test_a_device_without_rules_is_refused():
-    with pytest.raises(UnknownNameError, match="mi300"):
-        generation("mi300")
+@pytest.mark.parametrize("device", ["mi300", "40", "4090", "quadro-rtx-4000", "rtx-4000", "h1000", "x8"])
+def test_a_device_without_rules_is_refused(device):
+    with pytest.raises(UnknownNameError, match=device):
+        generation(device)
+
+
+@pytest.mark.parametrize(
+    ("card", "name", "expected"),
+    [
+        ("NVIDIA GeForce RTX 3090", "rtx-3090", "ampere"),
+        ("NVIDIA GeForce RTX 3080 Ti Laptop GPU", "rtx-3080", "ampere"),
+        ("NVIDIA RTX A6000", "rtx-a6000", "ampere"),
+        ("NVIDIA RTX A1000", "rtx-a1000", "ampere"),
+        ("NVIDIA A10G", "a10", "ampere"),
+        ("NVIDIA A40", "a40", "ampere"),
+        ("A100-SXM4-40GB", "a100", "ampere"),
+        ("NVIDIA A100 80GB PCIe", "a100", "ampere"),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090", "ada"),
+        ("NVIDIA GeForce RTX 4060 Ti", "rtx-4060", "ada"),
+        ("NVIDIA RTX 4000 SFF Ada Generation", "rtx-4000-sff-ada", "ada"),
+        ("NVIDIA RTX 3000 Ada Generation Laptop GPU", "rtx-3000-ada", "ada"),
+        ("NVIDIA L4", "l4", "ada"),
+        ("NVIDIA L40S", "l40", "ada"),
+        ("NVIDIA H100 80GB HBM3", "h100", "hopper"),
+        ("NVIDIA H100 NVL", "h100", "hopper"),
+        ("NVIDIA H20", "h20", "hopper"),
+        ("NVIDIA GH200 480GB", "gh200", "hopper"),
+        ("NVIDIA B200", "b200", "blackwell"),
+        ("NVIDIA GB200", "gb200", "blackwell"),
+        ("Quadro RTX 4000", None, None),
+        ("Quadro RTX 3000", None, None),
+        ("Tesla T4", None, None),
+        ("Tesla V100-SXM2-16GB", None, None),
+        ("NVIDIA TITAN RTX", None, None),
+        ("NVIDIA GeForce RTX 2080 Ti", None, None),
+        ("", None, None),
+    ],
+)
+def test_the_gpu_of_this_machine_by_the_name_that_its_driver_gives(monkeypatch, card, name, expected):
+    found = Environment(Path("/p"), "vllm", "0.32.0", "test")
+    monkeypatch.setattr(module, "find_environment", lambda _: found)
+    monkeypatch.setattr(module, "_gpu_name", lambda: card)
+    if name is None:
+        with pytest.raises(EngineError, match="no known generation"):
+            ENGINE.here()
+        return
+    assert ENGINE.here() == name
+    assert generation(card) == generation(name) == expected
 
 
 def test_a_candidate_is_scored_as_the_device_computes_it():
