@@ -142,6 +142,7 @@ class Model:
         self._context = self._library.llama_init_from_model(model, self._parameters(tokens, threads))
         if not self._context:
             raise SystemExit(f"llama.cpp cannot make a context of {tokens} tokens for {file}")
+        self._file, self._tokens = file, tokens
         self._batch = self._library.llama_batch_init(tokens, 0, 1)
 
     def _parameters(self, tokens: int, threads: int) -> ContextParameters:
@@ -159,6 +160,12 @@ class Model:
 
     def run(self, ids: np.ndarray, start: int, every: bool) -> np.ndarray:
         """Logits after ``ids`` that stand at positions from ``start``: of every position or of the last one."""
+        if not 0 < len(ids) <= self._tokens - start:
+            # Beyond these the batch's arrays end, and what is written there belongs to somebody else.
+            raise SystemExit(
+                f"{len(ids)} tokens from position {start} do not fit a context of {self._tokens} tokens for"
+                f" {self._file}: ask for a longer context, or give a shorter text"
+            )
         batch = self._batch
         batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
