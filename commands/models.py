@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from compressors.companions import COMPANIONS
 from spaces.errors import ModelError
 from spaces.model import ModelSpec
 
@@ -13,7 +14,7 @@ EMBEDDED = "embedded"
 
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 _CONFIG_FILES = ["config.json"]
-_MODEL_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "LICENSE*", "README.md"]
+_MODEL_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "README.md", *COMPANIONS]
 
 
 def model_folder(model: str, revision: str | None = None, config_only: bool = False) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compressors.companions import LICENCES, copy_companions
 from engines.engine import ExportCard
 from engines.llama.gguf_file.file import write_gguf
 from engines.llama.gguf_file.names import FILE
+from engines.llama.gguf_file.tokenizer import tokenizer_notes
 from engines.manifest import write_manifest
 from engines.model_card import base_licence, model_card
 from engines.whole_folder import written_whole
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("gguf", "libggml-python", "torch")
 _USE = ("```sh", f"llama-server --host 127.0.0.1 --model {FILE}", "```")
-_LICENCE_FILES = ("LICENSE*", "LICENCE*", "NOTICE*")
 
 
 def write_folder(
@@ -40,7 +40,7 @@ def write_folder(
     Raises:
         EngineError: the folder is not empty, the disk is full, or llama.cpp would read the model otherwise.
     """
-    licence = base_licence(card.source)
+    licence, notes = base_licence(card.source), tokenizer_notes(card.source)
     with written_whole(folder) as partial:
         written = write_gguf(spec, bank, config, card.source, partial / FILE, name=card.name, licence=licence)
         announced = weight_bytes(spec, config)
@@ -50,10 +50,8 @@ def write_folder(
                 f"{written} bytes of tensors were written and {announced} announced",
                 "Report this: a format's container and its size disagree",
             )
-        for pattern in _LICENCE_FILES:
-            for file in card.source.glob(pattern):
-                shutil.copyfile(file, partial / file.name)
-        text = model_card(spec, config, card, licence, (), tags=("gguf", "llama.cpp"), use=_USE)
+        copy_companions(card.source, partial, LICENCES)
+        text = model_card(spec, config, card, licence, notes, tags=("gguf", "llama.cpp"), use=_USE)
         (partial / "README.md").write_text(text, encoding="utf-8")
-        write_manifest(partial, spec, config, card, engine="llama.cpp", packages=_PACKAGES)
+        write_manifest(partial, spec, config, card, engine="llama.cpp", notes=notes, packages=_PACKAGES)
     return folder

@@ -11,6 +11,10 @@ from typing import Any
 
 from spaces.errors import EngineError
 
+_FILE = "tokenizer.json"
+_OTHER_FILES = ("tokenizer.model", "spiece.model", "merges.txt", "vocab.json", "vocab.txt")
+"""That hold a tokenizer in other ways."""
+
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _PATTERNS = {
@@ -29,21 +33,50 @@ def add_tokenizer(writer: Any, folder: Path, vocabulary: int) -> None:
         vocabulary: rows of the embedding; tokens that the tokenizer lacks are written as unused.
 
     Raises:
-        EngineError: a tokenizer of a kind that would be read as another.
+        EngineError: a tokenizer of a kind that would be read as another, or of another model.
     """
-    file = folder / "tokenizer.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    if not found.get("model", {}).get("merges", True) or not found:
-        # Llama.cpp loads no vocabulary without merges; token ids can be served all the same.
+    file = folder / _FILE
+    found = _tokenizer(folder)
+    if found is None:
         writer.add_tokenizer_model("none")
         return
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(splitter(found, file))
-    _add_tokens(writer, found, vocabulary)
+    _add_tokens(writer, found, vocabulary, file)
     writer.add_token_merges(
         [merge if isinstance(merge, str) else " ".join(merge) for merge in found["model"]["merges"]]
     )
     _add_special(writer, folder, found)
+
+
+def tokenizer_notes(folder: Path) -> tuple[str, ...]:
+    """What a user has to know of the tokenizer that is written for a model's folder.
+
+    Raises:
+        EngineError: see :func:`add_tokenizer`.
+    """
+    if _tokenizer(folder) is not None:
+        return ()
+    return ("the GGUF file has no tokenizer: llama.cpp serves token ids, and no text",)
+
+
+def _tokenizer(folder: Path) -> dict[str, Any] | None:
+    """``tokenizer.json``; ``None`` without merges, since llama.cpp loads no such vocabulary.
+
+    Raises:
+        EngineError: the folder has a tokenizer in other files alone: text would be cut without it.
+    """
+    file = folder / _FILE
+    if file.is_file():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found if found and found.get("model", {}).get("merges", True) else None
+    if others := [name for name in _OTHER_FILES if (folder / name).is_file()]:
+        raise EngineError(
+            f"tokenizer {folder / others[0]}",
+            f"has no {_FILE} beside it, the only file that is read here",
+            f"Write {_FILE} (save_pretrained of transformers does), or use another engine",
+        )
+    return None
 
 
 def splitter(found: dict[str, Any], file: Path) -> str:
@@ -65,6 +98,13 @@ def splitter(found: dict[str, Any], file: Path) -> str:
             "Use another engine",
         )
     parts = before["pretokenizers"] if before.get("type") == "Sequence" else [before]
+    if any(part.get("add_prefix_space") for part in parts):
+        # Llama.cpp reads tokenizer.ggml.add_space_prefix for SentencePiece alone.
+        raise EngineError(
+            f"tokenizer {file}",
+            "puts a space before a text (add_prefix_space), which llama.cpp does not for byte-level BPE",
+            "Use another engine",
+        )
     if [part.get("type") for part in parts] == ["ByteLevel"] and parts[0].get("use_regex", True):
         return "gpt-2"
     if [part.get("type") for part in parts] == ["Split", "ByteLevel"]:
@@ -78,16 +118,23 @@ def splitter(found: dict[str, Any], file: Path) -> str:
     )
 
 
-def _add_tokens(writer: Any, found: dict[str, Any], vocabulary: int) -> None:
+def _add_tokens(writer: Any, found: dict[str, Any], vocabulary: int, file: Path) -> None:
     import gguf
 
     tokens = [f"[UNUSED{index}]" for index in range(vocabulary)]
     kinds = [gguf.TokenType.UNUSED] * vocabulary
-    for text, index in found["model"]["vocab"].items():
-        tokens[index], kinds[index] = text, gguf.TokenType.NORMAL
+    named = [(index, text, gguf.TokenType.NORMAL) for text, index in found["model"]["vocab"].items()]
     for extra in found.get("added_tokens", ()):
         special = gguf.TokenType.CONTROL if extra["special"] else gguf.TokenType.USER_DEFINED
-        tokens[extra["id"]], kinds[extra["id"]] = extra["content"], special
+        named.append((extra["id"], extra["content"], special))
+    for index, text, kind in named:
+        if index >= vocabulary:
+            raise EngineError(
+                f"token {text!r} of {file}",
+                f"has id {index}, and the model's embedding {vocabulary} rows",
+                "Use the tokenizer that the model was trained with, or give the embedding more rows",
+            )
+        tokens[index], kinds[index] = text, kind
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
 
@@ -121,7 +168,7 @@ def _begins_with(folder: Path, token: int) -> bool:
     """Whether the tokenizer itself puts the token before a text."""
     from tokenizers import Tokenizer
 
-    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode("a").ids
+    ids = Tokenizer.from_file(str(folder / _FILE)).encode("a").ids
     return bool(ids) and ids[0] == token
 
 

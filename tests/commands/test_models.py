@@ -1,0 +1,40 @@
+"""From what a user types to a folder: what is asked of the hub."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+import pytest
+
+from commands.models import model_folder
+from compressors.companions import COMPANIONS, copy_companions
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "README.md", "chat_template.jinja",
+     "merges.txt", "vocab.txt", "NOTICE", "USE_POLICY.md", "LICENSE.txt", "LICENSES/MIT.txt", "tokenizer.model"],
+)  # fmt: skip
+def test_a_download_has_what_exports_copy(monkeypatch, tmp_path, name):
+    asked = []
+
+    def download(model, revision, allow_patterns):
+        asked.extend(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert model_folder("owner/name") == tmp_path
+    assert any(fnmatch(name, pattern) for pattern in asked)
+    assert set(COMPANIONS) <= set(asked)
+    assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in asked)
+
+
+def test_companions_keep_their_places(tmp_path):
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    (source / "LICENSES").mkdir(parents=True)
+    folder.mkdir()
+    for name in ("LICENSES/MIT.txt", "LICENCE", "merges.txt", "model.safetensors"):
+        (source / name).write_text(name)
+    copy_companions(source, folder)
+    found = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    assert found == {"LICENSES/MIT.txt", "LICENCE", "merges.txt"}
