@@ -112,7 +112,8 @@ class BlockNumbers(CacheNumbers):
         """See :class:`CacheNumbers`."""
         exact, width = states.to(torch.float32), states.shape[-1]
         missing = cache_groups(width) * CACHE_GROUP - width
-        groups = torch.nn.functional.pad(exact, (0, missing)).unflatten(-1, (-1, CACHE_GROUP))
+        padded = torch.nn.functional.pad(exact, (0, missing))
+        groups = padded.view(*padded.shape[:-1], cache_groups(width), CACHE_GROUP)
         scales = groups.abs().amax(dim=-1) / _LARGEST
         codes = (groups / _not_zero(scales)[..., None]).round_().clamp_(-_LARGEST, _LARGEST)
         return codes.flatten(-2)[..., :width].to(torch.int8), scales.to(self.scale_dtype)

@@ -118,15 +118,27 @@ class LlamaCpp(Engine):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the likeliest tokens."""
+        return self._predictions(folder, ids, None)
+
+    def served_predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """See :meth:`Engine.served_predictions`."""
+        return self._predictions(folder, ids, _cache_type(folder))
+
+    def _predictions(self, folder: Path, ids: torch.Tensor, cache: str | None) -> Predictions:
         from engines.manifest import read_manifest
         from engines.runner_predictions import runner_predictions
 
+        def run(request: dict[str, Any]) -> dict[str, Any]:
+            return self.run({**request, "cache": cache})
+
         vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
-        return runner_predictions(self.run, folder / FILE, ids, vocabulary)
+        return runner_predictions(run, folder / FILE, ids, vocabulary)
 
     def launch_line(self, folder: Path) -> str:
-        """``llama-server`` on localhost."""
-        return f"llama-server --host 127.0.0.1 --model {shlex.quote(str(folder / FILE))}"
+        """``llama-server`` on localhost, with the cache that the candidate has."""
+        cache = _cache_type(folder)
+        options = f" --flash-attn on --cache-type-k {cache} --cache-type-v {cache}" if cache else ""
+        return f"llama-server --host 127.0.0.1 --model {shlex.quote(str(folder / FILE))}{options}"
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Hand a request to :mod:`engines.llama.runner` in the engine's environment.
@@ -144,6 +156,14 @@ class LlamaCpp(Engine):
         if found is None:
             raise EngineError(self.name, "is not installed where we look", _INSTALL)
         return found
+
+
+def _cache_type(folder: Path) -> str | None:
+    """What llama.cpp calls the cache of an export's candidate, where it is not the usual one."""
+    from engines.manifest import read_manifest
+
+    config = CompressionConfig.model_validate(read_manifest(folder)["config"])
+    return None if config.kv.num_bits == 16 else "q8_0"
 
 
 def _formats(widths: tuple[int, ...] | None) -> tuple[str, ...]:

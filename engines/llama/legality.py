@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engines.llama.gguf_file.names import ARCHITECTURES
-from spaces.cache_format import KVFormat
+from spaces.cache_format import CACHE_GROUP, KVFormat
 from spaces.checking import check_student
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
@@ -20,6 +20,7 @@ from spaces.size import kept_shape
 
 _GGML = "ggml 0.20"
 _LLAMA = "llama.cpp"
+_CACHE = "llama.cpp: --cache-type-k"
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,13 @@ class LlamaLegality:
         return LEGAL
 
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
-        """16 bits: its own caches of 8 and 4 bits (``--cache-type-k``) round in blocks of 32, unlike ours."""
-        del spec
-        if kv.num_bits != 16 or kv.layers:
-            return illegal(f"cache {kv.name}: llama.cpp's own caches round in blocks of 32", "--cache-type-k")
+        """16 bits, or its own 8 bits in every block, a launch option."""
+        if kv.layers or (kv.num_bits != 16 and kv.number_type != "ggml"):
+            return illegal(f"cache {kv.name}: llama.cpp has 16 bits and its own 8, 8-ggml", _CACHE)
+        if kv.num_bits != 16 and spec.head_dim % CACHE_GROUP:
+            return illegal(
+                f"cache {kv.name}: blocks of {CACHE_GROUP} do not divide heads of {spec.head_dim}", _CACHE
+            )
         return LEGAL
 
     def student(self, spec: ModelSpec, student: Student) -> Ruling:

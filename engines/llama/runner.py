@@ -7,7 +7,8 @@ of a text; its Python interface gives only those of generated tokens. Structures
 by the library's own defaults, and the few fields that are set here are first held against these defaults, so that
 another layout is refused and not misread.
 
-A request has ``model``, ``task`` and ``answer`` (file that the answer, a JSON object, is written to), and by task:
+A request has ``model``, ``task`` and ``answer`` (file that the answer, a JSON object, is written to), it may have
+``cache`` (``q8_0``: keys and values are kept in these blocks), and by task:
 
 * ``predict``: ``ids`` (``.npy``, int64 ``(windows, tokens)``), ``out`` (``.npy``: float32 log-probabilities
   ``(windows, tokens, vocabulary)``; with ``top``, ``(windows, tokens, top)`` and the tokens in ``out_ids``).
@@ -50,6 +51,18 @@ class ContextParameters(ctypes.Structure):
         ("n_outputs_max_per_seq", ctypes.c_uint32),
         ("n_threads", ctypes.c_int32),
         ("n_threads_batch", ctypes.c_int32),
+        ("ctx_type", ctypes.c_int32),
+        ("rope_scaling_type", ctypes.c_int32),
+        ("pooling_type", ctypes.c_int32),
+        ("attention_type", ctypes.c_int32),
+        ("flash_attn_type", ctypes.c_int32),
+        ("rope_and_yarn", ctypes.c_float * 6),
+        ("yarn_orig_ctx", ctypes.c_uint32),
+        ("defrag_thold", ctypes.c_float),
+        ("cb_eval", _POINTER),
+        ("cb_eval_user_data", _POINTER),
+        ("type_k", ctypes.c_int32),
+        ("type_v", ctypes.c_int32),
         ("rest", ctypes.c_uint8 * _TAIL_BYTES),
     )
 
@@ -61,8 +74,17 @@ _DEFAULTS = {
     "n_seq_max": 1,
     "n_rs_seq": 0,
     "n_outputs_max": 0,
+    "flash_attn_type": -1,
+    "defrag_thold": -1.0,
+    "type_k": 1,
+    "type_v": 1,
 }
 """That ``llama_context_default_params`` documents."""
+
+_CACHE_TYPES = {"q8_0": 8}
+"""Of ``enum ggml_type``."""
+_FLASH_ATTENTION = 1
+"""Values in blocks are read by flash attention alone."""
 
 
 class Batch(ctypes.Structure):
@@ -126,9 +148,10 @@ class Model:
         file: of the model.
         tokens: longest sequence.
         threads: that compute.
+        cache: type of keys and values; ``None``: llama.cpp's usual one.
     """
 
-    def __init__(self, file: str, tokens: int, threads: int) -> None:
+    def __init__(self, file: str, tokens: int, threads: int, cache: str | None = None) -> None:
         self._library = _library()
         self._library.llama_log_set(ctypes.cast(_LOGGER, _POINTER), None)
         self._library.llama_backend_init()
@@ -139,19 +162,22 @@ class Model:
         self._model = model
         self._vocabulary = self._library.llama_model_get_vocab(model)
         self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
-        self._context = self._library.llama_init_from_model(model, self._parameters(tokens, threads))
+        self._context = self._library.llama_init_from_model(model, self._parameters(tokens, threads, cache))
         if not self._context:
             raise SystemExit(f"llama.cpp cannot make a context of {tokens} tokens for {file}")
         self._file, self._tokens = file, tokens
         self._batch = self._library.llama_batch_init(tokens, 0, 1)
 
-    def _parameters(self, tokens: int, threads: int) -> ContextParameters:
+    def _parameters(self, tokens: int, threads: int, cache: str | None) -> ContextParameters:
         found: ContextParameters = self._library.llama_context_default_params()
         told = {name: getattr(found, name) for name in _DEFAULTS}
         if told != _DEFAULTS or not 0 < found.n_threads <= 512:
             raise SystemExit(f"this llama.cpp has other parameters than are known here: {told}")
         found.n_ctx = found.n_batch = found.n_ubatch = tokens
         found.n_threads = found.n_threads_batch = threads
+        if cache is not None:
+            found.type_k = found.type_v = _CACHE_TYPES[cache]
+            found.flash_attn_type = _FLASH_ATTENTION
         return found
 
     def clear(self) -> None:
@@ -214,7 +240,7 @@ def _library() -> ctypes.CDLL:
 def predict(request: dict[str, Any]) -> dict[str, Any]:
     """Log-probabilities of the next token at every position."""
     ids = np.load(request["ids"], allow_pickle=False)
-    model = Model(request["model"], ids.shape[1], request["threads"])
+    model = Model(request["model"], ids.shape[1], request["threads"], request.get("cache"))
     top = request.get("top") or model.vocabulary
     shape = (*ids.shape, top)
     out = np.lib.format.open_memmap(request["out"], mode="w+", dtype=np.float32, shape=shape)
@@ -243,7 +269,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds to the first token and of each further one, by repetition; the first, which warms up, is left out."""
     prompt, output = request["prompt_tokens"], request["output_tokens"]
-    model = Model(request["model"], prompt + output, request["threads"])
+    model = Model(request["model"], prompt + output, request["threads"], request.get("cache"))
     ids = np.random.default_rng(0).integers(0, model.vocabulary, prompt)
     first, further = [], []
     for _ in range(request["repetitions"] + 1):
@@ -260,7 +286,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 def generate(request: dict[str, Any]) -> dict[str, Any]:
     """The greedy continuation of a text."""
-    model = Model(request["model"], request["context"], request["threads"])
+    model = Model(request["model"], request["context"], request["threads"], request.get("cache"))
     ids = model.tokenize(request["prompt"])
     token = int(model.run(ids, 0, every=False)[0].argmax())
     found = [token]

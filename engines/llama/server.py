@@ -33,7 +33,7 @@ _CLOSED: dict[str, Any] = {
 """Fields of llama.cpp's ``common_params`` that open more than completions."""
 
 
-def parameters(file: Path, port: int, threads: int, context_tokens: int) -> Any:
+def parameters(file: Path, port: int, threads: int, context_tokens: int, cache_type: str = "f16") -> Any:
     """``xllamacpp.CommonParams`` of a server over one file.
 
     Args:
@@ -41,6 +41,7 @@ def parameters(file: Path, port: int, threads: int, context_tokens: int) -> Any:
         port: 0: any that is free.
         threads: that compute; 0: llama.cpp's own choice.
         context_tokens: of the one sequence that is served at a time.
+        cache_type: of keys and values, by ggml's name; blocks are read by flash attention alone.
     """
     import xllamacpp
 
@@ -52,6 +53,11 @@ def parameters(file: Path, port: int, threads: int, context_tokens: int) -> Any:
     found.n_parallel = 1
     found.verbosity = _ERRORS_ONLY
     found.fit_params = False
+    if cache_type != "f16":
+        found.cache_type_k = found.cache_type_v = getattr(
+            xllamacpp.ggml_type, f"GGML_TYPE_{cache_type.upper()}"
+        )
+        found.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
     for name, value in _CLOSED.items():
         setattr(found, name, value)
     if threads:
@@ -59,7 +65,13 @@ def parameters(file: Path, port: int, threads: int, context_tokens: int) -> Any:
     return found
 
 
-def serve(file: Path, port: int = 0, threads: int = 0, context_tokens: int = _CONTEXT_TOKENS) -> None:
+def serve(
+    file: Path,
+    port: int = 0,
+    threads: int = 0,
+    context_tokens: int = _CONTEXT_TOKENS,
+    cache_type: str = "f16",
+) -> None:
     """Load the file and serve it until a signal ends the process.
 
     Raises:
@@ -73,7 +85,7 @@ def serve(file: Path, port: int = 0, threads: int = 0, context_tokens: int = _CO
     # Blocked before any thread of the server exists, so that none of them takes the signal instead of us.
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        server = xllamacpp.Server(parameters(file, port, threads, context_tokens))
+        server = xllamacpp.Server(parameters(file, port, threads, context_tokens, cache_type))
     except RuntimeError as error:
         raise SystemExit(f"llama.cpp cannot serve {file}: {error}") from error
     print(f"{READY}{server.listening_address}", flush=True)
@@ -89,8 +101,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--threads", type=int, default=0, help="0: llama.cpp's own choice")
     parser.add_argument("--context", type=int, default=_CONTEXT_TOKENS, help="tokens of a sequence")
+    parser.add_argument("--cache-type", choices=["f16", "q8_0"], default="f16", help="of keys and values")
     asked = parser.parse_args()
-    serve(asked.file, asked.port, asked.threads, asked.context)
+    serve(asked.file, asked.port, asked.threads, asked.context, asked.cache_type)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,17 @@ import shutil
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from engines.engine import ExportCard
 from engines.llama.gguf_file.names import FILE
 from engines.llama.gguf_file.tokenizer import add_tokenizer, tokenizer_notes
 from engines.llama_engine import LlamaCpp
 from engines.manifest import check_files, read_manifest
+from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
-from tests.engines.conftest import running
+from tests.engines.conftest import assembled_logits, running
 
 pytest.importorskip("gguf")
 
@@ -116,3 +118,34 @@ def test_more_tokens_than_the_context_has_are_refused_before_they_are_written(tm
     assert len(engine.run({**asked, "context": 8})["ids"]) == 2
     with pytest.raises(EngineError, match="4 tokens from position 0 do not fit a context of 2 tokens"):
         engine.run({**asked, "context": 2})
+
+
+@pytest.mark.engine
+def test_a_cache_of_8_bits_is_served_as_it_was_searched(bench, tmp_path):
+    engine, one = running("llama.cpp"), bench("llama", head_dim=32, dtype="float32")
+    cached = CompressionConfig(kv=KVFormat.named("8-ggml"))
+    assert engine.export_ruling(one.spec, cached)
+    folder = engine.export(one.assembler, cached, tmp_path / "export", ExportCard(one.folder))
+    assert engine.launch_line(folder).endswith("--flash-attn on --cache-type-k q8_0 --cache-type-v q8_0")
+    plain, served = engine.predictions(folder, one.ids), engine.served_predictions(folder, one.ids)
+    wanted = {
+        name: torch.log_softmax(assembled_logits(one, config), dim=-1)
+        for name, config in (("whole", CompressionConfig()), ("cached", cached))
+    }
+
+    def apart(found, searched):
+        return torch.stack([found.divergence(i, wanted[searched][i]) for i in range(len(one.ids))]).mean()
+
+    # What was rounded is the cache that was searched; what is left is queries, which llama.cpp rounds too.
+    assert apart(plain, "whole") < 1e-6
+    assert apart(served, "cached") < 0.5 * apart(served, "whole")
+
+
+def test_caches_that_llama_cpp_has_not_are_refused(bench):
+    spec, legality = bench("llama").spec, LlamaCpp().legality("cpu")
+    assert legality.kv(spec, KVFormat())
+    for kv in (KVFormat(num_bits=8), KVFormat(num_bits=4), KVFormat.named("8-fp")):
+        assert "llama.cpp has 16 bits and its own 8" in legality.kv(spec, kv).reason
+    ours = KVFormat.named("8-ggml")
+    assert legality.kv(spec.model_copy(update={"head_dim": 64}), ours)
+    assert "do not divide heads of 48" in legality.kv(spec.model_copy(update={"head_dim": 48}), ours).reason
