@@ -112,7 +112,7 @@ class _Court:
         """Put a row into ``compared.json``, which appears whole."""
         from reports.compared import FILE, ComparedFile, compared_hashes
         from reports.reading import read_compared
-        from reports.writing import write_whole
+        from search.run_folder import write_whole
 
         path, known = self.folder.path, read_compared(self.folder.path, self.folder.run)
         file = known or ComparedFile(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
-from spaces.legality import Legality, Ruling
+from spaces.legality import Legality, Ruling, require
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
 from spaces.target import Workload
@@ -55,6 +55,15 @@ def refuse_sharing(engine: str, workload: Workload) -> None:
             f"{engine} runs on one device",
             "Use tensor_parallel=1, or another engine",
         )
+
+
+def require_exportable(verdict: Ruling, card: ExportCard) -> None:
+    """Refuse an export that the engine's container cannot hold.
+
+    Raises:
+        EngineError: the verdict is a refusal.
+    """
+    require(verdict, f"export of {card.name}", "Choose other formats, or another engine")
 
 
 class Engine(ABC):

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import Engine, ExportCard
+from engines.engine import Engine, ExportCard, require_exportable
 from engines.environments import Environment, find_environment, run_in_environment, variable
 from engines.group_ruling import ruling_by_group
 from engines.llama.gguf_file.names import ARCHITECTURES, FILE
@@ -107,13 +107,7 @@ class LlamaCpp(Engine):
         from engines.llama.export import write_folder
 
         bank = weights if isinstance(weights, Bank) else weights.bank
-        verdict = self.export_ruling(weights.spec, config)
-        if not verdict:
-            raise EngineError(
-                f"export of {card.name}",
-                f"{verdict.reason} ({verdict.source})",
-                "Choose other formats, or another engine",
-            )
+        require_exportable(self.export_ruling(weights.spec, config), card)
         return write_folder(self.stored(weights.spec), bank, config, folder, card)
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:

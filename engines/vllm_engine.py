@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import Engine, ExportCard
+from engines.engine import Engine, ExportCard, require_exportable
 from engines.environments import Environment, find_environment, run_in_environment, variable
 from engines.group_ruling import ruling_by_group
 from engines.vllm.devices import executed, executed_path, usual_name
@@ -116,13 +116,7 @@ class Vllm(Engine):
         from engines.checkpoint.layout import VLLM
         from engines.checkpoint.writer import write_checkpoint
 
-        verdict = self.export_ruling(weights.spec, config)
-        if not verdict:
-            raise EngineError(
-                f"export of {card.name}",
-                f"{verdict.reason} ({verdict.source})",
-                "Choose other formats, or another engine",
-            )
+        require_exportable(self.export_ruling(weights.spec, config), card)
         return write_checkpoint(weights, config, folder, card, layout=VLLM)
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:

@@ -7,7 +7,7 @@ from pathlib import Path
 from reports.page import render_page
 from reports.reading import read_run_folder
 from reports.table import write_front_csv
-from reports.writing import write_whole
+from search.run_folder import write_whole
 
 
 def write_report(run_folder: Path) -> Path:

@@ -9,7 +9,7 @@ import csv
 import io
 from pathlib import Path
 
-from reports.writing import write_whole
+from search.run_folder import write_whole
 from spaces.errors import RunError
 from spaces.measurement import Measurement
 from spaces.result import FRONT_COLUMNS, FrontFile, Member

@@ -62,15 +62,15 @@ def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:
         )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all.
+def write_whole(path: Path, text: str) -> Path:
+    """Write ``text`` (UTF-8) to ``path``, which is returned; on failure what was there stays.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written to.
+        RunError: the disk is full, or the folder is missing or cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as handle:
+        with temporary.open("w", encoding="utf-8", newline="") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -78,6 +78,7 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+    return path
 
 
 def drop_torn_line(path: Path) -> None:
@@ -92,6 +93,6 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     """The refusal for a disk that is full or read-only."""
     return RunError(
         f"file {path}",
-        f"cannot be written ({error.strerror})",
+        f"cannot be written ({error.strerror or error})",
         "Free space or choose another folder with --out",
     )

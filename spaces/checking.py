@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spaces.configuration import CompressionConfig, Student
 from spaces.errors import ConfigurationError
+from spaces.legality import LEGAL, Ruling, illegal
 from spaces.methods import check_closures
 from spaces.model import ModelSpec
 from spaces.size import kept_linears, kept_shape
@@ -34,6 +35,15 @@ def check_configuration(spec: ModelSpec, config: CompressionConfig) -> None:
             raise ConfigurationError(f"site {name!r}", "lies in a block that is cut", "Leave it out")
         if not choice.weight.dense:
             choice.weight.groups(kept_shape(spec, linear, config.student)[1])
+
+
+def student_ruling(spec: ModelSpec, student: Student) -> Ruling:
+    """Whether the model's architecture can express a student: :func:`check_student` as a ruling, for engines."""
+    try:
+        check_student(spec, student)
+    except ConfigurationError as error:
+        return illegal(f"{error.value}: {error.rule}", "config.json")
+    return LEGAL
 
 
 def check_student(spec: ModelSpec, student: Student) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
+from spaces.errors import EngineError
 from spaces.model import ModelSpec
 from spaces.schema import Frozen
 
@@ -28,6 +29,22 @@ LEGAL = Ruling(legal=True)
 def illegal(reason: str, source: str = "") -> Ruling:
     """A refusal."""
     return Ruling(legal=False, reason=reason, source=source)
+
+
+def require(verdict: Ruling, what: str, remedy: str) -> None:
+    """Turn a refusal into an error.
+
+    Args:
+        verdict: of an engine or a tool.
+        what: was ruled on.
+        remedy: where it was refused.
+
+    Raises:
+        EngineError: it was; with the reason and who says so.
+    """
+    if not verdict:
+        source = f" ({verdict.source})" if verdict.source else ""
+        raise EngineError(what, f"{verdict.reason}{source}", remedy)
 
 
 class FusedGroup(Frozen):

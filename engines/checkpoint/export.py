@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.checkpoint.ruling import checkpoint_ruling
-from engines.engine import ExportCard
+from engines.engine import ExportCard, require_exportable
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
 
 if TYPE_CHECKING:
     from compressors.assembly import Assembler
@@ -27,9 +26,7 @@ def export_checkpoint(
     """
     from engines.checkpoint.writer import write_checkpoint
 
-    verdict = checkpoint_ruling(weights.spec, config)
-    if not verdict:
-        raise EngineError(f"export of {card.name}", verdict.reason, "Choose other formats, or another engine")
+    require_exportable(checkpoint_ruling(weights.spec, config), card)
     return write_checkpoint(weights, config, folder, card)
 
 

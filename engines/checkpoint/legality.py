@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spaces.cache_format import KVFormat
-from spaces.checking import check_student
+from spaces.checking import student_ruling
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
-from spaces.errors import ConfigurationError, FormatError
+from spaces.errors import FormatError
 from spaces.formats import WeightFormat
 from spaces.groups import fused_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
@@ -63,11 +63,7 @@ class CheckpointLegality:
 
     def student(self, spec: ModelSpec, student: Student) -> Ruling:
         """A student is a smaller configuration of the same architecture, if that can express it."""
-        try:
-            check_student(spec, student)
-        except ConfigurationError as error:
-            return illegal(f"{error.value}: {error.rule}", "config.json")
-        return LEGAL
+        return student_ruling(spec, student)
 
     def _inputs(self, linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
         if choice.activation is None:

@@ -6,9 +6,8 @@ from typing import Any
 
 from compressors.expert_names import expert_pattern, plain_name
 from engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
-from engines.checkpoint.weight_schemes import container, weight_arguments
+from engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
 from engines.runtime.candidate_model import kept_name
-from spaces.activation_format import ActivationFormat
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
@@ -74,7 +73,7 @@ def _targets(
 
 
 def _scheme(choice: SiteChoice, stored: str, targets: list[str]) -> dict[str, Any]:
-    inputs = None if choice.activation is None else _input_arguments(choice.activation)
+    inputs = None if choice.activation is None else input_arguments(choice.activation)
     weights = weight_arguments(choice.weight)
     return {"targets": targets, "weights": weights, "input_activations": inputs, "format": stored}
 
@@ -88,24 +87,6 @@ def _cache_arguments(cache: KVFormat) -> dict[str, Any]:
         "dynamic": False,
         "symmetric": True,
     }
-
-
-def _input_arguments(inputs: ActivationFormat) -> dict[str, Any]:
-    """The format of a linear's input as ``QuantizationArgs``."""
-    values: dict[str, Any] = {
-        "num_bits": inputs.num_bits,
-        "type": inputs.number_type,
-        "symmetric": True,
-        "strategy": inputs.strategy,
-        "dynamic": inputs.dynamic,
-    }
-    if inputs.group_size is not None:
-        values["group_size"] = inputs.group_size
-    if inputs.scale == "fp8":
-        values |= {"strategy": "tensor_group", "dynamic": "local", "scale_dtype": "torch.float8_e4m3fn"}
-    elif inputs.scale == "exponent":
-        values["scale_dtype"] = "torch.uint8"
-    return values
 
 
 def _validated(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""A weight format in the words of compressed-tensors: its container, and its ``QuantizationArgs``."""
+"""Formats of weights and inputs in the words of compressed-tensors: containers, and ``QuantizationArgs``."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from spaces.activation_format import ActivationFormat
 from spaces.formats import WeightFormat
 
 PACKED, UNPACKED = "pack-quantized", "int-quantized"
@@ -44,5 +45,23 @@ def weight_arguments(weight: WeightFormat) -> dict[str, Any]:
     if weight.scale == "fp8":
         values |= {"strategy": "tensor_group", "scale_dtype": "torch.float8_e4m3fn"}
     elif weight.scale == "exponent":
+        values["scale_dtype"] = "torch.uint8"
+    return values
+
+
+def input_arguments(inputs: ActivationFormat) -> dict[str, Any]:
+    """The format of a linear's input as ``QuantizationArgs``, without scales."""
+    values: dict[str, Any] = {
+        "num_bits": inputs.num_bits,
+        "type": inputs.number_type,
+        "symmetric": True,
+        "strategy": inputs.strategy,
+        "dynamic": inputs.dynamic,
+    }
+    if inputs.group_size is not None:
+        values["group_size"] = inputs.group_size
+    if inputs.scale == "fp8":
+        values |= {"strategy": "tensor_group", "dynamic": "local", "scale_dtype": "torch.float8_e4m3fn"}
+    elif inputs.scale == "exponent":
         values["scale_dtype"] = "torch.uint8"
     return values

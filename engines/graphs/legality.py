@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from engines.checkpoint.legality import row_ruling
 from engines.graphs.onnx_graph.block_codes import BLOCKS, block_size
 from spaces.cache_format import KVFormat
-from spaces.checking import check_student
+from spaces.checking import student_ruling
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
-from spaces.errors import ConfigurationError
 from spaces.formats import WeightFormat
 from spaces.groups import single_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
@@ -63,11 +62,7 @@ class GraphLegality:
 
     def student(self, spec: ModelSpec, student: Student) -> Ruling:
         """A student is a smaller configuration of the same architecture, if that can express it."""
-        try:
-            check_student(spec, student)
-        except ConfigurationError as error:
-            return illegal(f"{error.value}: {error.rule}", "config.json")
-        return LEGAL
+        return student_ruling(spec, student)
 
 
 def model_ruling(spec: ModelSpec) -> Ruling:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from engines.llama.gguf_file.names import ARCHITECTURES
 from spaces.cache_format import CACHE_GROUP, KVFormat
-from spaces.checking import check_student
+from spaces.checking import student_ruling
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
-from spaces.errors import ConfigurationError, FormatError
+from spaces.errors import FormatError
 from spaces.groups import single_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
 from spaces.model import ModelSpec
@@ -67,11 +67,7 @@ class LlamaLegality:
 
     def student(self, spec: ModelSpec, student: Student) -> Ruling:
         """A student is a smaller configuration of the same architecture, if that can express it."""
-        try:
-            check_student(spec, student)
-        except ConfigurationError as error:
-            return illegal(f"{error.value}: {error.rule}", "config.json")
-        return LEGAL
+        return student_ruling(spec, student)
 
 
 def _blocks(spec: ModelSpec, choice: SiteChoice) -> Ruling:

@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
-from engines.checkpoint.weight_schemes import container, weight_arguments
+from engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
 from engines.recipes.recipe import Recipe, dense_modules, modules
-from spaces.activation_format import ActivationFormat
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import CompressionConfig
@@ -131,23 +130,5 @@ def _scheme(choice: SiteChoice, targets: list[str]) -> dict[str, Any]:
     weights = {key: value for key, value in weight_arguments(choice.weight).items() if value is not None}
     if choice.weight.actorder != "none":
         weights["actorder"] = choice.weight.actorder
-    inputs = {} if choice.activation is None else {"input_activations": _input_arguments(choice.activation)}
+    inputs = {} if choice.activation is None else {"input_activations": input_arguments(choice.activation)}
     return {"targets": targets, "weights": weights, **inputs}
-
-
-def _input_arguments(inputs: ActivationFormat) -> dict[str, Any]:
-    """``QuantizationArgs`` of a linear's input, without scales: the tool computes or calibrates them."""
-    values: dict[str, Any] = {
-        "num_bits": inputs.num_bits,
-        "type": inputs.number_type,
-        "symmetric": True,
-        "strategy": inputs.strategy,
-        "dynamic": inputs.dynamic,
-    }
-    if inputs.group_size is not None:
-        values["group_size"] = inputs.group_size
-    if inputs.scale == "fp8":
-        values |= {"strategy": "tensor_group", "dynamic": "local", "scale_dtype": "torch.float8_e4m3fn"}
-    elif inputs.scale == "exponent":
-        values["scale_dtype"] = "torch.uint8"
-    return values

@@ -14,8 +14,7 @@ from spaces.cache_format import KVFormat
 from spaces.checking import check_configuration
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.legality import LEGAL, Ruling, illegal
+from spaces.legality import LEGAL, Ruling, illegal, require
 from spaces.model import Linear, ModelSpec
 
 
@@ -54,13 +53,11 @@ class Recipe(ABC):
         Raises:
             EngineError: the tool cannot express the candidate.
         """
-        verdict = self.ruling(spec, config)
-        if not verdict:
-            raise EngineError(
-                f"recipe for {self.name}",
-                f"{verdict.reason} ({verdict.source})",
-                "Take another member of the front, or export it for an engine with `paretune export`",
-            )
+        require(
+            self.ruling(spec, config),
+            f"recipe for {self.name}",
+            "Take another member of the front, or export it for an engine with `paretune export`",
+        )
         return self.written(spec, config)
 
     def notes(self, spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:

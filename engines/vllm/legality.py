@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from engines.vllm.devices import Generation, generation
 from engines.vllm.formats import shape_ruling, weight_ruling
 from spaces.cache_format import KVFormat
-from spaces.checking import check_student
+from spaces.checking import student_ruling
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
-from spaces.errors import ConfigurationError
 from spaces.groups import fused_groups
 from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
 from spaces.model import ModelSpec
@@ -75,10 +74,8 @@ class VllmLegality:
 
     def student(self, spec: ModelSpec, student: Student) -> Ruling:
         """A smaller configuration of the same architecture whose heads can be divided among the devices."""
-        try:
-            check_student(spec, student)
-        except ConfigurationError as error:
-            return illegal(f"{error.value}: {error.rule}", "config.json")
+        if not (verdict := student_ruling(spec, student)):
+            return verdict
         parts = self.tensor_parallel
         heads = kept_extent(spec, "heads", spec.heads, student)
         kv_heads = kept_extent(spec, "kv_heads", spec.kv_heads, student)

@@ -167,8 +167,10 @@ class EngineContract:
         verdict = engine.export_ruling(one.spec, config)
         assert not verdict
         assert len(verdict.reason) > 10
-        with pytest.raises(EngineError):
+        with pytest.raises(EngineError) as refusal:
             engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
+        assert verdict.reason in str(refusal.value)
+        assert verdict.source in str(refusal.value)
         assert not list(tmp_path.iterdir())
 
 
