@@ -29,9 +29,8 @@ from engines import engine_names, find_engine
 from engines.engine import Engine, ExportCard
 from engines.predictions import Predictions
 from engines.verification import compare_predictions
-from engines.vllm_engine import Vllm
 from spaces.architectures import read_model
-from spaces.errors import EngineError, ParetuneError
+from spaces.errors import ParetuneError
 
 COLUMNS = (
     "engine", "engine_version", "model", "config", "formats", "loaded", "kl_to_candidate", "kl_of_candidate", "device",
@@ -114,7 +113,7 @@ def measured(
         folders = [Path(scratch) / named.name for named in configs]
         for named, folder in zip(configs, folders, strict=True):
             engine.export(bench.assembler, named.config, folder, ExportCard(bench.source.folder, named.name))
-        found = predicted(engine, folders, bench.ids)
+        found = engine.many_predictions(folders, bench.ids)
     for named, answer in zip(configs, found, strict=True):
         row = {
             "engine": engine.name, "engine_version": engine.version(), "model": bench.source.name,
@@ -129,21 +128,6 @@ def measured(
         row["kl_of_candidate"] = f"{bench.teacher.compare(model).kl.mean():.4g}"
         print(row, flush=True)
         yield row
-
-
-def predicted(
-    engine: Engine, folders: Sequence[Path], ids: torch.Tensor
-) -> list[Predictions | ParetuneError]:
-    """What each export predicts, or why it did not load; in one process where the engine can do that."""
-    if isinstance(engine, Vllm):
-        return [*engine.many_predictions(folders, ids)]
-    found: list[Predictions | ParetuneError] = []
-    for folder in folders:
-        try:
-            found.append(engine.predictions(folder, ids))
-        except EngineError as error:
-            found.append(error)
-    return found
 
 
 def record_illegal(bench: Bench, engine: Engine, device: str, count: int, place: Path) -> None:

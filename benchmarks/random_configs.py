@@ -20,8 +20,6 @@ _GROUPS = (None, 32, 64, 128)
 _DENSE_SHARE = 0.2
 """Of groups that stay as they are, so that formats meet unquantized neighbours."""
 _STUDENT_SHARE = 0.25
-_FUSING = ("vllm",)
-"""Engines that load groups as one matrix; others let them share a choice and load them apart."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ def _spoilt_choices() -> list[SiteChoice]:
 def _split_group(
     engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
 ) -> CompressionConfig | None:
-    if engine.name not in _FUSING:
+    if not engine.fuses:
         return None
     fused = [
         g for g in engine.legality(device).groups(spec) if len(g.sites) > 1 and config.keeps_block(g.block)

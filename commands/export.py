@@ -120,6 +120,7 @@ def export_member(
     """
     from engines.canary import add_canaries, discard_unlisted
     from engines.engine import ExportCard
+    from engines.manifest import read_manifest
     from engines.verification import verify_export
 
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
@@ -151,7 +152,7 @@ def export_member(
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
     return {
         "name": member.name,
-        "engine": _loader(bench.engine.name),
+        "engine": read_manifest(folder)["engine"],
         "folder": str(folder),
         "weight_bytes": member.value("weight_bytes"),
         "kl_to_candidate": verified.kl,
@@ -161,11 +162,6 @@ def export_member(
         "note": verified.note,
         "launch": bench.engine.launch_line(folder),
     }
-
-
-def _loader(engine: str) -> str:
-    """The program that loads the export again: our own runtimes leave that to ``transformers``."""
-    return "transformers" if engine.startswith("torch") else engine
 
 
 def export_line(done: dict[str, Any]) -> str:

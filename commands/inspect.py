@@ -30,10 +30,8 @@ def inspect(
     from spaces.space import SearchSpace
 
     spec = read_spec(model, revision)
-    target = (
-        detect_device("cpu" if engine == "torch-cpu" else None) if device == "auto" else find_device(device)
-    )
     chosen = find_engine(engine)
+    target = detect_device(chosen.device_kind) if device == "auto" else find_device(device)
     restrictions = chosen.offered(Restrictions(group_size=group_size or None))
     space = SearchSpace(chosen.stored(spec), chosen.legality(target.name), restrictions)
     if json:

@@ -128,12 +128,18 @@ def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
 
 
 def compute_target(run: RunFile) -> tuple[Any, str]:
-    """Torch dtype and device that score candidates: float32 on a CPU (bf16 is slower there), bf16 on a GPU."""
+    """Torch dtype and device that score candidates: float32 on a CPU (bf16 is slower there), bf16 on a GPU.
+
+    Candidates for an engine of the CPU are scored there unless the run file names a device: as it computes them.
+    """
     import torch
+
+    from engines import find_engine
 
     device = run.compute_device
     if device == "auto":
-        device = "cuda" if run.engine != "torch-cpu" and torch.cuda.is_available() else "cpu"
+        on_gpu = find_engine(run.engine).device_kind != "cpu" and torch.cuda.is_available()
+        device = "cuda" if on_gpu else "cpu"
     name = run.compute_dtype
     if name == "auto":
         name = "float32" if device == "cpu" else "bfloat16"

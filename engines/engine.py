@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -74,11 +74,14 @@ class Engine(ABC):
         exact: whether it computes in float32 throughout, so that an export must predict what the candidate predicts
             to 1e-5 nats a token.
         device_kind: of the devices that it runs on; ``None``: any.
+        fuses: whether it loads the sites of a group as one matrix, so that an export in which they differ is refused;
+            others let them share a choice in a search and load them apart.
     """
 
     name: str
     exact: bool = False
     device_kind: Literal["cpu", "gpu"] | None = None
+    fuses: bool = False
 
     @abstractmethod
     def version(self) -> str:
@@ -161,6 +164,25 @@ class Engine(ABC):
             EngineError: as :meth:`predictions`, or no kernel here keeps such a cache.
         """
         return self.predictions(folder, ids)
+
+    def many_predictions(
+        self, folders: Sequence[Path], ids: torch.Tensor, *, served: bool = False
+    ) -> list[Predictions | EngineError]:
+        """What several exports predict, in their order; one that is refused has its refusal in that place.
+
+        Args:
+            folders: of the exports.
+            ids: as for :meth:`predictions`.
+            served: by :meth:`served_predictions`.
+        """
+        predict = self.served_predictions if served else self.predictions
+        found: list[Predictions | EngineError] = []
+        for folder in folders:
+            try:
+                found.append(predict(folder, ids))
+            except EngineError as error:
+                found.append(error)
+        return found
 
     @abstractmethod
     def launch_line(self, folder: Path) -> str:

