@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.compressors import sources
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from compressors.bank import Bank
 from compressors.loading import load_dense, load_tokenizer, model_hash
 from compressors.windows import TokenWindows, read_windows
@@ -188,9 +188,7 @@ def _row(
 def write(rows: Sequence[dict[str, object]]) -> None:
     """Into ``bank.csv``, beside the rows of other models."""
     key = ("model", "blocks", "step")
-    fresh = {tuple(str(row[name]) for name in key) for row in rows}
-    kept = [row for row in read_table("bank") if tuple(str(row[name]) for name in key) not in fresh]
-    write_table("bank", COLUMNS, [*kept, *rows])
+    write_table("bank", COLUMNS, beside("bank", rows, key))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import demo
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.divergence import Teacher
@@ -121,10 +121,8 @@ def _arguments() -> argparse.Namespace:
 
 def _write(rows: Sequence[Mapping[str, object]]) -> None:
     key = ("model", "method", "implementation", "num_bits", "group_size", "symmetric")
-    fresh = {tuple(str(row[name]) for name in key) for row in rows}
-    kept = [r for r in read_table("compression") if tuple(str(r[name]) for name in key) not in fresh]
     order = {name: i for i, name in enumerate(("embedded", "reference-48m", "reference-moe"))}
-    both = sorted([*kept, *rows], key=lambda row: order[str(row["model"])])
+    both = sorted(beside("compression", rows, key), key=lambda row: order[str(row["model"])])
     write_table("compression", COLUMNS, both)
 
 

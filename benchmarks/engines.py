@@ -2,16 +2,16 @@
 
 Writes ``engines.csv``: random legal configurations, every legal format in at least one, exported, loaded by the engine
 and compared with the candidate (and that with the dense model) on text that decides nothing; and ``illegal.csv``:
-configurations that differ from a legal one in one thing, which must be refused before anything is written. Rows of
-other engines, devices and models stay. Methods are round-to-nearest and what a format brings along: this is about
-containers and kernels.
+configurations of the embedded model that differ from a legal one in one thing, which must be refused before anything
+is written. Rows of other engines, devices, models and configurations stay. Methods are round-to-nearest and what a
+format brings along: this is about containers and kernels.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.compressors import Source, sources
 from benchmarks.random_configs import Named, random_illegal, random_legal
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from compressors.assembly import Assembler
 from compressors.bank import Bank
 from compressors.divergence import Teacher
@@ -35,6 +35,8 @@ from spaces.errors import ParetuneError
 COLUMNS = (
     "engine", "engine_version", "model", "config", "formats", "loaded", "kl_to_candidate", "kl_of_candidate", "device",
 )  # fmt: skip
+ILLEGAL_MODEL = "embedded"
+"""The only one whose refusals are recorded: the table's rows do not name a model."""
 ILLEGAL_COLUMNS = ("engine", "config", "refused", "reason")
 WINDOWS, TOKENS = 4, 128
 CALIBRATION_WINDOWS = 16
@@ -62,16 +64,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="configurations of each kind")
     parser.add_argument("--only", nargs=2, type=int, metavar=("FIRST", "END"), help="some of them by number")
     parser.add_argument("--compute", default="cpu", help="where candidates are assembled")
-    parser.add_argument("--no-illegal", action="store_true", help="leave illegal.csv as it is")
+    parser.add_argument(
+        "--no-illegal", action="store_true", help="leave illegal.csv as it is; other models always do"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         bench = open_bench(arguments.model, arguments.shared, Path(place), arguments.compute)
         for name in arguments.engine:
             engine = find_engine(name)
             device = arguments.device or engine.here()
-            if not arguments.no_illegal:
+            if arguments.model == ILLEGAL_MODEL and not arguments.no_illegal:
                 # An export for vLLM is refused where no generation of devices takes it: the widest is asked.
-                widest = "h100" if name == "vllm" else device
+                widest = "h100" if name == "vllm" else engine.here()
                 record_illegal(bench, engine, widest, arguments.count, Path(place))
             configs = random_legal(engine, device, bench.assembler.spec, arguments.count)
             first, end = arguments.only or (0, len(configs))
@@ -102,7 +106,7 @@ def record(bench: Bench, engine: Engine, device: str, configs: Sequence[Named], 
     rows: list[dict[str, object]] = []
     for start in range(0, len(configs), AT_ONCE):
         rows += measured(bench, engine, device, configs[start : start + AT_ONCE], place)
-        write_rows(rows, engine.name, bench.source.name, device)
+        write_rows(rows)
 
 
 def measured(
@@ -142,22 +146,21 @@ def record_illegal(bench: Bench, engine: Engine, device: str, count: int, place:
             refused = "false" if folder.exists() else "true"
             reason = f"{error.value} {error.rule}"
         rows.append({"engine": engine.name, "config": named.name, "refused": refused, "reason": reason})
-    kept = [row for row in read_table("illegal") if row["engine"] != engine.name]
-    write_table("illegal", ILLEGAL_COLUMNS, sorted([*kept, *rows], key=lambda row: str(row["engine"])))
+    key = ("engine", "config")
+    found = sorted(beside("illegal", rows, key), key=lambda row: [str(row[column]) for column in key])
+    note = f"configurations of the {ILLEGAL_MODEL} model, illegal where the engine runs; for vllm on an H100"
+    write_table("illegal", ILLEGAL_COLUMNS, found, (note,))
 
 
-def write_rows(rows: Sequence[dict[str, object]], engine: str, model: str, device: str) -> None:
-    """Beside the rows of others."""
-    key = (engine, model, device)
-    kept = [r for r in read_table("engines") if (r["engine"], r["model"], r["device"]) != key]
+def write_rows(rows: Sequence[Mapping[str, object]]) -> None:
+    """In place of earlier ones of the same configurations."""
     notes = (
         f"kl: nats a token over {WINDOWS} windows of {TOKENS} tokens of a text that decides nothing",
         "device: what the configurations are legal for and the engine ran on",
     )
-    order = sorted(
-        [*kept, *rows], key=lambda row: (str(row["engine"]), str(row["model"]), str(row["device"]))
-    )
-    write_table("engines", COLUMNS, order, notes)
+    key = ("engine", "model", "device", "config")
+    found = sorted(beside("engines", rows, key), key=lambda row: [str(row[column]) for column in key])
+    write_table("engines", COLUMNS, found, notes)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from engines.llama_engine import LlamaCpp
 from reports.reading import read_run_folder
 from search.records import RecordFile
 from search.study import readings
-from spaces.configuration import DENSE_CONFIG
+from spaces.configuration import DENSE_CONFIG, CompressionConfig
 from spaces.measurement import Record
 
 COLUMNS = ("model", "config", "kind", "weight_bytes", "tokens_per_s", "kl", "kl_stderr")
@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder of GGUF files, kept; a temporary one if left out")
     parser.add_argument("--speeds", action="store_true", help="time the files in --work again, nothing else")
     arguments = parser.parse_args()
+    if arguments.speeds and arguments.work is None:
+        parser.error("--speeds times files of an earlier run: name their folder by --work")
     if arguments.speeds:
         measure_speeds(arguments.model, arguments.run, arguments.work)
         return
@@ -100,10 +102,7 @@ def windows_of(model: str, shared: Path | None, bench: Workbench) -> TokenWindow
 def stock_files(bench: Workbench, work: Path, python: Path | None) -> tuple[Path, list[File]]:
     """The f32 file, and llama.cpp's mixes of it."""
     dense, folder, importance = work / "f32.gguf", work / "stock", work / "importance.npz"
-    if not dense.exists():
-        write_gguf(
-            bench.spec, bench.bank, DENSE_CONFIG, bench.model_folder, dense, name="dense", floats="f32"
-        )
+    write_once(bench, DENSE_CONFIG, dense, name="dense", floats="f32")
     if python is not None:
         np.savez(importance, **importances(bench))
         program = Path(__file__).with_name("stock_mixes.py")
@@ -111,6 +110,17 @@ def stock_files(bench: Workbench, work: Path, python: Path | None) -> tuple[Path
         subprocess.run(command, check=True, capture_output=True)
     found = [File(path, path.stem, "stock", tensor_bytes(path)) for path in sorted(folder.glob("*.gguf"))]
     return dense, sorted(found, key=lambda file: file.weight_bytes)
+
+
+def write_once(
+    bench: Workbench, config: CompressionConfig, path: Path, *, name: str, floats: str | None = None
+) -> None:
+    """A file that is not there yet; it takes its name when it is whole, since what is found there is kept."""
+    if path.exists():
+        return
+    partial = path.with_suffix(".partial")
+    write_gguf(bench.spec, bench.bank, config, bench.model_folder, partial, name=name, floats=floats)
+    partial.replace(path)
 
 
 def importances(bench: Workbench) -> dict[str, np.ndarray]:
@@ -135,8 +145,7 @@ def searched_files(bench: Workbench, run: Path, stock: Sequence[File], work: Pat
             chosen[best.digest] = best
     for record in chosen.values():
         path = work / f"{record.digest[:12]}.gguf"
-        if not path.exists():
-            write_gguf(bench.spec, bench.bank, record.config, bench.model_folder, path, name=record.name)
+        write_once(bench, record.config, path, name=record.name)
         yield File(path, record.name, "searched", tensor_bytes(path))
 
 

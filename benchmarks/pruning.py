@@ -18,7 +18,7 @@ import torch
 from benchmarks.behaviour import behaviour_rows
 from benchmarks.compressors import Bench, Source, sources
 from benchmarks.pruning_peers import layer_error
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from compressors.pruners import PRUNERS
 from spaces.choice import SiteChoice, Sparsity
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
@@ -64,9 +64,7 @@ def main() -> None:
 
 def _write(rows: list[dict[str, object]]) -> None:
     key = ("model", "criterion", "pattern", "sparsity", "implementation")
-    fresh = {tuple(str(row[name]) for name in key) for row in rows}
-    kept = [row for row in read_table("pruning") if tuple(str(row[name]) for name in key) not in fresh]
-    write_table("pruning", COLUMNS, [*kept, *rows])
+    write_table("pruning", COLUMNS, beside("pruning", rows, key))
 
 
 def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:

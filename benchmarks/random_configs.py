@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from engines.engine import Engine
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import WHOLE, CompressionConfig, Student
+from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
+from spaces.errors import EngineError
 from spaces.formats import WeightFormat, integer_format
 from spaces.legality import FusedGroup
 from spaces.model import ModelSpec
 from spaces.named_formats import GGML_FORMATS, WEIGHT_FORMATS, WITH_INPUTS, default_method, find_choice
+from spaces.students import full_count
 
 _WIDTHS = (2, 3, 4, 5, 6, 8)
 _GROUPS = (None, 32, 64, 128)
 _DENSE_SHARE = 0.2
 """Of groups that stay as they are, so that formats meet unquantized neighbours."""
 _STUDENT_SHARE = 0.25
+_DRAWS = 50
+"""A configuration that is asked for, at most: most draws are new and taken."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +65,17 @@ def random_legal(engine: Engine, device: str, spec: ModelSpec, count: int = 20, 
         spec: of the model.
         count: of configurations.
         seed: of the draw.
+
+    Raises:
+        EngineError: :data:`_DRAWS` draws a configuration have not found as many.
     """
     numbers, legality = random.Random(seed), engine.legality(device)
     choices = legal_choices(engine, device, spec)
     exported = _exported(engine, spec, legality.groups(spec), choices)
     found: list[Named] = []
-    while len(found) < count:
+    for _ in range(_DRAWS * count):
+        if len(found) == count:
+            break
         student = _student(spec, numbers) if numbers.random() < _STUDENT_SHARE else WHOLE
         student = student if legality.student(spec, student) else WHOLE
         # Those that no configuration has yet come first: an even share of them each.
@@ -75,7 +84,22 @@ def random_legal(engine: Engine, device: str, spec: ModelSpec, count: int = 20, 
         if config.sites and config not in [named.config for named in found]:
             formats = sorted({choice.name for choice in config.sites.values()})
             found.append(Named(f"random-{len(found):02d}", config, tuple(formats)))
+    if len(found) < count:
+        raise _exhausted(engine, spec, len(found), count)
     return found
+
+
+def _exhausted(engine: Engine, spec: ModelSpec, found: int, count: int) -> EngineError:
+    """With the engine's own reason where it takes nothing of the model."""
+    whole = engine.export_ruling(spec, DENSE_CONFIG)
+    reason = (
+        "the others were refused, or the same again" if whole else f"it takes nothing of it: {whole.reason}"
+    )
+    return EngineError(
+        f"{count} configurations of {spec.source} for {engine.name}",
+        f"{found} were found in {_DRAWS * count} draws; {reason}",
+        "Ask for fewer, or name another model or engine",
+    )
 
 
 def _exported(
@@ -153,8 +177,9 @@ def random_illegal(
 ) -> Iterator[Named]:
     """Configurations that differ from a legal one in one thing that the engine must refuse.
 
-    Things are taken in turn: a format that a group may not have, a fused group whose sites differ, a cache, a student
-    that the architecture cannot express; where an engine takes all of a kind, the next kind.
+    Things are taken in turn: a format that a group may not have, a fused group whose sites differ, a cache, zeros, a
+    student that the architecture cannot express or that is larger than the model; where an engine takes all of a kind,
+    the next kind.
     """
     numbers = random.Random(seed)
     legal = random_legal(engine, device, spec, count, seed + 1)
@@ -232,4 +257,18 @@ def _wrong_zeros(
     return None
 
 
-_SPOILERS = (_wrong_format, _split_group, _wrong_cache, _wrong_zeros)
+def _wrong_student(
+    engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
+) -> CompressionConfig | None:
+    """Half of something, or twice of it."""
+    legality = engine.legality(device)
+    students = [
+        Student.model_validate({kind: size})
+        for kind in ("kv_heads", "ffn_channels", "hidden")
+        for size in (max(1, full_count(spec, kind) // 2), 2 * full_count(spec, kind))
+    ]
+    wrong = [student for student in students if not legality.student(spec, student)]
+    return config.replaced(student=numbers.choice(wrong)) if wrong else None
+
+
+_SPOILERS = (_wrong_format, _split_group, _wrong_cache, _wrong_zeros, _wrong_student)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bank import LLAMA
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from commands.output import Stages
 from commands.run_file import validate_run
 from commands.workbench import open_workbench
@@ -163,12 +163,19 @@ def _bytes(member: Member) -> float:
 def time_all(served: Sequence[Served], place: Path, load_s: float) -> None:
     """Load everything, then let one after the other run; what vLLM refuses is said and has no row."""
     with ThreadPoolExecutor(len(served)) as threads:
-        turns = [_Turn.start(one, place / f"turn-{i}", threads) for i, one in enumerate(served)]
-        until = time.monotonic() + load_s
-        while time.monotonic() < until and not all(turn.ready for turn in turns):
-            time.sleep(LOOK_S)
-        for turn in sorted(turns, key=lambda turn: not turn.ready):
-            record(turn)
+        turns: list[_Turn] = []
+        try:
+            for i, one in enumerate(served):
+                turns.append(_Turn.start(one, place / f"turn-{i}", threads))
+            until = time.monotonic() + load_s
+            while time.monotonic() < until and not all(turn.ready for turn in turns):
+                time.sleep(LOOK_S)
+            for turn in sorted(turns, key=lambda turn: not turn.ready):
+                record(turn)
+        finally:
+            # What waits for its turn would wait for ever, and the executor for it.
+            for turn in turns:
+                turn.go.touch()
 
 
 @dataclass(frozen=True)
@@ -218,16 +225,15 @@ def record(turn: _Turn) -> None:
     write(rows)
 
 
-def write(fresh: list[Mapping[str, object]] | list[dict[str, object]]) -> None:
+def write(fresh: Sequence[Mapping[str, object]]) -> None:
     """Beside the rows of other models and configurations."""
-    names = {(row["model"], row["config"]) for row in fresh}
-    kept = [row for row in read_table("serving") if (row["model"], row["config"]) not in names]
     notes = (
         f"prompts of {PROMPT} tokens, {OUTPUT} new ones, greedy; medians of {REPETITIONS} runs",
         "compiled mode with CUDA graphs; a process a configuration, timed one after the other",
         "weight_bytes: of every tensor of the checkpoint",
     )
-    write_table("serving", COLUMNS, sorted([*kept, *fresh], key=lambda row: str(row["model"])), notes)
+    rows = beside("serving", fresh, ("model", "config"))
+    write_table("serving", COLUMNS, sorted(rows, key=lambda row: str(row["model"])), notes)
 
 
 if __name__ == "__main__":

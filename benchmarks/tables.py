@@ -7,7 +7,7 @@ import datetime
 import io
 import os
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from commands.files import versions
@@ -60,6 +60,15 @@ def read_table(name: str) -> list[dict[str, object]]:
         return []
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     return [dict(row) for row in csv.DictReader(lines)]
+
+
+def beside(
+    name: str, fresh: Sequence[Mapping[str, object]], key: Sequence[str]
+) -> list[Mapping[str, object]]:
+    """Rows of an earlier table, and the fresh ones in place of those that agree with one in all columns of ``key``."""
+    measured = {tuple(str(row[column]) for column in key) for row in fresh}
+    kept = [row for row in read_table(name) if tuple(str(row[column]) for column in key) not in measured]
+    return [*kept, *fresh]
 
 
 def _versions() -> str:

@@ -1,0 +1,129 @@
+"""Programs that measure engines: which configurations they draw, which rows stay, and that nothing waits for ever."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import demo
+from benchmarks import engines as program
+from benchmarks import gguf_front, serving, tables
+from benchmarks.random_configs import Named, random_illegal, random_legal
+from engines import find_engine
+from engines.vllm_engine import Vllm
+from spaces.architectures import read_model
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from tests.fakes import tiny_moe_spec
+
+
+@pytest.fixture
+def results(monkeypatch, tmp_path):
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "machine", lambda: "test")
+    return tmp_path / "results"
+
+
+def engine_row(config, **changes):
+    row = {"engine": "vllm", "model": "embedded", "config": config, "device": "cpu", "loaded": "true"}
+    return {**row, **changes}
+
+
+def test_only_rows_that_are_measured_again_are_replaced(results):
+    old = [engine_row("random-00"), engine_row("random-03"), engine_row("random-03", device="h100")]
+    program.write_rows([*old, engine_row("random-03", model="reference-48m")])
+    program.write_rows([engine_row("random-03", loaded="false")])
+    found = {
+        (row["config"], row["model"], row["device"]): row["loaded"] for row in tables.read_table("engines")
+    }
+    assert found == {
+        ("random-00", "embedded", "cpu"): "true",
+        ("random-03", "embedded", "cpu"): "false",
+        ("random-03", "embedded", "h100"): "true",
+        ("random-03", "reference-48m", "cpu"): "true",
+    }
+
+
+def test_illegal_rows_of_other_configurations_stay(results, monkeypatch, tmp_path):
+    old = [{"engine": "torch-cpu", "config": f"illegal-{i:02d}", "refused": "false"} for i in range(3)]
+    tables.write_table("illegal", program.ILLEGAL_COLUMNS, old)
+    monkeypatch.setattr(program, "random_illegal", lambda *_: [Named("illegal-01", CompressionConfig())])
+    bench = SimpleNamespace(
+        assembler=SimpleNamespace(spec=read_model(demo.MODEL)), source=SimpleNamespace(folder=demo.MODEL)
+    )
+
+    class Refusing:
+        name = "torch-cpu"
+
+        def export(self, *_):
+            raise EngineError("it", "is refused", "Take another")
+
+    program.record_illegal(bench, Refusing(), "cpu", 1, tmp_path)
+    found = {row["config"]: row["refused"] for row in tables.read_table("illegal")}
+    assert found == {"illegal-00": "false", "illegal-01": "true", "illegal-02": "false"}
+
+
+def test_a_model_that_an_engine_takes_nothing_of_ends_the_draw():
+    with pytest.raises(EngineError, match="0 were found in 100 draws; it takes nothing of it: experts"):
+        random_legal(find_engine("onnxruntime"), "cpu", tiny_moe_spec(), count=2)
+
+
+def test_illegal_configurations_are_refused_and_some_are_students():
+    engine, spec = find_engine("transformers"), read_model(demo.MODEL)
+    found = list(random_illegal(engine, "cpu", spec, count=5))
+    assert len(found) == 5
+    for named in found:
+        assert not engine.export_ruling(spec, named.config), named
+    assert [named for named in found if not engine.legality("cpu").student(spec, named.config.student)]
+
+
+def test_whoever_waits_for_a_turn_is_let_go_when_the_program_is_stopped(monkeypatch, tmp_path):
+    went = []
+
+    def speed(self, folder, *_, loaded, go, **settings):
+        Path(loaded).touch()
+        until = time.monotonic() + 20
+        while time.monotonic() < until and not Path(go).exists():
+            time.sleep(0.01)
+        went.append(Path(go).exists())
+        return {}
+
+    def stopped(turn):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Vllm, "speed", speed)
+    monkeypatch.setattr(serving, "record", stopped)
+    served = [serving.Served("model", str(i), 1, tmp_path) for i in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        serving.time_all(served, tmp_path, 60)
+    assert went == [True, True]
+
+
+def test_a_gguf_file_has_its_name_only_when_it_is_whole(monkeypatch, tmp_path):
+    bench = SimpleNamespace(spec=None, bank=None, model_folder=None)
+    path = tmp_path / "f32.gguf"
+
+    def write(*arguments, fails, **_):
+        arguments[-1].write_text("half" if fails else "whole")
+        if fails:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(gguf_front, "write_gguf", lambda *a, **k: write(*a, fails=True, **k))
+    with pytest.raises(OSError, match="space"):
+        gguf_front.write_once(bench, CompressionConfig(), path, name="dense")
+    assert not path.exists()
+    monkeypatch.setattr(gguf_front, "write_gguf", lambda *a, **k: write(*a, fails=False, **k))
+    gguf_front.write_once(bench, CompressionConfig(), path, name="dense")
+    assert path.read_text() == "whole"
+    monkeypatch.setattr(gguf_front, "write_gguf", lambda *_, **__: pytest.fail("written again"))
+    gguf_front.write_once(bench, CompressionConfig(), path, name="dense")
+
+
+def test_speeds_need_the_folder_of_the_files(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["gguf_front", "--run", "run", "--speeds"])
+    with pytest.raises(SystemExit):
+        gguf_front.main()
+    assert "--work" in capsys.readouterr().err
