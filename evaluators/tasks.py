@@ -106,9 +106,14 @@ class TaskScorer:
     def _read(self, name: str, outcome: Any) -> TaskScore:
         metric = self.main_metrics[name]
         results = outcome["results"][name]
-        key = next(key for key in results if key.split(",")[0] == metric)
-        error = results.get(key.replace(f"{metric},", f"{metric}_stderr,", 1))
-        samples = sorted(outcome["samples"][name], key=lambda sample: int(sample["doc_id"]))
+        # A task with several filters (ways to find the answer in a text) has a value, and a sample of every item, for
+        # each: the first one stands for the task.
+        chosen = next(key.partition(",")[2] for key in results if key.partition(",")[0] == metric)
+        key, error = f"{metric},{chosen}", results.get(f"{metric}_stderr,{chosen}")
+        samples = sorted(
+            (sample for sample in outcome["samples"][name] if sample["filter"] == chosen),
+            key=lambda sample: int(sample["doc_id"]),
+        )
         return TaskScore(
             value=float(results[key]),
             stderr=float(error) if isinstance(error, (int, float)) else None,

@@ -34,6 +34,16 @@ doc_to_target: "{{{{answer}}}}"
 generation_kwargs: {{until: ["."], max_gen_toks: 4, do_sample: false}}
 metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
 """
+FILTERED = (
+    GENERATE.replace("tiny_generate", "tiny_filtered").replace("max_gen_toks: 4", "max_gen_toks: 8")
+    + """
+filter_list:
+  - name: nothing
+    filter: [{{function: regex, regex_pattern: "(no text has this)", fallback: "[invalid]"}}, {{function: take_first}}]
+  - name: right
+    filter: [{{function: regex, regex_pattern: "(no text has this)", fallback: " a"}}, {{function: take_first}}]
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +78,15 @@ def test_scores_have_items_and_errors(scorer, bench):
     expected = (choose.value * (1 - choose.value) / 7) ** 0.5
     assert choose.stderr == pytest.approx(expected, abs=1e-9)
     assert scorer.main_metrics == {"tiny_choose": "acc", "tiny_generate": "exact_match"}
+
+
+def test_of_several_filters_one_stands_for_the_task(bench, folder, tmp_path):
+    """As gsm8k has a strict and a flexible one: items of both together would count every document twice."""
+    (tmp_path / "filtered.yaml").write_text(FILTERED.format(data=folder / "items.jsonl"))
+    scorer = TaskScorer(bench.tokenizer, TaskSettings(folder=tmp_path, limit=6, batch_size=4))
+    score = scorer.score(bench.assembler.apply(DENSE_CONFIG))["tiny_filtered"]
+    assert score.items == (0.0,) * 6
+    assert score.value == 0.0
 
 
 def test_the_gold_column_decides(folder, bench, tmp_path):
