@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-import torch
 
 from engines import Engine, engine_names, find_engine
-from engines.transformers_engine import Transformers
 from spaces.errors import EngineError, UnknownNameError
 from spaces.legality import illegal
 from spaces.named_formats import find_choice
@@ -122,17 +119,3 @@ def test_torch_refuses_a_device_that_is_not_there(bench):
 def test_the_numeric_paths_differ():
     paths = {find_engine(name).numeric_path("x86-avx512") for name in engine_names()}
     assert len(paths) == len(engine_names())
-
-
-def test_a_refused_export_stands_in_the_place_of_its_predictions(tmp_path):
-    class Choosy(Transformers):
-        def predictions(self, folder, ids):
-            if folder.name == "refused":
-                raise EngineError(str(folder), "is refused", "Take another")
-            return folder.name
-
-    first, second, third = Choosy().many_predictions(
-        [Path("a"), Path("refused"), Path("b")], torch.zeros(1, 1)
-    )
-    assert (first, third) == ("a", "b")
-    assert isinstance(second, EngineError)
