@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from commands.output import Stages
@@ -12,6 +12,7 @@ from spaces.result import FrontFile, LatencyCheck, Member
 if TYPE_CHECKING:
     from commands.workbench import Workbench
     from profiles.whole_model import WholeModel
+    from spaces.configuration import CompressionConfig
 
 CHECKED = 8
 """Candidates whose predicted decode latency is compared with a measured one, at least."""
@@ -38,24 +39,42 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
 
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
-    """Measure latency (and energy, where it is counted) of members, in turns, on the engine's own runtime."""
+    """Measure latency of members in turns: on the engine's own runtime, or of whole exports where it has none.
+
+    Energy is measured beside it where it is counted and the runtime is ours.
+    """
+    if not bench.run.measure_latency or not bench.profiled:
+        return front
+    chosen = _worth_timing(front)
+    configs = {m.digest: m.config for m in front.members if m.digest in set(chosen)}
+    with stages.stage("latency", "measuring latency of the front"):
+        timed = _timed(bench, configs, stages)
+    by = f"{bench.engine.name} {bench.engine.version()}"
+    return _with(front, {digest: _timings(whole, by) for digest, whole in timed.items()})
+
+
+def _timed(
+    bench: Workbench, configs: Mapping[str, CompressionConfig], stages: Stages
+) -> dict[str, WholeModel]:
     from engines.profiled_engine import ProfiledEngine
+    from engines.runner_engine import RunnerEngine
     from profiles.energy import EnergyMeter
+    from profiles.whole_exports import time_exports
     from profiles.whole_model import time_models
 
-    engine = bench.engine
-    if not bench.run.measure_latency or not bench.profiled or not isinstance(engine, ProfiledEngine):
-        return front
-    chosen = set(_worth_timing(front))
-    configs = {m.digest: m.config for m in front.members if m.digest in chosen}
-    with stages.stage("latency", "measuring latency of the front"):
-        timed = time_models(
-            engine, bench.assembler, configs, bench.run.workload, rounds=_ROUNDS,
-            meter=EnergyMeter(bench.device.kind), progress=stages.report,
-        )  # fmt: skip
-    by = f"{engine.name} {engine.version()}"
-    found = {digest: _timings(whole, by) for digest, whole in timed.items()}
-    return _with(front, found)
+    engine, workload = bench.engine, bench.run.workload
+    if isinstance(engine, ProfiledEngine):
+        meter = EnergyMeter(bench.device.kind)
+        return time_models(
+            engine, bench.assembler, configs, workload, rounds=_ROUNDS, meter=meter, progress=stages.report
+        )
+    if not isinstance(engine, RunnerEngine):
+        return {}
+    written = [config for config in configs.values() if engine.export_ruling(bench.spec, config)]
+    wholes = time_exports(
+        engine, bench.assembler, written, workload, bench.model_folder, progress=stages.report
+    )
+    return {whole.run.config.digest: whole for whole in wholes}
 
 
 def _timings(whole: WholeModel, by: str) -> dict[str, Measurement]:
@@ -73,12 +92,7 @@ def _timings(whole: WholeModel, by: str) -> dict[str, Measurement]:
 
 def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ...]:
     """Predicted beside measured decode latency, for every row that has both and that the predictor never saw."""
-    from profiles.whole_model import profile_candidates
-
-    fitted = profile_candidates(
-        bench.spec, bench.engine.legality_at(bench.device.name, bench.run.workload)
-    ).values()
-    seen = {config.digest for config in fitted}
+    seen = {config.digest for config in _fitted(bench)}
     checks = []
     for member in front.members:
         if member.digest in seen:
@@ -91,6 +105,18 @@ def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ..
                 )
             )
     return tuple(checks)
+
+
+def _fitted(bench: Workbench) -> Iterable[CompressionConfig]:
+    """What the predictor was fitted to."""
+    from engines.runner_engine import RunnerEngine
+    from profiles.format_predictor import timing_configs
+    from profiles.whole_model import profile_candidates
+
+    if isinstance(bench.engine, RunnerEngine):
+        return timing_configs(bench.space)
+    legality = bench.engine.legality_at(bench.device.name, bench.run.workload)
+    return profile_candidates(bench.spec, legality).values()
 
 
 def _with(front: FrontFile, found: Mapping[str, Mapping[str, Measurement]]) -> FrontFile:

@@ -47,14 +47,14 @@ def open_study(bench: Workbench, stages: Stages) -> Study:
         LimitError: no configuration meets a limit.
         RunError: the folder belongs to another model, text, bank or space.
     """
-    from commands.profiling import profile_engine
+    from commands.profiling import can_be_timed, profile_engine
     from evaluators.cost import CostEvaluator
     from search.run_folder import tie_run_folder
     from search.study import Study
 
     tie_run_folder(bench.folder, bench.fingerprint())
     predictor = profile_engine(bench, stages)
-    bench.profiled = predictor is not None
+    bench.profiled = can_be_timed(bench)
     return Study(
         bench.space,
         bench.quality,

@@ -1,7 +1,12 @@
-"""The profile stage of a run: operations of the space timed here, overhead fitted to whole models."""
+"""The profile stage of a run: what a candidate's latency is predicted from, timed here.
+
+Operations of the space and an overhead fitted to whole models, where the engine's kernels can be called one by one;
+whole exports, one a format, where they cannot.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,28 +15,116 @@ from commands.output import Stages
 if TYPE_CHECKING:
     from commands.workbench import Workbench
     from engines.profiled_engine import ProfiledEngine
-    from profiles.predictor import MeasuredRun, Predictor
+    from engines.runner_engine import RunnerEngine
+    from evaluators.cost import CostPredictor
+    from profiles.predictor import MeasuredRun
     from profiles.table import CostTable
 
 FILE = "profile.json"
+FORMATS_FILE = "formats.json"
+_TIMES = ("ttft_s", "tpot_s")
 _SECONDS = 15.0
 """Time box of the operations; whole models come on top."""
 _ROUNDS = 3
 
 
-def profile_engine(bench: Workbench, stages: Stages) -> Predictor | None:
-    """A predictor for the engine on this machine; ``None`` where the target is another device.
+def profile_engine(bench: Workbench, stages: Stages) -> CostPredictor | None:
+    """A predictor for the engine on this machine; ``None`` where latency is not predicted.
 
-    Operations that an earlier run in the same folder timed are not timed again.
+    That is where the target is another device, and for engines that are timed as a whole only if the search asks for
+    a time. What an earlier run in the same folder timed is not timed again.
+
+    Raises:
+        EngineError: the search asks for a time at a workload that the engine cannot be timed at.
     """
     from engines.profiled_engine import ProfiledEngine
-    from profiles.devices import detect_device
-    from profiles.predictor import Predictor
+    from engines.runner_engine import RunnerEngine
 
     engine = bench.engine
-    here = detect_device(engine.device_kind)
-    if not isinstance(engine, ProfiledEngine) or not engine.available() or here.name != bench.device.name:
+    if not runs_here(bench):
         return None
+    if isinstance(engine, RunnerEngine):
+        return _profile_formats(bench, engine, stages) if _asks_for_time(bench) else None
+    return _profile_operations(bench, engine, stages) if isinstance(engine, ProfiledEngine) else None
+
+
+def runs_here(bench: Workbench) -> bool:
+    """Whether the engine runs on this machine, and this machine is the target."""
+    from profiles.devices import detect_device
+
+    engine = bench.engine
+    return bool(engine.available()) and detect_device(engine.device_kind).name == bench.device.name
+
+
+def can_be_timed(bench: Workbench) -> bool:
+    """Whether candidates can be timed here at the workload; runners decode one sequence."""
+    from engines.profiled_engine import ProfiledEngine
+    from engines.runner_engine import RunnerEngine
+
+    single = bench.run.workload.batch == 1
+    able = isinstance(bench.engine, ProfiledEngine) or (isinstance(bench.engine, RunnerEngine) and single)
+    return able and runs_here(bench)
+
+
+def _asks_for_time(bench: Workbench) -> bool:
+    from spaces.limits import Limit
+    from spaces.metrics import find_metric
+
+    search = bench.run.search
+    asked = [*search.objectives, *(Limit.parse(text).metric for text in search.limits)]
+    return any(find_metric(name).name in _TIMES for name in asked)
+
+
+def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> CostPredictor:
+    from profiles.format_predictor import FormatPredictor, timing_configs
+    from profiles.whole_exports import time_exports
+
+    predictor, file = FormatPredictor(), bench.folder / FORMATS_FILE
+    with stages.stage("profile", "timing every format in the engine"):
+        runs = _known_runs(file, bench)
+        missing = [c for c in timing_configs(bench.space) if c.digest not in runs]
+        if missing:
+            timed = time_exports(
+                engine, bench.assembler, missing, bench.run.workload, bench.model_folder,
+                progress=stages.report,
+            )  # fmt: skip
+            runs |= {whole.run.config.digest: whole.run for whole in timed}
+            _keep_runs(file, runs)
+        predictor.fit(bench.spec, runs.values())
+    return predictor
+
+
+def _known_runs(file: Path, bench: Workbench) -> dict[str, MeasuredRun]:
+    import json
+
+    from profiles.predictor import MeasuredRun
+    from spaces.configuration import CompressionConfig
+
+    if not file.exists():
+        return {}
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    configs = [CompressionConfig.model_validate(row["config"]) for row in rows]
+    return {
+        config.digest: MeasuredRun(config, bench.run.workload, row["ttft_s"], row["tpot_s"])
+        for config, row in zip(configs, rows, strict=True)
+    }
+
+
+def _keep_runs(file: Path, runs: Mapping[str, MeasuredRun]) -> None:
+    import json
+
+    from search.run_folder import write_whole
+
+    rows = [
+        {"config": run.config.model_dump(mode="json"), "ttft_s": run.ttft_s, "tpot_s": run.tpot_s}
+        for run in runs.values()
+    ]
+    write_whole(file, json.dumps(rows, indent=1) + "\n")
+
+
+def _profile_operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostPredictor:
+    from profiles.predictor import Predictor
+
     with stages.stage("profile", "profiling the engine here"):
         table = _operations(bench, engine, stages)
         predictor = Predictor(engine, table, bench.device)

@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import Engine, ExportCard, require_exportable
+from engines.engine import ExportCard, require_exportable
 from engines.environments import Environment, find_environment, run_in_environment, variable
 from engines.group_ruling import ruling_by_group
 from engines.llama.gguf_file.names import ARCHITECTURES, FILE
 from engines.llama.legality import LlamaLegality
+from engines.runner_engine import RunnerEngine
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
@@ -19,11 +20,8 @@ from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
 
 if TYPE_CHECKING:
-    import torch
-
     from compressors.assembly import Assembler
     from compressors.bank import Bank
-    from engines.predictions import Predictions
 
 FORMATS = (
     "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0",
@@ -37,7 +35,7 @@ _INSTALL = "pip install 'paretune[llama]', or name an interpreter that has xllam
 )
 
 
-class LlamaCpp(Engine):
+class LlamaCpp(RunnerEngine):
     """Activations are rounded to 8 bits wherever weights are quantized, so it is not exact."""
 
     name = "llama.cpp"
@@ -110,23 +108,14 @@ class LlamaCpp(Engine):
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_folder(self.stored(weights.spec), bank, config, folder, card)
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the likeliest tokens."""
-        return self._predictions(folder, ids, None)
+    def model_file(self, folder: Path) -> Path:
+        """The GGUF file."""
+        return folder / FILE
 
-    def served_predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.served_predictions`."""
-        return self._predictions(folder, ids, _cache_type(folder))
-
-    def _predictions(self, folder: Path, ids: torch.Tensor, cache: str | None) -> Predictions:
-        from engines.manifest import read_manifest
-        from engines.runner_predictions import runner_predictions
-
-        def run(request: dict[str, Any]) -> dict[str, Any]:
-            return self.run({**request, "cache": cache})
-
-        vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
-        return runner_predictions(run, folder / FILE, ids, vocabulary)
+    def serving(self, folder: Path) -> dict[str, Any]:
+        """The type of the cache, where it is not the usual one."""
+        cache = _cache_type(folder)
+        return {} if cache is None else {"cache": cache}
 
     def launch_line(self, folder: Path) -> str:
         """``llama-server`` on localhost, with the cache that the candidate has."""
@@ -135,11 +124,7 @@ class LlamaCpp(Engine):
         return f"llama-server --host 127.0.0.1 --model {shlex.quote(str(folder / FILE))}{options}"
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Hand a request to :mod:`engines.llama.runner` in the engine's environment.
-
-        Raises:
-            EngineError: the engine is absent, or refuses.
-        """
+        """See :meth:`RunnerEngine.run`, :mod:`engines.llama.runner`."""
         from engines.runner_predictions import request_of, usable_threads
 
         asked = request_of(**{"threads": usable_threads(), **request})

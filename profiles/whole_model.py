@@ -109,8 +109,8 @@ def time_models(
             run=MeasuredRun(
                 config, workload, statistics.median(first[name]), statistics.median(further[name])
             ),
-            ttft_spread_s=_spread(first[name]),
-            tpot_spread_s=_spread(further[name]),
+            ttft_spread_s=spread(first[name]),
+            tpot_spread_s=spread(further[name]),
             rounds=rounds,
             energy_j_per_token=energy_per_token(runtimes[name], assembler.spec, workload, meter),
         )
@@ -143,7 +143,8 @@ def _everywhere(spec: ModelSpec, choice: SiteChoice) -> CompressionConfig:
     return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
 
 
-def _spread(values: list[float]) -> float:
+def spread(values: list[float]) -> float:
+    """Half the distance between the quartiles."""
     if len(values) < 2:
         return 0.0
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")

@@ -8,28 +8,26 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import Engine, ExportCard, require_exportable
+from engines.engine import ExportCard, require_exportable
 from engines.environments import Environment, find_environment, run_in_environment, variable
 from engines.graphs.legality import GraphLegality, model_ruling
 from engines.group_ruling import ruling_by_group
+from engines.runner_engine import RunnerEngine
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from compressors.assembly import Assembler
     from compressors.bank import Bank
     from engines.graphs.export import GraphForm
-    from engines.predictions import Predictions
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _TIMEOUT_S = 3600.0
 
 
-class GraphEngine(Engine):
+class GraphEngine(RunnerEngine):
     """Computes in float32: weights are expanded block by block, what is bfloat16 in the file when it is loaded.
 
     Attributes:
@@ -91,20 +89,12 @@ class GraphEngine(Engine):
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_graph_folder(self.stored(weights.spec), bank, config, folder, card, self.form())
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; of the whole vocabulary up to 1 GiB, else the likeliest tokens."""
-        from engines.manifest import read_manifest
-        from engines.runner_predictions import runner_predictions
-
-        vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
-        return runner_predictions(self.run, folder / self.form().file, ids, vocabulary)
+    def model_file(self, folder: Path) -> Path:
+        """The graph."""
+        return folder / self.form().file
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Hand a request to the runner in the engine's environment.
-
-        Raises:
-            EngineError: the engine is absent, or refuses.
-        """
+        """See :meth:`RunnerEngine.run`, :mod:`engines.graphs.runner`."""
         from engines.runner_predictions import request_of, usable_threads
 
         given = {"engine": self.name, "options": dict(self.options), "threads": usable_threads(), **request}

@@ -1,0 +1,155 @@
+"""Predicts latency where kernels cannot be called one by one: from whole models, each in one format.
+
+A time is a constant, so much a block, and so much a weight of every format, all at least 0 and fitted to whole models
+of this very shape (non-negative least squares, Lawson and Hanson 1974, relative errors). Rates are those of a format
+and a place: weights inside the blocks and those of embedding and head, whose shapes are others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from profiles.interpolation import UnknownCostError
+from profiles.predictor import METRIC, MeasuredRun, kept_blocks
+from spaces.configuration import CompressionConfig
+from spaces.measurement import Measurement
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_linears, kept_shape
+from spaces.space import Genome, SearchSpace
+from spaces.target import Workload
+
+VERSION = "1"
+Term = tuple[str, str]
+"""Place and format; ``("model", "once")`` and ``("model", "block")`` for what is no weight."""
+_ONCE: Term = ("model", "once")
+_BLOCK: Term = ("model", "block")
+
+
+class FormatPredictor:
+    """Time to first token and time a token, as a sum over formats.
+
+    Attributes:
+        rates: by metric: seconds of each term.
+        errors: by metric: median of |predicted - measured| / measured over the runs that it was fitted to.
+    """
+
+    def __init__(self) -> None:
+        self.rates: dict[str, dict[Term, float]] = {}
+        self.errors: dict[str, float] = {}
+
+    def fit(self, spec: ModelSpec, runs: Iterable[MeasuredRun]) -> None:
+        """Fit both metrics to whole models; what no run has remains unknown."""
+        given = list(runs)
+        for metric in METRIC.values():
+            timed = [run for run in given if getattr(run, metric) is not None]
+            if timed:
+                self._fit(metric, spec, timed)
+
+    def _fit(self, metric: str, spec: ModelSpec, runs: list[MeasuredRun]) -> None:
+        from scipy.optimize import nnls
+
+        counted = [terms(spec, run.config) for run in runs]
+        names = sorted({name for found in counted for name in found})
+        measured = np.array([float(getattr(run, metric)) for run in runs])
+        design = np.array([[found[name] for name in names] for found in counted]) / measured[:, None]
+        # Weights are counted in millions and blocks in ones: columns of one size keep the fit well behaved.
+        sizes = np.abs(design).max(axis=0)
+        rates = nnls(design / sizes, np.ones(len(runs)))[0] / sizes
+        self.rates[metric] = dict(zip(names, rates.tolist(), strict=True))
+        self.errors[metric] = float(np.median(np.abs(design @ rates - 1.0)))
+
+    def predict(
+        self, spec: ModelSpec, config: CompressionConfig, workload: Workload
+    ) -> Mapping[str, Measurement]:
+        """``ttft_s`` and ``tpot_s`` at the workload that was timed.
+
+        Raises:
+            UnknownCostError: a format that no timed model had in its place.
+        """
+        del workload
+        found = {}
+        for metric, rates in self.rates.items():
+            seconds = 0.0
+            for name, count in terms(spec, config).items():
+                if name not in rates:
+                    raise UnknownCostError(
+                        f"{name[1]} of {name[0]} weights", "was not timed in a whole model", "Profile again"
+                    )
+                seconds += rates[name] * count
+            by = f"formats/{VERSION}: {len(rates)} terms of whole models"
+            found[metric] = Measurement(value=seconds, unit="s", source="predicted", by=by)
+        return found
+
+
+def terms(spec: ModelSpec, config: CompressionConfig) -> Counter[Term]:
+    """How often each term occurs in a candidate: weights that one token multiplies with, by place and format."""
+    found: Counter[Term] = Counter({_ONCE: 1, _BLOCK: kept_blocks(spec, config)})
+    for linear in kept_linears(spec, config):
+        place = "inner" if linear.block is not None else "outer"
+        found[place, config.choice(linear.name).weight.name] += _used_weights(spec, linear, config)
+    return found
+
+
+def _used_weights(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> int:
+    rows, columns = kept_shape(spec, linear, config.student)
+    experts = linear.experts if linear.experts == 1 else spec.active_experts
+    return rows * columns * experts
+
+
+def timing_configs(space: SearchSpace) -> tuple[CompressionConfig, ...]:
+    """Whole models that tell the terms of a space apart: dense, less deep, less wide, and one a format and place.
+
+    Depth tells blocks from what is there once, width tells the weights of a block from the rest of it.
+    """
+    dense = space.dense()
+    found: dict[CompressionConfig, None] = {space.decode(dense): None}
+    for kind in ("blocks", "ffn_channels"):
+        smaller = _smallest(space, dense, space.index(f"student.{kind}"))
+        if smaller is not None:
+            found[space.decode(smaller)] = None
+    known: set[Term] = set().union(*(terms(space.spec, config) for config in found))
+    for inner in (True, False):
+        for index, choice in _choices(space, inner):
+            genome = _everywhere(space, dense, inner, index, choice)
+            config = space.decode(genome)
+            if space.ruling(genome) and not terms(space.spec, config).keys() <= known:
+                known |= terms(space.spec, config).keys()
+                found[config] = None
+    return tuple(found)
+
+
+def _choices(space: SearchSpace, inner: bool) -> list[tuple[int, int]]:
+    """Gene and choice of everything that groups inside or outside the blocks may be."""
+    return [
+        (index, choice)
+        for index in space.site_genes
+        if _is_inner(space, index) == inner
+        for choice in range(len(space.genes[index].choices))
+    ]
+
+
+def _everywhere(space: SearchSpace, dense: Genome, inner: bool, index: int, choice: int) -> Genome:
+    """Every gene of the place that has this choice takes it."""
+    wanted, genome = space.genes[index].choices[choice], list(dense)
+    for other in space.site_genes:
+        if _is_inner(space, other) == inner:
+            place = space.genes[other].position(wanted)
+            genome[other] = dense[other] if place is None else place
+    return tuple(genome)
+
+
+def _is_inner(space: SearchSpace, index: int) -> bool:
+    group = space.genes[index].group
+    return group is not None and group.block is not None
+
+
+def _smallest(space: SearchSpace, dense: Genome, index: int) -> Genome | None:
+    """The dense model cut by one gene as far as the space has it, if it has any cut."""
+    for choice in range(len(space.genes[index].choices) - 1, 0, -1):
+        genome = (*dense[:index], choice, *dense[index + 1 :])
+        if space.ruling(genome):
+            return genome
+    return None
