@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from compressors.assembly import Assembler
     from engines.runner_engine import RunnerEngine
 
-ROUNDS = 3
+ROUNDS = 2
 DISK_BYTES = 4 << 30
-_REPETITIONS = 2
+_REPETITIONS = 3
 """Of a process: most of what differs between two of them is how they were started."""
 
 

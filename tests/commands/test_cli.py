@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands.main import main
+from tests.engines.conftest import running
 from tests.models import build_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,3 +224,28 @@ def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, ca
         "--max-kl", "1e-9",
     )  # fmt: skip
     assert strict.returncode == 1
+
+
+@pytest.mark.engine
+def test_a_search_for_speed_times_formats_in_the_engine_and_says_how_right_it_was(model, text, tmp_path):
+    running("llama.cpp")
+    out = tmp_path / "run"
+    words = (
+        "search", model, "--text", text, "--window-tokens", 32, "--engine", "llama.cpp", "--bits", "16",
+        "--outer-bits", "16", "--format", "q4_0/ggml", "--format", "q8_0/ggml", "--minutes", 0.05, "--no-export",
+    )  # fmt: skip
+    alone = ("--workload", "batch=1,prompt=8,output=8")
+    found = paretune(*words, "--out", out, "--objective", "kl", "--objective", "tpot", *alone)
+    assert found.returncode == 0, found.stderr[-2000:]
+    timed = json.loads((out / "formats.json").read_text())
+    assert len({json.dumps(row["config"], sort_keys=True) for row in timed}) == len(timed) > 3
+    run = json.loads((out / "run.json").read_text())
+    assert run["latency_checks"]
+    assert all(check["predicted_s"] > 0 < check["measured_s"] for check in run["latency_checks"])
+    header, *rows = (out / "front.csv").read_text().splitlines()
+    assert "tpot_s_predicted" in header
+    assert rows
+    batch = ("--limit", "tpot<=1s", "--workload", "batch=2,prompt=8,output=8")
+    refused = paretune(*words, "--out", tmp_path / "batch", *batch)
+    assert refused.returncode == 2
+    assert "decodes one sequence" in refused.stderr

@@ -15,6 +15,7 @@ from engines.engine import Engine, ExportCard
 from engines.manifest import MANIFEST, check_files, read_manifest
 from engines.operation import Operation
 from engines.profiled_engine import Runtime
+from engines.runner_engine import RunnerEngine
 from engines.verification import verify_export
 from spaces.cache_format import KVFormat
 from spaces.choice import SiteChoice
@@ -122,6 +123,20 @@ class EngineContract:
         assert not verdict
         assert len(verdict.reason) > 10
         assert verdict.source
+
+    @pytest.mark.engine
+    def test_whole_exports_are_timed_one_sequence_at_a_time(self, bench, tmp_path):
+        engine = find_engine(self.name)
+        if not isinstance(engine, RunnerEngine):
+            return
+        running(self.name)
+        one = bench("llama")
+        folder = engine.export(one.assembler, DENSE_CONFIG, tmp_path / "export", ExportCard(one.folder))
+        found = engine.time_export(folder, Workload(prompt_tokens=8, output_tokens=4), repetitions=2)
+        assert len(found.ttft_s) == len(found.tpot_s) == 2
+        assert min(*found.ttft_s, *found.tpot_s) > 0
+        with pytest.raises(EngineError, match="a batch of 2: is not timed"):
+            engine.time_export(folder, WORKLOAD)
 
     # -- export ----------------------------------------------------------------------------------------------
 

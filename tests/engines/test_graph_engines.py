@@ -150,13 +150,6 @@ def test_its_cache_continues_a_sequence(engine, everything):
     assert found["ids"] == ids[len(prompt) :]
 
 
-def test_it_is_timed(engine, everything):
-    asked = {"task": "time", "prompt_tokens": 8, "output_tokens": 4, "repetitions": 2}
-    found = engine.run({**asked, "model": str(everything.folder / engine.form().file)})
-    assert len(found["tpot_s"]) == len(found["ttft_s"]) == 2
-    assert min(found["tpot_s"]) > 0
-
-
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
