@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import typer
 
@@ -27,6 +31,8 @@ from commands.output import print_error
 from spaces.errors import ParetuneError
 
 _DEFAULT = "search"
+_ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals by which others end a job: a time limit, a service manager, a terminal that closes."""
 
 app = typer.Typer(
     name="paretune",
@@ -72,10 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when all is well, 1 when a check or verification failed, 2 when something was refused,
         130 when interrupted before there was anything to keep.
+
+    Raises:
+        SystemExit: 128 and the signal's number, where a signal ended it.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        outcome = app(args=with_default_command(given), prog_name="paretune", standalone_mode=False)
+        with _ended_by_signals():
+            outcome = app(args=with_default_command(given), prog_name="paretune", standalone_mode=False)
     except ParetuneError as error:
         print_error(error)
         return error.exit_code
@@ -87,6 +97,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 -- shown if it is a usage error, raised again if not
         return _usage_error(error)
     return outcome if isinstance(outcome, int) else 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP unwind the stack: processes of engines are ended and scratch folders removed on the way.
+
+    A handler that somebody else set stays, and so does a signal that is ignored (``nohup``).
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's affair
+        yield
+        return
+    taken = [number for number in _ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    # Once is enough: ``timeout`` sends it to us and to our group, and what is being ended must not be left halfway.
+    for other in _ENDING:
+        if signal.getsignal(other) is _leave:
+            signal.signal(other, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 def with_default_command(arguments: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -48,15 +49,31 @@ def process_variables(*, foreign: bool, extra: Mapping[str, str] | None = None) 
 _OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("whoever asked for it is gone")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes a program that ends when the thread that started it does; 1 is ``PR_SET_PDEATHSIG``, which outlives ``exec``.
+
+A process of its own and no ``preexec_fn``: that runs between fork and exec, where the locks of our other threads stay
+locked for ever. Source: ``prctl(2)``.
+"""
+
+
 def run_silently(command: list[str], log: Path, variables: Mapping[str, str], timeout_s: float) -> int | None:
     """Run a program whose output goes to ``log``, in that file's folder; its children end with it.
+
+    It ends with us, too: by whatever is raised here, and on Linux where we are killed.
 
     Returns:
         The exit code, negative where a signal ended it; ``None`` when time ran out.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            _tied(command),
             env=variables,
             cwd=log.parent,
             stdin=subprocess.DEVNULL,
@@ -70,6 +87,13 @@ def run_silently(command: list[str], log: Path, variables: Mapping[str, str], ti
             return None
         finally:
             _end_group(process)
+
+
+def _tied(command: list[str]) -> list[str]:
+    """The command as one that ends with us, where the system has a way."""
+    if sys.platform != "linux":
+        return command
+    return [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from engines.environments import (
 )
 from engines.foreign_process import SILENT, last_word
 from spaces.errors import EngineError
+from tests.processes import alive
 
 HERE = Environment(Path(sys.executable), "paretune", "0", "this interpreter")
 
@@ -160,18 +160,6 @@ def test_children_end_with_a_process_that_takes_too_long(tmp_path):
             return
         time.sleep(0.1)
     pytest.fail("the child lives on")
-
-
-def alive(number: int) -> bool:
-    """A process that has ended but was not collected is not alive."""
-    status = Path(f"/proc/{number}/stat")
-    if not status.exists():
-        try:
-            os.kill(number, 0)
-        except ProcessLookupError:
-            return False
-        return not Path("/proc/self").exists()
-    return status.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
 
 
 def test_the_cause_is_quoted_and_not_what_wraps_it():
