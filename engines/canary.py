@@ -3,7 +3,8 @@
 The references are the engine's own predictions of the fresh, verified export, not the candidate's: the engine's
 arithmetic is in them, so a healthy server answers them almost exactly and a small limit tells drift from rounding.
 An engine predicts only from a finished folder, so the file comes after the manifest, which is then written anew.
-Both appear by renaming. A job that is killed between the two leaves a file that the manifest does not list, which
+Both appear by renaming. Canaries that are there already are taken off the list before others take their place, so
+that a job that is killed anywhere between leaves at worst a file that the manifest does not list, which
 :func:`discard_unlisted` removes before anything else is checked.
 """
 
@@ -94,10 +95,12 @@ def add_canaries(
         for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True))
     ]
     file = CanaryFile(engine=engine.name, engine_version=engine.version(), canaries=tuple(canaries))
-    _replace(folder / CANARIES, json.dumps(file.model_dump(mode="json"), indent=1) + "\n")
     manifest = read_manifest(folder)
+    if manifest["files"].pop(CANARIES, None) is not None:
+        _write_manifest(folder, manifest)
+    _replace(folder / CANARIES, json.dumps(file.model_dump(mode="json"), indent=1) + "\n")
     manifest["files"][CANARIES] = sha256_of_file(folder / CANARIES)
-    _replace(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+    _write_manifest(folder, manifest)
     return file
 
 
@@ -159,6 +162,10 @@ def _canary(ids: list[int], found: Predictions, row: int, tokenizer: Any) -> Can
         top_tokens=tuple(tokenizer.decode([token]) for token in named.tolist()),
         log_probabilities=tuple(best.values.tolist()),
     )
+
+
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    _replace(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
 def _replace(file: Path, text: str) -> None:
