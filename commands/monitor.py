@@ -46,7 +46,10 @@ def monitor(
         Path | None, typer.Option(help="Token that POST /check and /switch want; without it they refuse.")
     ] = None,
     webhook: Annotated[
-        str | None, typer.Option(help="Address that is told of a switch before the link moves.")
+        str | None,
+        typer.Option(
+            help="Address that is told of a switch once the link has moved; refusing, it goes back."
+        ),
     ] = None,
     symlink: Annotated[
         Path | None, typer.Option(help="Link to the rung that is on; LADDER/current if left out.")

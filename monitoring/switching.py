@@ -1,7 +1,7 @@
 """Putting another rung in place of the one that is on: by moving a link, and by telling whoever restarts the server.
 
-The link is moved last and in one step: where the webhook fails, the rung that was on stays on and the next check
-tries again.
+The link is moved first, in one step: whoever is told may restart a server on it at once. Where the webhook refuses, the
+link goes back to the rung that was on, and the next check tries again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from engines.manifest import read_manifest
 from monitoring.errors import SwitchError
 from monitoring.ladder import Ladder
+from spaces.errors import ParetuneError
 
 if TYPE_CHECKING:
     import httpx
@@ -26,7 +28,7 @@ class Switcher:
 
     Args:
         ladder: with more than one rung.
-        webhook: address that is told of every switch, as JSON by POST, before the link is moved.
+        webhook: address that is told of every switch, as JSON by POST, once the link has moved.
         transport: of ``httpx``, for tests.
 
     Raises:
@@ -58,13 +60,30 @@ class Switcher:
         """Put rung ``to`` in the place of ``start``.
 
         Raises:
-            SwitchError: the webhook refused or the link cannot be moved.
+            SwitchError: the webhook refused, or the link cannot be moved.
         """
         if not self._ladder.place(to).is_dir():
             raise SwitchError(f"rung {self._ladder.place(to)}", "is not there", "Export the ladder again")
-        if self._webhook is not None:
-            self._tell(self._webhook, self._event(start, to, reason))
+        if self._webhook is None:
+            self._point(to)
+            return
+        event = self._event(start, to, reason)
         self._point(to)
+        try:
+            self._tell(self._webhook, event)
+        except SwitchError as refusal:
+            self._put_back(start, refusal)
+            raise
+
+    def _put_back(self, start: int, refusal: SwitchError) -> None:
+        try:
+            self._point(start)
+        except SwitchError as error:
+            raise SwitchError(
+                refusal.value,
+                f"{refusal.rule}, and {error.value} {error.rule}",
+                f"Let the link point to {self._ladder.rungs[start].folder} by hand",
+            ) from error
 
     def _event(self, start: int, to: int, reason: str) -> dict[str, Any]:
         rungs = self._ladder.rungs
@@ -73,8 +92,8 @@ class Switcher:
             "from": rungs[start].name,
             "to": rungs[to].name,
             "rung": to,
-            "folder": str(self._ladder.place(to)),
-            "launch": rungs[to].launch,
+            "folder": str(self._ladder.place(to).resolve()),
+            "launch": launch_line(self._ladder, to),
             "reason": reason,
         }
 
@@ -85,10 +104,11 @@ class Switcher:
             with httpx.Client(timeout=_TIMEOUT_S, transport=self._transport, trust_env=False) as client:
                 client.post(webhook, json=event).raise_for_status()
         except (httpx.HTTPError, httpx.InvalidURL) as error:
+            said = f"{type(error).__name__}: {error}".splitlines()[0]
             raise SwitchError(
                 f"webhook {webhook}",
-                f"did not take the switch ({error})",
-                "Nothing was switched; see its log",
+                f"did not take the switch ({said})",
+                "The link points to the rung that was on again; see the webhook's log",
             ) from error
 
     def _point(self, to: int) -> None:
@@ -103,6 +123,25 @@ class Switcher:
             raise SwitchError(
                 f"link {self._link}", f"cannot be moved ({error.strerror})", "Let the monitor write there"
             ) from error
+
+
+def launch_line(ladder: Ladder, index: int) -> str:
+    """The line that runs a rung where it lies now; loads no torch.
+
+    The one in ``ladder.json`` names the folder as whoever exported it saw it; it is taken where the export does not say
+    which engine it is for.
+    """
+    from engines import find_engine
+
+    place = ladder.place(index).resolve()
+    try:
+        return find_engine(str(read_manifest(place)["engine"])).launch_line(place)
+    except (
+        ParetuneError,
+        KeyError,
+        ValueError,
+    ):  # an engine of another version; a switch is made all the same
+        return ladder.rungs[index].launch
 
 
 def point_at(link: Path, folder: str) -> None:

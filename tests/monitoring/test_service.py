@@ -230,7 +230,8 @@ def test_memory_is_read_of_a_process_by_its_id_or_a_file(tmp_path):
 
 def test_importing_the_package_and_the_commands_loads_nothing_heavy():
     program = (
-        "import sys, monitoring, commands.main, monitoring.watch, monitoring.switching\n"
+        "import sys, engines, monitoring, commands.main, monitoring.watch, monitoring.switching\n"
+        "for name in engines.engine_names(): engines.find_engine(name)\n"
         "heavy = {'torch', 'transformers', 'fastapi', 'uvicorn', 'httpx', 'numpy'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import httpx
 import pytest
 
+from engines import engine_names, find_engine
 from engines.canary import CANARIES
 from engines.manifest import MANIFEST
 from engines.verification import LEAST_TOLERANCE, RELATIVE_TOLERANCE
@@ -17,6 +19,7 @@ from monitoring.ladder import LADDER, default_trigger, read_ladder
 from monitoring.limits import Limit
 from monitoring.switching import Switcher
 from monitoring.watch import Watch
+from spaces.configuration import CompressionConfig
 from spaces.errors import VerificationError
 from tests.monitoring.fakes import FakeServer, write_export, write_ladder
 
@@ -166,7 +169,7 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
 # -- switching ---------------------------------------------------------------------------------------------------
 
 
-def test_a_webhook_is_told_before_the_link_moves(ladder):
+def test_a_webhook_is_told_when_the_link_has_moved(ladder):
     told = []
 
     def hook(request):
@@ -177,25 +180,81 @@ def test_a_webhook_is_told_before_the_link_moves(ladder):
         ladder, FakeServer(), webhook="http://supervisor/switch", transport=httpx.MockTransport(hook)
     )
     assert watched.switch(None, "by hand") == 1
-    ((event, before),) = told
-    assert before == "0-small"
-    assert on(ladder) == "1-middle"
+    ((event, during),) = told
+    assert during == on(ladder) == "1-middle"
     assert event == {
         "event": "switch", "from": "small", "to": "middle", "rung": 1, "folder": str(ladder / "1-middle"),
         "launch": "serve middle", "reason": "by hand",
     }  # fmt: skip
 
 
-def test_a_webhook_that_fails_leaves_the_rung_on_and_is_tried_again(ladder):
-    statuses = iter((500, 200))
-    hook = httpx.MockTransport(lambda request: httpx.Response(next(statuses)))
+@pytest.mark.parametrize("name", engine_names())
+def test_a_webhook_is_told_places_of_the_monitors_machine(ladder, monkeypatch, name):
+    manifest = json.loads((ladder / "1-middle" / MANIFEST).read_text())
+    config = CompressionConfig().model_dump(mode="json")
+    (ladder / "1-middle" / MANIFEST).write_text(json.dumps({**manifest, "engine": name, "config": config}))
+    told = []
+    hook = httpx.MockTransport(
+        lambda request: told.append(json.loads(request.content)) or httpx.Response(204)
+    )
+    monkeypatch.chdir(ladder.parent)
+    watched = watch(Path(ladder.name), FakeServer(), webhook="http://supervisor", transport=hook)
+    watched.switch(1, "by hand")
+    place = str(ladder / "1-middle")
+    assert told[0]["folder"] == place
+    assert place in told[0]["launch"]
+    assert told[0]["launch"] == find_engine(name).launch_line(ladder / "1-middle")
+
+
+def test_a_webhook_that_fails_puts_the_rung_back_and_is_tried_again(ladder):
+    told, statuses = [], iter((500, 200))
+
+    def hook(request):
+        told.append(on(ladder))
+        return httpx.Response(next(statuses))
+
     server = FakeServer()
     server.shift = 50
-    watched = watch(ladder, server, webhook="http://supervisor", transport=hook, in_a_row=1)
-    first, second = watched.check(), watched.check()
+    watched = watch(
+        ladder, server, webhook="http://supervisor", transport=httpx.MockTransport(hook), in_a_row=1
+    )
+    first = watched.check()
+    assert on(ladder) == "0-small"
+    second = watched.check()
     assert (first.switched_to, second.switched_to) == (None, 1)
     assert "did not take" in first.note
+    assert "was on again" in first.note
+    assert told == ["1-middle", "1-middle"]
     assert (watched.switches, watched.failed_switches) == (1, 1)
+
+
+def test_a_link_that_cannot_go_back_is_said(ladder, monkeypatch):
+    def hook(request):
+        monkeypatch.setattr(Path, "symlink_to", refuse)
+        return httpx.Response(500)
+
+    def refuse(path, *given, **more):
+        raise OSError(30, "Read-only file system")
+
+    watched = watch(ladder, FakeServer(), webhook="http://supervisor", transport=httpx.MockTransport(hook))
+    with pytest.raises(SwitchError, match=r"did not take .* cannot be moved .* point to 0-small by hand"):
+        watched.switch(1, "by hand")
+    # The rung that the link names is the one that is on, whoever was told.
+    assert watched.check().rung == 1
+
+
+def test_a_webhook_is_not_told_of_a_link_that_cannot_move(ladder, monkeypatch):
+    told = []
+    hook = httpx.MockTransport(lambda request: told.append(request) or httpx.Response(204))
+    watched = watch(ladder, FakeServer(), webhook="http://supervisor", transport=hook)
+
+    def refuse(path, *given, **more):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(SwitchError, match="cannot be moved"):
+        watched.switch(1, "by hand")
+    assert not told
 
 
 def test_a_link_elsewhere_begins_at_the_first_rung_and_is_relative(ladder, tmp_path):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
+    import torch
+
     from compressors.quantizers import QuantizedWeight
 
 BLOCKS = (256, 128, 64, 32, 16)
@@ -62,6 +62,8 @@ def block_codes(weight: QuantizedWeight, num_bits: int, dtype: torch.dtype) -> B
     Raises:
         TypeError: no block divides the group.
     """
+    import torch
+
     rows, columns = weight.codes.shape
     block = block_size(columns, weight.group_size)
     if block is None:
@@ -80,5 +82,7 @@ def _packed(values: torch.Tensor, num_bits: int) -> torch.Tensor:
     if num_bits == 8:
         return values.contiguous()
     if values.shape[-1] % 2:
+        import torch
+
         values = torch.nn.functional.pad(values, (0, 1))
     return (values[..., 0::2] | (values[..., 1::2] << 4)).contiguous()
