@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_latest
@@ -44,6 +45,7 @@ class Metrics:
         for outcome in ("healthy", "broken", "unanswered"):
             self._checks.labels(outcome)
         self._told = {"made": 0, "failed": 0}
+        self._lock = threading.Lock()
         self._member = Info("paretune_member", "The rung that is on", registry=self._registry)
 
     def add(self, outcome: Outcome) -> None:
@@ -55,16 +57,22 @@ class Metrics:
 
     def text(self) -> bytes:
         """The registry in Prometheus' text format."""
-        watch = self._watch
-        for limit in watch.streaks.limits:
-            self._broken.labels(limit.metric).set(watch.streaks.count(limit))
+        # Two scrapes at once would both count a switch that neither has told.
+        with self._lock:
+            self._read_watch()
+            return generate_latest(self._registry)
+
+    def _read_watch(self) -> None:
+        # Bound once: the thread that checks puts others in their place when it switches.
+        watch, streaks, rung = self._watch, self._watch.streaks, self._watch.rung
+        for limit in streaks.limits:
+            self._broken.labels(limit.metric).set(streaks.count(limit))
         for name, now in (("made", watch.switches), ("failed", watch.failed_switches)):
             self._switches.labels(name).inc(now - self._told[name])
             self._told[name] = now
-        self._rung.set(watch.rung)
+        self._rung.set(rung)
         self._settling.set(watch.settling)
-        self._member.info({"name": watch.ladder.rungs[watch.rung].name})
-        return generate_latest(self._registry)
+        self._member.info({"name": watch.ladder.rungs[rung].name})
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"paretune_{name}", text, registry=self._registry)
