@@ -7,6 +7,7 @@ POST ``/switch`` want the token. Without a token nothing can be asked of it, and
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,7 @@ from spaces.errors import ParetuneError
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
 
+_LOG = logging.getLogger(__name__)
 
 _SILENT: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 """Variables of the environment would have FastAPI tell others of every request."""
@@ -58,16 +60,24 @@ class Monitor:
     async def check(self) -> Outcome:
         """One check, in a thread of its own.
 
+        What is raised stands in ``/health`` and ``/status`` until a check is made.
+
         Raises:
             ParetuneError: it is not known what should be served.
         """
         try:
             found = await asyncio.to_thread(self.watch.check)
+            self.metrics.add(found)
         except ParetuneError as error:
             self.refusal = str(error)
             raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            if said != self.refusal:
+                _LOG.exception("a check failed; the next one is made all the same")
+            self.refusal = said
+            raise
         self.refusal = ""
-        self.metrics.add(found)
         return found
 
     @asynccontextmanager
@@ -84,21 +94,22 @@ class Monitor:
 
     async def _loop(self) -> None:
         while True:
-            # What is refused stands in /health and /status; the link may be mended before the next check.
-            with suppress(ParetuneError):
+            # The link may be mended before the next check, and so may a disk: nothing ends the watch but its owner.
+            with suppress(Exception):
                 await self.check()
             await asyncio.sleep(self.interval_s)
 
     def status(self) -> dict[str, Any]:
         """For people: the ladder, the limits, the last check."""
-        watch, last = self.watch, self.watch.last
+        # Bound once: the thread that checks puts others in their place when it switches.
+        watch, last, streaks = self.watch, self.watch.last, self.watch.streaks
         return {
             "rung": watch.rung,
             "rungs": [rung.model_dump(mode="json") for rung in watch.ladder.rungs],
             "endpoint": watch.endpoint.url,
             "limits": [
-                {**limit.model_dump(mode="json"), "broken_in_a_row": watch.streaks.count(limit)}
-                for limit in watch.streaks.limits
+                {**limit.model_dump(mode="json"), "broken_in_a_row": streaks.count(limit)}
+                for limit in streaks.limits
             ],
             "switches": watch.switches,
             "failed_switches": watch.failed_switches,

@@ -17,6 +17,7 @@ import pytest
 from monitoring.access import check_host, may_switch, read_secret
 from monitoring.errors import MonitorError
 from monitoring.ladder import read_ladder
+from monitoring.limits import Limit, Streaks
 from monitoring.listening import listen, web_server
 from monitoring.memory import read_process, resident_bytes
 from monitoring.switching import Switcher
@@ -158,6 +159,82 @@ def test_status_and_health_are_json_whatever_the_server_answers(serve, server, t
     assert "cannot be read" in client.get("/status").json()["refusal"]
 
 
+def test_the_watch_goes_on_after_what_nobody_foresaw(tmp_path, server, monkeypatch, caplog):
+    from monitoring.service import Monitor, create_app
+
+    ladder = read_ladder(write_ladder(tmp_path / "ladder"))
+    watch = Watch(ladder, server.endpoint())
+    with running(create_app(Monitor(watch, 0.02), None)) as client:
+        wait_for(lambda: client.get("/health").status_code == 200)
+
+        def fail():
+            raise RuntimeError("the disk is gone")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(watch, "check", fail)
+            wait_for(lambda: client.get("/health").status_code == 503)
+            found = client.get("/health").json()
+            assert found["checking"]
+            assert (
+                found["refusal"]
+                == client.get("/status").json()["refusal"]
+                == "RuntimeError: the disk is gone"
+            )
+            time.sleep(0.2)
+        wait_for(lambda: client.get("/health").status_code == 200)
+    told = [record for record in caplog.records if record.name == "monitoring.service"]
+    assert len(told) == 1
+    assert told[0].exc_info is not None
+
+
+class Turning:
+    """A watch whose thread switches between any two looks at it."""
+
+    switches, failed_switches, settling = 1, 0, False
+
+    def __init__(self, ladder):
+        self.ladder, self._looks = ladder, 0
+        self.endpoint, self.last, self.can_switch = FakeServer().endpoint(), None, True
+
+    @property
+    def rung(self):
+        self._looks += 1
+        return self._looks % 2
+
+    @property
+    def streaks(self):
+        self._looks += 1
+        return Streaks([Limit(metric="drift_nats", limit=float(self._looks))])
+
+
+def test_what_is_told_during_a_switch_is_of_one_rung(tmp_path):
+    from monitoring.metrics import Metrics
+    from monitoring.service import Monitor
+
+    watch = Turning(read_ladder(write_ladder(tmp_path / "ladder")))
+    assert sample(Metrics(watch).text().decode(), 'paretune_broken_in_a_row{metric="drift_nats"}') == 0
+    assert Monitor(watch, 1.0).status()["limits"][0]["broken_in_a_row"] == 0
+
+
+def test_two_scrapes_count_a_switch_once(tmp_path):
+    from monitoring.metrics import Metrics
+
+    class Slow(dict):
+        def __getitem__(self, name):
+            found = super().__getitem__(name)
+            time.sleep(0.1)
+            return found
+
+    metrics = Metrics(Turning(read_ladder(write_ladder(tmp_path / "ladder"))))
+    metrics._told = Slow(metrics._told)
+    threads = [threading.Thread(target=metrics.text) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sample(metrics.text().decode(), 'paretune_switches_total{outcome="made"}') == 1
+
+
 def test_no_page_describes_the_service(serve):
     client = serve()
     for path in ("/docs", "/redoc", "/openapi.json", "/"):
@@ -226,6 +303,33 @@ def test_memory_is_read_of_a_process_by_its_id_or_a_file(tmp_path):
     assert resident_bytes(file) is None
     with pytest.raises(MonitorError, match="does not run"):
         read_process("999999999")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.unlink(),
+        lambda file: (file.unlink(), file.mkdir()),
+        lambda file: (file.unlink(), file.symlink_to(file.name)),
+        lambda file: file.write_bytes(b"\xff\xfe"),
+        lambda file: file.write_text("the server"),
+        lambda file: file.write_text("9" * 5000),
+    ],
+)
+def test_a_process_file_that_cannot_be_read_is_refused_first_and_unknown_later(tmp_path, spoil):
+    file = tmp_path / "server.pid"
+    file.write_text(str(os.getpid()))
+    process = read_process(str(file))
+    spoil(file)
+    assert resident_bytes(process) is None
+    with pytest.raises(MonitorError, match="neither an id nor a file"):
+        read_process(str(file))
+
+
+@pytest.mark.parametrize("given", ["9" * 5000, "", "\0", "x" * 5000])
+def test_a_process_that_makes_no_sense_is_refused(given):
+    with pytest.raises(MonitorError, match="neither an id nor a file"):
+        read_process(given)
 
 
 def test_importing_the_package_and_the_commands_loads_nothing_heavy():
