@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from monitoring.addresses import is_server
 from monitoring.answers import Answer, UnreadableAnswerError, read_answer
 from monitoring.errors import EndpointError
 
@@ -158,9 +159,6 @@ class Endpoint:
 
 
 def _base(url: str) -> str:
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_server(url):
         raise EndpointError(f"endpoint {url!r}", "is no address of a server", "Write http://127.0.0.1:8080")
     return url.rstrip("/").removesuffix("/v1")

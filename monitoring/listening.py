@@ -13,14 +13,19 @@ if TYPE_CHECKING:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any that is free.
+    """A listening socket.
+
+    Args:
+        host: to bind to; brackets around a number of IPv6 are dropped.
+        port: 0 takes any that is free.
 
     Raises:
         MonitorError: the address is taken, or is none of this machine's.
     """
+    name = host.strip("[]")
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host.strip("[]"), port), family=family)
+        family = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((name, port), family=family)
     except OSError as error:
         raise MonitorError(
             f"address {host}:{port}", f"cannot be listened on ({error})", "Use another port"

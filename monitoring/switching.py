@@ -10,9 +10,9 @@ import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from engines.manifest import read_manifest
+from monitoring.addresses import is_server
 from monitoring.errors import SwitchError
 from monitoring.ladder import Ladder
 from spaces.errors import ParetuneError
@@ -45,9 +45,9 @@ class Switcher:
             )
         if ladder.link.exists() and not ladder.link.is_symlink():
             raise SwitchError(f"{ladder.link}", "is no link, and is not replaced", "Name another place")
-        if webhook is not None and urlsplit(webhook).scheme not in ("http", "https"):
+        if webhook is not None and not is_server(webhook):
             raise SwitchError(
-                f"webhook {webhook!r}", "is no address of a server", "Write http:// or https://"
+                f"webhook {webhook!r}", "is no address of a server", "Write http://127.0.0.1:8000/switch"
             )
         self._ladder, self._link, self._webhook, self._transport = ladder, ladder.link, webhook, transport
 
@@ -103,7 +103,7 @@ class Switcher:
         try:
             with httpx.Client(timeout=_TIMEOUT_S, transport=self._transport, trust_env=False) as client:
                 client.post(webhook, json=event).raise_for_status()
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.HTTPError as error:
             said = f"{type(error).__name__}: {error}".splitlines()[0]
             raise SwitchError(
                 f"webhook {webhook}",

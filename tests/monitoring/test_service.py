@@ -267,6 +267,18 @@ def test_an_address_in_use_is_refused():
         listen("127.0.0.1", taken.getsockname()[1])
 
 
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_brackets_around_a_number_are_no_part_of_it(host):
+    try:
+        listening = listen(host, 0)
+    except MonitorError as error:
+        if "Cannot assign" in str(error) or "not supported" in str(error):
+            pytest.skip("this machine has no IPv6")
+        raise
+    with listening:
+        assert listening.getsockname()[0] == "::1"
+
+
 def test_a_token_is_long_and_nobody_elses(tmp_path):
     file = tmp_path / "token"
     file.write_text(TOKEN + "\n")
