@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from monitoring.ladder import Ladder
-    from monitoring.limits import Limit, Watched
+    from monitoring.limits import Watched
     from monitoring.switching import Switcher
     from monitoring.watch import Outcome, Watch
 
@@ -82,6 +82,9 @@ def monitor(
 
     require_packages()
     check_host(host, exposed=expose)
+    limits = asked_limits(
+        limit_drift, limit_latency, limit_memory, limit_unanswered, of_process=pid is not None
+    )
     token = None if token_file is None else read_secret(token_file, TOKEN_CHARACTERS)
     ladder, switcher = open_ladder(export, symlink, webhook, report_only=no_switch or once)
     client = Endpoint(
@@ -95,7 +98,7 @@ def monitor(
         ladder,
         client,
         switcher,
-        limits=asked_limits(limit_drift, limit_latency, limit_memory, limit_unanswered),
+        limits=limits,
         in_a_row=in_a_row,
         pid=None if pid is None else read_process(pid),
         files=None if no_files else FileGuard(),
@@ -137,6 +140,8 @@ def open_ladder(
     ladder = read_ladder(folder, link)
     if report_only and webhook is not None:
         raise MonitorError("--webhook", "is told of switches, and none is made here", "Leave one of them out")
+    if report_only and link is not None and ladder.link is None:
+        raise MonitorError("--symlink", "says which rung is on, and an export alone is none", "Leave it out")
     alone = ladder.link is None and link is None and webhook is None
     if report_only or alone:
         return ladder, None
@@ -160,30 +165,47 @@ def one_of(option: str, given: str, known: tuple[Word, ...]) -> Word:
 
 
 def asked_limits(
-    drift: float | None, latency: float | None, memory: float | None, unanswered: bool
-) -> dict[str, Limit]:
-    """Limits by metric, of the options that were given."""
-    from monitoring.limits import Limit
+    drift: float | None, latency: float | None, memory: float | None, unanswered: bool, *, of_process: bool
+) -> dict[Watched, float]:
+    """Limits by metric, of the options that were given.
 
-    given: tuple[tuple[Watched, float | None], ...] = (
-        ("drift_nats", drift),
-        ("latency_s", latency),
-        ("memory_bytes", memory),
-        ("unanswered", 0.0 if unanswered else None),
+    Raises:
+        MonitorError: one is no finite number, or is of a process and none was named.
+    """
+    from math import isfinite
+
+    from monitoring.errors import MonitorError
+
+    if memory is not None and not of_process:
+        raise MonitorError(
+            "--limit-memory", "is of a process, and none is named", "Name the server's by --pid"
+        )
+    given: tuple[tuple[Watched, str, float | None], ...] = (
+        ("drift_nats", "--limit-drift", drift),
+        ("latency_s", "--limit-latency", latency),
+        ("memory_bytes", "--limit-memory", memory),
+        ("unanswered", "--limit-unanswered", 0.0 if unanswered else None),
     )
-    return {metric: Limit(metric=metric, limit=value) for metric, value in given if value is not None}
+    found: dict[Watched, float] = {}
+    for metric, option, value in given:
+        if value is None:
+            continue
+        if not isfinite(value):  # which the command line takes for a number
+            raise MonitorError(f"{option} {value}", "must be a finite number", "Name one, or leave it out")
+        found[metric] = value
+    return found
 
 
 def check_once(watch: Watch) -> int:
     """Print one check; 1 where a limit is broken.
 
     Raises:
-        EndpointError: the endpoint could not be asked.
+        EndpointError: the endpoint could not be asked, and nobody set a limit that this breaks.
     """
     from monitoring.errors import EndpointError
 
     outcome = watch.check()
-    if outcome.reading.unanswered:
+    if outcome.reading.unanswered and not outcome.broken:
         raise EndpointError("the check", outcome.reading.reason, "Start the server and ask again")
     print(outcome_line(watch, outcome))
     return 1 if outcome.broken else 0
@@ -192,7 +214,10 @@ def check_once(watch: Watch) -> int:
 def outcome_line(watch: Watch, outcome: Outcome) -> str:
     """One line for people."""
     reading, name = outcome.reading, watch.ladder.rungs[outcome.rung].name
-    parts = [f"{name}: drift {reading.drift_nats:.2g} nat over {reading.canaries} canaries"]
+    if reading.drift_nats is None:
+        parts = [f"{name}: no answer"]
+    else:
+        parts = [f"{name}: drift {reading.drift_nats:.2g} nat over {reading.canaries} canaries"]
     if reading.latency_s is not None:
         parts.append(f"{reading.latency_s * 1e3:.1f} ms an answer")
     if reading.memory_bytes is not None:
@@ -214,6 +239,7 @@ def keep_watch(watch: Watch, interval_s: float, host: str, port: int, token: str
 
     with listen(host, port) as socket:
         taken = socket.getsockname()
-        note(f"watching {watch.endpoint.url}; metrics on http://{host}:{taken[1]}/metrics")
+        name = f"[{taken[0]}]" if ":" in taken[0] else host
+        note(f"watching {watch.endpoint.url}; metrics on http://{name}:{taken[1]}/metrics")
         web_server(create_app(Monitor(watch, interval_s), token)).run(sockets=[socket])
     return 0

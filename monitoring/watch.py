@@ -19,7 +19,7 @@ from monitoring.endpoint import Endpoint
 from monitoring.errors import SwitchError
 from monitoring.files import FileGuard
 from monitoring.ladder import Ladder
-from monitoring.limits import Limit, Streaks
+from monitoring.limits import Limit, Streaks, Watched
 from monitoring.reading import Reading, take_reading, usable
 from monitoring.switching import Switcher
 from spaces.errors import VerificationError
@@ -53,8 +53,8 @@ class Watch:
         ladder: whose rung should be served.
         endpoint: that serves.
         switcher: ``None``: limits are reported and nothing is switched.
-        limits: besides each rung's own trigger; one of the trigger's metric takes its place.
-        in_a_row: in place of every limit's own.
+        limits: by metric, in its unit, besides each rung's own trigger; one of the trigger's metric takes its place.
+        in_a_row: checks that have to break any limit; ``None``: as many as the rung's own trigger says.
         pid: of the server's process, or a file that holds it, where memory is watched.
         files: holds files of the rungs against their hashes; ``None``: they are not read.
         settle_s: longest wait for a healthy check after a switch.
@@ -71,7 +71,7 @@ class Watch:
         endpoint: Endpoint,
         switcher: Switcher | None = None,
         *,
-        limits: Mapping[str, Limit] | None = None,
+        limits: Mapping[Watched, float] | None = None,
         in_a_row: int | None = None,
         pid: int | Path | None = None,
         files: FileGuard | None = None,
@@ -107,13 +107,10 @@ class Watch:
     def limits_of(self, rung: int) -> tuple[Limit, ...]:
         """What is held against the checks of a rung."""
         trigger = self.ladder.rungs[rung].trigger
-        found = {trigger.metric: trigger, **self._limits}
-        if self._files is not None:
-            whole = Limit(metric="altered_files", limit=0.0, in_a_row=trigger.in_a_row)
-            found = {whole.metric: whole, **found}
-        if self._in_a_row is None:
-            return tuple(found.values())
-        return tuple(limit.model_copy(update={"in_a_row": self._in_a_row}) for limit in found.values())
+        whole: dict[Watched, float] = {} if self._files is None else {"altered_files": 0.0}
+        found = {**whole, trigger.metric: trigger.limit, **self._limits}
+        in_a_row = trigger.in_a_row if self._in_a_row is None else self._in_a_row
+        return tuple(Limit(metric=name, limit=limit, in_a_row=in_a_row) for name, limit in found.items())
 
     def check(self) -> Outcome:
         """Ask the canaries of the rung that is on; switch where a limit has been broken for long enough.

@@ -16,7 +16,6 @@ from engines.verification import LEAST_TOLERANCE, RELATIVE_TOLERANCE
 from monitoring.errors import MonitorError, SwitchError
 from monitoring.files import FileGuard
 from monitoring.ladder import LADDER, default_trigger, read_ladder
-from monitoring.limits import Limit
 from monitoring.switching import Switcher
 from monitoring.watch import Watch
 from spaces.configuration import CompressionConfig
@@ -100,17 +99,31 @@ def test_a_server_that_is_down_is_no_drift_unless_that_is_asked_for(ladder):
         outcome = watched.check()
         assert (outcome.reading.unanswered, outcome.broken, outcome.switched_to) == (1, (), None)
     assert on(ladder) == "0-small"
-    strict = watch(ladder, server, limits={"unanswered": Limit(metric="unanswered", limit=0.0, in_a_row=2)})
+    strict = watch(ladder, server, limits={"unanswered": 0.0}, in_a_row=2)
     assert [strict.check().switched_to for _ in range(2)] == [None, 1]
 
 
 def test_limits_of_the_user_take_the_place_of_the_rungs_own(ladder):
     server = FakeServer()
     server.shift = 50
-    loose = watch(ladder, server, limits={"drift_nats": Limit(metric="drift_nats", limit=1e3)})
+    loose = watch(ladder, server, limits={"drift_nats": 1e3})
     assert not loose.check().broken
-    slow = watch(ladder, FakeServer(), limits={"latency_s": Limit(metric="latency_s", limit=0.0)}, in_a_row=2)
+    slow = watch(ladder, FakeServer(), limits={"latency_s": 0.0}, in_a_row=2)
     assert [slow.check().switched_to for _ in range(2)] == [None, 1]
+
+
+def test_a_limit_of_the_user_is_broken_as_often_as_the_rung_says(ladder):
+    values = json.loads((ladder / LADDER).read_text())
+    values["rungs"][0]["trigger"]["in_a_row"] = 5
+    (ladder / LADDER).write_text(json.dumps(values))
+    asked = {"drift_nats": 0.1, "latency_s": 9.0}
+    watched = watch(ladder, FakeServer(), limits=asked, files=FileGuard())
+    assert {limit.metric: (limit.limit, limit.in_a_row) for limit in watched.limits_of(0)} == {
+        "altered_files": (0.0, 5), "drift_nats": (0.1, 5), "latency_s": (9.0, 5),
+    }  # fmt: skip
+    assert {limit.in_a_row for limit in watched.limits_of(1)} == {3}
+    once = watch(ladder, FakeServer(), limits=asked, in_a_row=1)
+    assert {limit.in_a_row for limit in once.limits_of(0)} == {1}
 
 
 def test_a_link_that_somebody_moves_is_followed(ladder):
@@ -268,8 +281,9 @@ def test_a_link_elsewhere_begins_at_the_first_rung_and_is_relative(ladder, tmp_p
 
 
 def test_what_cannot_be_switched_is_refused(ladder, tmp_path):
-    with pytest.raises(SwitchError, match="no address"):
-        Switcher(read_ladder(ladder), "supervisor:80")
+    for webhook in ("supervisor:80", "http://[::1", "http://supervisor:abc", "http://"):
+        with pytest.raises(SwitchError, match="no address"):
+            Switcher(read_ladder(ladder), webhook)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(SwitchError, match="no link"):
         Switcher(read_ladder(ladder, tmp_path / "file"))
