@@ -53,6 +53,7 @@ def verify(
     check_files(export)
     manifest = read_manifest(export)
     chosen = find_engine(loader(manifest, engine))
+    require_here(chosen)
     folder = run or run_of(export)
     stages = Stages(quiet)
     bench = open_workbench(
@@ -89,6 +90,21 @@ def loader(manifest: dict[str, Any], asked: str | None) -> str:
             f"Use {', '.join(able)}, or export for it",
         )
     return asked or able[0]
+
+
+def require_here(engine: Engine) -> None:
+    """Refuse an engine that does not run on this machine: nothing would be known of the export.
+
+    Raises:
+        EngineUnavailableError: it does not.
+    """
+    from spaces.errors import EngineUnavailableError
+
+    able = engine.available()
+    if not able:
+        raise EngineUnavailableError(
+            f"engine {engine.name}", able.reason, "Install it, or name another engine that loads the export"
+        )
 
 
 def run_of(export: Path) -> Path:

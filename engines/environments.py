@@ -22,8 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engines.foreign_process import last_word, process_variables, run_silently
-from spaces.errors import EngineError
+from engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
+from spaces.errors import EngineError, EngineUnavailableError
 
 FILE_VARIABLE = "PARETUNE_ENGINES_FILE"
 _LOOK_TIMEOUT_S = 60.0
@@ -83,7 +83,7 @@ def find_environment(engine: str) -> Environment | None:
     """The environment of the engine, or ``None`` where nobody named one and this interpreter lacks the package.
 
     Raises:
-        EngineError: the interpreter that was named is not there or does not have the package.
+        EngineUnavailableError: the interpreter that was named is not there or does not have the package.
     """
     module, names = PACKAGES.get(engine, (engine, (engine,)))
     named = _named(engine)
@@ -94,7 +94,7 @@ def find_environment(engine: str) -> Environment | None:
     python, source = named
     found = _look(python, module, names)
     if found is None:
-        raise EngineError(
+        raise EngineUnavailableError(
             f"{python}, named by {source}",
             f"has no package {module!r}",
             f"Install {names[0]} there, or name another interpreter",
@@ -119,7 +119,8 @@ def run_in_environment(
         variables: of the process, besides those that keep it silent.
 
     Raises:
-        EngineError: the script failed, was killed, answered nothing or took too long; carries its last word.
+        EngineUnavailableError: it took too long, or somebody ended it.
+        EngineError: the script failed or answered nothing; carries its last word.
     """
     what = f"{script.stem} in {environment.python} ({environment.package} {environment.version})"
     with tempfile.TemporaryDirectory(prefix="paretune-engine-") as scratch:
@@ -129,8 +130,14 @@ def run_in_environment(
         command = [str(environment.python), str(script), str(asked)]
         code = run_silently(command, log, silent, timeout_s)
         if code is None:
-            raise EngineError(what, f"took longer than {timeout_s:g} s", "Give it less to do, or more time")
+            raise EngineUnavailableError(
+                what, f"took longer than {timeout_s:g} s", "Give it less to do, or more time"
+            )
         if code or not answer.is_file():
+            if ended_by_others(code):
+                raise EngineUnavailableError(
+                    what, f"was {last_word('', code)}", "Give it more memory or time"
+                )
             text = log.read_text(encoding="utf-8", errors="replace")
             raise EngineError(what, f"failed: {last_word(text, code)}", "See the engine's own documentation")
         found = json.loads(answer.read_text(encoding="utf-8"))
@@ -161,20 +168,20 @@ def _named(engine: str) -> tuple[Path, str] | None:
     file = engines_file()
     if not file.is_file():
         if os.environ.get(FILE_VARIABLE):
-            raise EngineError(
+            raise EngineUnavailableError(
                 f"file {file}", f"named by {FILE_VARIABLE} is not there", "Name another, or none"
             )
         return None
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8")).get(engine)
     except (OSError, ValueError) as error:
-        raise EngineError(
+        raise EngineUnavailableError(
             f"file {file}", f"cannot be read ({error})", "It is TOML, a table an engine"
         ) from error
     if table is None:
         return None
     if not isinstance(table, dict) or not isinstance(table.get("python"), str) or len(table) != 1:
-        raise EngineError(
+        raise EngineUnavailableError(
             f"{engine!r} in {file}", "has one key, python", 'Write python = "/path/to/bin/python"'
         )
     return _interpreter(table["python"], str(file)), str(file)
@@ -184,7 +191,7 @@ def _interpreter(text: str, source: str) -> Path:
     # Not resolved: the interpreter of a virtual environment is a link, and the place of the link is what matters.
     python = Path(text).expanduser().absolute()
     if not (python.is_file() and os.access(python, os.X_OK)):
-        raise EngineError(
+        raise EngineUnavailableError(
             f"{python}, named by {source}", "is no program", "Name the interpreter: .../bin/python"
         )
     return python
@@ -205,5 +212,7 @@ def _look(python: Path, module: str, names: tuple[str, ...]) -> tuple[str, str] 
         )
         found = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise EngineError(f"{python}", f"does not run as an interpreter ({error})", "Name another") from error
+        raise EngineUnavailableError(
+            f"{python}", f"does not run as an interpreter ({error})", "Name another"
+        ) from error
     return None if found is None else (str(found[0]), str(found[1]))

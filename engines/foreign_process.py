@@ -103,6 +103,14 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def ended_by_others(code: int) -> bool:
+    """Whether an exit code tells of a limit, a lack of memory or a person, and of no fault of the process."""
+    return -code in _OF_OTHERS
+
+
+_OF_OTHERS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGXCPU)
+
+
 def last_word(text: str, code: int = 1) -> str:
     """The line of a log that says best why a process failed: its last error, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

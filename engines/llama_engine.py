@@ -14,7 +14,7 @@ from engines.llama.gguf_file.names import ARCHITECTURES, FILE
 from engines.llama.legality import LlamaLegality
 from engines.runner_engine import RunnerEngine
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
+from spaces.errors import EngineError, EngineUnavailableError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
@@ -133,7 +133,7 @@ class LlamaCpp(RunnerEngine):
     def _environment(self) -> Environment:
         found = find_environment(self.name)
         if found is None:
-            raise EngineError(self.name, "is not installed where we look", _INSTALL)
+            raise EngineUnavailableError(self.name, "is not installed where we look", _INSTALL)
         return found
 
 

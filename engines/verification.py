@@ -13,7 +13,7 @@ from engines.manifest import check_files
 from engines.predictions import Predictions
 from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, VerificationError
+from spaces.errors import EngineError, EngineUnavailableError, VerificationError
 
 if TYPE_CHECKING:
     from compressors.assembly import Assembler
@@ -76,6 +76,7 @@ def verify_export(
         tolerance: in nats; :func:`default_tolerance` if left out.
 
     Raises:
+        EngineUnavailableError: the engine is not here, took too long or was killed: nothing was compared.
         VerificationError: a file is not what the manifest says, the folder cannot be loaded, or it differs by
             more than the tolerance.
     """
@@ -87,6 +88,8 @@ def verify_export(
     note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.name}"
     try:
         exported = engine.predictions(folder, ids)
+    except EngineUnavailableError:
+        raise
     except EngineError as error:
         raise VerificationError(error.value, error.rule, error.remedy) from error
     found = replace(compare_predictions(model, exported, ids), tolerance=allowed, note=note)

@@ -17,7 +17,7 @@ from engines.vllm.devices import executed, executed_path, usual_name
 from engines.vllm.legality import VllmLegality
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, UnknownNameError
+from spaces.errors import EngineError, EngineUnavailableError, UnknownNameError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 from spaces.target import Workload
@@ -219,7 +219,7 @@ class Vllm(Engine):
     def _environment(self) -> Environment:
         found = find_environment(self.name)
         if found is None:
-            raise EngineError("vllm", "is not installed where we look", _INSTALL)
+            raise EngineUnavailableError("vllm", "is not installed where we look", _INSTALL)
         return found
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,10 @@ class EngineError(ParetuneError):
     """An engine that is absent, or refuses what it was given."""
 
 
+class EngineUnavailableError(EngineError):
+    """An engine that is not here, took too long or was killed: nothing is known of what it was given."""
+
+
 class VerificationError(ParetuneError):
     """An export that does not behave as the candidate it was made from."""
 

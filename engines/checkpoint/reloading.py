@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from engines.foreign_process import ended_by_others, last_word
 from engines.predictions import Predictions
-from spaces.errors import EngineError
+from spaces.errors import EngineError, EngineUnavailableError
 
 _TIMEOUT_S = 1800
 
@@ -26,7 +27,8 @@ def reloaded_logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     """Float32 logits ``(windows, tokens, vocabulary)`` by ``transformers`` in a fresh process.
 
     Raises:
-        EngineError: the process failed; carries the last line that it wrote.
+        EngineUnavailableError: the process took too long, or somebody ended it.
+        EngineError: it failed; carries the last line that it wrote.
     """
     with tempfile.TemporaryDirectory(prefix="paretune-reload-") as scratch:
         ids_file, out_file = Path(scratch) / "ids.npy", Path(scratch) / "logits.npy"
@@ -44,9 +46,13 @@ def reloaded_logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
                 command, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
             )
         except subprocess.TimeoutExpired as error:
-            raise EngineError(
+            raise EngineUnavailableError(
                 f"reloading {folder}", f"took longer than {_TIMEOUT_S} s", "Use fewer windows"
             ) from error
+        if ended_by_others(done.returncode):
+            raise EngineUnavailableError(
+                f"reloading {folder}", f"was {last_word('', done.returncode)}", "Give it more memory or time"
+            )
         if done.returncode or not out_file.is_file():
             lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
             raise EngineError(

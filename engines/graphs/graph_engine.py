@@ -14,7 +14,7 @@ from engines.graphs.legality import GraphLegality, model_ruling
 from engines.group_ruling import ruling_by_group
 from engines.runner_engine import RunnerEngine
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
+from spaces.errors import EngineError, EngineUnavailableError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 
@@ -107,5 +107,5 @@ class GraphEngine(RunnerEngine):
     def _environment(self) -> Environment:
         found = find_environment(self.name)
         if found is None:
-            raise EngineError(self.name, "is not installed where we look", self._install)
+            raise EngineUnavailableError(self.name, "is not installed where we look", self._install)
         return found

@@ -6,9 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from commands.main import main
 from commands.verify import check_origin, loader, run_of
 from engines import find_engine
-from spaces.errors import EngineError, RunError, VerificationError
+from engines.transformers_engine import Transformers
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError, EngineUnavailableError, RunError, VerificationError
+from spaces.legality import illegal
 
 
 def test_only_an_engine_that_loads_an_export_is_asked():
@@ -29,3 +33,46 @@ def test_an_export_is_compared_with_the_run_it_comes_from(tmp_path):
     assert run_of(tmp_path / "export" / "name") == tmp_path.resolve()
     with pytest.raises(RunError, match="--run"):
         run_of(tmp_path.parent)
+
+
+@pytest.fixture
+def export(tmp_path, monkeypatch):
+    """A folder that passes for an export of a run that is open."""
+    manifest = {"engine": "transformers", "config": CompressionConfig().model_dump(mode="json")}
+    found = SimpleNamespace(run=SimpleNamespace(settings={}))
+    bench = SimpleNamespace(
+        hashes={}, folder=tmp_path, assembler=None, windows={"report": SimpleNamespace(ids=[])}
+    )
+    (tmp_path / "run.json").write_text("{}")
+    monkeypatch.setattr("engines.manifest.check_files", lambda folder: None)
+    monkeypatch.setattr("engines.manifest.read_manifest", lambda folder: manifest)
+    monkeypatch.setattr("reports.reading.read_run_folder", lambda folder: found)
+    monkeypatch.setattr("commands.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("commands.workbench.open_workbench", lambda *given: bench)
+    return tmp_path / "export"
+
+
+def test_an_engine_that_is_not_here_is_refused_before_anything_is_opened(export, monkeypatch, capsys):
+    def open_workbench(*given):
+        raise AssertionError("opened")
+
+    monkeypatch.setattr("commands.workbench.open_workbench", open_workbench)
+    monkeypatch.setattr(Transformers, "available", lambda engine: illegal("not installed", "transformers"))
+    assert main(["verify", str(export)]) == 2
+    assert "engine transformers\n  rule:   not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "asked"), [(EngineUnavailableError, 2, False), (VerificationError, 1, True)]
+)
+def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, error, code, asked):
+    looked = []
+
+    def fail(*given, **more):
+        raise error("the export", "something is wrong", "Look")
+
+    monkeypatch.setattr("engines.verification.verify_export", fail)
+    monkeypatch.setattr("commands.verify._where", lambda *given: looked.append(given) or "in block 3")
+    assert main(["verify", str(export)]) == code
+    assert bool(looked) == asked
+    assert ("in block 3" in capsys.readouterr().err) == asked

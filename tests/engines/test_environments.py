@@ -18,7 +18,7 @@ from engines.environments import (
     variable,
 )
 from engines.foreign_process import SILENT, last_word
-from spaces.errors import EngineError
+from spaces.errors import EngineError, EngineUnavailableError
 from tests.processes import alive
 
 HERE = Environment(Path(sys.executable), "paretune", "0", "this interpreter")
@@ -67,7 +67,7 @@ def test_a_variable_wins_over_the_file_and_the_file_over_this_interpreter(monkey
     found = find_environment("torch")
     assert found is not None
     assert found.source == str(file)
-    with pytest.raises(EngineError, match="/no/such/python"):
+    with pytest.raises(EngineUnavailableError, match="/no/such/python"):
         find_environment("llama.cpp")
     monkeypatch.setenv(variable("torch"), sys.executable)
     found = find_environment("torch")
@@ -136,12 +136,19 @@ def test_files_beside_a_script_do_not_hide_packages(tmp_path):
         ("print('nearly done'); sys.exit(3)", "nearly done"),
         ("pass", "exit code 0"),
         ("json.dump([1], open(request['answer'], 'w'))", "other than an object"),
-        ("os.kill(os.getpid(), 9)", "signal 9"),
+        ("os.kill(os.getpid(), 11)", "signal 11"),
     ],
 )
 def test_a_failure_is_quoted(tmp_path, text, said):
-    with pytest.raises(EngineError, match=said):
+    with pytest.raises(EngineError, match=said) as raised:
         run_in_environment(HERE, script(tmp_path, text), {}, 60.0)
+    assert type(raised.value) is EngineError
+
+
+@pytest.mark.parametrize("number", [9, 15])
+def test_what_others_ended_is_no_failure_of_the_engine(tmp_path, number):
+    with pytest.raises(EngineUnavailableError, match=f"was ended by signal {number}"):
+        run_in_environment(HERE, script(tmp_path, f"os.kill(os.getpid(), {number})"), {}, 60.0)
 
 
 def test_children_end_with_a_process_that_takes_too_long(tmp_path):
@@ -152,7 +159,7 @@ def test_children_end_with_a_process_that_takes_too_long(tmp_path):
         "time.sleep(600)\n"
     )
     child = tmp_path / "child"
-    with pytest.raises(EngineError, match="longer than 3 s"):
+    with pytest.raises(EngineUnavailableError, match="longer than 3 s"):
         run_in_environment(HERE, script(tmp_path, text), {"child": str(child)}, 3.0)
     number = int(child.read_text())
     for _ in range(50):

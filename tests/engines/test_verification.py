@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from engines.engine import ExportCard
 from engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
 from spaces.cache_format import KVFormat
 from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import EngineError, VerificationError
+from spaces.errors import EngineError, EngineUnavailableError, VerificationError
 from spaces.size import weight_bytes
 from tests.engines.conftest import assembled_logits, choice, divergence
 
@@ -109,8 +110,35 @@ def test_a_folder_that_cannot_be_loaded_says_why(tmp_path, monkeypatch):
 def test_a_process_that_hangs_is_given_up(exported, monkeypatch):
     one, _, folder, _ = exported
     monkeypatch.setattr(reloading, "_TIMEOUT_S", 0.01)
-    with pytest.raises(EngineError, match="took longer"):
+    with pytest.raises(EngineUnavailableError, match="took longer"):
         reloading.reloaded_logits(folder, one.ids)
+
+
+def test_a_process_that_others_end_says_nothing_of_the_export(exported, monkeypatch):
+    one, _, folder, _ = exported
+    monkeypatch.setattr(
+        reloading.subprocess, "run", lambda command, **given: CompletedProcess(command, -9, "", "")
+    )
+    with pytest.raises(EngineUnavailableError, match="SIGKILL"):
+        reloading.reloaded_logits(folder, one.ids)
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected", "code"),
+    [(EngineError, VerificationError, 1), (EngineUnavailableError, EngineUnavailableError, 2)],
+)
+def test_an_engine_that_refuses_is_told_from_one_that_is_not_here(
+    exported, monkeypatch, raised, expected, code
+):
+    one, config, folder, _ = exported
+
+    def refuse(*given):
+        raise raised("the engine", "said no", "Ask another")
+
+    monkeypatch.setattr(reloading, "reloaded_logits", refuse)
+    with pytest.raises(expected, match="said no") as found:
+        verify_export(ENGINE, one.assembler, config, folder, one.ids)
+    assert found.value.exit_code == code
 
 
 def test_the_reloading_program_writes_what_the_model_says(exported, tmp_path):
