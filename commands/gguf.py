@@ -77,31 +77,50 @@ def _block_choice(linear: Linear, columns: int, choice: SiteChoice) -> SiteChoic
     return SiteChoice(weight=find_choice(best).weight, method=_METHOD)
 
 
-def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any]:
-    """Write the pick as GGUF, verify it in llama.cpp, ask it one question; what ``run.json`` keeps of it.
+def write_gguf(bench: Workbench, member: Member, folder: Path) -> tuple[CompressionConfig, float]:
+    """Write the pick as GGUF, unless it is there already.
+
+    Returns:
+        Its configuration as such, and the KL of these weights to the dense model (nats a token).
 
     Raises:
         EngineError: llama.cpp is not here, or the model, the student or a format cannot be written as GGUF.
-        VerificationError: what llama.cpp runs is not what was written.
     """
     from commands.export import is_export_of
     from engines.engine import ExportCard
     from engines.llama_engine import LlamaCpp
-    from engines.manifest import read_manifest
-    from engines.verification import compare_predictions, verify_export
 
     engine = LlamaCpp()
     verdict = engine.available()
     if not verdict:
         raise EngineError(engine.name, verdict.reason, "Leave it out with --no-gguf")
     config = ggml_config(bench.spec, member.config)
-    ids = bench.windows["report"].ids[:_CHECKED_WINDOWS]
-    kl = bench.quality.divergence(config, _fidelity(ids)).kl.mean()
-    figures = {"kl": float(kl)}
-    card = ExportCard(bench.model_folder, member.name, {"hashes": bench.hashes}, figures)
+    kl = float(bench.quality.divergence(config, _fidelity(_checked(bench))).kl.mean())
+    card = ExportCard(bench.model_folder, member.name, {"hashes": bench.hashes}, {"kl": kl})
     if not is_export_of(folder, config.digest, bench.hashes):
         engine.export(bench.assembler, config, folder, card)
-    verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=figures["kl"])
+    return config, kl
+
+
+def check_gguf(bench: Workbench, config: CompressionConfig, kl: float, folder: Path) -> dict[str, Any]:
+    """Verify a written GGUF in llama.cpp, ask it one question; what ``run.json`` keeps of it.
+
+    Args:
+        bench: of the run.
+        config: that was written.
+        kl: of its weights to the dense model, nats a token.
+        folder: of the file.
+
+    Raises:
+        EngineUnavailableError: llama.cpp took too long or was killed.
+        VerificationError: what llama.cpp runs is not what was written.
+    """
+    from engines.llama_engine import LlamaCpp
+    from engines.manifest import read_manifest
+    from engines.verification import compare_predictions, verify_export
+
+    engine, ids = LlamaCpp(), _checked(bench)
+    verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=kl)
     dense = bench.assembler.apply(DENSE_CONFIG)
     lost = compare_predictions(dense, engine.predictions(folder, ids), ids).kl
     return {
@@ -116,12 +135,19 @@ def export_gguf(bench: Workbench, member: Member, folder: Path) -> dict[str, Any
     }
 
 
+def _checked(bench: Workbench) -> torch.Tensor:
+    return bench.windows["report"].ids[:_CHECKED_WINDOWS]
+
+
 def _fidelity(ids: torch.Tensor) -> Fidelity:
     return Fidelity(text="report", windows=len(ids), window_tokens=int(ids.shape[1]))
 
 
 def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
-    """A prompt, what llama.cpp makes of it, and what was expected where that is known."""
+    """A prompt, what llama.cpp makes of it, and what was expected where that is known.
+
+    The file is verified by then: a question that is not answered takes nothing from that, and stands as ``unanswered``.
+    """
     from engines.llama.gguf_file.names import FILE
 
     prompt, expected = _question(bench)
@@ -132,7 +158,10 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
         "context": context,
         "output_tokens": _ANSWER_TOKENS,
     }
-    answer = engine.run({"task": "generate", **asked})["text"]
+    try:
+        answer = engine.run({"task": "generate", **asked})["text"]
+    except EngineError as error:
+        return {"prompt": prompt, "unanswered": f"{error.value} {error.rule}"}
     if not expected:
         return {"prompt": prompt, "answer": answer}
     return {"prompt": prompt, "answer": answer[: len(expected)], "expected": expected}
@@ -152,9 +181,12 @@ def _question(bench: Workbench) -> tuple[str, str]:
 
 def gguf_line(done: dict[str, Any]) -> str:
     """One line for people."""
-    question, answer = done["prompt"].splitlines()[-1], done["answer"].strip()
-    right = "" if "expected" not in done else (", right" if done["answer"] == done["expected"] else ", wrong")
-    return (
+    question = done["prompt"].splitlines()[-1]
+    line = (
         f"as GGUF in {done['folder']}: KL to the dense model {done['kl']:.2g} nat a token in llama.cpp, "
-        f"{done['weight_bytes'] / 1e6:.3g} MB; asked {question!r} it says {answer!r}{right}"
+        f"{done['weight_bytes'] / 1e6:.3g} MB; asked {question!r} it "
     )
+    if "answer" not in done:
+        return f"{line}does not answer: {done['unanswered']}"
+    right = "" if "expected" not in done else (", right" if done["answer"] == done["expected"] else ", wrong")
+    return f"{line}says {done['answer'].strip()!r}{right}"

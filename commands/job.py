@@ -1,4 +1,4 @@
-"""The main job, stage by stage: prepare, profile, search, judge the front, export, report."""
+"""The main job, stage by stage: prepare, profile, search, judge the front, report, export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from commands.files import Status
     from commands.workbench import Workbench
     from search.study import Study
+    from spaces.errors import ParetuneError
     from spaces.result import FrontFile, Member
 
 
@@ -25,7 +26,7 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
         0 when complete, 130 when the search was interrupted and the front written.
 
     Raises:
-        ParetuneError: whatever was refused.
+        ParetuneError: whatever was refused; of an export once everything else is written.
     """
     from commands.workbench import open_workbench
     from reports.summary import summarize
@@ -35,8 +36,10 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
         bench = open_workbench(run, folder, stages)
         study = open_study(bench, stages)
         interrupted = _search(study, stages)
-        _finish(bench, study, stages, interrupted)
+        failure = _finish(bench, study, stages, interrupted)
     print(summarize(folder))
+    if failure is not None:
+        raise failure
     return 130 if interrupted else 0
 
 
@@ -77,10 +80,13 @@ def _search(study: Study, stages: Stages) -> bool:
     return False
 
 
-def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -> None:
+def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -> ParetuneError | None:
+    """Judge the front, write and export; what kept the export from being made.
+
+    The report is there before anything is exported: an engine that fails costs the export alone.
+    """
     from commands.files import write_run
-    from commands.finish import judge_tasks, latency_checks, measure_latency
-    from reports.report import write_report
+    from commands.finish import judge_tasks, measure_latency
     from search.promotion import promote
     from search.result import build_front, write_front
 
@@ -88,46 +94,85 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
         front = build_front(study, promote(study, stages.report))
         write_front(front, bench.folder)
         write_run(bench, study, stages, "interrupted" if interrupted else "running", front=front)
-    exported: dict[str, Any] | None = None
-    if not interrupted:
-        front = judge_tasks(bench, measure_latency(bench, front, stages), stages)
-        write_front(front, bench.folder)
-        exported = _export(bench, front, stages)
+    if interrupted:
+        _report(bench, study, stages, "interrupted", front)
+        return None
+    front = judge_tasks(bench, measure_latency(bench, front, stages), stages)
+    write_front(front, bench.folder)
+    _report(bench, study, stages, "complete", front)
+    exported, failure = _export(bench, front, stages)
+    if exported is not None or failure is not None:
+        notes = () if failure is None else (f"the export failed: {failure}",)
+        _report(bench, study, stages, "complete", front, exported, notes)
+    return failure
+
+
+def _report(
+    bench: Workbench,
+    study: Study,
+    stages: Stages,
+    status: Status,
+    front: FrontFile,
+    exported: dict[str, Any] | None = None,
+    more: tuple[str, ...] = (),
+) -> None:
+    """Write ``run.json`` and the page."""
+    from commands.files import write_run
+    from commands.finish import latency_checks
+    from reports.report import write_report
+
     with stages.stage("report", "writing the report"):
-        status: Status = "interrupted" if interrupted else "complete"
-        notes = _notes(study)
-        checks = latency_checks(bench, front)
+        checks, notes = latency_checks(bench, front), (*_notes(study), *more)
         write_run(bench, study, stages, status, front=front, checks=checks, export=exported, notes=notes)
         write_report(bench.folder)
 
 
-def _export(bench: Workbench, front: FrontFile, stages: Stages) -> dict[str, Any] | None:
+def _export(
+    bench: Workbench, front: FrontFile, stages: Stages
+) -> tuple[dict[str, Any] | None, ParetuneError | None]:
+    """Export the pick; what ``run.json`` keeps of it, and what was refused or found wrong."""
     from commands.export import export_line, export_member, find_member
+    from spaces.errors import ParetuneError
 
     if not bench.run.export:
-        return None
+        return None, None
     member = find_member(front.members, front.pick)
     verdict = bench.engine.export_ruling(bench.spec, member.config)
     if not verdict:
         note(f"{member.name} is not exported: {verdict.reason}")
-        return None
-    with stages.stage("export", f"exporting {member.name} and loading it again"):
-        done = export_member(bench, member, bench.folder / "export" / member.name)
-    note(export_line(done))
-    if bench.run.gguf and bench.engine.name != "llama.cpp":
-        done |= _gguf(bench, member, stages)
-    return done
+        return None, None
+    done: dict[str, Any] | None = None
+    try:
+        with stages.stage("export", f"exporting {member.name} and loading it again"):
+            done = export_member(bench, member, bench.folder / "export" / member.name)
+        note(export_line(done))
+        if bench.run.gguf and bench.engine.name != "llama.cpp":
+            done |= _gguf(bench, member, stages)
+    except ParetuneError as error:
+        return done, error
+    return done, None
 
 
 def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
-    from commands.gguf import export_gguf, gguf_line
+    """The pick as GGUF too; the export itself stands without it.
+
+    Raises:
+        VerificationError: llama.cpp runs something else than was written.
+    """
+    from commands.gguf import check_gguf, gguf_line, write_gguf
     from spaces.errors import EngineError
 
+    folder = bench.folder / "export" / f"{member.name}-gguf"
     with stages.stage("gguf", f"writing {member.name} as GGUF and asking llama.cpp"):
         try:
-            done = export_gguf(bench, member, bench.folder / "export" / f"{member.name}-gguf")
-        except EngineError as error:  # the export itself stands; a file that is not what was written does not
+            config, kl = write_gguf(bench, member, folder)
+        except EngineError as error:
             note(f"not written as GGUF: {error.value} {error.rule}")
+            return {}
+        try:
+            done = check_gguf(bench, config, kl, folder)
+        except EngineError as error:
+            note(f"written as GGUF to {folder}, and not verified: {error.value} {error.rule}")
             return {}
     note(gguf_line(done))
     return {"gguf": done}

@@ -180,7 +180,8 @@ def _gguf_words(gguf: object) -> str:
     """A second line on the same candidate as GGUF, where it was written."""
     if not isinstance(gguf, dict):
         return ""
-    return (
-        f"\nthe same as GGUF in {gguf['folder']}: KL {digits(float(gguf['kl']), 2)} in llama.cpp, where it answers "
-        f"{str(gguf['prompt']).splitlines()[-1]!r} with {str(gguf['answer']).strip()!r}"
-    )
+    line = f"\nthe same as GGUF in {gguf['folder']}: KL {digits(float(gguf['kl']), 2)} in llama.cpp"
+    if "answer" not in gguf:
+        return line
+    question, answer = str(gguf["prompt"]).splitlines()[-1], str(gguf["answer"]).strip()
+    return f"{line}, where it answers {question!r} with {answer!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands.main import main
+from spaces.errors import EngineError, VerificationError
 from tests.engines.conftest import running
 from tests.models import build_tiny
 
@@ -175,6 +177,66 @@ def test_a_small_run_from_model_to_export(model, text, run, capsys):
     capsys.readouterr()
     assert main(small_arguments(model, text, run, "--seed", 3)) == 2
     assert "belongs to another" in capsys.readouterr().err
+
+
+EXPORTED = {
+    "name": "pick", "folder": "export/pick", "engine": "transformers", "kl_to_candidate": 0.0, "tolerance": 1.0,
+    "tokens": 1,
+}  # fmt: skip
+
+
+def failing(error, rule):
+    def fail(*given, **more):
+        raise error("the file", rule, "Look at it")
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("patches", "code", "export", "said"),
+    [
+        ({"commands.export.export_member": failing(VerificationError, "is another")}, 1, None, "is another"),
+        ({"commands.export.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
+        (
+            {
+                "commands.export.export_member": lambda *given: dict(EXPORTED),
+                "commands.gguf.write_gguf": lambda *given: (None, 0.1),
+                "commands.gguf.check_gguf": failing(VerificationError, "is another GGUF"),
+            },
+            1, EXPORTED, "is another GGUF",
+        ),
+        (
+            {
+                "commands.export.export_member": lambda *given: dict(EXPORTED),
+                "commands.gguf.write_gguf": lambda *given: (None, 0.1),
+                "commands.gguf.check_gguf": failing(EngineError, "took too long"),
+            },
+            0, EXPORTED, "and not verified: the file took too long",
+        ),
+        (
+            {
+                "commands.export.export_member": lambda *given: dict(EXPORTED),
+                "commands.gguf.write_gguf": failing(EngineError, "is no block type"),
+            },
+            0, EXPORTED, "not written as GGUF: the file is no block type",
+        ),
+    ],
+    ids=["another", "refused", "another gguf", "gguf unverified", "gguf unwritten"],
+)  # fmt: skip
+def test_an_export_that_fails_costs_nothing_but_itself(
+    model, text, run, tmp_path, monkeypatch, capsys, patches, code, export, said
+):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "export"))
+    for name, replacement in patches.items():
+        monkeypatch.setattr(name, replacement)
+    assert main(small_arguments(model, text, folder, *RULE, "--gguf")) == code
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert (folder / "report.html").is_file()
+    assert printed.out
+    document = json.loads((folder / "run.json").read_text())
+    assert (document["status"], document["export"]) == ("complete", export)
+    assert any(said in note for note in document["notes"]) == (code != 0)
 
 
 @pytest.mark.engine

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import demo
-from commands.gguf import export_gguf, ggml_config, gguf_line
+from commands.gguf import _ask, check_gguf, ggml_config, gguf_line, write_gguf
 from engines import find_engine
 from engines.llama.gguf_file.names import FILE
 from engines.manifest import check_files, read_manifest
@@ -77,6 +78,20 @@ def test_zeros_are_refused(spec):
         ggml_config(spec, everywhere(spec, choice))
 
 
+def test_a_question_that_is_not_answered_takes_nothing_from_the_file(tmp_path):
+    def run(request):
+        raise EngineError("llama.cpp", "ran out of memory", "")
+
+    bench = SimpleNamespace(
+        run=SimpleNamespace(model="embedded"), tokenizer=lambda text: {"input_ids": text.split()}
+    )
+    asked = _ask(bench, SimpleNamespace(run=run), tmp_path)
+    assert asked["unanswered"] == "llama.cpp ran out of memory"
+    line = gguf_line({"folder": "here", "kl": 0.1, "weight_bytes": 1e6, **asked})
+    assert "as GGUF in here" in line
+    assert line.endswith("it does not answer: llama.cpp ran out of memory")
+
+
 @pytest.mark.engine
 def test_the_pick_answers_in_llama_cpp(tmp_path, monkeypatch):
     running("llama.cpp")
@@ -91,7 +106,8 @@ def test_the_pick_answers_in_llama_cpp(tmp_path, monkeypatch):
     bench.spec = find_engine("openvino").stored(bench.spec)
     # As the main job names it: relative to where it was started.
     monkeypatch.chdir(tmp_path)
-    done = export_gguf(bench, pick, Path("pick-gguf"))
+    written = write_gguf(bench, pick, Path("pick-gguf"))
+    done = check_gguf(bench, *written, Path("pick-gguf"))
     check_files(tmp_path / "pick-gguf")
     # Of the weights alone: llama.cpp rounds what they are multiplied with, too.
     assert 0 < read_manifest(tmp_path / "pick-gguf")["figures"]["kl"] < done["kl"]
@@ -100,5 +116,5 @@ def test_the_pick_answers_in_llama_cpp(tmp_path, monkeypatch):
     assert 0 < done["kl"] < 0.01
     assert done["answer"] == done["expected"]
     assert "right" in gguf_line(done)
-    again = export_gguf(bench, pick, Path("pick-gguf"))
-    assert again == done
+    assert write_gguf(bench, pick, Path("pick-gguf")) == written
+    assert check_gguf(bench, *written, Path("pick-gguf")) == done

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reports.reading import read_front
-from reports.summary import summarize
+from reports.summary import _gguf_words, summarize
 from spaces.result import RunDocument
 
 
@@ -58,3 +58,9 @@ def test_markup_in_names_is_text(run: Path) -> None:
     hostile = found.model_copy(update={"model": {"source": "[red]x[/red] :smile:"}})
     (run / "run.json").write_text(hostile.to_json())
     assert "[red]x[/red] :smile:" in summarize(run, width=100)
+
+
+def test_a_gguf_without_an_answer_is_told_without_one():
+    written = {"folder": "here", "kl": 0.1, "prompt": "first\nask", "unanswered": "ran out of memory"}
+    assert _gguf_words(written) == "\nthe same as GGUF in here: KL 0.10 in llama.cpp"
+    assert "answers 'ask' with 'so'" in _gguf_words({**written, "answer": " so "})
