@@ -57,5 +57,11 @@ def request_of(**fields: Any) -> dict[str, Any]:
 
 
 def usable_threads() -> int:
-    """Cores that this process may use."""
+    """Threads that an engine of another process should take: those asked for, else the cores that we may use.
+
+    ``OMP_NUM_THREADS`` is what ``paretune --threads`` sets and torch obeys; it may list a number a level of nesting.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
