@@ -174,11 +174,12 @@ def export_line(done: dict[str, Any]) -> str:
 
 
 def is_export_of(folder: Path, digest: str, hashes: dict[str, str]) -> bool:
-    """Whether a folder holds the candidate ``digest`` of a run with these hashes."""
-    import json
+    """Whether a folder holds the candidate ``digest`` of a run with these hashes, by a manifest that can be read."""
+    from engines.manifest import read_manifest
+    from spaces.errors import VerificationError
 
-    manifest = folder / "paretune.json"
-    if not manifest.is_file():
+    try:
+        found = read_manifest(folder)
+    except VerificationError:
         return False
-    found = json.loads(manifest.read_text(encoding="utf-8"))
-    return bool(found.get("digest") == digest and found.get("run", {}).get("hashes") == hashes)
+    return bool(found.get("digest") == digest and (found.get("run") or {}).get("hashes") == hashes)

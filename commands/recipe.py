@@ -30,7 +30,7 @@ def recipe(
     from commands.run_file import validate_run
     from engines.recipes import find_recipe
     from reports.reading import read_run_folder
-    from search.run_folder import write_whole
+    from search.run_folder import make_folder, write_whole
     from spaces.cache_format import KVFormat
 
     writer, found = find_recipe(tool), read_run_folder(run)
@@ -50,7 +50,7 @@ def recipe(
         print(text, end="")
         return 0
     path = out or run / "recipes" / tool / member.name / writer.file_name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_whole(path, text)
     print(f"wrote {member.name} for {tool} {writer.version} to {path}")
     return 0

@@ -18,7 +18,10 @@ def search(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Engine: torch-cpu, torch, transformers, vllm or llama.cpp.")
+        str | None,
+        typer.Option(
+            help="Engine: torch-cpu, torch, transformers, vllm, llama.cpp, openvino or onnxruntime."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device name, or 'auto' for this machine.")] = None,
     workload: Annotated[

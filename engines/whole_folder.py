@@ -19,20 +19,27 @@ def written_whole(folder: Path) -> Iterator[Path]:
         EngineError: ``folder`` is there already and not empty, or the disk refuses.
     """
     refuse_occupied(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
     try:
         yield partial
         partial.chmod(0o755)
         partial.replace(folder)
     except OSError as error:
-        raise EngineError(
-            f"export to {folder}",
-            f"cannot be written ({error.strerror or error})",
-            "Free space or name another folder",
-        ) from error
+        raise _cannot_write(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _cannot_write(folder: Path, error: OSError) -> EngineError:
+    return EngineError(
+        f"export to {folder}",
+        f"cannot be written ({error.strerror or error})",
+        "Free space or name another folder",
+    )
 
 
 def refuse_occupied(folder: Path) -> None:

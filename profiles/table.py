@@ -9,6 +9,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -124,9 +125,9 @@ def _flat(row: CostRow) -> dict[str, Any]:
 
 
 def _replace(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
@@ -134,5 +135,6 @@ def _replace(path: Path, text: str) -> Path:
             f"cost table {path}", f"cannot be written ({error.strerror})", "Free space or name another folder"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spaces.errors import RunError, StorageBusyError
@@ -19,12 +19,17 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends.
 
     Raises:
+        RunError: there can be no such folder, or it cannot be written to.
         StorageBusyError: another process has it.
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a+", encoding="ascii") as handle:
+    make_folder(folder)
+    try:
+        opened = (folder / _LOCK).open("a+", encoding="ascii")
+    except OSError as error:
+        raise cannot_write(folder / _LOCK, error) from error
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -62,6 +67,18 @@ def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:
         )
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those that it lies in, where they are not there.
+
+    Raises:
+        RunError: something else is in the way, or the disk refuses.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 def write_whole(path: Path, text: str) -> Path:
     """Write ``text`` (UTF-8) to ``path``, which is returned; on failure what was there stays.
 
@@ -76,7 +93,8 @@ def write_whole(path: Path, text: str) -> Path:
             os.fsync(handle.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise cannot_write(path, error) from error
     return path
 
@@ -90,9 +108,9 @@ def drop_torn_line(path: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
-    """The refusal for a disk that is full or read-only."""
+    """The refusal for a disk that is full or read-only, and for a place below a file."""
     return RunError(
-        f"file {path}",
+        str(path),
         f"cannot be written ({error.strerror or error})",
         "Free space or choose another folder with --out",
     )

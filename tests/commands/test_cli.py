@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from commands.main import main
+from commands.search import search
+from engines import engine_names
 from spaces.errors import EngineError, VerificationError
 from tests.engines.conftest import running
 from tests.models import build_tiny
@@ -83,6 +87,13 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     assert lean.returncode == 0, lean.stderr
 
 
+def test_help_names_every_engine():
+    # The help is written by hand: asking the register takes longer than showing it.
+    option = get_type_hints(search, include_extras=True)["engine"].__metadata__[0]
+    named = option.help.removeprefix("Engine: ").removesuffix(".")
+    assert set(re.split(r", | or ", named)) == set(engine_names())
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -120,6 +131,12 @@ def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path, capsys):
     for more, expected in (((), "no calibration"), (("--text", short), "windows of")):
         assert main(["search", str(model), "--out", str(tmp_path / "run"), *map(str, more)]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_a_run_folder_below_a_file_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["search", "embedded", "--out", str(tmp_path / "file" / "below")]) == 2
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
 
 
 def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):

@@ -59,6 +59,14 @@ def test_a_recipe_goes_where_it_is_told(run, tmp_path, capsys):
     assert capsys.readouterr().out == out.read_text()
 
 
+def test_a_place_that_cannot_be_written_to_is_refused(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["recipe", str(run), "--tool", "torchao", "--name", whole(run, 16), "--out"]
+    for out in (tmp_path / "file" / "formats.json", tmp_path / "file" / "deeper" / "formats.json", tmp_path):
+        assert main([*arguments, str(out)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
 def test_the_cache_is_left_out_only_when_asked(run, capsys):
     arguments = ["recipe", str(run), "--tool", "torchao", "--name", whole(run, 8), "--out", "-"]
     assert main(arguments) == 2

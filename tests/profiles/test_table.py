@@ -69,6 +69,13 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["costs.json"]
 
 
+def test_a_table_below_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for below in ("costs.json", "deeper/costs.json"):
+        with pytest.raises(RunError, match="cannot be written"):
+            table({ONE: 1.0}).write(tmp_path / "file" / below)
+
+
 def test_shipped_rows_say_where_they_are_from():
     rows = shipped_table().rows
     assert rows

@@ -19,7 +19,7 @@ from search.pareto import non_dominated
 from search.promotion import promote, search_front
 from search.records import RecordFile
 from search.result import build_front, write_front
-from search.run_folder import lock_run_folder, tie_run_folder
+from search.run_folder import lock_run_folder, tie_run_folder, write_whole
 from search.settings import SearchSettings
 from search.study import readings
 from spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
@@ -352,6 +352,18 @@ def test_one_process_a_folder(tmp_path):
     assert StorageBusyError.__name__ in process.stderr
     with lock_run_folder(tmp_path):
         pass
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / "file" / "far" / "below"):
+        with pytest.raises(RunError, match="cannot be written"), lock_run_folder(place):
+            pass
+    (tmp_path / "run" / "run.lock").mkdir(parents=True)
+    with pytest.raises(RunError, match="Is a directory"), lock_run_folder(tmp_path / "run"):
+        pass
+    with pytest.raises(RunError, match="Not a directory"):
+        write_whole(tmp_path / "file" / "below", "text")
 
 
 def test_a_folder_belongs_to_one_model(tmp_path):
