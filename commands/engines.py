@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +27,8 @@ class EngineRow:
         source: who named that interpreter.
         runs: whether it runs on this machine.
         reason: why it is not found or does not run, and what to do about it.
+        forms: of checkpoints that it loads, where it has several: why one cannot be loaded here and what to install,
+            empty if it can.
     """
 
     engine: str
@@ -36,6 +38,7 @@ class EngineRow:
     source: str
     runs: bool
     reason: str
+    forms: dict[str, str] = field(default_factory=dict)
 
 
 def engines(
@@ -69,7 +72,16 @@ def _row(name: str) -> EngineRow:
     if found is None:
         return EngineRow(name, False, "", "", "", False, verdict.reason or f"{name} is not installed")
     version = f"{found.package} {found.version}"
-    return EngineRow(name, True, version, str(found.python), found.source, verdict.legal, verdict.reason)
+    forms = _forms() if name == "transformers" else {}
+    return EngineRow(
+        name, True, version, str(found.python), found.source, verdict.legal, verdict.reason, forms
+    )
+
+
+def _forms() -> dict[str, str]:
+    from engines.forms import find_form, form_names
+
+    return {name: find_form(name).available().reason for name in form_names()}
 
 
 def _print_json(rows: list[EngineRow]) -> None:
@@ -95,5 +107,8 @@ def show(rows: list[EngineRow], console: Console | None = None) -> None:
         names = ", ".join(row.engine for row in rows if row.python == python)
         console.print(f"{names}: {python}", highlight=False, markup=False, soft_wrap=True)
     for row in rows:
+        for form, reason in row.forms.items():
+            said = f"{row.engine}, form {form}: {reason or 'can be loaded'}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
         if row.reason:
             console.print(f"{row.engine}: {row.reason}", highlight=False, markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from commands.refining import Refined
     from commands.workbench import Workbench
+    from engines.engine import Engine
     from spaces.result import Member
 
 _CHECKED_WINDOWS = 16
@@ -29,6 +31,12 @@ def export(
         int | None,
         typer.Option(
             min=2, help="Rungs (count): the member and safer ones to fall back to, into RUN/ladder."
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            help="Container that transformers loads: compressed-tensors (the usual one), bitsandbytes, gptq or awq."
         ),
     ] = None,
     canaries: Annotated[
@@ -56,15 +64,15 @@ def export(
     settings = validate_run(found.run.settings, f"{run}/run.json")
     with lock_run_folder(run):
         stages = Stages(quiet)
-        bench = open_workbench(settings, run, stages)
+        bench = in_form(open_workbench(settings, run, stages), form)
         if ladder is not None:
             place = out or run / "ladder"
             rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
             print(ladder_lines(place, rungs))
             return 0
         refined = None if refine is None else refine_member(bench, member.config, refine, stages)
-        folder = member.name if refine is None else f"{member.name}-{refine}"
-        done = export_member(bench, member, out or run / "export" / folder, refined, canaries=canaries)
+        place = out or run / "export" / "-".join(filter(None, (member.name, refine, form_of(bench.engine))))
+        done = export_member(bench, member, place, refined, canaries=canaries)
     if refined is not None:
         print(refined.line)
     print(export_line(done))
@@ -79,6 +87,35 @@ def _check_ladder(ladder: int | None, refine: str | None) -> None:
         raise RunError(
             "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
         )
+
+
+def in_form(bench: Workbench, form: str | None) -> Workbench:
+    """The bench with an engine that writes this form; as it is where none was asked for.
+
+    Raises:
+        UnknownNameError: there is no such form.
+        EngineError: the run's exports are not for transformers.
+    """
+    from commands.verify import LOADERS
+    from engines.transformers_engine import Transformers
+    from spaces.errors import EngineError
+
+    if form is None:
+        return bench
+    if bench.engine.name not in LOADERS["transformers"]:
+        raise EngineError(
+            f"--form {form}",
+            f"is for exports that transformers loads, and the run searched for {bench.engine.name}",
+            f"Leave --form out, or search with --engine {' or '.join(LOADERS['transformers'])}",
+        )
+    return replace(bench, engine=Transformers(form))
+
+
+def form_of(engine: Engine) -> str:
+    """The form that an engine writes; empty for the usual one, and for engines that have one alone."""
+    from engines.transformers_engine import Transformers
+
+    return engine.form_name if isinstance(engine, Transformers) else ""
 
 
 def find_member(members: tuple[Member, ...], name: str) -> Member:
@@ -137,7 +174,7 @@ def export_member(
         figures=figures,
         tensor_parallel=bench.run.workload.tensor_parallel,
     )
-    if not is_export_of(folder, member.digest, hashes):
+    if not is_export_of(folder, member.digest, hashes, form_of(bench.engine)):
         bench.engine.export(assembler, member.config, folder, card)
     discard_unlisted(folder)
     verified = verify_export(
@@ -154,7 +191,7 @@ def export_member(
         "name": member.name,
         "engine": read_manifest(folder)["engine"],
         "folder": str(folder),
-        "weight_bytes": member.value("weight_bytes"),
+        "weight_bytes": read_manifest(folder)["weight_bytes"],
         "kl_to_candidate": verified.kl,
         "tolerance": verified.tolerance,
         "top1_agreement": verified.top1_agreement,
@@ -173,7 +210,7 @@ def export_line(done: dict[str, Any]) -> str:
     )
 
 
-def is_export_of(folder: Path, digest: str, hashes: dict[str, str]) -> bool:
+def is_export_of(folder: Path, digest: str, hashes: dict[str, str], form: str = "") -> bool:
     """Whether a folder holds the candidate ``digest`` of a run with these hashes, by a manifest that can be read."""
     from engines.manifest import read_manifest
     from spaces.errors import VerificationError
@@ -182,4 +219,5 @@ def is_export_of(folder: Path, digest: str, hashes: dict[str, str]) -> bool:
         found = read_manifest(folder)
     except VerificationError:
         return False
-    return bool(found.get("digest") == digest and (found.get("run") or {}).get("hashes") == hashes)
+    same = found.get("digest") == digest and (found.get("run") or {}).get("hashes") == hashes
+    return bool(same and found.get("form", "") == form)

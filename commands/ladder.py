@@ -97,7 +97,7 @@ def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[st
             Rung(
                 folder=place,
                 name=member.name,
-                weight_bytes=member.value("weight_bytes"),
+                weight_bytes=found["weight_bytes"],
                 kl=member.value("kl"),
                 launch=found["launch"],
                 trigger=default_trigger(member.value("kl")),

@@ -43,7 +43,6 @@ def verify(
     from commands.output import Stages
     from commands.run_file import validate_run
     from commands.workbench import open_workbench
-    from engines import find_engine
     from engines.manifest import check_files, read_manifest
     from engines.verification import verify_export
     from reports.reading import read_run_folder
@@ -52,7 +51,7 @@ def verify(
 
     check_files(export)
     manifest = read_manifest(export)
-    chosen = find_engine(loader(manifest, engine))
+    chosen = loading_engine(manifest, engine)
     require_here(chosen)
     folder = run or run_of(export)
     stages = Stages(quiet)
@@ -105,6 +104,27 @@ def require_here(engine: Engine) -> None:
         raise EngineUnavailableError(
             f"engine {engine.name}", able.reason, "Install it, or name another engine that loads the export"
         )
+
+
+def loading_engine(manifest: dict[str, Any], asked: str | None) -> Engine:
+    """The engine of :func:`loader`, in the form that the export has.
+
+    Raises:
+        EngineError: as :func:`loader`, or the asked engine knows the usual form alone.
+        UnknownNameError: the manifest names a form that there is none of.
+    """
+    from engines import find_engine
+    from engines.transformers_engine import Transformers
+    from spaces.errors import EngineError
+
+    name, form = loader(manifest, asked), manifest.get("form")
+    if not form:
+        return find_engine(name)
+    if name != Transformers.name:
+        raise EngineError(
+            f"engine {name}", f"does not load an export in the form {form}", f"Use {Transformers.name}"
+        )
+    return Transformers(str(form))
 
 
 def run_of(export: Path) -> Path:

@@ -102,6 +102,11 @@ def find_environment(engine: str) -> Environment | None:
     return Environment(python, *found, source)
 
 
+def lacking(environment: Environment, modules: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the modules that the environment cannot import; distributed under their own names."""
+    return tuple(name for name in modules if _look(environment.python, name, (name,)) is None)
+
+
 def run_in_environment(
     environment: Environment,
     script: Path,

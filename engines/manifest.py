@@ -31,6 +31,7 @@ def write_manifest(
     card: ExportCard,
     *,
     engine: str,
+    form: str = "",
     notes: Iterable[str] = (),
     packages: Iterable[str] = (),
 ) -> None:
@@ -42,6 +43,7 @@ def write_manifest(
         config: of the candidate.
         card: what the export says about itself.
         engine: registered name of the engine that loads it.
+        form: of the checkpoint, where it is not the engine's usual one.
         notes: what a user has to know.
         packages: whose versions are recorded.
     """
@@ -49,6 +51,7 @@ def write_manifest(
         "schema_version": SCHEMA_VERSION,
         "name": card.name,
         "engine": engine,
+        **({"form": form} if form else {}),
         "digest": config.digest,
         "config": config.model_dump(mode="json"),
         "weight_bytes": weight_bytes(spec, config),

@@ -1,18 +1,17 @@
-"""``transformers``: loads compressed-tensors, expands the weights, and computes densely."""
+"""``transformers``: loads checkpoints of several forms, and computes densely or as the loader of the form does."""
 
 from __future__ import annotations
 
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
+from engines.checkpoint.export import generation_line
 from engines.checkpoint.legality import CheckpointLegality
-from engines.checkpoint.ruling import checkpoint_ruling
 from engines.engine import Engine, ExportCard
+from engines.forms import DEFAULT_FORM, find_form
 from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Legality, Ruling, illegal
+from spaces.legality import Legality, Ruling
 from spaces.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -24,47 +23,61 @@ if TYPE_CHECKING:
 
 
 class Transformers(Engine):
-    """Saves bytes on disk and none in memory; what it computes is the reference for other engines."""
+    """Saves bytes on disk and none in memory; what it computes is the reference for other engines.
+
+    Args:
+        form: of its exports, by name. A search knows the usual one; the others are for its results.
+    """
 
     name = "transformers"
     exact = True
+
+    def __init__(self, form: str = DEFAULT_FORM) -> None:
+        self.form = find_form(form)
+
+    @property
+    def form_name(self) -> str:
+        """As manifests say it: empty for the usual form."""
+        return "" if self.form.name == DEFAULT_FORM else self.form.name
 
     def version(self) -> str:
         """Of transformers."""
         return metadata.version("transformers")
 
     def available(self) -> Ruling:
-        """Whether transformers is installed."""
-        return LEGAL if find_spec("transformers") else illegal("transformers is not installed", self.name)
+        """Whether transformers is installed, and whoever loads the form."""
+        return self.form.available()
 
     def legality(self, device: str) -> Legality:
         """See :class:`engines.checkpoint.legality.CheckpointLegality`."""
         return CheckpointLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
-        """The same everywhere: weights are expanded when they are loaded."""
+        """The same everywhere for the usual form, whose weights are expanded when they are loaded."""
         del device
-        return "transformers: float32 products of expanded weights; inputs rounded as the scheme says"
+        return f"transformers: {self.form.numeric_path}"
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
-        """See :func:`engines.checkpoint.export.expanded_in_float32`."""
-        return self.exact and expanded_in_float32(config)
+        """See :meth:`engines.forms.form.Form.computes_in_float32`."""
+        return self.exact and self.form.computes_in_float32(config)
+
+    def stored(self, spec: ModelSpec) -> ModelSpec:
+        """See :meth:`engines.forms.form.Form.stored`."""
+        return self.form.stored(spec)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """See :meth:`Engine.export_ruling`."""
-        return checkpoint_ruling(spec, config)
+        return self.form.ruling(spec, config)
 
     def export(
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        return export_checkpoint(weights, config, folder, card)
+        return self.form.export(weights, config, folder, card)
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; in float32 on the CPU."""
-        from engines.checkpoint.reloading import reloaded_predictions
-
-        return reloaded_predictions(folder, ids)
+        """See :meth:`Engine.predictions`; on the CPU."""
+        return self.form.predictions(folder, ids)
 
     def launch_line(self, folder: Path) -> str:
         """See :func:`engines.checkpoint.export.generation_line`."""

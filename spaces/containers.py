@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from spaces.formats import WeightFormat
 
-Container = Literal["compressed-tensors", "graph"]
-"""What holds quantized integers: a checkpoint beside the program, or the graph that is the program."""
+Container = Literal["compressed-tensors", "graph", "bitsandbytes", "gptq", "awq"]
+"""What holds quantized weights: a checkpoint beside the program, the graph that is the program, or another form of
+checkpoint (:mod:`spaces.form_bytes`)."""
 
 
 class StoredBytes(NamedTuple):

@@ -11,6 +11,7 @@ from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
 from spaces.containers import StoredBytes, graph_bytes, unpacked_bytes
+from spaces.form_bytes import FORM_CONTAINERS, form_bytes
 from spaces.model import Axis, FixedTensor, Linear, ModelSpec
 from spaces.target import Workload
 
@@ -54,6 +55,8 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
     if spec.container == "graph" and not weight.dense:
         one = graph_bytes(rows, columns, weight, spec.dtype_bytes)
         return StoredBytes(one.payload * linear.experts, 0)
+    if spec.container in FORM_CONTAINERS and not weight.dense:
+        return form_bytes(spec.container, (rows, columns), weight, spec.dtype)
     if lies_unpacked(linear, choice):
         owners = 2 if linear.role == "embedding" and spec.tied else 1
         one = unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners)

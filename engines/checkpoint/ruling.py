@@ -27,9 +27,10 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
             )
     for site, choice in config.sites.items():
         if not choice.weight.dense and container(choice.weight) is None:
+            way = "; NF4 has the form bitsandbytes" if choice.weight.codebook == "normal" else ""
             return illegal(
                 f"{site} has {choice.weight.name}, and compressed-tensors has no codebooks; the candidate can be"
-                " searched and run here, but not exported",
+                f" searched and run here, but not exported{way}",
                 "compressed-tensors 0.19",
             )
         if choice.weight.scale == "fp8" and choice.activation is not None:

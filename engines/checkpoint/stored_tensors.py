@@ -6,6 +6,7 @@ quantized checkpoint keeps its stored dtype whatever dtype is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,12 +35,20 @@ class StoredTensors:
         bank: with the weights.
         config: of the candidate.
         published_names: whether names are the published ones although something is quantized.
+        pack: how the codes of a linear are stored; another form of checkpoint has another packing.
     """
 
     def __init__(
-        self, spec: ModelSpec, bank: Bank, config: CompressionConfig, *, published_names: bool = False
+        self,
+        spec: ModelSpec,
+        bank: Bank,
+        config: CompressionConfig,
+        *,
+        published_names: bool = False,
+        pack: Callable[..., Named] = weight_tensors,
     ) -> None:
         self._spec = spec
+        self._pack = pack
         self._bank = bank
         self._config = config
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
@@ -68,7 +77,7 @@ class StoredTensors:
         else:
             path = self._final_name(linear.name)
             unpacked = lies_unpacked(linear, self._config.choice(linear.name))
-            yield from weight_tensors(path, self._codes(linear), weight, unpacked=unpacked)
+            yield from self._pack(path, self._codes(linear), weight, unpacked=unpacked)
             yield from self._inputs(linear, path)
 
     def _dense_site(self, linear: Linear) -> Named:

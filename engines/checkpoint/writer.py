@@ -1,11 +1,14 @@
 """Writes a candidate as a folder for ``transformers``: compressed-tensors, or plain if nothing is quantized.
 
-Everything is written into a folder beside the target, which takes the target's name when it is complete.
+Everything is written into a folder beside the target, which takes the target's name when it is complete. Other forms
+of checkpoint (:mod:`engines.forms`) bring tensors and a ``quantization_config`` of their own.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +29,36 @@ from spaces.model import ModelSpec
 from spaces.size import weight_bytes
 
 if TYPE_CHECKING:
+    import torch
+
     from compressors.assembly import Assembler
 
 _PACKAGES = ("torch", "transformers", "compressed-tensors", "safetensors")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint of one form consists of, besides what every export has.
+
+    Attributes:
+        spec: of the dense model, as the form stores it.
+        tensors: of the candidate, one after the other.
+        quantization: ``quantization_config`` of ``config.json``; ``None``: nothing is quantized.
+        engine: registered name of the engine that loads it.
+        form: name of the form, empty where the engine has one alone.
+        tags: of the model card.
+        notes: what a user has to know.
+        packages: whose versions are recorded.
+    """
+
+    spec: ModelSpec
+    tensors: Iterable[tuple[str, torch.Tensor]]
+    quantization: Mapping[str, Any] | None
+    engine: str = "transformers"
+    form: str = ""
+    tags: tuple[str, ...] = ("compressed-tensors",)
+    notes: tuple[str, ...] = ()
+    packages: tuple[str, ...] = _PACKAGES
 
 
 def write_checkpoint(
@@ -50,26 +80,47 @@ def write_checkpoint(
         layout: of whoever loads it.
 
     Raises:
+        EngineError: as :func:`write_content`.
+    """
+    spec, bank = weights.spec, bank_of(weights)
+    content = Content(
+        spec,
+        StoredTensors(spec, bank, config, published_names=layout.published_names),
+        quantization_config(spec, config, layout),
+        engine=layout.engine,
+        notes=() if layout.cache_scheme else export_notes(config),
+    )
+    return write_content(content, config, folder, card, shard_bytes)
+
+
+def bank_of(weights: Assembler | Bank) -> Bank:
+    """The bank that weights are taken from."""
+    return weights if isinstance(weights, Bank) else weights.bank
+
+
+def write_content(
+    content: Content,
+    config: CompressionConfig,
+    folder: Path,
+    card: ExportCard,
+    shard_bytes: int = SHARD_BYTES,
+) -> Path:
+    """Write a checkpoint of any form into ``folder``, whole or not at all; returns it.
+
+    Raises:
         EngineError: the folder is there already and not empty, the source has no ``config.json``, the disk is
             full, or what was written is not as large as it was announced.
     """
     with written_whole(folder) as partial:
-        _write(weights, config, partial, card, shard_bytes, layout)
+        _write(content, config, partial, card, shard_bytes)
     return folder
 
 
 def _write(
-    weights: Assembler | Bank,
-    config: CompressionConfig,
-    folder: Path,
-    card: ExportCard,
-    shard_bytes: int,
-    layout: CheckpointLayout,
+    content: Content, config: CompressionConfig, folder: Path, card: ExportCard, shard_bytes: int
 ) -> None:
-    spec = weights.spec
-    bank = weights if isinstance(weights, Bank) else weights.bank
-    tensors = StoredTensors(spec, bank, config, published_names=layout.published_names)
-    written = write_shards(tensors, folder, shard_bytes)
+    spec = content.spec
+    written = write_shards(content.tensors, folder, shard_bytes)
     announced = weight_bytes(spec, config)
     if written != announced:
         raise EngineError(
@@ -77,14 +128,20 @@ def _write(
             f"{written} bytes of tensors were written and {announced} announced",
             "Report this: a format's container and its size disagree",
         )
-    values = _model_config(card.source, spec, config, layout)
-    write_json(folder / "config.json", values)
+    write_json(folder / "config.json", _model_config(card.source, config, content))
     copy_companions(card.source, folder)
-    notes = () if layout.cache_scheme else export_notes(config)
-    licence = base_licence(card.source)
-    text = model_card(spec, config, card, licence, notes)
+    text = model_card(spec, config, card, base_licence(card.source), content.notes, tags=content.tags)
     (folder / "README.md").write_text(text, encoding="utf-8")
-    write_manifest(folder, spec, config, card, engine=layout.engine, notes=notes, packages=_PACKAGES)
+    write_manifest(
+        folder,
+        spec,
+        config,
+        card,
+        engine=content.engine,
+        form=content.form,
+        notes=content.notes,
+        packages=content.packages,
+    )
 
 
 def export_notes(config: CompressionConfig) -> tuple[str, ...]:
@@ -97,17 +154,14 @@ def export_notes(config: CompressionConfig) -> tuple[str, ...]:
     )
 
 
-def _model_config(
-    source: Path, spec: ModelSpec, config: CompressionConfig, layout: CheckpointLayout
-) -> dict[str, Any]:
+def _model_config(source: Path, config: CompressionConfig, content: Content) -> dict[str, Any]:
     try:
         values = json.loads((source / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise EngineError(
             f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
         ) from error
-    result = student_config(values, spec, config.student)
-    quantization = quantization_config(spec, config, layout)
-    if quantization is not None:
-        result["quantization_config"] = quantization
+    result = student_config(values, content.spec, config.student)
+    if content.quantization is not None:
+        result["quantization_config"] = dict(content.quantization)
     return result

@@ -1,0 +1,77 @@
+"""A form of checkpoint: what it can hold, how it is written, and what ``transformers`` computes from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engines.engine import ExportCard
+from spaces.configuration import CompressionConfig
+from spaces.errors import EngineError
+from spaces.legality import Ruling
+from spaces.model import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from engines.predictions import Predictions
+
+
+class Form(ABC):
+    """A container, and whoever ``transformers`` asks to load it.
+
+    Attributes:
+        name: registered name, the same in every file.
+        numeric_path: how the weights are multiplied once they are loaded, in words.
+        remedy: what to do about a candidate that does not fit.
+    """
+
+    name: str
+    numeric_path: str
+    remedy: str = "Choose other formats, or another form"
+
+    @abstractmethod
+    def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """Whether the form holds the candidate; else the first site that is in the way, the rule and its source."""
+
+    @abstractmethod
+    def available(self) -> Ruling:
+        """Whether such a checkpoint can be loaded on this machine, and what to install."""
+
+    def stored(self, spec: ModelSpec) -> ModelSpec:
+        """The model as the form stores it: bytes of quantized weights differ by container."""
+        return spec
+
+    def computes_in_float32(self, config: CompressionConfig) -> bool:
+        """Whether products are those of float32, as those of the searched candidate are on a CPU."""
+        del config
+        return False
+
+    def export(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
+        """Write the candidate into ``folder``, whole or not at all; returns it. No model is run.
+
+        Raises:
+            EngineError: the form cannot hold the candidate (then nothing was written), or as
+                :func:`engines.checkpoint.writer.write_content`.
+        """
+        verdict = self.ruling(weights.spec, config)
+        if not verdict:
+            raise EngineError(
+                f"export of {card.name} as {self.name}", f"{verdict.reason} ({verdict.source})", self.remedy
+            )
+        return self.write(weights, config, folder, card)
+
+    @abstractmethod
+    def write(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
+        """:meth:`export` of a candidate that :meth:`ruling` accepts."""
+
+    @abstractmethod
+    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """What ``transformers`` computes from a folder; see :meth:`engines.engine.Engine.predictions`."""

@@ -1,0 +1,151 @@
+"""Forms that a package beside ``transformers`` loads: what they have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines.checkpoint.legality import CheckpointLegality, row_ruling
+from engines.engine import ExportCard
+from engines.forms.form import Form
+from spaces.choice import SiteChoice
+from spaces.configuration import CompressionConfig
+from spaces.legality import LEGAL, Ruling, illegal
+from spaces.model import Linear, ModelSpec
+from spaces.size import kept_linears, kept_shape
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from compressors.quantizers import QuantizedWeight
+    from engines.predictions import Predictions
+    from spaces.containers import Container
+    from spaces.formats import WeightFormat
+
+
+class PackedForm(Form):
+    """Linears are quantized, weights alone; what is not, stays as the model has it.
+
+    Attributes:
+        container: how bytes are counted (:mod:`spaces.form_bytes`).
+        packages: that must be importable beside transformers; the first is the loader, whose environment is used.
+        source: of the rules: packages and versions that were read and tried.
+        takes_conv1d: whether the loader replaces GPT-2's ``Conv1D`` too.
+        takes_head: whether the loader replaces a head that is not tied.
+    """
+
+    container: Container
+    packages: tuple[str, ...]
+    source: str
+    takes_conv1d: bool = False
+    takes_head: bool = False
+
+    def stored(self, spec: ModelSpec) -> ModelSpec:
+        """The same model in this container."""
+        return spec.model_copy(update={"container": self.container})
+
+    def available(self) -> Ruling:
+        """See :func:`engines.forms.loading.loader_ruling`."""
+        from engines.forms.loading import loader_ruling
+
+        return loader_ruling(self.packages)
+
+    def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """The student, then every site, then what the form wants of all of them together."""
+        verdict = CheckpointLegality("transformers", "cpu").student(spec, config.student)
+        if not verdict:
+            return verdict
+        chosen = [(x, config.choice(x.name)) for x in kept_linears(spec, config)]
+        quantized = [(linear, choice) for linear, choice in chosen if not choice.weight.dense]
+        for linear, choice in quantized:
+            shape = kept_shape(spec, linear, config.student)
+            verdict = self._place_ruling(linear, choice) and row_ruling(shape[1], choice)
+            verdict = verdict and self.site_ruling(choice, shape)
+            if not verdict:
+                return verdict.model_copy(update={"reason": f"{linear.name}: {verdict.reason}"})
+        if not quantized:
+            return self.refused("nothing is quantized; the usual form writes a plain checkpoint of it")
+        return self.joint_ruling(quantized)
+
+    @abstractmethod
+    def site_ruling(self, choice: SiteChoice, shape: tuple[int, int]) -> Ruling:
+        """Whether codes of this choice fit, for a linear of ``(out_features, in_features)``."""
+
+    def joint_ruling(self, quantized: list[tuple[Linear, SiteChoice]]) -> Ruling:
+        """Whether these quantized sites fit into one checkpoint."""
+        del quantized
+        return LEGAL
+
+    @abstractmethod
+    def pack(
+        self, path: str, found: QuantizedWeight, weight: WeightFormat, dtype: str
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """The tensors of one linear.
+
+        Args:
+            path: of the module.
+            found: codes and scales.
+            weight: their format.
+            dtype: of the checkpoint, by name.
+        """
+
+    @abstractmethod
+    def quantization(self, spec: ModelSpec, config: CompressionConfig) -> dict[str, Any]:
+        """``quantization_config`` of ``config.json``."""
+
+    def refused(self, reason: str) -> Ruling:
+        """A refusal with this form's source."""
+        return illegal(reason, self.source)
+
+    def write(
+        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    ) -> Path:
+        """See :func:`engines.checkpoint.writer.write_content`."""
+        from engines.checkpoint.stored_tensors import StoredTensors
+        from engines.checkpoint.writer import Content, bank_of, export_notes, write_content
+
+        spec = weights.spec
+
+        def pack(path: str, found: QuantizedWeight, weight: WeightFormat, *, unpacked: bool) -> Any:
+            del unpacked
+            return self.pack(path, found, weight, spec.dtype)
+
+        content = Content(
+            self.stored(spec),
+            StoredTensors(spec, bank_of(weights), config, pack=pack),
+            self.quantization(spec, config),
+            form=self.name,
+            tags=(self.name,),
+            notes=(
+                f"in the form {self.name}; loading it takes {', '.join(self.packages)}",
+                *export_notes(config),
+            ),
+            packages=("torch", "transformers", "safetensors"),
+        )
+        return write_content(content, config, folder, card)
+
+    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
+        """By the loader, where it is installed."""
+        from engines.forms.loading import loaded_predictions
+
+        return loaded_predictions(self.packages, folder, ids)
+
+    def _place_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+        """Whether the loader has a quantized module for what this linear is."""
+        if linear.role == "embedding":
+            return self.refused("an embedding is no linear and stays as the model has it")
+        if linear.role.startswith("expert"):
+            return self.refused("experts are one parameter and no linears that could be replaced")
+        if linear.role == "head" and not self.takes_head:
+            return self.refused("only linears inside the blocks are replaced; leave the head at 16 bits")
+        if linear.transposed and not self.takes_conv1d:
+            return self.refused("a Conv1D, whose codes were not tried with the loader")
+        if choice.activation is not None:
+            return self.refused(
+                f"inputs are rounded as {choice.activation.name}, and the form holds weights alone"
+            )
+        return LEGAL
