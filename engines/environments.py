@@ -37,8 +37,12 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "llama.cpp": ("xllamacpp", ("xllamacpp",)),
     "openvino": ("openvino", ("openvino",)),
     "onnxruntime": ("onnxruntime", ("onnxruntime", "onnxruntime-gpu")),
+    "bitsandbytes": ("bitsandbytes", ("bitsandbytes",)),
+    "gptqmodel": ("gptqmodel", ("gptqmodel",)),
 }
-"""Engines that are not named here are imported, and distributed, under their own name."""
+"""Engines, and packages that transformers asks to load a form of checkpoint. What is not named here is imported, and
+distributed, under its own name.
+"""
 
 _LOOK = """
 import json, sys

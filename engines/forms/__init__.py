@@ -15,6 +15,8 @@ DEFAULT_FORM = "compressed-tensors"
 _FORMS = {
     DEFAULT_FORM: "engines.forms.compressed_tensors:CompressedTensors",
     "bitsandbytes": "engines.forms.bitsandbytes:BitsAndBytes",
+    "gptq": "engines.forms.gptq:Gptq",
+    "awq": "engines.forms.awq:Awq",
 }
 
 

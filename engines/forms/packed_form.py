@@ -36,6 +36,7 @@ class PackedForm(Form):
         source: of the rules: packages and versions that were read and tried.
         takes_conv1d: whether the loader replaces GPT-2's ``Conv1D`` too.
         takes_head: whether the loader replaces a head that is not tied.
+        inputs: why rounded inputs are refused.
     """
 
     container: Container
@@ -43,6 +44,7 @@ class PackedForm(Form):
     source: str
     takes_conv1d: bool = False
     takes_head: bool = False
+    inputs: str = "the form holds weights alone"
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
         """The same model in this container."""
@@ -66,19 +68,28 @@ class PackedForm(Form):
             verdict = self._place_ruling(linear, choice) and row_ruling(shape[1], choice)
             verdict = verdict and self.site_ruling(choice, shape)
             if not verdict:
-                return verdict.model_copy(update={"reason": f"{linear.name}: {verdict.reason}"})
+                return self.refused(f"{linear.name}: {verdict.reason}")
         if not quantized:
             return self.refused("nothing is quantized; the usual form writes a plain checkpoint of it")
-        return self.joint_ruling(quantized)
+        return self.joint_ruling(spec, quantized)
 
     @abstractmethod
     def site_ruling(self, choice: SiteChoice, shape: tuple[int, int]) -> Ruling:
         """Whether codes of this choice fit, for a linear of ``(out_features, in_features)``."""
 
-    def joint_ruling(self, quantized: list[tuple[Linear, SiteChoice]]) -> Ruling:
+    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, SiteChoice]]) -> Ruling:
         """Whether these quantized sites fit into one checkpoint."""
-        del quantized
+        del spec, quantized
         return LEGAL
+
+    def scale_ruling(self, spec: ModelSpec) -> Ruling:
+        """Of forms that store scales in float16: those of a float32 model have no equals there."""
+        if spec.dtype != "float32":
+            return LEGAL
+        return self.refused(
+            "the model is float32 and so are its scales, which the form stores in float16; save the model in"
+            " bfloat16 or float16 before it is searched"
+        )
 
     @abstractmethod
     def pack(
@@ -96,6 +107,16 @@ class PackedForm(Form):
     @abstractmethod
     def quantization(self, spec: ModelSpec, config: CompressionConfig) -> dict[str, Any]:
         """``quantization_config`` of ``config.json``."""
+
+    def integer_ruling(self, weight: WeightFormat, groups: tuple[int, ...]) -> Ruling:
+        """Of forms that pack integers: whether a format is one by these groups, or by rows."""
+        if weight.number_type != "int" or weight.zero_point == "float" or weight.block_rows != 1:
+            return self.refused(f"it packs integers by group or row, not {weight.name}")
+        if weight.actorder != "none":
+            return self.refused("no registered method reorders columns")
+        if weight.group_size is not None and weight.group_size not in groups:
+            return self.refused(f"groups of {weight.group_size} are not among {', '.join(map(str, groups))}")
+        return LEGAL
 
     def refused(self, reason: str) -> Ruling:
         """A refusal with this form's source."""
@@ -143,9 +164,7 @@ class PackedForm(Form):
         if linear.role == "head" and not self.takes_head:
             return self.refused("only linears inside the blocks are replaced; leave the head at 16 bits")
         if linear.transposed and not self.takes_conv1d:
-            return self.refused("a Conv1D, whose codes were not tried with the loader")
+            return self.refused("a Conv1D, which the loader does not replace, or cannot initialize then")
         if choice.activation is not None:
-            return self.refused(
-                f"inputs are rounded as {choice.activation.name}, and the form holds weights alone"
-            )
+            return self.refused(f"inputs are rounded as {choice.activation.name}; {self.inputs}")
         return LEGAL
