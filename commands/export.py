@@ -94,10 +94,9 @@ def in_form(bench: Workbench, form: str | None) -> Workbench:
 
     Raises:
         UnknownNameError: there is no such form.
-        EngineError: the run's exports are not for transformers.
+        EngineError: the run's exports are not for transformers, or nothing here loads the form.
     """
-    from commands.verify import LOADERS
-    from engines.transformers_engine import Transformers
+    from commands.verify import LOADERS, writing
     from spaces.errors import EngineError
 
     if form is None:
@@ -108,7 +107,7 @@ def in_form(bench: Workbench, form: str | None) -> Workbench:
             f"is for exports that transformers loads, and the run searched for {bench.engine.name}",
             f"Leave --form out, or search with --engine {' or '.join(LOADERS['transformers'])}",
         )
-    return replace(bench, engine=Transformers(form))
+    return replace(bench, engine=writing(form))
 
 
 def form_of(engine: Engine) -> str:

@@ -124,7 +124,26 @@ def loading_engine(manifest: dict[str, Any], asked: str | None) -> Engine:
         raise EngineError(
             f"engine {name}", f"does not load an export in the form {form}", f"Use {Transformers.name}"
         )
-    return Transformers(str(form))
+    return writing(str(form))
+
+
+def writing(form: str) -> Engine:
+    """The engine that writes and loads a form, where it can be loaded.
+
+    Raises:
+        UnknownNameError: there is no such form.
+        EngineError: its loader is not here, so that nothing could be verified.
+    """
+    from engines.transformers_engine import Transformers
+    from spaces.errors import EngineError
+
+    engine = Transformers(form)
+    verdict = engine.available()
+    if not verdict:
+        raise EngineError(
+            f"form {form}", f"cannot be loaded here: {verdict.reason}", "`paretune engines` lists the forms"
+        )
+    return engine
 
 
 def run_of(export: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from engines.runtime.candidate_model import kept_name
 from spaces.configuration import CompressionConfig
 from spaces.model import ModelSpec
 from spaces.size import kept_linears
@@ -13,6 +12,8 @@ from spaces.size import kept_linears
 
 def quantized_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
     """Paths of the linears that have codes, in the student, in the order of the model."""
+    from engines.runtime.candidate_model import kept_name
+
     return tuple(
         kept_name(spec, config.student, linear.name)
         for linear in kept_linears(spec, config)
@@ -22,6 +23,8 @@ def quantized_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, 
 
 def dense_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
     """Paths of everything else that may be a linear: sites that stay dense, a tied head, routers and projections."""
+    from engines.runtime.candidate_model import kept_name
+
     sites = [
         linear.name
         for linear in spec.linears

@@ -13,6 +13,7 @@ import engines
 from commands.engines import engine_rows, show
 from commands.engines import engines as command
 from engines.environments import PACKAGES, variable
+from engines.forms import form_names
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +77,15 @@ def test_the_table_names_versions_and_interpreters(registered):
     assert "this interpreter" in text
     assert sys.executable in text
     assert "yes" in text
+
+
+def test_forms_of_transformers_say_what_they_need(monkeypatch):
+    monkeypatch.setattr(engines, "_ENGINES", {"transformers": engines._ENGINES["transformers"]})
+    monkeypatch.setenv("PARETUNE_GPTQMODEL_PYTHON", "/no/such/python")
+    (row,) = engine_rows()
+    assert list(row.forms) == list(form_names())
+    assert row.forms["compressed-tensors"] == ""
+    assert "/no/such/python" in row.forms["gptq"]
+    text = printed([row])
+    assert "transformers, form compressed-tensors: can be loaded" in text
+    assert "transformers, form awq: /no/such/python" in text

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 
+from commands.export import form_of, in_form, is_export_of
 from commands.main import main
-from commands.verify import check_origin, loader, run_of
+from commands.verify import check_origin, loader, loading_engine, run_of
 from engines import find_engine
+from engines.forms import form_names
+from engines.forms.packed_form import PackedForm
 from engines.transformers_engine import Transformers
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, EngineUnavailableError, RunError, VerificationError
-from spaces.legality import illegal
+from spaces.errors import (
+    EngineError,
+    EngineUnavailableError,
+    RunError,
+    UnknownNameError,
+    VerificationError,
+)
+from spaces.legality import LEGAL, illegal
 
 
 def test_only_an_engine_that_loads_an_export_is_asked():
@@ -76,3 +87,40 @@ def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, er
     assert main(["verify", str(export)]) == code
     assert bool(looked) == asked
     assert ("in block 3" in capsys.readouterr().err) == asked
+
+
+def test_an_export_is_loaded_in_the_form_that_it_has(monkeypatch):
+    monkeypatch.setattr(PackedForm, "available", lambda self: LEGAL)
+    assert form_of(loading_engine({"engine": "transformers"}, None)) == ""
+    for name in form_names()[1:]:
+        manifest = {"engine": "transformers", "form": name}
+        assert form_of(loading_engine(manifest, None)) == name
+        with pytest.raises(EngineError, match=f"the form {name}"):
+            loading_engine(manifest, "torch-cpu")
+    with pytest.raises(UnknownNameError):
+        loading_engine({"engine": "transformers", "form": "tar"}, None)
+
+
+@dataclass
+class Bench:
+    engine: object
+
+
+def test_another_form_is_for_runs_whose_exports_transformers_loads(monkeypatch):
+    monkeypatch.setattr(PackedForm, "available", lambda self: LEGAL)
+    usual = Bench(find_engine("torch-cpu"))
+    assert in_form(usual, None) is usual
+    assert form_of(in_form(usual, "gptq").engine) == "gptq"
+    assert form_of(in_form(usual, "compressed-tensors").engine) == ""
+    with pytest.raises(EngineError, match=r"searched for llama\.cpp"):
+        in_form(Bench(find_engine("llama.cpp")), "gptq")
+    monkeypatch.setattr(PackedForm, "available", lambda self: illegal("install it"))
+    with pytest.raises(EngineError, match="install it"):
+        in_form(usual, "awq")
+
+
+def test_a_folder_of_another_form_is_another_export(tmp_path):
+    text = json.dumps({"digest": "d", "run": {"hashes": {"bank": "one"}}, "form": "awq"})
+    (tmp_path / "paretune.json").write_text(text)
+    assert is_export_of(tmp_path, "d", {"bank": "one"}, "awq")
+    assert not is_export_of(tmp_path, "d", {"bank": "one"})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -205,3 +208,18 @@ def test_names_that_reach_others_are_anchored():
         r"model\.layers\.0\.mlp\.gate$",
     ]
     assert skip_patterns(left, ["model.layers.0.mlp.up_proj"]) == left
+
+
+def test_asking_what_a_form_holds_loads_no_torch():
+    program = (
+        "import sys\n"
+        "from engines.forms import find_form, form_names\n"
+        "from tests.fakes import tiny_spec\n"
+        "from spaces.configuration import DENSE_CONFIG\n"
+        "for name in form_names():\n"
+        "    find_form(name).ruling(tiny_spec(), DENSE_CONFIG)\n"
+        "    find_form(name).available()\n"
+        "heavy = {'torch', 'transformers', 'gptqmodel', 'bitsandbytes'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
