@@ -186,11 +186,12 @@ def export_member(
     )
     if canaries is not None:
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
+    manifest = read_manifest(folder)
     return {
         "name": member.name,
-        "engine": read_manifest(folder)["engine"],
+        "engine": manifest["engine"],
         "folder": str(folder),
-        "weight_bytes": read_manifest(folder)["weight_bytes"],
+        "weight_bytes": manifest["weight_bytes"],
         "kl_to_candidate": verified.kl,
         "tolerance": verified.tolerance,
         "top1_agreement": verified.top1_agreement,

@@ -44,7 +44,10 @@ def loaded_predictions(packages: tuple[str, ...], folder: Path, ids: torch.Tenso
     where = _environment(packages)
     vocabulary = int(read_manifest(folder)["base"]["vocabulary"])
     return runner_predictions(
-        lambda request: run_in_environment(where, _RUNNER, request, _TIMEOUT_S), folder, ids, vocabulary
+        lambda request: run_in_environment(where, _RUNNER, request, _TIMEOUT_S),
+        folder.resolve(),  # the runner works in a folder of its own
+        ids,
+        vocabulary,
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from compressors.quantizers import QuantizedWeight
 from engines.engine import ExportCard
 from engines.forms import DEFAULT_FORM, find_form, form_names
+from engines.forms import loading as loading_module
 from engines.forms.half_scales import half_scales
 from engines.forms.module_names import skip_patterns
 from engines.forms.packed_words import pack_columns, pack_rows
@@ -223,3 +227,21 @@ def test_asking_what_a_form_holds_loads_no_torch():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_folder_named_from_here_is_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "export").mkdir()
+    values = {"files": {}, "base": {"vocabulary": 8}}
+    (tmp_path / "export" / "paretune.json").write_text(json.dumps(values))
+    asked = {}
+
+    def run(environment, script, request, timeout_s):
+        asked.update(request)
+        np.save(request["out"], np.zeros((1, 2, 8), np.float32))
+        return {}
+
+    monkeypatch.setattr(loading_module, "run_in_environment", run)
+    monkeypatch.setattr(loading_module, "_environment", lambda packages: None)
+    monkeypatch.chdir(tmp_path)
+    loading_module.loaded_predictions(("anything",), Path("export"), torch.ones(1, 2, dtype=torch.int64))
+    assert Path(asked["model"]) == (tmp_path / "export").resolve()
