@@ -120,7 +120,7 @@ def test_another_form_is_for_runs_whose_exports_transformers_loads(monkeypatch):
 
 
 def test_a_folder_of_another_form_is_another_export(tmp_path):
-    text = json.dumps({"digest": "d", "run": {"hashes": {"bank": "one"}}, "form": "awq"})
+    text = json.dumps({"files": {}, "digest": "d", "run": {"hashes": {"bank": "one"}}, "form": "awq"})
     (tmp_path / "paretune.json").write_text(text)
     assert is_export_of(tmp_path, "d", {"bank": "one"}, "awq")
     assert not is_export_of(tmp_path, "d", {"bank": "one"})
