@@ -324,10 +324,15 @@ class Bank:
 
 
 def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Entries of one site and method together, in the order of their sites."""
-    kinds: dict[tuple[str, str], list[Entry]] = {}
+    """Entries in the order of their sites: together those of one site whose method shares work between formats.
+
+    The others come one by one, so that no more than one is held.
+    """
+    kinds: dict[tuple[str, str, str], list[Entry]] = {}
     for entry in entries:
-        kinds.setdefault((entry.linear.name, entry.choice.method), []).append(entry)
+        shares = entry.quantizer is not None and entry.quantizer.shares_formats
+        own = "" if shares else entry.name
+        kinds.setdefault((entry.linear.name, entry.choice.method, own), []).append(entry)
     yield from kinds.values()
 
 

@@ -41,6 +41,7 @@ class Gptq(Quantizer):
 
     name = "gptq"
     needs_covariance = True
+    shares_formats = True
     slab_weights = 1 << 21
 
     def quantize_all(

@@ -39,6 +39,8 @@ class Quantizer(ABC):
     """Zero points of the asymmetric formats that it makes."""
     shares_rows: bool = False
     """Whether it makes formats whose scales belong to several rows."""
+    shares_formats: bool = False
+    """Whether several formats of one weight made together take less than one after the other."""
     slab_weights: int = 1 << 16
     """Weights of a site handed over at once, in whole rows; rows never depend on each other."""
 

@@ -59,8 +59,9 @@ def test_codes_are_those_of_the_update_it_abbreviates(bits, symmetric):
         torch.zeros_like(wide) if found.zeros is None else found.zeros.float().repeat_interleave(32, dim=1)
     )
     expected = brute_force(weight, wide.double(), zeros.double(), covariance, bits)
-    # A weight in the middle between two codes may fall either way in float32.
-    assert (found.codes != expected).float().mean() < 2e-3
+    # A weight in the middle between two codes may fall either way in float32, and takes what follows in its row along.
+    other = (found.codes != expected).any(dim=1)
+    assert other.sum() <= 1
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
