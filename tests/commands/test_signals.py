@@ -18,7 +18,9 @@ from tests.processes import alive
 ROOT = Path(__file__).resolve().parents[2]
 
 _JOB = """
-import sys
+import signal, sys
+# Whoever runs the tests may ignore it (nohup), which a process inherits.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
 from commands import main
 from engines.environments import Environment, run_in_environment

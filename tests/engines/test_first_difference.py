@@ -25,6 +25,7 @@ class Careless(Transformers):
     """Writes one block narrower than it was told; loads in this process, which is faster."""
 
     def __init__(self, block):
+        super().__init__()
         self.block = block
 
     def export(self, weights, config, folder, card):
