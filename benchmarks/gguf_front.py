@@ -1,10 +1,11 @@
 """A searched front against llama.cpp's stock mixes: ``python -m benchmarks.gguf_front --run RUN``.
 
 Writes ``gguf_front.csv``. ``RUN`` is a folder of ``paretune search --engine llama.cpp``. For every stock mix, of all
-candidates that the search measured and that are no larger, the one of least KL on the search text is taken; what is
-reported is read on a text that decides nothing, in llama.cpp itself, against the f32 file of the same model.
-``kl_stderr`` of a stock row is that of its paired difference to the best such member, by window. Tokens a second are
-of decoding, one sequence, medians over rounds in which all files take turns.
+candidates that the search measured and that are no larger, the one of least KL on the search text is taken, and where
+the search predicted times, the front of KL and time besides. What is reported is read on a text that decides nothing,
+in llama.cpp itself, against the f32 file of the same model. ``kl_stderr`` of a stock row is that of its paired
+difference to the best such member, by window. Tokens a second are of decoding, one sequence, medians over rounds in
+which all files take turns.
 
 The stock mixes need an interpreter with ``llama-cpp-python`` (``--python``); files that are there already are kept.
 ``--speeds`` times the kept files of a measured model once more, on a machine that has grown quiet, and leaves the rest
@@ -43,6 +44,8 @@ from spaces.measurement import Record
 COLUMNS = ("model", "config", "kind", "weight_bytes", "tokens_per_s", "kl", "kl_stderr")
 WINDOWS = 32
 PROMPT, OUTPUT, ROUNDS = 64, 64, 5
+TIME = "tpot_s_predicted"
+FAST_MEMBERS = 20
 
 
 @dataclass
@@ -143,10 +146,23 @@ def searched_files(bench: Workbench, run: Path, stock: Sequence[File], work: Pat
         if fitting:
             best = min(fitting, key=lambda record: record.measurements["kl"].value)
             chosen[best.digest] = best
+    chosen |= {record.digest: record for record in fast_records(known)}
     for record in chosen.values():
         path = work / f"{record.digest[:12]}.gguf"
         write_once(bench, record.config, path, name=record.name)
         yield File(path, record.name, "searched", tensor_bytes(path))
+
+
+def fast_records(known: Sequence[Record]) -> list[Record]:
+    """The front of KL on the search text and predicted seconds a token, thinned; empty where none were predicted."""
+    timed = [record for record in known if TIME in record.measurements]
+    timed.sort(key=lambda record: (record.measurements[TIME].value, record.measurements["kl"].value))
+    front: list[Record] = []
+    for record in timed:
+        if not front or record.measurements["kl"].value < front[-1].measurements["kl"].value:
+            front.append(record)
+    places = np.linspace(0, len(front) - 1, min(len(front), FAST_MEMBERS))
+    return [front[round(place)] for place in places]
 
 
 def bytes_of(record: Record) -> float:
@@ -237,6 +253,15 @@ def rows(model: str, searched: Sequence[File], stock: Sequence[File]) -> Iterato
             "kl_stderr": None if error is None else f"{error:.3g}",
         }  # fmt: skip
     print("order of bytes against order of seconds a token:", order_agreement([*searched, *stock]))
+    for file in stock:
+        seconds = statistics.median(file.seconds)
+        faster = [rival for rival in searched if statistics.median(rival.seconds) <= seconds]
+        best = min(faster, key=lambda rival: rival.mean, default=None)
+        if best is not None and best.kl is not None and file.kl is not None:
+            difference = file.kl - best.kl
+            error = difference.std(ddof=1) / len(difference) ** 0.5
+            said = f"{difference.mean():.3g} +- {error:.2g}, {best.weight_bytes} bytes"
+            print(f"{file.name} at {1 / seconds:.4g} tokens/s: {file.mean:.4g}, less {best.name}: {said}")
 
 
 def best_within(files: Sequence[File], size: int) -> File | None:
