@@ -62,12 +62,24 @@ app.command("monitor")(monitor.monitor)
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("paretune"))
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     threads: int = typer.Option(
         0, "--threads", min=0, help="CPU threads for matrix work; 0 uses all cores that this process may use."
     ),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_say_version, help="Print the version and exit."
+    ),
 ) -> None:
+    del version
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 
@@ -131,7 +143,7 @@ def with_default_command(arguments: list[str]) -> list[str]:
     if not arguments:
         return [_DEFAULT]
     first = arguments[0]
-    if first in COMMANDS or first in ("--help", "--threads") or first.startswith("--threads="):
+    if first in COMMANDS or first in ("--help", "--version", "--threads") or first.startswith("--threads="):
         return arguments
     return [_DEFAULT, *arguments]
 

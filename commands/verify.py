@@ -49,6 +49,7 @@ def verify(
     from spaces.configuration import CompressionConfig
     from spaces.errors import VerificationError
 
+    _require_export(export)
     check_files(export)
     manifest = read_manifest(export)
     chosen = loading_engine(manifest, engine)
@@ -70,6 +71,23 @@ def verify(
         raise VerificationError(error.value, f"{error.rule}; {place}", error.remedy) from error
     _print(export, chosen, asdict(found), json)
     return 0
+
+
+def _require_export(folder: Path) -> None:
+    """Refuse a folder that was never an export: nothing is known of it, good or bad.
+
+    Raises:
+        RunError: it holds no manifest.
+    """
+    from engines.manifest import MANIFEST
+    from spaces.errors import RunError
+
+    if not (folder / MANIFEST).is_file():
+        raise RunError(
+            f"folder {folder}",
+            f"is no export: it holds no {MANIFEST}",
+            "Give RUN/export/NAME, or a rung of a ladder",
+        )
 
 
 def loader(manifest: dict[str, Any], asked: str | None) -> str:

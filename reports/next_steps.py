@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import Any
 
@@ -30,7 +31,8 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
             steps.append(("Serve it with llama.cpp:", str(gguf["launch"])))
     size = None if pick is None else pick.value("weight_bytes")
     if size is not None:
-        bound = f"weight_bytes<={size / 1e6:.3g}MB"
+        # Rounded up: the pick itself has to meet it.
+        bound = f"weight_bytes<={math.ceil(size / 1e4) / 100:g}MB"
         steps.append(("Choose under other limits:", f"paretune select {run} --limit {shlex.quote(bound)}"))
     else:
         steps.append(("Choose under other limits:", f"paretune select {run} --limit 'kl<=0.1'"))

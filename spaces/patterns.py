@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from spaces.choice import Pattern
 from spaces.errors import SpaceError
 from spaces.legality import FusedGroup
+from spaces.methods import find_method
 from spaces.named_formats import find_choice
 from spaces.schema import Frozen
 
@@ -59,6 +60,8 @@ def _check_methods(methods: Sequence[str]) -> tuple[str, ...]:
         raise SpaceError(
             f"methods {list(methods)}", "must name quantizers", "E.g. rtn, hqq; 16 bits need no method"
         )
+    for name in methods:
+        find_method(name)
     return tuple(dict.fromkeys(methods))
 
 

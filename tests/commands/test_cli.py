@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_type_hints
 
@@ -69,6 +70,11 @@ def small_arguments(model, text, out, *more):
 
 def small_run(model, text, out, *more):
     return paretune(*small_arguments(model, text, out, *more))
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("paretune")
 
 
 def test_help_names_every_command_and_loads_nothing_heavy():
@@ -137,6 +143,12 @@ def test_a_run_folder_below_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main(["search", "embedded", "--out", str(tmp_path / "file" / "below")]) == 2
     assert "cannot be written (Not a directory)" in capsys.readouterr().err
+
+
+def test_a_method_that_does_not_exist_is_refused_at_once(model, tmp_path, capsys):
+    assert main(["search", str(model), "--out", str(tmp_path / "run"), "--method", "gptqq"]) == 2
+    assert "Known: awq" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "bank").exists()
 
 
 def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):

@@ -60,7 +60,10 @@ def export(tmp_path, monkeypatch):
     monkeypatch.setattr("reports.reading.read_run_folder", lambda folder: found)
     monkeypatch.setattr("commands.run_file.validate_run", lambda settings, where: settings)
     monkeypatch.setattr("commands.workbench.open_workbench", lambda *given: bench)
-    return tmp_path / "export"
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "paretune.json").write_text("{}")
+    return folder
 
 
 def test_an_engine_that_is_not_here_is_refused_before_anything_is_opened(export, monkeypatch, capsys):
@@ -124,3 +127,9 @@ def test_a_folder_of_another_form_is_another_export(tmp_path):
     (tmp_path / "paretune.json").write_text(text)
     assert is_export_of(tmp_path, "d", {"bank": "one"}, "awq")
     assert not is_export_of(tmp_path, "d", {"bank": "one"})
+
+
+def test_a_folder_that_was_never_an_export_is_refused_not_failed(tmp_path, capsys):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert main(["verify", str(folder)]) == 2
+        assert "is no export" in capsys.readouterr().err

@@ -60,9 +60,13 @@ def test_without_times_there_is_no_overhead():
     assert fit_overhead([], [], []) == Overhead()
 
 
+TERMS = st.floats(0, 10).map(lambda term: round(term, 6))
+
+
 @settings(max_examples=50)
 @given(
-    st.lists(st.tuples(*[st.floats(0, 10)] * 3, st.floats(-10, 10)), min_size=4, max_size=8),
+    # Times and counts, not numbers of 1e-30: what those weigh is rounding.
+    st.lists(st.tuples(*[TERMS] * 3, st.floats(-10, 10)), min_size=4, max_size=8),
 )
 def test_least_squares_as_good_as_scipys(rows):
     data = np.array(rows)
