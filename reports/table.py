@@ -15,23 +15,33 @@ from spaces.measurement import Measurement
 from spaces.result import FRONT_COLUMNS, FrontFile, Member
 
 PREDICTED_COLUMNS = ("ttft_s_predicted", "tpot_s_predicted", "energy_j_per_token_predicted")
-TEXT_COLUMNS = ("digest", "name")
+STANDING_COLUMNS = ("kind", "on_front", "pick")
+"""What a row is, at the end of it: ``front``, ``baseline`` or ``probe``; then ``true`` or ``false``."""
+TEXT_COLUMNS = ("digest", "name", *STANDING_COLUMNS)
 
 
 def front_columns(front: FrontFile) -> tuple[str, ...]:
-    """Columns of ``front.csv``: the fixed ones, then every task by name with its standard error."""
+    """Columns of ``front.csv``: the fixed ones, every task by name with its standard error, what the row is."""
     tasks = sorted(
         {name for member in front.members for name in member.measurements if name.startswith("task.")}
     )
     tasks = [name for name in tasks if not name.endswith("_stderr")]
     pairs = (column for name in tasks for column in (name, f"{name}_stderr"))
-    return (*FRONT_COLUMNS, "kl_search", *PREDICTED_COLUMNS, *pairs)
+    return (*FRONT_COLUMNS, "kl_search", *PREDICTED_COLUMNS, *pairs, *STANDING_COLUMNS)
 
 
 def front_rows(front: FrontFile) -> list[dict[str, str | float | None]]:
     """One mapping a member, in the order of ``front.json``; ``None`` where nothing was measured."""
-    columns = front_columns(front)
-    return [{column: cell(member, column) for column in columns} for member in front.members]
+    columns = [column for column in front_columns(front) if column not in STANDING_COLUMNS]
+    return [
+        {**{column: cell(member, column) for column in columns}, **_standing(member, front.pick)}
+        for member in front.members
+    ]
+
+
+def _standing(member: Member, pick: str) -> dict[str, str | float | None]:
+    said = (member.kind, *(str(is_so).lower() for is_so in (member.on_front, member.name == pick)))
+    return dict(zip(STANDING_COLUMNS, said, strict=True))
 
 
 def cell(member: Member, column: str) -> str | float | None:
@@ -65,7 +75,7 @@ def write_front_csv(front: FrontFile, path: Path) -> Path:
 
 
 def read_front_csv(path: Path) -> list[dict[str, str | float | None]]:
-    """The rows of a ``front.csv``: text in ``digest`` and ``name``, else floats, ``None`` for empty cells.
+    """The rows of a ``front.csv``: text in :data:`TEXT_COLUMNS`, else floats, ``None`` for empty cells.
 
     Raises:
         RunError: the file is missing, lacks a column, or a cell is no number.

@@ -55,7 +55,22 @@ def test_columns_are_the_documented_ones_in_their_order(run: Path) -> None:
         "task.recall_stderr",
         "task.retrieval",
         "task.retrieval_stderr",
+        "kind",
+        "on_front",
+        "pick",
     )
+
+
+def test_a_row_says_what_it_is() -> None:
+    dense = member().model_copy(update={"name": "dense", "kind": "baseline", "on_front": False})
+    found = [
+        {name: row[name] for name in ("kind", "on_front", "pick")}
+        for row in front_rows(front(member(), dense))
+    ]
+    assert found == [
+        {"kind": "front", "on_front": "true", "pick": "true"},
+        {"kind": "baseline", "on_front": "false", "pick": "false"},
+    ]
 
 
 def test_columns_do_not_depend_on_the_order_of_members(run: Path) -> None:
