@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.engine import ExportCard, require_exportable
-from engines.environments import Environment, find_environment, run_in_environment, variable
+from engines.environments import find_environment, run_in_environment, variable
 from engines.group_ruling import ruling_by_group
 from engines.llama.gguf_file.names import ARCHITECTURES, FILE
 from engines.llama.legality import LlamaLegality
 from engines.runner_engine import RunnerEngine
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, EngineUnavailableError
+from spaces.errors import EngineError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
@@ -41,13 +41,10 @@ class LlamaCpp(RunnerEngine):
     name = "llama.cpp"
     device_kind = "cpu"
 
-    def version(self) -> str:
-        """Of xllamacpp, which carries llama.cpp.
-
-        Raises:
-            EngineError: it is not installed.
-        """
-        return self._environment().version
+    @property
+    def install(self) -> str:
+        """The extra that has it, or an interpreter of its own."""
+        return _INSTALL
 
     def available(self) -> Ruling:
         """Whether an interpreter with xllamacpp is known, and ggml's quantizers are here."""
@@ -129,12 +126,6 @@ class LlamaCpp(RunnerEngine):
 
         asked = request_of(**{"threads": usable_threads(), **request})
         return run_in_environment(self._environment(), _RUNNER, asked, _TIMEOUT_S)
-
-    def _environment(self) -> Environment:
-        found = find_environment(self.name)
-        if found is None:
-            raise EngineUnavailableError(self.name, "is not installed where we look", _INSTALL)
-        return found
 
 
 def _cache_type(folder: Path) -> str | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.engine import Engine
-from spaces.errors import EngineError
+from engines.environments import Environment, find_environment
+from spaces.errors import EngineError, EngineUnavailableError
 from spaces.target import Workload
 
 if TYPE_CHECKING:
@@ -32,6 +33,25 @@ class ExportTimes:
 
 class RunnerEngine(Engine):
     """Its runner takes requests of the tasks ``predict`` and ``time``."""
+
+    @property
+    @abstractmethod
+    def install(self) -> str:
+        """In words, how to get it where it is not found."""
+
+    def version(self) -> str:
+        """Of the package that carries the engine.
+
+        Raises:
+            EngineError: it is not installed.
+        """
+        return self._environment().version
+
+    def _environment(self) -> Environment:
+        found = find_environment(self.name)
+        if found is None:
+            raise EngineUnavailableError(self.name, "is not installed where we look", self.install)
+        return found
 
     @abstractmethod
     def run(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.engine import ExportCard, require_exportable
-from engines.environments import Environment, find_environment, run_in_environment, variable
+from engines.environments import find_environment, run_in_environment, variable
 from engines.graphs.legality import GraphLegality, model_ruling
 from engines.group_ruling import ruling_by_group
 from engines.runner_engine import RunnerEngine
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, EngineUnavailableError
+from spaces.errors import EngineError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 
@@ -46,14 +46,6 @@ class GraphEngine(RunnerEngine):
     def form(self) -> GraphForm:
         """What the program wants its graph to be."""
 
-    def version(self) -> str:
-        """Of the engine's package.
-
-        Raises:
-            EngineError: it is not installed.
-        """
-        return self._environment().version
-
     def available(self) -> Ruling:
         """Whether an interpreter with the engine is known, and what writes the graph is here."""
         try:
@@ -62,7 +54,7 @@ class GraphEngine(RunnerEngine):
             return illegal(str(error), self.name)
         missing = [name for name in self.writers if find_spec(name) is None]
         if found is None or missing:
-            return illegal(f"{', '.join(missing) or self.name} not installed: {self._install}", self.name)
+            return illegal(f"{', '.join(missing) or self.name} not installed: {self.install}", self.name)
         return LEGAL
 
     def legality(self, device: str) -> Legality:
@@ -101,11 +93,6 @@ class GraphEngine(RunnerEngine):
         return run_in_environment(self._environment(), _RUNNER, request_of(**given), _TIMEOUT_S)
 
     @property
-    def _install(self) -> str:
+    def install(self) -> str:
+        """The extra that has it, or an interpreter of its own."""
         return f"pip install 'paretune[{self.extra}]', or name an interpreter that has it in {variable(self.name)}"
-
-    def _environment(self) -> Environment:
-        found = find_environment(self.name)
-        if found is None:
-            raise EngineUnavailableError(self.name, "is not installed where we look", self._install)
-        return found

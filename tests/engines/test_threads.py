@@ -29,7 +29,7 @@ def test_the_option_of_the_command_line_reaches_every_runner(monkeypatch, tmp_pa
     engine = find_engine(name)
     here = Environment(tmp_path, name, "1", "test")
     module = "engines.llama_engine" if name == "llama.cpp" else "engines.graphs.graph_engine"
-    monkeypatch.setattr(f"{module}.find_environment", lambda engine: here)
+    monkeypatch.setattr("engines.runner_engine.find_environment", lambda engine: here)
     monkeypatch.setattr(
         f"{module}.run_in_environment", lambda place, runner, request, *more: asked.append(request) or {}
     )
