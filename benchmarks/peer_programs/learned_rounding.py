@@ -6,6 +6,7 @@ attended to.
 
 from __future__ import annotations
 
+import torch
 from auto_round import AutoRound  # type: ignore[import-not-found]
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
@@ -27,7 +28,7 @@ def quantize(model: Model) -> None:
         dataset=DataLoader(model.samples(), batch_size=1),
         nsamples=len(model.calibration),
         seqlen=model.calibration.shape[1],
-        device_map="cpu",
+        device_map="cuda" if torch.cuda.is_available() else "cpu",
         amp=False,
         enable_torch_compile=False,  # compiling takes longer than a small model's tuning
         seed=0,
