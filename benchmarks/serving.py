@@ -1,11 +1,12 @@
 """How fast vLLM serves: ``python -m benchmarks.serving --run RUN --model NAME`` or ``--llama`` makes ``serving.csv``.
 
 ``RUN`` is a folder of ``paretune search --engine vllm``: three members of its front (the smallest, the pick, and one
-between them in bytes) and the dense model are exported, loaded and timed. ``--llama`` needs no weights: the shape of
-Llama-3.1-8B in one format everywhere, a row each, and in two mixes. Compiled mode, prompts of 128 tokens, 64 new ones,
-batches of 1, 16 and 64 sequences. Every configuration is a process of its own; all load at once, since compiling takes
-minutes and no GPU, and are then timed one after the other while the rest sleeps. Rows are written as they come; those
-of other models stay.
+between them in bytes) and the dense model are exported, loaded and timed. With ``--write FOLDER`` they are exported
+and that is all; ``--exports FOLDER`` times what lies there, where there is a GPU. ``--llama`` needs no weights: the
+shape of Llama-3.1-8B in one format everywhere, a row each, and in two mixes. Compiled mode, prompts of 128 tokens, 64
+new ones, batches of 1, 16 and 64 sequences. Every configuration is a process of its own; all load at once, since
+compiling takes minutes and no GPU, and are then timed one after the other while the rest sleeps. Rows are written as
+they come; those of other models stay.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from commands.workbench import open_workbench
 from engines.checkpoint.layout import VLLM
 from engines.checkpoint.quantization_config import quantization_config
 from engines.engine import ExportCard
+from engines.manifest import read_manifest
 from engines.vllm_engine import Vllm
 from reports.reading import read_run_folder
 from spaces.architectures import read_model
@@ -73,6 +75,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, nargs="*", default=[], help="folders of searches for vLLM")
     parser.add_argument("--model", nargs="*", default=[], help="names of their models in the table")
+    parser.add_argument(
+        "--write", type=Path, help="folder that exports are left in, a folder a model, untimed"
+    )
+    parser.add_argument("--exports", type=Path, help="such a folder: what it holds is timed")
     parser.add_argument("--llama", action="store_true", help="Llama-3.1-8B's shape with dummy weights")
     parser.add_argument("--configs", nargs="*", help="names of the shape's configurations; all if left out")
     parser.add_argument(
@@ -83,8 +89,12 @@ def main() -> None:
         served = [
             one
             for run, model in zip(arguments.run, arguments.model, strict=True)
-            for one in front_members(run, model, Path(place) / model)
+            for one in front_members(run, model, (arguments.write or Path(place)) / model)
         ]
+        if arguments.write is not None:
+            return
+        if arguments.exports is not None:
+            served += written(arguments.exports)
         if arguments.llama:
             served += shape_folders(Path(place), arguments.configs)
         time_all(served, Path(place), arguments.load)
@@ -145,6 +155,13 @@ def front_members(run: Path, model: str, place: Path) -> Iterator[Served]:
         card = ExportCard(bench.model_folder, name)
         folder = Vllm().export(bench.assembler, config, place / name, card)
         yield Served(model, name, weight_bytes(bench.spec, config), folder)
+
+
+def written(exports: Path) -> Iterator[Served]:
+    """What ``--write`` left: a folder a model, in it a folder a configuration."""
+    for folder in sorted(exports.glob("*/*/")):
+        size = int(read_manifest(folder)["weight_bytes"])
+        yield Served(folder.parent.name, folder.name, size, folder)
 
 
 def three_members(front: FrontFile) -> list[Member]:
