@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from commands.output import Stages, note
 from commands.run_file import RunFile
+from spaces.errors import EngineAbsentError, ParetuneError
 
 if TYPE_CHECKING:
     from commands.files import Status
     from commands.workbench import Workbench
     from search.study import Study
-    from spaces.errors import ParetuneError
     from spaces.result import FrontFile, Member
 
 
@@ -102,9 +102,16 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
     _report(bench, study, stages, "complete", front)
     exported, failure = _export(bench, front, stages)
     if exported is not None or failure is not None:
-        notes = () if failure is None else (f"the export failed: {failure}",)
+        notes = () if failure is None else (_failed(failure),)
         _report(bench, study, stages, "complete", front, exported, notes)
-    return failure
+    return None if isinstance(failure, EngineAbsentError) else failure
+
+
+def _failed(failure: ParetuneError) -> str:
+    """What came of the export: an engine that is not here says nothing against what was written for it."""
+    if isinstance(failure, EngineAbsentError):
+        return f"the pick was exported and not loaded again: {failure}"
+    return f"the export failed: {failure}"
 
 
 def _report(
@@ -132,7 +139,6 @@ def _export(
 ) -> tuple[dict[str, Any] | None, ParetuneError | None]:
     """Export the pick; what ``run.json`` keeps of it, and what was refused or found wrong."""
     from commands.export import export_line, export_member, find_member
-    from spaces.errors import ParetuneError
 
     if not bench.run.export:
         return None, None

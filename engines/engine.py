@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
-from spaces.legality import Legality, Ruling, require
+from spaces.legality import LEGAL, Legality, Ruling, require
 from spaces.model import ModelSpec
 from spaces.patterns import Restrictions
 from spaces.target import Workload
@@ -126,6 +126,11 @@ class Engine(ABC):
     def here(self) -> str:
         """The device that :meth:`predictions` runs on, by a name that :meth:`executed` knows."""
         return "cpu"
+
+    def here_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """Whether the device of :meth:`here` runs an export that another device may have been meant for."""
+        del spec, config
+        return LEGAL
 
     def offered(self, restrictions: Restrictions) -> Restrictions:
         """What the user allows, in the formats of this engine where the user named none."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.engine import Engine
 from engines.environments import Environment, find_environment
-from spaces.errors import EngineError, EngineUnavailableError
+from spaces.errors import EngineAbsentError, EngineError
 from spaces.target import Workload
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class RunnerEngine(Engine):
     def _environment(self) -> Environment:
         found = find_environment(self.name)
         if found is None:
-            raise EngineUnavailableError(self.name, "is not installed where we look", self.install)
+            raise EngineAbsentError(self.name, "is not installed where we look", self.install)
         return found
 
     @abstractmethod

@@ -13,7 +13,7 @@ from engines.manifest import check_files
 from engines.predictions import Predictions
 from spaces.cache_format import KVFormat
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, EngineUnavailableError, VerificationError
+from spaces.errors import EngineAbsentError, EngineError, EngineUnavailableError, VerificationError
 
 if TYPE_CHECKING:
     from compressors.assembly import Assembler
@@ -76,11 +76,17 @@ def verify_export(
         tolerance: in nats; :func:`default_tolerance` if left out.
 
     Raises:
-        EngineUnavailableError: the engine is not here, took too long or was killed: nothing was compared.
+        EngineUnavailableError: the engine or its device is not here, took too long or was killed: nothing was compared.
         VerificationError: a file is not what the manifest says, the folder cannot be loaded, or it differs by
             more than the tolerance.
     """
     check_files(folder)
+    if not (verdict := engine.here_ruling(assembler.spec, config)):
+        raise EngineAbsentError(
+            f"{engine.name} on {engine.here()}",
+            f"does not run the export in {folder}: {verdict.reason}",
+            f"Verify it where it will run: paretune verify {folder}",
+        )
     model = assembler.apply(engine.executed_config(config, engine.here()).replaced(kv=KVFormat()))
     allowed = (
         default_tolerance(engine, config, model.dtype, kl_of_candidate) if tolerance is None else tolerance

@@ -18,7 +18,7 @@ from engines.vllm.devices import executed, executed_path, usual_name
 from engines.vllm.legality import VllmLegality
 from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError, EngineUnavailableError, UnknownNameError
+from spaces.errors import EngineAbsentError, EngineError, UnknownNameError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
 from spaces.model import ModelSpec
 from spaces.target import Workload
@@ -108,6 +108,10 @@ class Vllm(Engine):
             raise EngineError(
                 card or "the GPU", "is of no known generation", "Add it to engines/vllm/devices.py"
             ) from error
+
+    def here_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
+        """Whether kernels of this machine run all of it: the CPU build loads two formats, each GPU some."""
+        return ruling_by_group(self.legality(self.here()), spec, config)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """Whether some device runs all of it; which one is the search's affair."""
@@ -225,7 +229,7 @@ class Vllm(Engine):
     def _environment(self) -> Environment:
         found = find_environment(self.name)
         if found is None:
-            raise EngineUnavailableError("vllm", "is not installed where we look", _INSTALL)
+            raise EngineAbsentError("vllm", "is not installed where we look", _INSTALL)
         return found
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,10 @@ class EngineUnavailableError(EngineError):
     """An engine that is not here, took too long or was killed: nothing is known of what it was given."""
 
 
+class EngineAbsentError(EngineUnavailableError):
+    """An engine, or a device of it, that this machine does not have: an export for it can be verified elsewhere."""
+
+
 class VerificationError(ParetuneError):
     """An export that does not behave as the candidate it was made from."""
 

@@ -17,7 +17,7 @@ import pytest
 from commands.main import main
 from commands.search import search
 from engines import engine_names
-from spaces.errors import EngineError, VerificationError
+from spaces.errors import EngineAbsentError, EngineError, VerificationError
 from tests.engines.conftest import running
 from tests.models import build_tiny
 
@@ -266,6 +266,18 @@ def test_an_export_that_fails_costs_nothing_but_itself(
     document = json.loads((folder / "run.json").read_text())
     assert (document["status"], document["export"]) == ("complete", export)
     assert any(said in note for note in document["notes"]) == (code != 0)
+
+
+def test_an_engine_of_another_machine_does_not_fail_the_job(model, text, run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "export"))
+    absent = failing(EngineAbsentError, "is on another machine")
+    monkeypatch.setattr("commands.export.export_member", absent)
+    assert main(small_arguments(model, text, folder, *RULE)) == 0
+    words = "the pick was exported and not loaded again: the file is on another machine"
+    assert words in " ".join(capsys.readouterr().out.split())
+    document = json.loads((folder / "run.json").read_text())
+    assert document["status"] == "complete"
+    assert any(words in note for note in document["notes"])
 
 
 @pytest.mark.engine

