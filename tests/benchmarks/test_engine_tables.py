@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from benchmarks import engines as program
 from benchmarks import gguf_front, serving, tables
 from benchmarks.random_configs import Named, random_illegal, random_legal
 from engines import find_engine
+from engines.manifest import SCHEMA_VERSION
 from engines.vllm_engine import Vllm
 from spaces.architectures import read_model
 from spaces.configuration import CompressionConfig
@@ -127,3 +129,13 @@ def test_speeds_need_the_folder_of_the_files(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         gguf_front.main()
     assert "--work" in capsys.readouterr().err
+
+
+def test_exports_made_elsewhere_are_timed_under_the_names_of_their_folders(tmp_path):
+    for model, config, size in (("b", "bf16", 9), ("b", "p001", 3), ("a", "bf16", 7)):
+        folder = tmp_path / model / config
+        folder.mkdir(parents=True)
+        values = {"schema_version": SCHEMA_VERSION, "weight_bytes": size, "files": {}}
+        (folder / "paretune.json").write_text(json.dumps(values))
+    found = [(one.model, one.config, one.weight_bytes) for one in serving.written(tmp_path)]
+    assert found == [("a", "bf16", 7), ("b", "bf16", 9), ("b", "p001", 3)]
