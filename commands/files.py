@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from search.run_folder import write_whole
+from spaces.errors import EngineAbsentError
 from spaces.result import FrontFile, LatencyCheck, RunDocument
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def write_run(
             "parameters": spec.parameters, "dtype": spec.dtype, "blocks": spec.blocks,
         },
         engine=run.engine,
-        engine_version=bench.engine.version(),
+        engine_version=_engine_version(bench),
         numeric_path=bench.engine.numeric_path(bench.device.name),
         device=bench.device.model_dump(mode="json"),
         workload=run.workload.model_dump(mode="json"),
@@ -64,6 +65,14 @@ def write_run(
     path = bench.folder / FILE
     write_whole(path, document.model_dump_json(indent=1) + "\n")
     return path
+
+
+def _engine_version(bench: Workbench) -> str:
+    """Empty where the engine is on another machine: searching for it takes rules and weights alone."""
+    try:
+        return bench.engine.version()
+    except EngineAbsentError:
+        return ""
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError, model_validator
 
 from engines.manifest import MANIFEST, read_manifest, sha256_of_file
-from spaces.errors import TextError, VerificationError
+from spaces.errors import RunError, TextError, VerificationError
 from spaces.schema import Document, Frozen
 
 if TYPE_CHECKING:
@@ -125,12 +125,13 @@ def read_canaries(folder: Path) -> CanaryFile:
     """The canaries of an export, once they are known to be those that its manifest lists. Loads no torch.
 
     Raises:
-        VerificationError: there are none, or they are others.
+        RunError: it was exported without.
+        VerificationError: they are others.
     """
     file = folder / CANARIES
     listed = read_manifest(folder)["files"].get(CANARIES)
     if listed is None or not file.is_file():
-        raise VerificationError(
+        raise RunError(
             f"export {folder}", "has no canaries", "Export it again with --canaries N or --ladder N"
         )
     if sha256_of_file(file) != listed:

@@ -61,7 +61,8 @@ class Watch:
         clock: seconds that never run backwards.
 
     Raises:
-        VerificationError: a rung has no canaries.
+        RunError: a rung has no canaries.
+        VerificationError: they are not those that it was exported with.
         MonitorError: its canaries cannot be asked of the endpoint.
     """
 

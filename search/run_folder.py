@@ -18,12 +18,15 @@ _FINGERPRINT = "fingerprint.json"
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends.
 
+    A folder that was made for it and holds nothing else is gone afterwards: what was refused leaves no trace.
+
     Raises:
         RunError: there can be no such folder, or it cannot be written to.
         StorageBusyError: another process has it.
     """
     import fcntl
 
+    made = not folder.exists()
     make_folder(folder)
     try:
         opened = (folder / _LOCK).open("a+", encoding="ascii")
@@ -42,7 +45,12 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield
+        try:
+            yield
+        finally:
+            if made and [file.name for file in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()
+                folder.rmdir()
 
 
 def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:

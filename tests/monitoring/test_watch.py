@@ -19,7 +19,7 @@ from monitoring.ladder import LADDER, default_trigger, read_ladder
 from monitoring.switching import Switcher
 from monitoring.watch import Watch
 from spaces.configuration import CompressionConfig
-from spaces.errors import VerificationError
+from spaces.errors import RunError, VerificationError
 from tests.monitoring.fakes import FakeServer, write_export, write_ladder
 
 
@@ -332,7 +332,7 @@ def test_canaries_of_another_export_are_refused(ladder, tmp_path):
     with pytest.raises(VerificationError, match=MANIFEST):
         watch(ladder, FakeServer())
     (ladder / "0-small" / CANARIES).unlink()
-    with pytest.raises(VerificationError, match="no canaries"):
+    with pytest.raises(RunError, match="no canaries"):
         watch(ladder, FakeServer())
     with pytest.raises(MonitorError, match="neither"):
         read_ladder(tmp_path)
