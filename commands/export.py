@@ -156,7 +156,6 @@ def export_member(
     """
     from engines.canary import add_canaries, discard_unlisted
     from engines.engine import ExportCard
-    from engines.manifest import read_manifest
     from engines.verification import verify_export
 
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
@@ -186,17 +185,25 @@ def export_member(
     )
     if canaries is not None:
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
-    manifest = read_manifest(folder)
-    return {
-        "name": member.name,
-        "engine": manifest["engine"],
-        "folder": str(folder),
-        "weight_bytes": manifest["weight_bytes"],
+    return written_export(bench, folder) | {
         "kl_to_candidate": verified.kl,
         "tolerance": verified.tolerance,
         "top1_agreement": verified.top1_agreement,
         "tokens": verified.tokens,
         "note": verified.note,
+    }
+
+
+def written_export(bench: Workbench, folder: Path) -> dict[str, Any]:
+    """What ``run.json`` keeps of an export whether or not it was loaded."""
+    from engines.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    return {
+        "name": manifest["name"],
+        "engine": manifest["engine"],
+        "folder": str(folder),
+        "weight_bytes": manifest["weight_bytes"],
         "launch": bench.engine.launch_line(folder),
     }
 

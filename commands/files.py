@@ -42,7 +42,7 @@ def write_run(
             "parameters": spec.parameters, "dtype": spec.dtype, "blocks": spec.blocks,
         },
         engine=run.engine,
-        engine_version=_engine_version(bench),
+        engine_version=engine_version(bench),
         numeric_path=bench.engine.numeric_path(bench.device.name),
         device=bench.device.model_dump(mode="json"),
         workload=run.workload.model_dump(mode="json"),
@@ -67,8 +67,12 @@ def write_run(
     return path
 
 
-def _engine_version(bench: Workbench) -> str:
-    """Empty where the engine is on another machine: searching for it takes rules and weights alone."""
+def engine_version(bench: Workbench) -> str:
+    """Empty where the engine is on another machine: searching for it takes rules and weights alone.
+
+    Raises:
+        EngineUnavailableError: somebody named an interpreter for it that is not there or has no such package.
+    """
     try:
         return bench.engine.version()
     except EngineAbsentError:

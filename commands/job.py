@@ -28,12 +28,14 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
     Raises:
         ParetuneError: whatever was refused; of an export once everything else is written.
     """
+    from commands.files import engine_version
     from commands.workbench import open_workbench
     from reports.summary import summarize
     from search.run_folder import lock_run_folder
 
     with lock_run_folder(folder):
         bench = open_workbench(run, folder, stages)
+        engine_version(bench)  # a wrong interpreter is refused now, not after the search
         study = open_study(bench, stages)
         interrupted = _search(study, stages)
         failure = _finish(bench, study, stages, interrupted)
@@ -102,16 +104,9 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
     _report(bench, study, stages, "complete", front)
     exported, failure = _export(bench, front, stages)
     if exported is not None or failure is not None:
-        notes = () if failure is None else (_failed(failure),)
+        notes = () if failure is None else (f"the export failed: {failure}",)
         _report(bench, study, stages, "complete", front, exported, notes)
-    return None if isinstance(failure, EngineAbsentError) else failure
-
-
-def _failed(failure: ParetuneError) -> str:
-    """What came of the export: an engine that is not here says nothing against what was written for it."""
-    if isinstance(failure, EngineAbsentError):
-        return f"the pick was exported and not loaded again: {failure}"
-    return f"the export failed: {failure}"
+    return failure
 
 
 def _report(
@@ -138,7 +133,7 @@ def _export(
     bench: Workbench, front: FrontFile, stages: Stages
 ) -> tuple[dict[str, Any] | None, ParetuneError | None]:
     """Export the pick; what ``run.json`` keeps of it, and what was refused or found wrong."""
-    from commands.export import export_line, export_member, find_member
+    from commands.export import export_line, export_member, find_member, written_export
 
     if not bench.run.export:
         return None, None
@@ -148,12 +143,16 @@ def _export(
         note(f"{member.name} is not exported: {verdict.reason}")
         return None, None
     done: dict[str, Any] | None = None
+    folder = bench.folder / "export" / member.name
     try:
         with stages.stage("export", f"exporting {member.name} and loading it again"):
-            done = export_member(bench, member, bench.folder / "export" / member.name)
+            done = export_member(bench, member, folder)
         note(export_line(done))
         if bench.run.gguf and bench.engine.name != "llama.cpp":
             done |= _gguf(bench, member, stages)
+    except EngineAbsentError as error:
+        # Nothing against what was written: it can be verified where the engine is.
+        return written_export(bench, folder) | {"not_loaded": str(error)}, None
     except ParetuneError as error:
         return done, error
     return done, None

@@ -123,6 +123,8 @@ def _of_the_export(folder: RunFolder) -> list[str]:
         finished = folder.run.status == "complete"
         return ["Nothing was exported, so nothing was loaded again."] if finished else []
     gap, tolerance = export.get("kl_to_candidate"), export.get("tolerance")
+    if "not_loaded" in export:
+        return [f"The pick was exported and not loaded again: {export['not_loaded']}"]
     if isinstance(gap, int | float) and isinstance(tolerance, int | float) and gap > tolerance:
         words = f"The export differs from its candidate by a KL of {digits(gap)}"
         return [f"{words}, above the tolerance {digits(tolerance)}."]

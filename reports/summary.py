@@ -171,8 +171,9 @@ def _export_line(folder: RunFolder) -> str:
     if export is None:
         return ""
     gap = export.get("kl_to_candidate")
-    told = f"; KL to the searched candidate {digits(float(gap), 2)}" if isinstance(gap, int | float) else ""
-    line = f"exported {export.get('name', '')} to {export.get('folder', '')} and loaded it again{told}"
+    line = f"exported {export.get('name', '')} to {export.get('folder', '')}"
+    if isinstance(gap, int | float):
+        line += f" and loaded it again; KL to the searched candidate {digits(float(gap), 2)}"
     return line + _gguf_words(export.get("gguf"))
 
 

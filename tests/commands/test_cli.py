@@ -17,7 +17,7 @@ import pytest
 from commands.main import main
 from commands.search import search
 from engines import engine_names
-from spaces.errors import EngineAbsentError, EngineError, VerificationError
+from spaces.errors import EngineError, VerificationError
 from tests.engines.conftest import running
 from tests.models import build_tiny
 
@@ -268,16 +268,31 @@ def test_an_export_that_fails_costs_nothing_but_itself(
     assert any(said in note for note in document["notes"]) == (code != 0)
 
 
-def test_an_engine_of_another_machine_does_not_fail_the_job(model, text, run, tmp_path, monkeypatch, capsys):
-    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "export"))
-    absent = failing(EngineAbsentError, "is on another machine")
-    monkeypatch.setattr("commands.export.export_member", absent)
-    assert main(small_arguments(model, text, folder, *RULE)) == 0
-    words = "the pick was exported and not loaded again: the file is on another machine"
-    assert words in " ".join(capsys.readouterr().out.split())
-    document = json.loads((folder / "run.json").read_text())
-    assert document["status"] == "complete"
-    assert any(words in note for note in document["notes"])
+def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
+    model, text, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("engines.vllm_engine.find_environment", lambda _: None)
+    out = tmp_path / "run"
+    given = [*small_arguments(model, text, out, "--engine", "vllm", "--device", "h100"), "--bits", "4,8,16"]
+    assert main([*given, "--group-size", "32"]) == 0, capsys.readouterr().err
+    document = json.loads((out / "run.json").read_text())
+    assert (document["status"], document["engine_version"]) == ("complete", "")
+    assert "kl_to_candidate" not in document["export"]
+    assert document["export"]["launch"].startswith("VLLM_NO_USAGE_STATS=1 vllm serve")
+    assert "vllm" in document["export"]["not_loaded"]
+    assert (
+        "exported and not loaded again: vllm is not installed where we look"
+        in capsys.readouterr().out.replace("\n", " ")
+    )
+    assert (out / "report.html").is_file()
+    assert len(list((out / "export").iterdir())) == 1
+
+
+def test_a_refused_search_leaves_no_folder(model, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("too little")
+    assert main(small_arguments(model, short, tmp_path / "run")) == 2
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.engine
