@@ -152,7 +152,8 @@ def _export(
             done |= _gguf(bench, member, stages)
     except EngineAbsentError as error:
         # Nothing against what was written: it can be verified where the engine is.
-        return written_export(bench, folder) | {"not_loaded": str(error)}, None
+        reason = f"{error.value} {error.rule}. {error.remedy}"
+        return written_export(bench, folder) | {"not_loaded": reason}, None
     except ParetuneError as error:
         return done, error
     return done, None

@@ -29,6 +29,7 @@ _SCHEMES = "vllm: compressed_tensors.py"
 _WNA16 = "vllm: compressed_tensors_wNa16.py"
 _W8A8 = "vllm: compressed_tensors_w8a8_int8.py"
 _FP8 = "vllm: compressed_tensors_w8a8_fp8.py"
+_BLOCKS = "vllm: kernels/linear/scaled_mm/deep_gemm.py"
 _NVFP4 = "vllm: compressed_tensors_w4a4_nvfp4.py"
 _MOE = "vllm: CompressedTensorsWNA16MoEMethod"
 _EXPERT_SCALES = "vllm: fused_moe/oracle/int_wna16.py, _process_weights_marlin"
@@ -132,6 +133,11 @@ def _fp8(
     by_row = weight.group_size is None and weight.block_rows in (0, 1)
     if weight.scale != "model" or not (by_block or by_row):
         yield illegal(f"{weight.name}: FP8 has a scale a row, a matrix or 128 x 128 weights", _FP8)
+    if by_block and device == "blackwell":
+        yield illegal(
+            f"{weight.name}: scales there are powers of two, so vLLM rounds blocks of 128 x 128 once more",
+            _BLOCKS,
+        )
     if inputs is None:
         if by_block:  # 0.26 on an H100 ends in an assertion
             yield illegal(f"{weight.name}: blocks of 128 x 128 want inputs rounded by groups of 128", _FP8)

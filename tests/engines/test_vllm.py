@@ -75,7 +75,7 @@ GPUS = ["ampere", "ada", "hopper", "blackwell"]
         (find_choice("w8a8-static"), ["cpu", "ampere", "ada", "hopper"]),
         (find_choice("fp8-channel"), GPUS),
         (find_choice("fp8-dynamic"), GPUS),
-        (find_choice("fp8-block-dynamic"), GPUS),
+        (find_choice("fp8-block-dynamic"), GPUS[:-1]),
         (find_choice("nvfp4"), GPUS),
         (find_choice("mxfp4-a4"), GPUS),
         (find_choice("mxfp8"), []),
@@ -306,6 +306,24 @@ def test_narrow_widths_bound_the_kernels_that_a_server_compiles(bench, tmp_path)
     written(one, uniform(one.spec, choice(3, 128)), folder)
     assert "--max-num-batched-tokens 2048" in ENGINE.launch_line(folder)
     assert module._cache_options(folder) == {}
+
+
+def test_scales_of_fp8_blocks_stay_as_they_are_stored(bench, tmp_path, monkeypatch):
+    one = bench("llama", hidden_size=256)
+    folder = tmp_path / "export"
+    down = CompressionConfig(sites={"model.layers.0.mlp.down_proj": find_choice("fp8-block-dynamic")})
+    written(one, down, folder)
+    assert "VLLM_USE_DEEP_GEMM_E8M0=0 vllm serve" in ENGINE.launch_line(folder)
+    given = []
+
+    def run(environment, script, request, timeout_s, variables=None):
+        given.append(variables)
+        return {}
+
+    monkeypatch.setattr(module, "run_in_environment", run)
+    monkeypatch.setattr(module, "find_environment", lambda _: Environment(Path("/p"), "vllm", "0.26", "test"))
+    ENGINE.speed(folder)
+    assert given == [{"VLLM_USE_DEEP_GEMM_E8M0": "0"}]
 
 
 def test_a_server_gets_as_many_devices_as_were_searched_for(bench, tmp_path):
