@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.foreign_process import ended_by_others, last_word
+from engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
 from engines.predictions import Predictions
 from spaces.errors import EngineError, EngineUnavailableError
 
@@ -33,38 +32,29 @@ def reloaded_logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with tempfile.TemporaryDirectory(prefix="paretune-reload-") as scratch:
         ids_file, out_file = Path(scratch) / "ids.npy", Path(scratch) / "logits.npy"
         np.save(ids_file, ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
-        command = [
-            sys.executable,
-            "-m",
-            "engines.checkpoint.reload",
-            str(folder),
-            str(ids_file),
-            str(out_file),
-        ]
-        try:
-            done = subprocess.run(
-                command, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-            )
-        except subprocess.TimeoutExpired as error:
+        program = [sys.executable, "-m", "engines.checkpoint.reload"]
+        log = Path(scratch) / "log.txt"
+        code = run_silently(
+            [*program, str(folder.resolve()), str(ids_file), str(out_file)], log, _variables(), _TIMEOUT_S
+        )
+        if code is None:
             raise EngineUnavailableError(
                 f"reloading {folder}", f"took longer than {_TIMEOUT_S} s", "Use fewer windows"
-            ) from error
-        if ended_by_others(done.returncode):
-            raise EngineUnavailableError(
-                f"reloading {folder}", f"was {last_word('', done.returncode)}", "Give it more memory or time"
             )
-        if done.returncode or not out_file.is_file():
-            lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        if ended_by_others(code):
+            raise EngineUnavailableError(
+                f"reloading {folder}", f"was {last_word('', code)}", "Give it more memory or time"
+            )
+        if code or not out_file.is_file():
+            said = last_word(log.read_text(encoding="utf-8", errors="replace"), code)
             raise EngineError(
-                f"export {folder}",
-                f"cannot be reloaded ({lines[-1][:300]})",
-                "Export again; see the versions",
+                f"export {folder}", f"cannot be reloaded ({said})", "Export again; see the versions"
             )
         return torch.from_numpy(np.load(out_file, allow_pickle=False))
 
 
-def _environment() -> dict[str, str]:
-    """The same environment, with our packages importable and the hub out of reach."""
+def _variables() -> dict[str, str]:
+    """Those of every process of an engine, with our packages importable."""
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+    return process_variables(foreign=False, extra={"PYTHONPATH": os.pathsep.join(paths)})

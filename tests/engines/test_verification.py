@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from subprocess import CompletedProcess
-
 import numpy as np
 import pytest
 import torch
@@ -116,9 +113,7 @@ def test_a_process_that_hangs_is_given_up(exported, monkeypatch):
 
 def test_a_process_that_others_end_says_nothing_of_the_export(exported, monkeypatch):
     one, _, folder, _ = exported
-    monkeypatch.setattr(
-        reloading.subprocess, "run", lambda command, **given: CompletedProcess(command, -9, "", "")
-    )
+    monkeypatch.setattr(reloading, "run_silently", lambda *_: -9)
     with pytest.raises(EngineUnavailableError, match="SIGKILL"):
         reloading.reloaded_logits(folder, one.ids)
 
@@ -164,7 +159,6 @@ def test_tolerance_is_two_per_cent_of_the_loss_but_never_below_the_floor():
 
 def test_the_environment_keeps_what_is_there(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "somewhere")
-    found = reloading._environment()
+    found = reloading._variables()
     assert found["PYTHONPATH"].endswith("somewhere")
     assert found["HF_HUB_OFFLINE"] == "1"
-    assert sys.executable
