@@ -89,7 +89,7 @@ def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> 
                 progress=stages.report,
             )  # fmt: skip
             runs |= {whole.run.config.digest: whole.run for whole in timed}
-            _keep_runs(file, runs)
+            _keep_runs(file, engine.version(), runs)
         predictor.fit(bench.spec, runs.values())
     return predictor
 
@@ -102,7 +102,10 @@ def _known_runs(file: Path, bench: Workbench) -> dict[str, MeasuredRun]:
 
     if not file.exists():
         return {}
-    rows = json.loads(file.read_text(encoding="utf-8"))
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if found["engine_version"] != bench.engine.version():
+        return {}
+    rows = found["runs"]
     configs = [CompressionConfig.model_validate(row["config"]) for row in rows]
     return {
         config.digest: MeasuredRun(config, bench.run.workload, row["ttft_s"], row["tpot_s"])
@@ -110,7 +113,7 @@ def _known_runs(file: Path, bench: Workbench) -> dict[str, MeasuredRun]:
     }
 
 
-def _keep_runs(file: Path, runs: Mapping[str, MeasuredRun]) -> None:
+def _keep_runs(file: Path, version: str, runs: Mapping[str, MeasuredRun]) -> None:
     import json
 
     from search.run_folder import write_whole
@@ -119,7 +122,7 @@ def _keep_runs(file: Path, runs: Mapping[str, MeasuredRun]) -> None:
         {"config": run.config.model_dump(mode="json"), "ttft_s": run.ttft_s, "tpot_s": run.tpot_s}
         for run in runs.values()
     ]
-    write_whole(file, json.dumps(rows, indent=1) + "\n")
+    write_whole(file, json.dumps({"engine_version": version, "runs": rows}, indent=1) + "\n")
 
 
 def _profile_operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostPredictor:

@@ -55,7 +55,7 @@ class Workbench:
     profiled: bool = False
 
     def fingerprint(self) -> dict[str, str]:
-        """What a run folder is tied to."""
+        """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""
         space = {gene.name: [getattr(c, "name", c) for c in gene.choices] for gene in self.space.genes}
         search = self.run.search
         settings = {
@@ -64,9 +64,12 @@ class Workbench:
             "sampler": search.sampler,
             "rungs": [search.marginal_tokens, search.candidate_tokens, search.promising_tokens],
         }
+        dtype, place = compute_target(self.run)
         return {
             **self.hashes,
             "space": sha256_of(space),
+            "workload": sha256_of(self.run.workload.model_dump(mode="json")),
+            "arithmetic of scores": f"{str(dtype).removeprefix('torch.')} on {place.partition(':')[0]}",
             "engine": self.run.engine,
             "device": self.device.name,
             "numeric path": self.engine.numeric_path(self.device.name),

@@ -7,9 +7,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 SILENT: dict[str, str] = {
     "DO_NOT_TRACK": "1",
@@ -81,12 +87,46 @@ def run_silently(command: list[str], log: Path, variables: Mapping[str, str], ti
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        _THREAD.started.append(process)
         try:
             return process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return None
         finally:
             _end_group(process)
+            _THREAD.started.remove(process)
+
+
+def run_together(work: Sequence[Callable[[], Result]], at_once: int) -> list[Result]:
+    """Do ``work`` on at most ``at_once`` threads, or here where that is one; in its order.
+
+    Whatever is raised meanwhile (by a thread, a signal, an interrupt) ends the programs that the threads wait for.
+    """
+    if at_once == 1 or len(work) == 1:
+        return [one() for one in work]
+    started: list[subprocess.Popen[bytes]] = []
+    with ThreadPoolExecutor(at_once, initializer=partial(setattr, _THREAD, "started", started)) as threads:
+        answers = [threads.submit(one) for one in work]
+        try:
+            done, _ = wait(answers, return_when=FIRST_EXCEPTION)
+            for answer in done:
+                answer.result()
+            return [answer.result() for answer in answers]
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for process in tuple(started):
+                _end_group(process)
+            raise
+
+
+class _Started(threading.local):
+    """Programs that the thread waits for, or those of all threads that work together."""
+
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+
+
+_THREAD = _Started()
 
 
 def _tied(command: list[str]) -> list[str]:

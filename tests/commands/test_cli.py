@@ -17,6 +17,7 @@ import pytest
 from commands.main import main
 from commands.search import search
 from engines import engine_names
+from engines.environments import Environment
 from spaces.errors import EngineError, VerificationError
 from tests.engines.conftest import running
 from tests.models import build_tiny
@@ -204,8 +205,12 @@ def test_a_small_run_from_model_to_export(model, text, run, capsys):
     chosen = paretune("select", run, "--limit", "kl<=100", "--json")
     assert chosen.returncode == 0, chosen.stderr
     capsys.readouterr()
-    assert main(small_arguments(model, text, run, "--seed", 3)) == 2
-    assert "belongs to another" in capsys.readouterr().err
+    for other, named in (
+        (("--seed", 3), "belongs to another"),
+        (("--workload", "batch=1,prompt=64,output=8"), "belongs to another workload"),
+    ):
+        assert main(small_arguments(model, text, run, *RULE, *other)) == 2
+        assert named in capsys.readouterr().err
 
 
 EXPORTED = {
@@ -268,22 +273,28 @@ def test_an_export_that_fails_costs_nothing_but_itself(
     assert any(said in note for note in document["notes"]) == (code != 0)
 
 
+@pytest.mark.parametrize(
+    ("found", "version", "said"),
+    [
+        (None, "", "vllm is not installed where we look"),
+        (Environment(Path("/p"), "vllm", "0.26.0", "a test"), "0.26.0", "vllm 0.26.0 finds no GPU of NVIDIA"),
+    ],
+    ids=["no vllm", "no gpu"],
+)
 def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
-    model, text, tmp_path, monkeypatch, capsys
+    model, text, tmp_path, monkeypatch, capsys, found, version, said
 ):
-    monkeypatch.setattr("engines.vllm_engine.find_environment", lambda _: None)
+    monkeypatch.setattr("engines.vllm_engine.find_environment", lambda _: found)
+    monkeypatch.setattr("engines.vllm_engine._gpu_name", lambda: "")
     out = tmp_path / "run"
     given = [*small_arguments(model, text, out, "--engine", "vllm", "--device", "h100"), "--bits", "4,8,16"]
     assert main([*given, "--group-size", "32"]) == 0, capsys.readouterr().err
     document = json.loads((out / "run.json").read_text())
-    assert (document["status"], document["engine_version"]) == ("complete", "")
+    assert (document["status"], document["engine_version"]) == ("complete", version)
     assert "kl_to_candidate" not in document["export"]
     assert document["export"]["launch"].startswith("VLLM_NO_USAGE_STATS=1 vllm serve")
-    assert "vllm" in document["export"]["not_loaded"]
-    assert (
-        "exported and not loaded again: vllm is not installed where we look"
-        in capsys.readouterr().out.replace("\n", " ")
-    )
+    assert said in document["export"]["not_loaded"]
+    assert f"exported and not loaded again: {said}" in " ".join(capsys.readouterr().out.split())
     assert (out / "report.html").is_file()
     assert len(list((out / "export").iterdir())) == 1
 
@@ -355,7 +366,7 @@ def test_a_search_for_speed_times_formats_in_the_engine_and_says_how_right_it_wa
     alone = ("--workload", "batch=1,prompt=8,output=8")
     found = paretune(*words, "--out", out, "--objective", "kl", "--objective", "tpot", *alone)
     assert found.returncode == 0, found.stderr[-2000:]
-    timed = json.loads((out / "formats.json").read_text())
+    timed = json.loads((out / "formats.json").read_text())["runs"]
     assert len({json.dumps(row["config"], sort_keys=True) for row in timed}) == len(timed) > 3
     run = json.loads((out / "run.json").read_text())
     assert run["latency_checks"]

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from compressors.loading import load_checkpoint, load_tokenizer
@@ -280,11 +280,18 @@ def test_an_occupied_folder_is_refused_and_left_alone(bench, tmp_path):
     assert export(one, DENSE_CONFIG, folder) == folder
 
 
-def test_a_full_disk_leaves_nothing(bench, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        ("engines.checkpoint.writer.write_json", OSError(28, "No space left on device")),
+        ("safetensors.torch.save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+    ],
+)
+def test_a_full_disk_leaves_nothing(bench, tmp_path, monkeypatch, place, error):
+    def full(*_, **__):
+        raise error
 
-    monkeypatch.setattr(checkpoint, "write_json", full)
+    monkeypatch.setattr(place, full)
     with pytest.raises(EngineError, match="No space left"):
         export(bench(), DENSE_CONFIG, tmp_path / "export")
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from engines.environments import (
     run_in_environment,
     variable,
 )
-from engines.foreign_process import SILENT, last_word
+from engines.foreign_process import SILENT, last_word, process_variables, run_silently, run_together
 from spaces.errors import EngineError, EngineUnavailableError
 from tests.processes import alive
 
@@ -181,3 +182,33 @@ def test_the_cause_is_quoted_and_not_what_wraps_it():
     assert last_word("") == "exit code 1 without a word"
     assert last_word("torch.OutOfMemoryError: of 3 GB\n") == "torch.OutOfMemoryError: of 3 GB"
     assert json.loads(json.dumps(last_word("AssertionError\n"))) == "AssertionError"
+
+
+def test_programs_that_are_run_together_end_together(tmp_path):
+    numbers = [tmp_path / f"{i}.number" for i in range(2)]
+
+    def sleeps(number):
+        says = f"pathlib.Path({str(number)!r}).write_text(str(os.getpid()))"
+        command = [sys.executable, "-c", f"import os, pathlib, time; {says}; time.sleep(600)"]
+        return run_silently(command, number.with_suffix(".log"), process_variables(foreign=False), 600.0)
+
+    def fails():
+        while not all(number.is_file() and number.read_text() for number in numbers):
+            time.sleep(0.02)
+        raise EngineError("one", "said no", "Ask another")
+
+    started = time.monotonic()
+    with pytest.raises(EngineError, match="said no"):
+        run_together([*(partial(sleeps, number) for number in numbers), fails], 3)
+    assert time.monotonic() - started < 60
+    assert not any(alive(int(number.read_text())) for number in numbers)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_answers_come_in_the_order_of_the_questions(at_once):
+    def after(seconds):
+        time.sleep(seconds)
+        return seconds
+
+    waits = [0.2, 0.0, 0.1]
+    assert run_together([partial(after, seconds) for seconds in waits], at_once) == waits
