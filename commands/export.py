@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
     from commands.refining import Refined
     from commands.workbench import Workbench
     from engines.engine import Engine
-    from spaces.result import Member
+    from spaces.errors import LimitError
+    from spaces.result import FrontFile, Member
 
 _CHECKED_WINDOWS = 16
 
@@ -59,8 +62,7 @@ def export(
 
     _check_ladder(ladder, refine)
     found = read_run_folder(run)
-    wanted = name or found.front.pick
-    member = find_member(found.front.members, wanted)
+    member = wanted_member(found.front, name)
     settings = validate_run(found.run.settings, f"{run}/run.json")
     with lock_run_folder(run):
         stages = Stages(quiet)
@@ -117,6 +119,29 @@ def form_of(engine: Engine) -> str:
     return engine.form_name if isinstance(engine, Transformers) else ""
 
 
+def wanted_member(front: FrontFile, name: str | None) -> Member:
+    """The member called ``name``, or the pick.
+
+    Raises:
+        LimitError: none was named, and nothing that was read on the report text meets the limits.
+        UnknownNameError: there is no such member.
+    """
+    if name is None and not front.pick:
+        raise unmet(front)
+    return find_member(front.members, name or front.pick)
+
+
+def unmet(front: FrontFile) -> LimitError:
+    """That there is no pick."""
+    from spaces.errors import LimitError
+
+    return LimitError(
+        f"limits {', '.join(front.limits)}",
+        "were met by nothing that was read on the report text, so there is no pick",
+        "See the nearest by paretune select RUN --limit ..., and name one by paretune export RUN --name NAME",
+    )
+
+
 def find_member(members: tuple[Member, ...], name: str) -> Member:
     """The row called ``name``, or whose digest begins with it.
 
@@ -141,7 +166,7 @@ def export_member(
 ) -> dict[str, Any]:
     """Write, load in a fresh process, compare; what ``run.json`` keeps of it.
 
-    An earlier export of the same candidate in the same place is checked again, not written again.
+    An earlier export of the same candidate in the same place is checked again, and written again only where it fails.
 
     Args:
         bench: of the run.
@@ -157,6 +182,7 @@ def export_member(
     from engines.canary import add_canaries, discard_unlisted
     from engines.engine import ExportCard
     from engines.verification import verify_export
+    from spaces.errors import VerificationError
 
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
     assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
@@ -172,10 +198,11 @@ def export_member(
         figures=figures,
         tensor_parallel=bench.run.workload.tensor_parallel,
     )
-    if not is_export_of(folder, member.digest, hashes, form_of(bench.engine)):
+    held = is_export_of(folder, member.digest, hashes, form_of(bench.engine))
+    if not held:
         bench.engine.export(assembler, member.config, folder, card)
-    discard_unlisted(folder)
-    verified = verify_export(
+    verify = partial(
+        verify_export,
         bench.engine,
         assembler,
         member.config,
@@ -183,6 +210,15 @@ def export_member(
         bench.windows["report"].ids[:_CHECKED_WINDOWS],
         kl_of_candidate=0.0 if kl is None else kl,
     )
+    discard_unlisted(folder)
+    try:
+        verified = verify()
+    except VerificationError:
+        if not held:
+            raise
+        set_aside(folder)
+        bench.engine.export(assembler, member.config, folder, card)
+        verified = verify()
     if canaries is not None:
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
     return written_export(bench, folder) | {
@@ -192,6 +228,17 @@ def export_member(
         "tokens": verified.tokens,
         "note": verified.note,
     }
+
+
+def set_aside(folder: Path) -> Path:
+    """Give an export that is not what it was another name, so that it can be written anew and looked at later."""
+    from commands.output import note
+
+    names = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in chain([""], map(str, count(2))))
+    place = next(name for name in names if not name.exists())
+    folder.rename(place)
+    note(f"{folder} is not what was exported; it is {place} now and is written again")
+    return place
 
 
 def written_export(bench: Workbench, folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from spaces.result import FrontFile, LatencyCheck, Member
 
 if TYPE_CHECKING:
     from commands.workbench import Workbench
+    from evaluators.tasks import TaskScorer
     from profiles.whole_model import WholeModel
     from spaces.configuration import CompressionConfig
 
@@ -21,14 +22,12 @@ _ROUNDS = 3
 
 def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
     """Score members, the dense model and the plain uniform configurations on every task."""
-    from evaluators.tasks import TaskEvaluator, TaskScorer, TaskSettings
+    from evaluators.tasks import TaskEvaluator
 
-    asked = bench.run.tasks
-    if asked.folder is None and not asked.names:
+    if bench.scorer is None:
         return front
-    settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
     with stages.stage("tasks", "scoring the front on tasks"):
-        evaluator = TaskEvaluator(bench.assembler, TaskScorer(bench.tokenizer, settings), bench.executed)
+        evaluator = TaskEvaluator(bench.assembler, bench.scorer, bench.executed)
         chosen = _worth_tasks(front)
         found: dict[str, Mapping[str, Measurement]] = {}
         for member in front.members:
@@ -36,6 +35,22 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
                 stages.report(member.name, len(found), len(chosen))
                 found[member.digest] = evaluator.evaluate(member.config)
     return _with(front, found)
+
+
+def task_scorer(bench: Workbench) -> TaskScorer | None:
+    """What scores the tasks of the run; none where it has none.
+
+    Raises:
+        UnknownNameError: a task that does not exist.
+        ModelError: the tokenizer has no token that ends a text.
+    """
+    asked = bench.run.tasks
+    if asked.folder is None and not asked.names:
+        return None
+    from evaluators.tasks import TaskScorer, TaskSettings
+
+    settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
+    return TaskScorer(bench.tokenizer, settings)
 
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:

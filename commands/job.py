@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands.output import Stages, note
 from commands.run_file import RunFile
-from spaces.errors import EngineAbsentError, ParetuneError
+from spaces.errors import EngineAbsentError, ParetuneError, VerificationError
 
 if TYPE_CHECKING:
     from commands.files import Status
@@ -26,16 +27,19 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
         0 when complete, 130 when the search was interrupted and the front written.
 
     Raises:
-        ParetuneError: whatever was refused; of an export once everything else is written.
+        ParetuneError: whatever was refused; what failed after the search once everything else is written.
     """
     from commands.files import engine_version
+    from commands.finish import task_scorer
     from commands.workbench import open_workbench
     from reports.summary import summarize
     from search.run_folder import lock_run_folder
 
     with lock_run_folder(folder):
         bench = open_workbench(run, folder, stages)
-        engine_version(bench)  # a wrong interpreter is refused now, not after the search
+        # A wrong interpreter or task is refused now, not after the search.
+        engine_version(bench)
+        bench.scorer = task_scorer(bench)
         study = open_study(bench, stages)
         interrupted = _search(study, stages)
         failure = _finish(bench, study, stages, interrupted)
@@ -83,11 +87,11 @@ def _search(study: Study, stages: Stages) -> bool:
 
 
 def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -> ParetuneError | None:
-    """Judge the front, write and export; what kept the export from being made.
+    """Judge the front, write and export; the first of what failed, which costs nothing but itself.
 
-    The report is there before anything is exported: an engine that fails costs the export alone.
+    The report is there before anything is run that can fail for reasons of its own: engines, tasks, disks.
     """
-    from commands.files import write_run
+    from commands.export import unmet
     from commands.finish import judge_tasks, measure_latency
     from search.promotion import promote
     from search.result import build_front, write_front
@@ -95,18 +99,32 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
     with stages.stage("promotion", "reading the front on the report text"):
         front = build_front(study, promote(study, stages.report))
         write_front(front, bench.folder)
-        write_run(bench, study, stages, "interrupted" if interrupted else "running", front=front)
     if interrupted:
         _report(bench, study, stages, "interrupted", front)
         return None
-    front = judge_tasks(bench, measure_latency(bench, front, stages), stages)
+    _report(bench, study, stages, "running", front)
+    failures: list[tuple[str, ParetuneError]] = []
+    for what, judge in (
+        ("latency was not measured", measure_latency),
+        ("tasks were not scored", judge_tasks),
+    ):
+        try:
+            front = judge(bench, front, stages)
+        except ParetuneError as error:
+            failures.append((what, error))
     write_front(front, bench.folder)
-    _report(bench, study, stages, "complete", front)
-    exported, failure = _export(bench, front, stages)
+    _report(bench, study, stages, "complete", front, more=_told(failures))
+    exported, failure = _export(bench, front, stages) if front.pick else (None, unmet(front))
+    if failure is not None:
+        failures.append(("the export failed" if front.pick else "nothing was exported", failure))
     if exported is not None or failure is not None:
-        notes = () if failure is None else (f"the export failed: {failure}",)
-        _report(bench, study, stages, "complete", front, exported, notes)
-    return failure
+        _report(bench, study, stages, "complete", front, exported, _told(failures))
+    return failures[0][1] if failures else None
+
+
+def _told(failures: Sequence[tuple[str, ParetuneError]]) -> tuple[str, ...]:
+    """A note a failure."""
+    return tuple(f"{what}: {error}" for what, error in failures)
 
 
 def _report(
@@ -124,7 +142,7 @@ def _report(
     from reports.report import write_report
 
     with stages.stage("report", "writing the report"):
-        checks, notes = latency_checks(bench, front), (*_notes(study), *more)
+        checks, notes = latency_checks(bench, front), (*more, *_notes(study))
         write_run(bench, study, stages, status, front=front, checks=checks, export=exported, notes=notes)
         write_report(bench.folder)
 
@@ -154,6 +172,9 @@ def _export(
         # Nothing against what was written: it can be verified where the engine is.
         reason = f"{error.value} {error.rule}. {error.remedy}"
         return written_export(bench, folder) | {"not_loaded": reason}, None
+    except VerificationError as error:
+        done = done or {"name": member.name, "folder": str(folder), "failed": f"{error.value} {error.rule}"}
+        return done, error
     except ParetuneError as error:
         return done, error
     return done, None

@@ -24,7 +24,7 @@ def recipe(
     ] = False,
 ) -> int:
     """Write the formats of a member (bits, group size in weights) as a file that the tool reads; no model is run."""
-    from commands.export import find_member
+    from commands.export import wanted_member
     from commands.models import read_spec
     from commands.output import note
     from commands.run_file import validate_run
@@ -34,7 +34,7 @@ def recipe(
     from spaces.cache_format import KVFormat
 
     writer, found = find_recipe(tool), read_run_folder(run)
-    member = find_member(found.front.members, name or found.front.pick)
+    member = wanted_member(found.front, name)
     settings = validate_run(found.run.settings, f"{run}/run.json")
     spec = read_spec(settings.model, settings.revision)
     config = member.config

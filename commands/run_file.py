@@ -83,6 +83,8 @@ class RunFile(Document):
 def read_run_file(path: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file, not yet validated, so that options can override it.
 
+    Of ``run.json`` of a run folder, its settings.
+
     Raises:
         RunError: unreadable, or not a mapping.
     """
@@ -94,6 +96,8 @@ def read_run_file(path: Path) -> dict[str, Any]:
         raise RunError(f"run file {path}", f"is not YAML: {error}", "Mend the line that is named") from error
     if not isinstance(found, dict):
         raise RunError(f"run file {path}", "must hold a mapping", "Start from docs/run-file.md")
+    if "settings" in found and "schema_version" in found:
+        return dict(found["settings"])
     return found
 
 

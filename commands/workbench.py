@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engines.engine import Engine
     from evaluators.execution import Executed
     from evaluators.quality import QualityEvaluator
+    from evaluators.tasks import TaskScorer
     from spaces.model import ModelSpec
     from spaces.target import Device
 
@@ -36,6 +37,7 @@ class Workbench:
         hashes: of model, bank and texts; a run folder is tied to them.
         executed: the candidate as the engine computes it on the device.
         profiled: whether the engine runs here on the target device, so that latency can be measured.
+        scorer: of the run's tasks, once they are known to exist.
     """
 
     run: RunFile
@@ -53,6 +55,7 @@ class Workbench:
     hashes: dict[str, str]
     executed: Executed
     profiled: bool = False
+    scorer: TaskScorer | None = None
 
     def fingerprint(self) -> dict[str, str]:
         """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""

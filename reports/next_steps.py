@@ -17,10 +17,10 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
     steps: list[tuple[str, str]] = []
     if folder.run.status != "complete":
         steps.append(
-            ("Continue the search where it stopped:", f"paretune search {_model(folder)} --out {run}")
+            ("Continue the search where it stopped:", f"paretune search --run {run}/run.json --out {run}")
         )
     export = folder.run.export
-    if pick is not None and (export is None or export.get("name") != pick.name):
+    if pick is not None and (export is None or export.get("name") != pick.name or "failed" in export):
         steps.append(
             ("Export the pick and load it again:", f"paretune export {run} --name {shlex.quote(pick.name)}")
         )

@@ -24,7 +24,7 @@ class LatencyError:
         median, worst: relative errors, ``|predicted - measured| / measured``.
         worst_name: of the candidate with the worst.
         bias: median of ``predicted / measured - 1``.
-        ordered: share of pairs that the prediction puts in the measured order (ties in either left out).
+        ordered: share of pairs that the prediction puts in the measured order; ties in either are left out.
     """
 
     checks: int
@@ -32,7 +32,7 @@ class LatencyError:
     worst: float
     worst_name: str
     bias: float
-    ordered: float
+    ordered: float | None
 
 
 def latency_error(checks: tuple[LatencyCheck, ...]) -> LatencyError | None:
@@ -54,11 +54,13 @@ def latency_error(checks: tuple[LatencyCheck, ...]) -> LatencyError | None:
 
 def latency_words(error: LatencyError) -> str:
     """The error in words."""
+    order = (
+        f"; {percent(error.ordered)} of the pairs are in the right order" if error.ordered is not None else ""
+    )
     lean = "" if abs(error.bias) < 0.02 else f" (mostly too {'high' if error.bias > 0 else 'low'})"
     return (
         f"Predicted decode latency is off by {percent(error.median)} at the median{lean} and by "
-        f"{percent(error.worst)} at worst ({error.worst_name}), over {error.checks} candidates; "
-        f"{percent(error.ordered)} of the pairs are in the right order."
+        f"{percent(error.worst)} at worst ({error.worst_name}), over {error.checks} candidates{order}."
     )
 
 
@@ -66,10 +68,10 @@ def shortfalls(folder: RunFolder) -> list[str]:
     """Everything a user should know before trusting the pick; empty when nothing fell short."""
     answer = find_answer(folder)
     return [
+        *_of_the_export(folder),
         *_of_the_run(folder),
         *_of_the_pick(folder, answer),
         *_of_the_tasks(folder, answer),
-        *_of_the_export(folder),
     ]
 
 
@@ -110,11 +112,12 @@ def _of_the_tasks(folder: RunFolder, answer: Answer) -> list[str]:
     if answer.pick is None or answer.dense is None:
         return []
     kept = [retention(answer.pick, answer.dense, task) for task in task_names(folder.front)]
-    return [
-        f"{one.task} falls from {digits(one.dense)} to {digits(one.score)}, more than chance explains."
+    falls = [
+        f"{one.task} from {digits(one.dense)} to {digits(one.score)}"
         for one in kept
         if one is not None and one.clear
     ]
+    return [f"More than chance explains, tasks fall: {', '.join(falls)}."] if falls else []
 
 
 def _of_the_export(folder: RunFolder) -> list[str]:
@@ -122,16 +125,14 @@ def _of_the_export(folder: RunFolder) -> list[str]:
     if export is None:
         finished = folder.run.status == "complete"
         return ["Nothing was exported, so nothing was loaded again."] if finished else []
-    gap, tolerance = export.get("kl_to_candidate"), export.get("tolerance")
+    if "failed" in export:
+        return [f"The export in {export.get('folder')} is not the pick, do not deploy it: {export['failed']}"]
     if "not_loaded" in export:
         return [f"The pick was exported and not loaded again: {export['not_loaded']}"]
-    if isinstance(gap, int | float) and isinstance(tolerance, int | float) and gap > tolerance:
-        words = f"The export differs from its candidate by a KL of {digits(gap)}"
-        return [f"{words}, above the tolerance {digits(tolerance)}."]
     return []
 
 
-def _ordered(checks: list[LatencyCheck]) -> float:
+def _ordered(checks: list[LatencyCheck]) -> float | None:
     pairs = agreeing = 0
     for i, first in enumerate(checks):
         for second in checks[:i]:
@@ -139,4 +140,4 @@ def _ordered(checks: list[LatencyCheck]) -> float:
             if predicted and measured:
                 pairs += 1
                 agreeing += (predicted > 0) == (measured > 0)
-    return agreeing / pairs if pairs else 1.0
+    return agreeing / pairs if pairs else None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _ROWS = 7
+_NOTES = 6
 """Members shown; the table of all is in the report."""
 
 
@@ -58,8 +59,11 @@ def _print(console: Console, folder: RunFolder) -> None:
     for line in [_retention_line(folder, answer), _latency_line(folder), _export_line(folder)]:
         if line:
             console.print(line)
-    for line in [*shortfalls(folder), *folder.run.notes][:6]:
+    lines = [*shortfalls(folder), *folder.run.notes]
+    for line in lines[:_NOTES]:
         console.print(f"! {line}", style="yellow")
+    if len(lines) > _NOTES:
+        console.print(f"! and {len(lines) - _NOTES} more in the report", style="yellow")
     console.print()
     console.print(f"report {folder.path / 'report.html'}, table {folder.path / 'front.csv'}", soft_wrap=True)
     for words, command in next_steps(folder):
@@ -168,7 +172,7 @@ def _latency_line(folder: RunFolder) -> str:
 
 def _export_line(folder: RunFolder) -> str:
     export = folder.run.export
-    if export is None:
+    if export is None or "failed" in export:
         return ""
     gap = export.get("kl_to_candidate")
     line = f"exported {export.get('name', '')} to {export.get('folder', '')}"

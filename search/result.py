@@ -99,14 +99,14 @@ def _reported(study: Study) -> list[Record]:
 
 
 def _pick(front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Limit]) -> tuple[str, str]:
-    """The member to take, and why.
+    """The member to take, and why; no name where nothing meets the limits.
 
     With limits: the best quality within them. Without: the cheapest member that is at least as good as plain
     uniform 4 bits, the configuration that most people would have taken; if there is none, the middle one.
     """
     members = front.members
     if not members:
-        return "dense", "nothing met the limits on the report text"
+        return "", "nothing met the limits on the report text"
     label = find_metric(front.objectives[0]).label
     if limits:
         return members[0].name, f"the best {label} within {', '.join(limit.text for limit in limits)}"

