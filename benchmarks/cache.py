@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from compressors.cache_calibration import calibrate_cache
 from compressors.cache_rounding import CacheRounding
 from compressors.divergence import Teacher
@@ -175,8 +175,7 @@ def main() -> None:
     for source in sources(arguments.shared):
         if arguments.models is None or source.name in arguments.models:
             rows += study_cache(source, arguments.windows)
-    measured = {row["model"] for row in rows}
-    write_table("cache", COLUMNS, [r for r in read_table("cache") if r["model"] not in measured] + rows)
+    write_table("cache", COLUMNS, beside("cache", rows, ("model",)))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.compressors import sources
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, stamp, write_table
 from commands.output import Stages
 from commands.run_file import validate_run
 from commands.workbench import Workbench, open_workbench
@@ -89,7 +89,7 @@ def main() -> None:
         dense, stock = stock_files(bench, work, arguments.python)
         searched = list(searched_files(bench, arguments.run, stock, work))
         measure(dense, [*searched, *stock], windows_of(arguments.model, arguments.shared, bench), work)
-    write(arguments.model, list(rows(arguments.model, searched, stock)))
+    write(beside("gguf_front", list(rows(arguments.model, searched, stock)), ("model",)))
 
 
 def windows_of(model: str, shared: Path | None, bench: Workbench) -> TokenWindows:
@@ -212,17 +212,18 @@ def time_in_turns(files: Sequence[File]) -> None:
 def measure_speeds(model: str, run: Path, work: Path) -> None:
     """Put fresh tokens a second into the rows of a model."""
     digests = {record.name: record.digest for record in readings(RecordFile(run), "search").values()}
-    table = [row for row in read_table("gguf_front") if row["model"] == model]
+    table = beside("gguf_front", (), ("model",))
+    own = [row for row in table if row["model"] == model]
     files = []
-    for row in table:
+    for row in own:
         name, kind = str(row["config"]), str(row["kind"])
         path = work / f"{digests[name][:12]}.gguf" if kind == "searched" else work / "stock" / f"{name}.gguf"
         files.append(File(path, name, kind, int(str(row["weight_bytes"]))))
     time_in_turns(files)
-    for row, file in zip(table, files, strict=True):
+    for row, file in zip(own, files, strict=True):
         row["tokens_per_s"] = f"{1.0 / statistics.median(file.seconds):.4g}"
     print("order of bytes against order of seconds a token:", order_agreement(files))
-    write(model, table)
+    write(table, f"tokens_per_s of {model}, {stamp()}")
 
 
 def predicted(engine: LlamaCpp, model: Path, ids: Path, out: Path) -> np.ndarray:
@@ -279,14 +280,14 @@ def order_agreement(files: Sequence[File]) -> str:
     return f"tau {found.statistic:.3f}, {(1 + found.statistic) / 2:.3f} of pairs"
 
 
-def write(model: str, fresh: Sequence[Mapping[str, object]]) -> None:
-    """Beside the rows of other models."""
-    kept = [row for row in read_table("gguf_front") if row["model"] != model]
+def write(table: Sequence[Mapping[str, object]], *more: str) -> None:
+    """The whole table."""
     notes = (
         "kl: nats a token in llama.cpp against the f32 file, on text that neither calibration nor search saw",
         "a name that ends in +imatrix is that mix with the importance matrix that the search has too",
+        *more,
     )
-    write_table("gguf_front", COLUMNS, [*kept, *fresh], notes)
+    write_table("gguf_front", COLUMNS, table, notes)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from benchmarks.compressors import sources
 from benchmarks.random_configs import Named, every_choice
 from benchmarks.recipe_programs.job import Format, Job
-from benchmarks.tables import read_table, write_table
+from benchmarks.tables import beside, write_table
 from compressors.loading import load_dense, load_tokenizer
 from compressors.windows import read_windows
 from engines.recipes import find_recipe, recipe_names
@@ -79,8 +79,8 @@ def main() -> None:
     named = [n for n in configurations(recipe, bench.spec) if not arguments.only or n.name in arguments.only]
     rows = list(measured(recipe, bench, named, arguments.python))
     if not arguments.only:
-        kept = [row for row in read_table("recipes") if row["tool"] != recipe.name]
-        write_table("recipes", COLUMNS, sorted([*kept, *rows], key=lambda row: str(row["tool"])))
+        both = beside("recipes", rows, ("tool",))
+        write_table("recipes", COLUMNS, sorted(both, key=lambda row: str(row["tool"])))
 
 
 def open_bench() -> Bench:
