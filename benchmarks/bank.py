@@ -68,7 +68,7 @@ class Filled:
 
 
 def main() -> None:
-    """Measure one model; rows of others stay."""
+    """Measure one model on one device; rows of others stay."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, help="folder with models/ and data/: the reference model")
     parser.add_argument(
@@ -186,8 +186,8 @@ def _row(
 
 
 def write(rows: Sequence[dict[str, object]]) -> None:
-    """Into ``bank.csv``, beside the rows of other models."""
-    key = ("model", "blocks", "step")
+    """Into ``bank.csv``, beside the rows of other models and devices."""
+    key = ("model", "device", "blocks", "step")
     write_table("bank", COLUMNS, beside("bank", rows, key))
 
 

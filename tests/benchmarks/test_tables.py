@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import gguf_front, tables
+from benchmarks import bank, gguf_front, tables
 
 COLUMNS, KEY = ("engine", "config", "kl"), ("engine", "config")
 NOTE = "kl: nats a token"
@@ -128,3 +128,13 @@ def test_times_alone_are_no_new_measurement_of_the_rest(at, monkeypatch, tmp_pat
     after = (tables.RESULTS / "gguf_front.csv").read_text().splitlines()
     added = "# tokens_per_s of embedded, 2026-11-02: server; python 3"
     assert after == [*before[:5], added, before[5], before[6].replace(",7,", ",4,")]
+
+
+def test_a_bank_on_another_device_is_another_row(at):
+    at("server", 1)
+    old = {"model": "llama", "device": "H100", "blocks": 4, "step": "rtn", "seconds": 3}
+    bank.write([old])
+    bank.write([{**old, "device": "H200", "seconds": 2}])
+    bank.write([{**old, "seconds": 4}])
+    found = {str(one["device"]): one["seconds"] for one in tables.read_table("bank")}
+    assert found == {"H100": "4", "H200": "2"}
