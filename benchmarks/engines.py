@@ -58,7 +58,9 @@ def main() -> None:
     """Measure the engines that are asked for; rows of others stay."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", nargs="*", default=list(engine_names()), help="names; all if left out")
-    parser.add_argument("--device", help="what is legal there; where the engine runs if left out")
+    parser.add_argument(
+        "--device", help="what is legal there; the engine must run on it; found out if left out"
+    )
     parser.add_argument("--model", default="embedded", help="embedded, reference-48m or reference-moe")
     parser.add_argument("--shared", type=Path, help="folder with models/ and data/, for reference models")
     parser.add_argument("--count", type=int, default=20, help="configurations of each kind")
@@ -68,6 +70,8 @@ def main() -> None:
         "--no-illegal", action="store_true", help="leave illegal.csv as it is; other models always do"
     )
     arguments = parser.parse_args()
+    for name in arguments.engine if arguments.device else ():
+        require_here(find_engine(name), arguments.device)
     with tempfile.TemporaryDirectory() as place:
         bench = open_bench(arguments.model, arguments.shared, Path(place), arguments.compute)
         for name in arguments.engine:
@@ -80,6 +84,15 @@ def main() -> None:
             configs = random_legal(engine, device, bench.assembler.spec, arguments.count)
             first, end = arguments.only or (0, len(configs))
             record(bench, engine, device, configs[first:end], Path(place))
+
+
+def require_here(engine: Engine, device: str) -> None:
+    """Refuse a device that the engine does not run on: rows say that it did."""
+    if (here := engine.here()) != device:
+        raise SystemExit(
+            f"--device {device}: rows name the device that {engine.name} runs on, here {here}. "
+            f"Leave --device out, or run this on {device}"
+        )
 
 
 def open_bench(model: str, shared: Path | None, place: Path, compute: str = "cpu") -> Bench:

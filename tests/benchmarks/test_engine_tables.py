@@ -49,6 +49,27 @@ def test_only_rows_that_are_measured_again_are_replaced(results):
     }
 
 
+@pytest.mark.parametrize(("asked", "refused"), [("h100", True), ("h200", False), (None, False)])
+def test_a_device_that_the_engine_does_not_run_on_is_refused_before_anything_is_read(
+    monkeypatch, asked, refused
+):
+    class OpenedError(Exception):
+        pass
+
+    def open_bench(*_):
+        raise OpenedError
+
+    monkeypatch.setattr(Vllm, "here", lambda self: "h200")
+    monkeypatch.setattr(program, "open_bench", open_bench)
+    monkeypatch.setattr("sys.argv", ["engines", "--engine", "vllm", *(["--device", asked] if asked else [])])
+    with pytest.raises(SystemExit if refused else OpenedError) as found:
+        program.main()
+    assert not refused or str(found.value) == (
+        "--device h100: rows name the device that vllm runs on, here h200. "
+        "Leave --device out, or run this on h100"
+    )
+
+
 def test_illegal_rows_of_other_configurations_stay(results, monkeypatch, tmp_path):
     old = [{"engine": "torch-cpu", "config": f"illegal-{i:02d}", "refused": "false"} for i in range(3)]
     tables.write_table("illegal", program.ILLEGAL_COLUMNS, old)
