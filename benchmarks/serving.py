@@ -5,7 +5,8 @@ between them in bytes) and the dense model are exported, loaded and timed. With 
 and that is all; ``--exports FOLDER`` times what lies there, where there is a GPU. ``--llama`` needs no weights: the
 shape of Llama-3.1-8B in one format everywhere, a row each, and in two mixes. Compiled mode, prompts of 128 tokens, 64
 new ones, batches of 1, 16 and 64 sequences. Every configuration is a process of its own; all load at once, since
-compiling takes minutes and no GPU, and are then timed one after the other while the rest sleeps. Rows are written as
+compiling takes minutes and no GPU, and when the last has loaded or ended they are timed one after the other while the
+rest sleeps. The engine's own limit of time is the only one, from the first load to the last row. Rows are written as
 they come; those of other models stay.
 """
 
@@ -81,9 +82,6 @@ def main() -> None:
     parser.add_argument("--exports", type=Path, help="such a folder: what it holds is timed")
     parser.add_argument("--llama", action="store_true", help="Llama-3.1-8B's shape with dummy weights")
     parser.add_argument("--configs", nargs="*", help="names of the shape's configurations; all if left out")
-    parser.add_argument(
-        "--load", type=float, default=240.0, help="time to load (s); who takes longer is timed last"
-    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         served = [
@@ -97,7 +95,7 @@ def main() -> None:
             served += written(arguments.exports)
         if arguments.llama:
             served += shape_folders(Path(place), arguments.configs)
-        time_all(served, Path(place), arguments.load)
+        time_all(served, Path(place))
 
 
 def shape_configs(spec: ModelSpec) -> Iterator[tuple[str, CompressionConfig]]:
@@ -177,18 +175,20 @@ def _bytes(member: Member) -> float:
     return member.measurements["weight_bytes"].value
 
 
-def time_all(served: Sequence[Served], place: Path, load_s: float) -> None:
+def time_all(served: Sequence[Served], place: Path) -> None:
     """Load everything, then let one after the other run; what vLLM refuses is said and has no row."""
+    rows: list[dict[str, object]] = []
     with ThreadPoolExecutor(len(served)) as threads:
         turns: list[_Turn] = []
         try:
             for i, one in enumerate(served):
                 turns.append(_Turn.start(one, place / f"turn-{i}", threads))
-            until = time.monotonic() + load_s
-            while time.monotonic() < until and not all(turn.ready for turn in turns):
+            while not all(turn.ready for turn in turns):
                 time.sleep(LOOK_S)
-            for turn in sorted(turns, key=lambda turn: not turn.ready):
-                record(turn)
+            for turn in turns:
+                if found := timed(turn):
+                    rows += found
+                    write(rows)
         finally:
             # What waits for its turn would wait for ever, and the executor for it.
             for turn in turns:
@@ -215,19 +215,20 @@ class _Turn:
 
     @property
     def ready(self) -> bool:
+        """Whether it computes nothing until it may: it sleeps, or has ended."""
         return self.loaded.exists() or self.answer.done()
 
 
-def record(turn: _Turn) -> None:
-    """Let one process run, wait for it, and write its rows."""
-    served, late = turn.served, not turn.ready
+def timed(turn: _Turn) -> list[dict[str, object]]:
+    """Let one process run and wait until it ends; no rows where vLLM refuses."""
+    served = turn.served
     turn.go.touch()
     try:
         found = turn.answer.result()
     except EngineError as error:
         print(f"{served.model} {served.config}: {error}", flush=True)
-        return
-    rows = [
+        return []
+    rows: list[dict[str, object]] = [
         {
             "engine": Vllm.name, "engine_version": found["vllm"], "device": found["device"],
             "model": served.model, "config": served.config, "weight_bytes": served.weight_bytes,
@@ -237,9 +238,9 @@ def record(turn: _Turn) -> None:
         for row in found["rows"]
     ]  # fmt: skip
     spread = max(row["total_spread_s"] / (row["tpot_s"] * OUTPUT) for row in found["rows"])
-    word = "late, others may have been loading" if late else f"loaded in {found['start_s']:.0f} s"
-    print(served.model, served.config, word, f"largest spread {spread:.3f}", rows, flush=True)
-    write(rows)
+    loaded = f"loaded in {found['start_s']:.0f} s"
+    print(served.model, served.config, loaded, f"largest spread {spread:.3f}", rows, flush=True)
+    return rows
 
 
 def write(fresh: Sequence[Mapping[str, object]]) -> None:

@@ -118,11 +118,48 @@ def test_whoever_waits_for_a_turn_is_let_go_when_the_program_is_stopped(monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Vllm, "speed", speed)
-    monkeypatch.setattr(serving, "record", stopped)
+    monkeypatch.setattr(serving, "timed", stopped)
     served = [serving.Served("model", str(i), 1, tmp_path) for i in range(2)]
     with pytest.raises(KeyboardInterrupt):
-        serving.time_all(served, tmp_path, 60)
+        serving.time_all(served, tmp_path)
     assert went == [True, True]
+
+
+def test_nothing_is_timed_while_another_still_loads(results, monkeypatch, tmp_path):
+    events = []
+
+    def speed(self, folder, *_, loaded, go, **settings):
+        time.sleep({"quick": 0.0, "slow": 1.0, "refused": 0.5}[folder.name])
+        if folder.name == "refused":
+            events.append("refused ends")
+            raise EngineError("it", "is refused", "Take another")
+        Path(loaded).touch()
+        events.append(f"{folder.name} sleeps")
+        while not Path(go).exists():
+            time.sleep(0.01)
+        events.append(f"{folder.name} runs")
+        time.sleep(0.1)
+        events.append(f"{folder.name} ends")
+        row = {"batch": 1, "ttft_s": 1.0, "tpot_s": 1.0, "tokens_per_s": 1.0, "total_spread_s": 0.0}
+        return {"vllm": "0", "device": "gpu", "start_s": 0.0, "rows": [row]}
+
+    monkeypatch.setattr(Vllm, "speed", speed)
+    names = ("quick", "refused", "slow")
+    serving.time_all([serving.Served("model", name, 1, tmp_path / name) for name in names], tmp_path)
+    loads, runs = ["quick sleeps", "refused ends", "slow sleeps"], ["quick runs", "quick ends"]
+    assert events == [*loads, *runs, "slow runs", "slow ends"]
+    assert [row["config"] for row in tables.read_table("serving")] == ["quick", "slow"]
+
+
+def test_configurations_of_one_run_are_one_line_beside_rows_of_another(results, monkeypatch, tmp_path):
+    serving.write([{"model": "other", "config": "a", "batch": 1}])
+    monkeypatch.setattr(serving, "timed", lambda turn: [{"model": "model", "config": turn.served.config}])
+    monkeypatch.setattr(Vllm, "speed", lambda *_, **__: {})
+    serving.time_all([serving.Served("model", str(i), 1, tmp_path) for i in range(3)], tmp_path)
+    lines = (results / "serving.csv").read_text().splitlines()
+    assert [line.split(", ")[0] for line in lines if line.startswith("# rows of")] == [
+        "# rows of model model"
+    ]
 
 
 def test_a_gguf_file_has_its_name_only_when_it_is_whole(monkeypatch, tmp_path):
