@@ -4,8 +4,8 @@ Writes ``gguf_front.csv``. ``RUN`` is a folder of ``paretune search --engine lla
 candidates that the search measured and that are no larger, the one of least KL on the search text is taken, and where
 the search predicted times, the front of KL and time besides. What is reported is read on a text that decides nothing,
 in llama.cpp itself, against the f32 file of the same model. ``kl_stderr`` of a stock row is that of its paired
-difference to the best such member, by window. Tokens a second are of decoding, one sequence, medians over rounds in
-which all files take turns.
+difference to the member so taken for it, by window. Tokens a second are of decoding, one sequence, medians over rounds
+in which all files take turns.
 
 The stock mixes need an interpreter with ``llama-cpp-python`` (``--python``); files that are there already are kept.
 ``--speeds`` times the kept files of a measured model once more, on a machine that has grown quiet, and leaves the rest
@@ -50,12 +50,13 @@ FAST_MEMBERS = 20
 
 @dataclass
 class File:
-    """One GGUF file and what was measured of it."""
+    """One GGUF file and what was measured of it; ``search_kl`` is what the search saw, absent for a stock mix."""
 
     path: Path
     name: str
     kind: str
     weight_bytes: int
+    search_kl: float | None = None
     kl: np.ndarray | None = None
     seconds: list[float] = field(default_factory=list)
 
@@ -150,7 +151,7 @@ def searched_files(bench: Workbench, run: Path, stock: Sequence[File], work: Pat
     for record in chosen.values():
         path = work / f"{record.digest[:12]}.gguf"
         write_once(bench, record.config, path, name=record.name)
-        yield File(path, record.name, "searched", tensor_bytes(path))
+        yield File(path, record.name, "searched", tensor_bytes(path), record.measurements["kl"].value)
 
 
 def fast_records(known: Sequence[Record]) -> list[Record]:
@@ -238,15 +239,14 @@ def rows(model: str, searched: Sequence[File], stock: Sequence[File]) -> Iterato
     for file in [*searched, *stock]:
         if file.kl is None:
             raise TypeError(f"{file.name} was not read")
-        error = file.kl.std(ddof=1) / len(file.kl) ** 0.5
+        error: float | None = standard_error(file.kl)
         if file.kind == "stock":
-            rival = best_within(searched, file.weight_bytes)
+            rival = best_by_search([other for other in searched if other.weight_bytes <= file.weight_bytes])
             if rival is None or rival.kl is None:
                 error = None
             else:
-                difference = file.kl - rival.kl
-                error = difference.std(ddof=1) / len(difference) ** 0.5
-                said = f"{difference.mean():.3g} +- {error:.2g}"
+                error = standard_error(file.kl - rival.kl)
+                said = f"{file.mean - rival.mean:.3g} +- {error:.2g}"
                 print(f"{file.name}: {file.mean:.4g}, less {rival.name} of {rival.weight_bytes}: {said}")
         yield {
             "model": model, "config": file.name, "kind": file.kind, "weight_bytes": file.weight_bytes,
@@ -256,19 +256,22 @@ def rows(model: str, searched: Sequence[File], stock: Sequence[File]) -> Iterato
     print("order of bytes against order of seconds a token:", order_agreement([*searched, *stock]))
     for file in stock:
         seconds = statistics.median(file.seconds)
-        faster = [rival for rival in searched if statistics.median(rival.seconds) <= seconds]
-        best = min(faster, key=lambda rival: rival.mean, default=None)
-        if best is not None and best.kl is not None and file.kl is not None:
-            difference = file.kl - best.kl
-            error = difference.std(ddof=1) / len(difference) ** 0.5
-            said = f"{difference.mean():.3g} +- {error:.2g}, {best.weight_bytes} bytes"
-            print(f"{file.name} at {1 / seconds:.4g} tokens/s: {file.mean:.4g}, less {best.name}: {said}")
+        rival = best_by_search([other for other in searched if statistics.median(other.seconds) <= seconds])
+        if rival is not None and rival.kl is not None and file.kl is not None:
+            error = standard_error(file.kl - rival.kl)
+            said = f"{file.mean - rival.mean:.3g} +- {error:.2g}, {rival.weight_bytes} bytes"
+            print(f"{file.name} at {1 / seconds:.4g} tokens/s: {file.mean:.4g}, less {rival.name}: {said}")
 
 
-def best_within(files: Sequence[File], size: int) -> File | None:
-    """The member of least KL that is no larger."""
-    fitting = [file for file in files if file.weight_bytes <= size]
-    return min(fitting, key=lambda file: file.mean) if fitting else None
+def best_by_search(searched: Sequence[File]) -> File | None:
+    """The member of least KL on the search text: what is reported must not choose what it is reported of."""
+    known = [(file.search_kl, file) for file in searched if file.search_kl is not None]
+    return min(known, key=lambda pair: pair[0])[1] if known else None
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean over windows."""
+    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def order_agreement(files: Sequence[File]) -> str:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import demo
@@ -19,6 +20,7 @@ from engines.vllm_engine import Vllm
 from spaces.architectures import read_model
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
+from spaces.measurement import Fidelity, Measurement
 from tests.fakes import tiny_moe_spec
 
 
@@ -180,6 +182,36 @@ def test_a_gguf_file_has_its_name_only_when_it_is_whole(monkeypatch, tmp_path):
     assert path.read_text() == "whole"
     monkeypatch.setattr(gguf_front, "write_gguf", lambda *_, **__: pytest.fail("written again"))
     gguf_front.write_once(bench, CompressionConfig(), path, name="dense")
+
+
+def test_the_search_text_chooses_whom_a_stock_mix_is_compared_with(monkeypatch, tmp_path, capsys):
+    def record(name, kl, size, text="search"):
+        found = {"kl": Measurement(value=kl), "weight_bytes": Measurement(value=size)}
+        return SimpleNamespace(
+            name=name, digest=name, config=None, measurements=found, proposer="paretune",
+            fidelity=Fidelity(text=text, windows=2, window_tokens=8),
+        )  # fmt: skip
+
+    records = [record("large", 0.1, 90), record("chosen", 0.2, 50), record("lucky", 0.3, 40)]
+    sizes = {"large": 90, "chosen": 50, "lucky": 40}
+    monkeypatch.setattr(gguf_front, "RecordFile", lambda _: [*records, record("lucky", 0.05, 40, "report")])
+    monkeypatch.setattr(gguf_front, "write_once", lambda *_, **__: None)
+    monkeypatch.setattr(gguf_front, "tensor_bytes", lambda path: sizes[path.stem])
+    stock = [gguf_front.File(tmp_path / "Q4", "Q4", "stock", size) for size in (45, 60)]
+    searched = list(gguf_front.searched_files(None, tmp_path, stock, tmp_path))
+    assert {file.name: file.search_kl for file in searched} == {"chosen": 0.2, "lucky": 0.3}
+    # On the text that is reported it is the other way round.
+    for file in searched:
+        file.kl = np.array([0.5, 0.7]) if file.name == "chosen" else np.array([0.1, 0.1])
+    for file in stock:
+        file.kl = np.array([0.6, 0.9])
+    for file in (*searched, *stock):
+        file.seconds = [1.0]
+    rows = list(gguf_front.rows("embedded", searched, stock))
+    assert [row["kl_stderr"] for row in rows if row["kind"] == "stock"] == ["0.15", "0.05"]
+    said = capsys.readouterr().out
+    assert "Q4: 0.75, less lucky of 40: 0.65 +- 0.15\nQ4: 0.75, less chosen of 50: 0.15 +- 0.05" in said
+    assert said.count("Q4 at 1 tokens/s: 0.75, less chosen: 0.15 +- 0.05, 50 bytes") == 2
 
 
 def test_speeds_need_the_folder_of_the_files(monkeypatch, capsys):
