@@ -24,6 +24,9 @@ LOADERS = {
 }
 """By the engine that an export was written for: those that load it, itself first."""
 
+_PLACED_WINDOWS = 4
+"""That a differing block is looked for on: every step writes and loads an export."""
+
 
 def verify(
     export: Annotated[Path, typer.Argument(help="Folder of an export.")],
@@ -62,12 +65,11 @@ def verify(
     check_origin(export, manifest, bench)
     config = CompressionConfig.model_validate(manifest["config"])
     ids = bench.windows["report"].ids[:windows]
-    lost = (manifest.get("figures") or {}).get("kl") or 0.0
     assembler = _searched(bench, manifest, config, stages)
     try:
-        found = verify_export(chosen, assembler, config, export, ids, kl_of_candidate=float(lost))
+        found = verify_export(chosen, assembler, config, export, ids, kl_of_candidate=_lost(manifest))
     except VerificationError as error:
-        place = _where(bench, assembler, chosen, config, ids, float(lost))
+        place = _where(bench, assembler, chosen, export, manifest, ids)
         raise VerificationError(error.value, f"{error.rule}; {place}", error.remedy) from error
     _print(export, chosen, asdict(found), json)
     return 0
@@ -221,17 +223,32 @@ def _searched(
     return assembler
 
 
+def _lost(manifest: dict[str, Any]) -> float:
+    """KL of the candidate to the dense model, nats a token, as far as the export says it."""
+    return float((manifest.get("figures") or {}).get("kl") or 0.0)
+
+
 def _where(
-    bench: Workbench, assembler: Assembler, engine: Engine, config: CompressionConfig, ids: Any, lost: float
+    bench: Workbench, assembler: Assembler, engine: Engine, export: Path, manifest: dict[str, Any], ids: Any
 ) -> str:
-    """Words on where a candidate and its engine part."""
+    """Words on where a candidate and its engine part, or on whether the folder holds another candidate.
+
+    Both are said of the few windows that a block is looked for on, so the folder has to differ on these too; a fresh
+    export is written as the folder was.
+    """
     from engines.first_difference import first_difference
-    from engines.verification import default_tolerance
+    from engines.verification import compare_export, default_tolerance
+    from spaces.configuration import CompressionConfig
     from spaces.errors import ParetuneError
 
-    allowed = default_tolerance(engine, config, assembler.apply(config).dtype, lost)
+    config = CompressionConfig.model_validate(manifest["config"])
+    few = ids[:_PLACED_WINDOWS]
+    allowed = default_tolerance(engine, config, assembler.apply(config).dtype, _lost(manifest))
     try:
-        place = first_difference(engine, assembler, config, bench.model_folder, ids[:4], allowed)
+        if compare_export(engine, assembler, config, export, few).kl <= allowed:
+            return f"too little to be placed: on the first {len(few)} of {len(ids)} windows it is within that"
+        writer = loading_engine(manifest, None)
+        place = first_difference(engine, assembler, config, bench.model_folder, few, allowed, writer)
     except ParetuneError as error:
         return f"no block can be named: {error}"
     if place is None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engines.engine import Engine, ExportCard
-from engines.verification import compare_predictions
-from spaces.cache_format import KVFormat
+from engines.verification import compare_export
 from spaces.configuration import CompressionConfig
 
 if TYPE_CHECKING:
@@ -32,27 +31,31 @@ def first_difference(
     source: Path,
     ids: torch.Tensor,
     tolerance: float,
+    writer: Engine | None = None,
 ) -> str | None:
     """In words, what the engine computes otherwise: the first such kept block, or what lies outside the blocks.
 
     Takes as many exports as the blocks have binary digits, and three. ``None`` if a fresh export agrees.
 
     Args:
-        engine: that exports and predicts.
+        engine: that predicts.
         assembler: of the searched model.
         config: of the candidate that did not agree.
         source: folder of the dense model.
         ids: int64 ``(windows, tokens)``.
         tolerance: in nats a token.
+        writer: that exports; ``engine`` if left out. Some load what another has written, in the layout of that one.
+
+    Raises:
+        EngineError: an export cannot be written or loaded.
     """
     kept = config.student.blocks or tuple(range(assembler.spec.blocks))
 
     def agrees(part: CompressionConfig) -> bool:
         with tempfile.TemporaryDirectory(prefix="paretune-bisect-") as place:
-            folder = engine.export(assembler, part, Path(place) / "export", ExportCard(source, "part"))
-            found = engine.predictions(folder, ids)
-        model = assembler.apply(engine.executed_config(part, engine.here()).replaced(kv=KVFormat()))
-        return compare_predictions(model, found, ids).kl <= tolerance
+            card = ExportCard(source, "part")
+            folder = (writer or engine).export(assembler, part, Path(place) / "export", card)
+            return compare_export(engine, assembler, part, folder, ids).kl <= tolerance
 
     if agrees(config):
         return None

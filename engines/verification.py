@@ -87,7 +87,7 @@ def verify_export(
             f"does not run the export in {folder}: {verdict.reason}",
             f"Verify it where it will run: paretune verify {folder}",
         )
-    model = assembler.apply(engine.executed_config(config, engine.here()).replaced(kv=KVFormat()))
+    model = _candidate(engine, assembler, config)
     allowed = (
         default_tolerance(engine, config, model.dtype, kl_of_candidate) if tolerance is None else tolerance
     )
@@ -106,6 +106,30 @@ def verify_export(
             "Do not deploy it; export again, and report this if it stays",
         )
     return found
+
+
+def compare_export(
+    engine: Engine, assembler: Assembler, config: CompressionConfig, folder: Path, ids: torch.Tensor
+) -> Verification:
+    """What an engine predicts from a folder against the candidate; held against nothing.
+
+    Args:
+        engine: that loads the folder.
+        assembler: of the searched model; is told to apply the candidate.
+        config: of the candidate. The cache is left at 16 bits on both sides.
+        folder: of an export.
+        ids: int64 ``(windows, tokens)``.
+
+    Raises:
+        EngineError: the engine cannot load the folder, or does not run here.
+    """
+    exported = engine.predictions(folder, ids)
+    return compare_predictions(_candidate(engine, assembler, config), exported, ids)
+
+
+def _candidate(engine: Engine, assembler: Assembler, config: CompressionConfig) -> Any:
+    """The model as an export for this engine has to predict."""
+    return assembler.apply(engine.executed_config(config, engine.here()).replaced(kv=KVFormat()))
 
 
 @torch.inference_mode()

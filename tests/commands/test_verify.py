@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from commands.export import form_of, in_form, is_export_of
 from commands.main import main
@@ -14,6 +15,7 @@ from commands.verify import check_origin, loader, loading_engine, run_of
 from engines import find_engine
 from engines.forms import form_names
 from engines.forms.packed_form import PackedForm
+from engines.predictions import Predictions
 from engines.transformers_engine import Transformers
 from spaces.configuration import CompressionConfig
 from spaces.errors import (
@@ -46,13 +48,48 @@ def test_an_export_is_compared_with_the_run_it_comes_from(tmp_path):
         run_of(tmp_path.parent)
 
 
+WINDOWS = 16
+
+
+class Guesses:
+    """An assembler whose every candidate guesses the token that it reads."""
+
+    spec = SimpleNamespace(blocks=2)
+    dtype, device = torch.float32, "cpu"
+
+    def apply(self, config):
+        return self
+
+    def __call__(self, input_ids, use_cache):
+        return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids, WINDOWS).float())
+
+
+class Reading(Transformers):
+    """Reads a window wrongly from the one of this index on; what it writes itself, from another."""
+
+    def __init__(self, wrong_from, fresh_wrong_from=WINDOWS):
+        super().__init__()
+        self.wrong_from, self.fresh_wrong_from = wrong_from, fresh_wrong_from
+
+    def export(self, weights, config, folder, card):
+        return folder
+
+    def predictions(self, folder, ids):
+        first = self.wrong_from if (folder / "paretune.json").is_file() else self.fresh_wrong_from
+        return Predictions.of_logits(Guesses()((ids + (ids >= first)) % WINDOWS, use_cache=False).logits)
+
+
 @pytest.fixture
 def export(tmp_path, monkeypatch):
     """A folder that passes for an export of a run that is open."""
-    manifest = {"engine": "transformers", "config": CompressionConfig().model_dump(mode="json")}
+    manifest = {"engine": "transformers", "config": CompressionConfig().model_dump(mode="json"), "files": {}}
     found = SimpleNamespace(run=SimpleNamespace(settings={}))
     bench = SimpleNamespace(
-        hashes={}, folder=tmp_path, assembler=None, windows={"report": SimpleNamespace(ids=[])}
+        hashes={},
+        folder=tmp_path,
+        model_folder=tmp_path,
+        assembler=Guesses(),
+        windows={"report": SimpleNamespace(ids=torch.arange(WINDOWS)[:, None] * torch.ones(1, 3).long())},
     )
     (tmp_path / "run.json").write_text("{}")
     monkeypatch.setattr("engines.manifest.check_files", lambda folder: None)
@@ -90,6 +127,31 @@ def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, er
     assert main(["verify", str(export)]) == code
     assert bool(looked) == asked
     assert ("in block 3" in capsys.readouterr().err) == asked
+
+
+@pytest.mark.parametrize(
+    ("wrong_from", "fresh_wrong_from", "said"),
+    [(0, WINDOWS, "another one"), (0, 0, "part in block 0"), (4, WINDOWS, "4 of 16"), (4, 4, "4 of 16")],
+)
+def test_a_folder_is_another_only_if_it_differs_where_a_fresh_export_agrees(
+    export, monkeypatch, capsys, wrong_from, fresh_wrong_from, said
+):
+    engine = Reading(wrong_from, fresh_wrong_from)
+    monkeypatch.setattr("commands.verify.loading_engine", lambda manifest, asked: engine)
+    assert main(["verify", str(export)]) == 1
+    found = " ".join(capsys.readouterr().err.split())
+    assert "differs from the searched candidate" in found
+    assert [words for words in ("another one", "part in block 0", "4 of 16") if words in found] == [said]
+
+
+def test_a_fresh_export_is_written_by_the_engine_that_wrote_the_folder(export, monkeypatch, capsys):
+    reader, writer, asked_to_write = Reading(0), Reading(0), []
+    monkeypatch.setattr(writer, "export", lambda *given: asked_to_write.append(given) or given[2])
+    monkeypatch.setattr(reader, "export", lambda *given: pytest.fail("another layout was written"))
+    monkeypatch.setattr("commands.verify.loading_engine", lambda _, asked: reader if asked else writer)
+    assert main(["verify", str(export), "--engine", "torch-cpu"]) == 1
+    assert "another one" in " ".join(capsys.readouterr().err.split())
+    assert len(asked_to_write) == 1
 
 
 def test_an_export_is_loaded_in_the_form_that_it_has(monkeypatch):

@@ -48,6 +48,13 @@ def test_the_block_is_named(bench, block):
     assert found == f"block {block}"
 
 
+def test_an_export_may_be_written_by_another_engine_than_loads_it(bench):
+    one = bench("llama")
+    config = uniform(one.spec, choice(8))
+    found = first_difference(Careless(None), one.assembler, config, one.folder, one.ids, 1e-5, Careless(1))
+    assert found == "block 1"
+
+
 def test_blocks_are_counted_as_in_the_dense_model(bench):
     one = bench("llama")
     config = uniform(one.spec, choice(8), Student(blocks=(0, 2)))
