@@ -181,17 +181,25 @@ def run_of(export: Path) -> Path:
 
 
 def check_origin(export: Path, manifest: dict[str, Any], bench: Workbench) -> None:
-    """Refuse to compare with another run's candidate.
+    """Refuse to compare with another run's candidate, which says nothing of the export.
 
     Raises:
-        VerificationError: model, texts or bank are others.
+        RunError: model, texts or bank are others, or the manifest does not say which they were.
     """
-    from spaces.errors import VerificationError
+    from spaces.errors import RunError
 
-    said = (manifest.get("run") or {}).get("hashes") or {}
+    origin = manifest.get("run") or {}
+    said = origin.get("hashes") or {}
+    for name in [*bench.hashes, *(["refined"] if origin.get("refined") else [])]:
+        if name not in said:
+            raise RunError(
+                f"export {export}",
+                f"does not say with which {name} it was made",
+                "Export it again from its run",
+            )
     for name, digest in bench.hashes.items():
-        if name in said and said[name] != digest:
-            raise VerificationError(
+        if said[name] != digest:
+            raise RunError(
                 f"export {export}",
                 f"was made with another {name} than {bench.folder} has",
                 "Name the run that it comes from with --run",
@@ -204,20 +212,20 @@ def _searched(
     """What gives the candidate that was exported; refined weights are made again, since no run keeps them.
 
     Raises:
-        VerificationError: they come out as others.
+        EngineUnavailableError: they come out as others, so that there is nothing to compare with.
     """
     from commands.refining import refine_member
-    from spaces.errors import VerificationError
+    from spaces.errors import EngineUnavailableError
 
     origin = manifest.get("run") or {}
     method = origin.get("refined")
-    if method is None:
+    if not method:
         return bench.assembler
     assembler = refine_member(bench, config, method, stages).assembler
     if assembler.bank.hash != origin["hashes"]["refined"]:
-        raise VerificationError(
+        raise EngineUnavailableError(
             f"weights refined by {method}",
-            "are not those that were exported: this machine's arithmetic or versions are others",
+            "come out as others than were exported: this machine's arithmetic or versions are others",
             "Verify where it was exported, or export it again here",
         )
     return assembler

@@ -40,7 +40,7 @@ def test_only_an_engine_that_loads_an_export_is_asked():
 def test_an_export_is_compared_with_the_run_it_comes_from(tmp_path):
     bench = SimpleNamespace(hashes={"bank": "one"}, folder=tmp_path)
     check_origin(tmp_path, {"run": {"hashes": {"bank": "one"}}}, bench)
-    with pytest.raises(VerificationError, match="another bank"):
+    with pytest.raises(RunError, match="another bank"):
         check_origin(tmp_path, {"run": {"hashes": {"bank": "two"}}}, bench)
     (tmp_path / "run.json").write_text("{}")
     assert run_of(tmp_path / "export" / "name") == tmp_path.resolve()
@@ -80,12 +80,17 @@ class Reading(Transformers):
 
 
 @pytest.fixture
-def export(tmp_path, monkeypatch):
+def manifest():
+    config = CompressionConfig().model_dump(mode="json")
+    return {"engine": "transformers", "config": config, "files": {}, "run": {"hashes": {"bank": "one"}}}
+
+
+@pytest.fixture
+def export(tmp_path, monkeypatch, manifest):
     """A folder that passes for an export of a run that is open."""
-    manifest = {"engine": "transformers", "config": CompressionConfig().model_dump(mode="json"), "files": {}}
     found = SimpleNamespace(run=SimpleNamespace(settings={}))
     bench = SimpleNamespace(
-        hashes={},
+        hashes={"bank": "one"},
         folder=tmp_path,
         model_folder=tmp_path,
         assembler=Guesses(),
@@ -127,6 +132,44 @@ def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, er
     assert main(["verify", str(export)]) == code
     assert bool(looked) == asked
     assert ("in block 3" in capsys.readouterr().err) == asked
+
+
+def test_another_run_says_nothing_of_an_export(export, manifest, capsys):
+    manifest["run"]["hashes"]["bank"] = "two"
+    assert main(["verify", str(export), "--run", str(export.parent)]) == 2
+    assert "another bank" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("origin", "missing"),
+    [
+        (None, "bank"),
+        ({"hashes": None}, "bank"),
+        ({"hashes": {"model": "one"}}, "bank"),
+        ({"hashes": {"bank": "one"}, "refined": "qat"}, "refined"),
+    ],
+)
+def test_an_export_that_does_not_say_where_it_comes_from_fits_no_run(
+    export, manifest, capsys, origin, missing
+):
+    manifest["run"] = origin
+    assert main(["verify", str(export)]) == 2
+    assert f"does not say with which {missing} it was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("here", "code"), [("two", 2), ("one", 0)])
+def test_refined_weights_that_are_not_made_again_say_nothing_of_an_export(
+    export, manifest, monkeypatch, capsys, here, code
+):
+    manifest["run"] = {"hashes": {"bank": "one", "refined": "one"}, "refined": "qat"}
+    assembler = Guesses()
+    assembler.bank = SimpleNamespace(hash=here)
+    monkeypatch.setattr(
+        "commands.refining.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
+    )
+    monkeypatch.setattr("commands.verify.loading_engine", lambda manifest, asked: Reading(WINDOWS))
+    assert main(["verify", str(export)]) == code
+    assert ("come out as others" in capsys.readouterr().err) == bool(code)
 
 
 @pytest.mark.parametrize(
