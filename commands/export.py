@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from commands.output import Stages
     from commands.refining import Refined
     from commands.workbench import Workbench
     from engines.engine import Engine
@@ -54,7 +55,6 @@ def export(
     """Export a member; the engine loads it in a fresh process and its KL to the candidate is printed (nat)."""
     from commands.ladder import CANARIES, export_ladder, ladder_lines
     from commands.output import Stages
-    from commands.refining import refine_member
     from commands.run_file import validate_run
     from commands.workbench import open_workbench
     from reports.reading import read_run_folder
@@ -72,8 +72,8 @@ def export(
             rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
             print(ladder_lines(place, rungs))
             return 0
-        refined = None if refine is None else refine_member(bench, member.config, refine, stages)
         place = out or run / "export" / "-".join(filter(None, (member.name, refine, form_of(bench.engine))))
+        refined = None if refine is None else _refined(bench, member, refine, place, stages)
         done = export_member(bench, member, place, refined, canaries=canaries)
     if refined is not None:
         print(refined.line)
@@ -89,6 +89,25 @@ def _check_ladder(ladder: int | None, refine: str | None) -> None:
         raise RunError(
             "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
         )
+
+
+def _refined(bench: Workbench, member: Member, method: str, folder: Path, stages: Stages) -> Refined:
+    """A member with its weights made again, which may take hours; what could not be exported is refused before.
+
+    Raises:
+        EngineError: the format cannot express the candidate, or the folder holds something else.
+        UnknownNameError: no such method.
+        ConfigurationError: the configuration has nothing to refine.
+    """
+    from commands.refining import refine_member
+    from engines.engine import ExportCard, require_exportable
+    from engines.whole_folder import refuse_occupied
+
+    ruling = bench.engine.export_ruling(bench.spec, member.config)
+    require_exportable(ruling, ExportCard(bench.model_folder, member.name))
+    if not is_refined_export(folder, member.digest, bench.hashes, method, form_of(bench.engine)):
+        refuse_occupied(folder)
+    return refine_member(bench, member.config, method, stages)
 
 
 def in_form(bench: Workbench, form: str | None) -> Workbench:
@@ -266,12 +285,33 @@ def export_line(done: dict[str, Any]) -> str:
 
 def is_export_of(folder: Path, digest: str, hashes: dict[str, str], form: str = "") -> bool:
     """Whether a folder holds the candidate ``digest`` of a run with these hashes, by a manifest that can be read."""
+    found = _manifest(folder)
+    same = found.get("digest") == digest and _origin(found).get("hashes") == hashes
+    return bool(same and found.get("form", "") == form)
+
+
+def is_refined_export(folder: Path, digest: str, hashes: dict[str, str], method: str, form: str = "") -> bool:
+    """Whether a folder holds the candidate refined by ``method`` from a run with these hashes.
+
+    Which weights came of it is known once they are made again.
+    """
+    origin = _origin(_manifest(folder))
+    weights = (origin.get("hashes") or {}).get("refined")
+    if origin.get("refined") != method or not weights:
+        return False
+    return is_export_of(folder, digest, {**hashes, "refined": weights}, form)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder; empty where none can be read."""
     from engines.manifest import read_manifest
     from spaces.errors import VerificationError
 
     try:
-        found = read_manifest(folder)
+        return read_manifest(folder)
     except VerificationError:
-        return False
-    same = found.get("digest") == digest and (found.get("run") or {}).get("hashes") == hashes
-    return bool(same and found.get("form", "") == form)
+        return {}
+
+
+def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest.get("run") or {}
