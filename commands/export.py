@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from functools import partial
 from itertools import chain, count
@@ -238,6 +239,10 @@ def export_member(
         set_aside(folder)
         bench.engine.export(assembler, member.config, folder, card)
         verified = verify()
+    except (KeyboardInterrupt, SystemExit):
+        if not held:  # it looks like any other, and nobody knows whether it is right
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     if canaries is not None:
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
     return written_export(bench, folder) | {

@@ -42,7 +42,12 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
         bench.scorer = task_scorer(bench)
         study = open_study(bench, stages)
         interrupted = _search(study, stages)
-        failure = _finish(bench, study, stages, interrupted)
+        try:
+            failure = _finish(bench, study, stages, interrupted)
+        except KeyboardInterrupt:
+            if (folder / "front.json").is_file() and (folder / "run.json").is_file():
+                print(summarize(folder))
+            raise
     print(summarize(folder))
     if failure is not None:
         raise failure

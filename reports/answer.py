@@ -11,9 +11,11 @@ from reports.comparison import (
     cost_ratio,
     dense_row,
     difference,
+    is_uniform,
     picked,
     smallest_uniform_as_good,
 )
+from reports.latency import contradicts, latency_error
 from reports.numerals import change, digits, percent, quantity
 from reports.reading import RunFolder
 from spaces.result import Member
@@ -29,6 +31,9 @@ class Answer:
         uniform: the best uniform row that is no larger than the pick.
         margin: KL of that row minus the pick's, paired by window: positive when the search paid.
         equal: the smallest uniform row whose KL is no higher than the pick's.
+        timed: whether times say which candidate is faster.
+
+    A pick that is a uniform row itself stands beside none.
     """
 
     pick: Member | None
@@ -36,6 +41,7 @@ class Answer:
     uniform: Member | None = None
     margin: Difference | None = None
     equal: Member | None = None
+    timed: bool = True
 
 
 def find_answer(folder: RunFolder) -> Answer:
@@ -44,12 +50,13 @@ def find_answer(folder: RunFolder) -> Answer:
     pick, dense = picked(front), dense_row(front)
     if pick is None:
         return Answer(None, dense)
+    timed = not contradicts(latency_error(folder.run.latency_checks))
     size, kl = pick.measurements.get("weight_bytes"), pick.measurements.get("kl")
-    if size is None or kl is None:
-        return Answer(pick, dense)
-    uniform = best_uniform_within(front, size.value, but=pick.name)
+    if size is None or kl is None or is_uniform(pick):
+        return Answer(pick, dense, timed=timed)
+    uniform = best_uniform_within(front, size.value)
     margin = None if uniform is None else difference(uniform.measurements["kl"], kl)
-    return Answer(pick, dense, uniform, margin, smallest_uniform_as_good(front, kl.value, but=pick.name))
+    return Answer(pick, dense, uniform, margin, smallest_uniform_as_good(front, kl.value), timed)
 
 
 def size_sentence(answer: Answer) -> str:
@@ -88,7 +95,7 @@ def uniform_words(answer: Answer) -> str:
 
 def speed_sentence(answer: Answer) -> str:
     """``decodes a token in 1.82 ms, 1.4 times faster (predicted)``."""
-    if answer.pick is None or (found := cost(answer.pick, "tpot_s")) is None:
+    if answer.pick is None or not answer.timed or (found := cost(answer.pick, "tpot_s")) is None:
         return ""
     own, predicted = found
     text = f"decodes a token in {quantity(own.value, 's')}"

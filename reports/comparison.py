@@ -65,6 +65,11 @@ def dense_row(front: FrontFile) -> Member | None:
     return next((member for member in front.members if member.name == "dense"), None)
 
 
+def is_uniform(member: Member) -> bool:
+    """Whether it is what nobody has to search for: one width everywhere."""
+    return member.kind == "baseline" and member.name.startswith("uniform-")
+
+
 def uniforms(front: FrontFile) -> tuple[Member, ...]:
     """Uniform rows that have a size and a KL, smallest first."""
     rows = [

@@ -25,6 +25,9 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
             ("Export the pick and load it again:", f"paretune export {run} --name {shlex.quote(pick.name)}")
         )
     elif export is not None and isinstance(export.get("folder"), str):
+        if "not_loaded" in export:
+            words = "Copy the run folder to the machine that serves and verify there, before anything else:"
+            steps.append((words, f"paretune verify {shlex.quote(export['folder'])}"))
         steps.append(_after_export(export, folder))
         gguf = export.get("gguf")
         if isinstance(gguf, dict):

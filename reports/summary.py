@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
 from reports.comparison import cost, front_members, mean_retention, retention, task_names
+from reports.latency import latency_error, latency_words
 from reports.next_steps import next_steps
 from reports.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
 from reports.reading import RunFolder, read_run_folder
-from reports.shortfalls import latency_error, latency_words, shortfalls
+from reports.shortfalls import shortfalls
 from spaces.result import Member
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _ROWS = 7
 _NOTES = 6
+_TIME = 5
+"""Place of the time a token in a row."""
+
 """Members shown; the table of all is in the report."""
 
 
@@ -74,7 +78,7 @@ def _print(console: Console, folder: RunFolder) -> None:
 def _heading(folder: RunFolder) -> str:
     run = folder.run
     device = run.device.get("label") or run.device.get("name") or "an unnamed device"
-    facts = [f"{run.model.get('source', 'model')} on {device} ({run.engine})", run.status]
+    facts = [f"{run.model.get('source', 'model')} for {device} ({run.engine})", run.status]
     spent = sum(run.spent.values())
     facts += [duration(spent)] if spent else []
     facts.append(
@@ -104,12 +108,15 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
         f", {len(shown)} shown" if len(shown) < len(members) else ""
     )
     table.add_column("name", no_wrap=True)
-    headings = ["size", "bits", "KL (nat)", "same top", "time/token"]
+    timed = any(cost(member, "tpot_s") is not None for member in folder.front.members)
+    headings = ["size", "bits", "KL (nat)", "same top", *(["time/token"] if timed else [])]
     for heading in [*headings, *(["tasks kept"] if tasks else [])]:
         table.add_column(heading, justify="right", no_wrap=True)
     beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
     for number, member in enumerate([*shown, *beside]):
         row = _row(folder, member, answer, tasks)
+        if not timed:
+            del row[_TIME]
         picked = answer.pick is not None and member.name == answer.pick.name
         style = "bold green" if picked else "dim" if number >= len(shown) else ""
         table.add_row(*row, style=style, end_section=number == len(shown) - 1)

@@ -9,13 +9,13 @@ from reports.figures.front import front_figure
 from reports.figures.latency import latency_figure
 from reports.figures.layers import layer_figure
 from reports.figures.retention import retention_figures
+from reports.latency import latency_error, latency_words
 from reports.markup import Safe, element, table, unbroken
 from reports.numerals import change, counted, digits, quantity
 from reports.reading import RunFolder
 from reports.sections.members import member_table
 from reports.sections.rivals import uniform_table
 from reports.sections.section import Section, paragraph, place, stacked
-from reports.shortfalls import latency_error, latency_words
 from spaces.metrics import METRICS
 from spaces.result import LatencyCheck
 

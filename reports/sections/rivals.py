@@ -37,7 +37,7 @@ def _duel(front: FrontFile, uniform: Member) -> list[Child]:
         measured(kl).removesuffix(" nat"),
     ]
     if member is None:
-        return [*cells, "none is that small", "", "", "", ""]
+        return [*cells, "no searched member is that small", "", "", "", ""]
     gap = difference(kl, member.measurements["kl"])
     verdict, style = "tie", "quiet"
     if gap.clear:

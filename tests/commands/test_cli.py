@@ -319,6 +319,20 @@ def test_what_fails_after_the_search_costs_nothing_but_itself(
     assert (folder / "front.csv").is_file()
 
 
+def test_an_export_that_nobody_verified_does_not_stay(model, text, run, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engines.verification.verify_export", interrupted)
+    assert main(small_arguments(model, text, folder, *RULE)) == 130
+    assert not list((folder / "export").iterdir())
+    printed = capsys.readouterr()
+    assert "interrupted" in printed.err
+    assert "front:" in printed.out
+
+
 def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, capsys):
     assert main(small_arguments(model, text, tmp_path / "run", "--task", "hellaswg")) == 2
     assert "hellaswg" in capsys.readouterr().err

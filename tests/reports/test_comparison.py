@@ -19,8 +19,8 @@ from reports.comparison import (
     smallest_uniform_as_good,
     uniforms,
 )
+from reports.latency import latency_error
 from reports.reading import read_front, read_run_folder
-from reports.shortfalls import latency_error
 from spaces.configuration import DENSE_CONFIG
 from spaces.measurement import Measurement
 from spaces.result import LatencyCheck, Member

@@ -8,7 +8,7 @@ import pytest
 
 from reports.reading import read_front
 from reports.summary import _gguf_words, summarize
-from spaces.result import RunDocument
+from spaces.result import LatencyCheck, RunDocument
 
 
 def test_it_fits_a_screen_and_is_plain(run: Path) -> None:
@@ -49,7 +49,7 @@ def test_an_interrupted_run_says_so_and_how_to_go_on(run: Path) -> None:
     (run / "run.json").write_text(stopped.to_json())
     text = summarize(run, width=100)
     assert "! The run is interrupted" in text
-    assert f"paretune search demo/model --out {run}" in text
+    assert f"paretune search --run {run}/run.json --out {run}" in text
     assert f"paretune export {run}" in text
 
 
@@ -64,3 +64,75 @@ def test_a_gguf_without_an_answer_is_told_without_one():
     written = {"folder": "here", "kl": 0.1, "prompt": "first\nask", "unanswered": "ran out of memory"}
     assert _gguf_words(written) == "\nthe same as GGUF in here: KL 0.10 in llama.cpp"
     assert "answers 'ask' with 'so'" in _gguf_words({**written, "answer": " so "})
+
+
+def changed_run(run: Path, **values: object) -> str:
+    """The summary with other facts in ``run.json``."""
+    found = RunDocument.from_json((run / "run.json").read_text())
+    (run / "run.json").write_text(found.model_copy(update=values).to_json())
+    return " ".join(summarize(run, width=100).split())
+
+
+def picking(run: Path, name: str) -> None:
+    front = read_front(run).model_copy(update={"pick": name})
+    (run / "front.json").write_text(front.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ({"baseline": 9, "probe": 3, "marginal": 20}, "Time ran out before a mixed candidate was measured"),
+        ({"baseline": 9, "damage": 40}, "uniform-4 needs no search"),
+    ],
+)
+def test_a_uniform_pick_is_no_success_of_the_search(run: Path, records: dict[str, int], said: str) -> None:
+    picking(run, "uniform-4")
+    text = changed_run(run, records=records)
+    assert said in text
+    assert "the best uniform configuration that is no larger" not in text
+
+
+def test_times_in_different_orders_are_no_claim(run: Path) -> None:
+    name = read_front(run).pick
+    checks = tuple(
+        LatencyCheck(name=name, digest=str(i), predicted_s=1.0 + i, measured_s=9.0 - i) for i in range(6)
+    )
+    text = changed_run(run, latency_checks=checks)
+    assert "nothing is claimed about speed" in text
+    assert "decodes a token" not in text
+
+
+def test_an_export_that_was_not_loaded_is_verified_elsewhere_first(run: Path) -> None:
+    name = read_front(run).pick
+    export = {
+        "name": name,
+        "folder": "runs/e",
+        "engine": "vllm",
+        "launch": "vllm serve runs/e",
+        "not_loaded": "no GPU",
+    }
+    text = changed_run(run, export=export)
+    assert "The pick was exported and not loaded again: no GPU" in text
+    assert text.index("paretune verify runs/e") < text.index("vllm serve runs/e")
+
+
+def test_an_export_that_is_wrong_is_not_offered(run: Path) -> None:
+    name = read_front(run).pick
+    text = changed_run(run, export={"name": name, "folder": "runs/e", "failed": "it differs"})
+    assert "do not deploy it: it differs" in text
+    assert f"paretune export {run} --name {name}" in text
+    assert "paretune check" not in text
+
+
+def test_no_column_of_times_without_times(run: Path) -> None:
+    front = read_front(run)
+    members = [
+        m.model_copy(
+            update={"measurements": {k: v for k, v in m.measurements.items() if not k.startswith("tpot")}}
+        )
+        for m in front.members
+    ]
+    (run / "front.json").write_text(front.model_copy(update={"members": tuple(members)}).model_dump_json())
+    text = changed_run(run, latency_checks=())
+    assert "time/token" not in text
+    assert "Times are not known" in text
