@@ -31,6 +31,7 @@ from commands.output import print_error
 from spaces.errors import ParetuneError
 
 _DEFAULT = "search"
+_INTERRUPTED = 130
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals by which others end a job: a time limit, a service manager, a terminal that closes."""
 
@@ -102,13 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return error.exit_code
     except typer.Exit as leave:
-        return leave.exit_code
+        return _interrupted() if leave.exit_code == _INTERRUPTED else leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+        return _interrupted()
     except Exception as error:  # noqa: BLE001 -- shown if it is a usage error, raised again if not
         return _usage_error(error)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _interrupted() -> int:
+    """Say so; typer hands an interrupt on as an exit with that code."""
+    print("\ninterrupted", file=sys.stderr)
+    return _INTERRUPTED
 
 
 @contextmanager
