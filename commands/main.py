@@ -103,16 +103,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(error)
         return error.exit_code
     except typer.Exit as leave:
-        return _interrupted() if leave.exit_code == _INTERRUPTED else leave.exit_code
+        return leave.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except Exception as error:  # noqa: BLE001 -- shown if it is a usage error, raised again if not
         return _usage_error(error)
+    if outcome == _INTERRUPTED:  # typer returns it for an interrupt, and a search that was stopped does
+        return _interrupted()
     return outcome if isinstance(outcome, int) else 0
 
 
 def _interrupted() -> int:
-    """Say so; typer hands an interrupt on as an exit with that code."""
+    """Say so."""
     print("\ninterrupted", file=sys.stderr)
     return _INTERRUPTED
 
