@@ -250,7 +250,7 @@ def write(fresh: Sequence[Mapping[str, object]]) -> None:
         "compiled mode with CUDA graphs; a process a configuration, timed one after the other",
         "weight_bytes: of every tensor of the checkpoint",
     )
-    rows = beside("serving", fresh, ("model", "config"))
+    rows = beside("serving", fresh, ("model", "config", "device"))
     write_table("serving", COLUMNS, sorted(rows, key=lambda row: str(row["model"])), notes)
 
 
