@@ -30,7 +30,7 @@ def _of_the_run(folder: RunFolder) -> list[str]:
     if folder.run.status != "complete":
         found.append(f"The run is {folder.run.status}: the front is what was found so far.")
     if not any(cost(member, "tpot_s") for member in folder.front.members):
-        found.append(f"Times are not known: {folder.run.engine} was not run on the device.")
+        found.append(f"Times are not known: {folder.run.engine} was not timed in this run.")
     error = latency_error(folder.run.latency_checks)
     if error is not None and contradicts(error):
         found.append(
