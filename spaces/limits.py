@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Literal
 
 from spaces.errors import LimitError, UnknownNameError
@@ -72,6 +73,15 @@ class Limit(Frozen):
         """How far ``value`` breaks the limit, relative to the bound: feasible at or below 0."""
         excess = value - self.bound if self.operator == "<=" else self.bound - value
         return excess / abs(self.bound) if self.bound else excess
+
+    def loosened(self, value: float) -> str:
+        """The limit as text, loosened just enough that a finite ``value`` meets it: whole bytes, else six digits."""
+        rounding = ROUND_CEILING if self.operator == "<=" else ROUND_FLOOR
+        if find_metric(self.metric).unit == "B":
+            bound = f"{Decimal(value).to_integral_value(rounding):f}"
+        else:
+            bound = f"{float(Context(prec=6, rounding=rounding).create_decimal(value)):.6g}"
+        return f"{self.metric}{self.operator}{bound}"
 
 
 def check_limits(limits: tuple[Limit, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 from commands.report import report
 from commands.select import select
 from reports.reading import read_front
+from reports.selection import broken_limits
 from spaces.errors import LimitError, RunError
+from spaces.limits import Limit
 from tests.reports.synthetic import write_run
 
 
@@ -67,6 +70,28 @@ def test_select_refuses_with_the_nearest(run: Path, capsys: pytest.CaptureFixtur
     assert found["selected"] is None
     assert found["nearest"]["name"] == "uniform-2"
     assert found["broken"][0]["limit"] == "weight_bytes<=1kB"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [["memory<=6"], ["weight_bytes>=1TB"], ["kl<=1e-9", "bytes<=1kB"], ["top1_agreement>=1", "bits<=1"]],
+)
+def test_the_limit_that_is_suggested_selects_the_nearest(
+    run: Path, capsys: pytest.CaptureFixture[str], limits: list[str]
+) -> None:
+    front = json.loads((run / "front.json").read_text())
+    for one in front["members"]:
+        one["measurements"]["memory_bytes"]["value"] += 374016.0  # least: 1897632
+    (run / "front.json").write_text(json.dumps(front))
+    with pytest.raises(LimitError) as caught:
+        select(run, limit=limits, metric="", json=False)
+    nearest = caught.value.remedy.split()[1]
+    suggested = re.findall(r"--limit '([^']+)'", caught.value.remedy)
+    assert select(run, limit=suggested, metric="", json=False) == 0
+    assert capsys.readouterr().out
+    loosened = tuple(Limit.parse(text) for text in suggested)
+    member = next(one for one in read_front(run).members if one.name == nearest)
+    assert not broken_limits(member, loosened)
 
 
 def test_select_of_no_run(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from spaces.errors import LimitError, UnknownNameError
 from spaces.limits import Limit, check_limits
+from spaces.metrics import METRICS
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,27 @@ def test_contradictory_limits():
     check_limits((Limit.parse("kl<=0.2"), Limit.parse("kl>=0.1"), Limit.parse("bits>=3")))
     with pytest.raises(LimitError, match="no value meets both"):
         check_limits((Limit.parse("kl<=0.1"), Limit.parse("kl>=0.2")))
+
+
+@pytest.mark.parametrize("operator", ["<=", ">="])
+@pytest.mark.parametrize("metric", [*METRICS, "task.copying"])
+@given(value=st.floats(-1e300, 1e300) | st.floats(0, 1e12) | st.integers(0, 2**50).map(float))
+def test_a_loosened_limit_is_read_and_met(metric, operator, value):
+    limit = Limit.parse(f"{metric}{operator}0")
+    again = Limit.parse(limit.loosened(value))
+    assert (again.metric, again.operator) == (metric, operator)
+    assert again.violation(value) <= 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "loosened"),
+    [
+        ("memory<=6", 1897632.0, "memory_bytes<=1897632"),
+        ("memory>=6GB", 1897632.5, "memory_bytes>=1897632"),
+        ("kl<=0.01", 0.0123456789, "kl<=0.0123457"),
+        ("kl>=0.1", 0.0123456789, "kl>=0.0123456"),
+        ("ppl<=1", 100.0, "perplexity<=100"),
+    ],
+)
+def test_a_loosened_limit_is_short(limit, value, loosened):
+    assert Limit.parse(limit).loosened(value) == loosened
