@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,8 @@ def inspect(
     if json:
         _print_json(space)
     else:
+        other = device == "auto" and chosen.device_kind != "cpu"
+        print(f"{engine} on {target.name}{'; for another: --device h100' if other else ''}")
         _print_tables(space, engine)
 
 
@@ -111,11 +114,19 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
     console.print(f"quantizers: {quantizers}; zeros are stored like any other weight", highlight=False)
     size = sum(len(gene.choices) > 1 for gene in space.genes)
     console.print(f"{size} genes with a choice", highlight=False)
-    for reason in dict.fromkeys(space.refused.values()):
-        names = [what for what, why in space.refused.items() if why == reason]
-        console.print(
-            f"refused: {names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: {reason}", style="dim"
-        )
+    for names in _same_reason(space.refused):
+        more = f" and {len(names) - 1} more" if names[1:] else ""
+        console.print(f"refused: {names[0]}{more}: {space.refused[names[0]]}", style="dim")
+
+
+def _same_reason(refused: Mapping[str, str]) -> list[list[str]]:
+    """What was refused (``GROUP: CHOICE``), by reason; reasons that differ only in the choice's name are one."""
+    found: dict[str, list[str]] = {}
+    for what, reason in refused.items():
+        choice = what.rpartition(": ")[2]
+        shared = reason.replace(choice, "*").replace(choice.partition("/")[0], "*")
+        found.setdefault(shared, []).append(what)
+    return list(found.values())
 
 
 _WIDTH = 110

@@ -37,3 +37,15 @@ def test_the_device_that_is_inspected_is_one_that_the_engine_runs_on(monkeypatch
     inspect("embedded", engine=name, group_size=128, json=True)
     assert asked == [kind]
     assert '"groups"' in capsys.readouterr().out
+
+
+def test_the_device_is_named_and_refusals_that_share_a_reason_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr("profiles.devices.detect_device", lambda kind: find_device("x86-avx2"))
+    inspect("embedded", engine="vllm", group_size=128)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "vllm on x86-avx2; for another: --device h100"
+    refused = [line for line in lines if line.startswith("refused: blocks")]
+    assert len(refused) == 1
+    assert "int2-g128/weighted and 431 more: the CPU build runs" in refused[0]
+    inspect("embedded", engine="vllm", device="h100", group_size=128)
+    assert capsys.readouterr().out.startswith("vllm on h100-sxm\n")
