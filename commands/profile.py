@@ -172,7 +172,10 @@ def local_device(engine: Engine, name: str) -> Device:
 
     verdict = engine.available()
     if not verdict:
-        raise EngineError(f"engine {engine.name}", verdict.reason, "Install it, or name another engine")
+        remedy = "Install it, or name another engine"
+        if engine.device_kind != "cpu":
+            remedy += "; `paretune search --device h100` searches for a device that is not here"
+        raise EngineError(f"engine {engine.name}", verdict.reason, remedy)
     if name in ("cpu", "gpu"):
         return detect_device("cpu" if name == "cpu" else "gpu")
     found = detect_device(engine.device_kind)

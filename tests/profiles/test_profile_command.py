@@ -14,6 +14,7 @@ from profiles.devices import detect_device
 from profiles.table import CostTable
 from profiles.whole_model import is_legal, profile_candidates
 from spaces.errors import ConfigurationError, EngineError, RunError
+from spaces.legality import illegal
 from tests.fakes import FakeLegality, tiny_moe_spec, tiny_spec
 from tests.models import build_tiny
 
@@ -71,6 +72,15 @@ def test_a_damaged_table_is_refused_before_anything_is_timed(model, tmp_path):
 def test_another_device_cannot_be_measured():
     with pytest.raises(ConfigurationError, match="measures this machine"):
         local_device(find_engine("torch-cpu"), "h100")
+
+
+def test_an_engine_that_is_not_here_can_be_searched_for(monkeypatch):
+    for name, elsewhere in (("vllm", True), ("llama.cpp", False)):
+        engine = find_engine(name)
+        monkeypatch.setattr(type(engine), "available", lambda engine: illegal("not installed", engine.name))
+        with pytest.raises(EngineError, match="not installed") as caught:
+            local_device(engine, "auto")
+        assert ("--device h100" in caught.value.remedy) == elsewhere
 
 
 def test_this_machine_has_a_name():
