@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import typer
@@ -28,7 +30,7 @@ from commands import (
     verify,
 )
 from commands.output import print_error
-from spaces.errors import ParetuneError
+from spaces.errors import ParetuneError, UnknownNameError
 
 _DEFAULT = "search"
 _INTERRUPTED = 130
@@ -147,13 +149,29 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 
 def with_default_command(arguments: list[str]) -> list[str]:
-    """``paretune MODEL ...`` and plain ``paretune`` mean ``paretune search ...``."""
+    """``paretune MODEL ...`` and plain ``paretune`` mean ``paretune search ...``.
+
+    Raises:
+        UnknownNameError: the first word is a mistyped command.
+    """
     if not arguments:
         return [_DEFAULT]
     first = arguments[0]
     if first in COMMANDS or first in ("--help", "--version", "--threads") or first.startswith("--threads="):
         return arguments
+    _refuse_mistyped(first)
     return [_DEFAULT, *arguments]
+
+
+def _refuse_mistyped(word: str) -> None:
+    """Refuse what is nearly a command, and no option, hub id or path that is there.
+
+    Raises:
+        UnknownNameError: with the command that it is nearest to.
+    """
+    may_be_meant = word[:1] == "-" or "/" in word or Path(word).exists()
+    if not may_be_meant and difflib.get_close_matches(word, COMMANDS, n=1):
+        raise UnknownNameError("command", word, COMMANDS)
 
 
 def _usage_error(error: Exception) -> int:

@@ -23,9 +23,15 @@ def search(
             help="Engine: torch-cpu, torch, transformers, vllm, llama.cpp, openvino or onnxruntime."
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Device name, or 'auto' for this machine.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device name, or 'auto' for this machine. Default: auto.")
+    ] = None,
     workload: Annotated[
-        str | None, typer.Option(help="E.g. batch=1,prompt=128,output=128 (sequences, tokens, tokens).")
+        str | None,
+        typer.Option(
+            help="Sequences, and tokens of each. Default: batch=1,prompt=128,output=128; "
+            "embedded model: batch=1,prompt=64,output=64."
+        ),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="One text, split by document into the three below.")
@@ -33,7 +39,9 @@ def search(
     calibration_text: Annotated[Path | None, typer.Option(help="Text for statistics.")] = None,
     search_text: Annotated[Path | None, typer.Option(help="Text that candidates are scored on.")] = None,
     report_text: Annotated[Path | None, typer.Option(help="Text that the front is reported on.")] = None,
-    window_tokens: Annotated[int | None, typer.Option(min=16, help="Tokens of a window.")] = None,
+    window_tokens: Annotated[
+        int | None, typer.Option(min=16, help="Tokens of a window. Default: 256.")
+    ] = None,
     tasks: Annotated[Path | None, typer.Option(help="Folder of lm-eval tasks (YAML), offline.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="lm-eval task name; repeat for more.")] = None,
     task_limit: Annotated[int | None, typer.Option(min=1, help="Items of each task (count).")] = None,
@@ -46,16 +54,26 @@ def search(
     sampler: Annotated[
         str | None, typer.Option(help="paretune, additive, nsga2, nsga3, tpe, gp or random.")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.0, help="Bound on the search (minutes).")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Bound on the search alone (minutes); preparing, judging and exporting come on top. "
+            "Default: none; embedded model: 1.6.",
+        ),
+    ] = None,
     max_evaluations: Annotated[
         float | None, typer.Option(min=0.0, help="Bound on the search (units of 16,384 tokens).")
     ] = None,
-    bits: Annotated[str | None, typer.Option(help="Widths of linears, e.g. 2,3,4,8,16 (bit).")] = None,
+    bits: Annotated[
+        str | None, typer.Option(help="Widths of linears (bit). Default: 2,3,4,5,6,8,16.")
+    ] = None,
     outer_bits: Annotated[
-        str | None, typer.Option(help="Widths of embedding and head, e.g. 8,16 (bit).")
+        str | None, typer.Option(help="Widths of embedding and head (bit). Default: 4,6,8,16.")
     ] = None,
     group_size: Annotated[
-        int | None, typer.Option(min=0, help="Weights that share a scale; 0: one scale a channel.")
+        int | None,
+        typer.Option(min=0, help="Weights that share a scale; 0: one scale a channel. Default: 128."),
     ] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="Quantizer: rtn, weighted, hqq, gptq, awq; repeat for more.")

@@ -14,11 +14,14 @@ from typing import get_type_hints
 
 import pytest
 
-from commands.main import main
+from commands.embedded import EMBEDDED_RUN
+from commands.main import main, with_default_command
+from commands.run_file import RunFile
 from commands.search import search
 from engines import engine_names
 from engines.environments import Environment
 from spaces.errors import EngineError, VerificationError
+from spaces.target import Workload
 from tests.engines.conftest import running
 from tests.models import build_tiny
 
@@ -92,6 +95,32 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert lean.returncode == 0, lean.stderr
+
+
+def test_a_mistyped_command_is_no_model(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["serach", "--minutes", "1"]) == 2
+    assert "Did you mean 'search'?" in capsys.readouterr().err
+    (tmp_path / "serach").mkdir()
+    for model in (["serach"], ["owner/serach"], ["embedded"], ["--export"], ["--engine", "vllm"]):
+        assert with_default_command(model) == ["search", *model]
+
+
+def test_help_tells_the_defaults():
+    hints = get_type_hints(search, include_extras=True)
+    run, told = RunFile(model="embedded"), {}
+    for option in ("minutes", "bits", "outer_bits", "group_size", "window_tokens", "device", "workload"):
+        told[option] = hints[option].__metadata__[0].help.partition("Default: ")[2].removesuffix(".")
+    assert told["bits"] == ",".join(map(str, run.space.bits))
+    assert told["outer_bits"] == ",".join(map(str, run.space.outer_bits))
+    assert told["group_size"] == str(run.space.group_size)
+    assert told["window_tokens"] == str(run.texts.window_tokens)
+    assert told["device"] == run.device
+    usual, embedded = told["workload"].split("; embedded model: ")
+    assert Workload.parse(usual) == run.workload
+    assert Workload.parse(embedded) == Workload.model_validate(EMBEDDED_RUN["workload"])
+    assert run.search.minutes is None
+    assert told["minutes"] == f"none; embedded model: {EMBEDDED_RUN['search']['minutes']}"
 
 
 def test_help_names_every_engine():
