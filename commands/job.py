@@ -36,7 +36,7 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
     from search.run_folder import lock_run_folder
 
     with lock_run_folder(folder):
-        bench = open_workbench(run, folder, stages)
+        bench = open_workbench(run, folder, stages, searching=True)
         # A wrong interpreter or task is refused now, not after the search.
         engine_version(bench)
         bench.scorer = task_scorer(bench)

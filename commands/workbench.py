@@ -60,28 +60,41 @@ class Workbench:
     def fingerprint(self) -> dict[str, str]:
         """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""
         space = {gene.name: [getattr(c, "name", c) for c in gene.choices] for gene in self.space.genes}
-        search = self.run.search
-        settings = {
-            "objectives": search.objectives,
-            "seed": search.seed,
-            "sampler": search.sampler,
-            "rungs": [search.marginal_tokens, search.candidate_tokens, search.promising_tokens],
-        }
-        dtype, place = compute_target(self.run)
         return {
             **self.hashes,
             "space": sha256_of(space),
-            "workload": sha256_of(self.run.workload.model_dump(mode="json")),
-            "arithmetic of scores": f"{str(dtype).removeprefix('torch.')} on {place.partition(':')[0]}",
-            "engine": self.run.engine,
-            "device": self.device.name,
-            "numeric path": self.engine.numeric_path(self.device.name),
-            "search settings": sha256_of(settings),
+            **settings_fingerprint(self.run, self.engine, self.device),
         }
 
 
-def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
+def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[str, str]:
+    """What of :meth:`Workbench.fingerprint` is known before the model is loaded."""
+    search = run.search
+    settings = {
+        "objectives": search.objectives,
+        "seed": search.seed,
+        "sampler": search.sampler,
+        "rungs": [search.marginal_tokens, search.candidate_tokens, search.promising_tokens],
+    }
+    dtype, place = compute_target(run)
+    return {
+        "workload": sha256_of(run.workload.model_dump(mode="json")),
+        "arithmetic of scores": f"{str(dtype).removeprefix('torch.')} on {place.partition(':')[0]}",
+        "engine": run.engine,
+        "device": device.name,
+        "numeric path": engine.numeric_path(device.name),
+        "search settings": sha256_of(settings),
+    }
+
+
+def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: bool = False) -> Workbench:
     """Load the model, read the texts, build or reuse the bank.
+
+    Args:
+        run: the settings.
+        folder: the run folder.
+        stages: tells what is being done.
+        searching: refuse a folder that belongs to other settings before anything is loaded.
 
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
@@ -89,15 +102,18 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
     from commands.profile import local_device
     from engines import find_engine
     from profiles.devices import find_device
+    from search.run_folder import check_run_folder
 
     engine = find_engine(run.engine)
     device = (
         local_device(engine, run.device) if run.device in ("auto", "cpu", "gpu") else find_device(run.device)
     )
+    if searching:
+        check_run_folder(folder, settings_fingerprint(run, engine, device))
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
         parts = _load(run, source, engine)
-    with stages.stage("bank", "building the bank"):
+    with stages.stage("bank", "preparing the bank"):
         bank = _open_bank(run, folder, source, parts)
         space = SearchSpace(
             parts.spec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -65,7 +65,24 @@ def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:
         write_whole(path, json.dumps(wanted, indent=2) + "\n")
         return
     found = json.loads(path.read_text(encoding="utf-8"))
-    different = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+    _refuse_other(folder, found, wanted, {*found, *wanted})
+
+
+def check_run_folder(folder: Path, known: Mapping[str, str]) -> None:
+    """Check a folder that is tied already by the part of its fingerprint that is ``known``; tie nothing.
+
+    Raises:
+        RunError: as :func:`tie_run_folder`, for a key of ``known``.
+    """
+    path = folder / _FINGERPRINT
+    if path.exists():
+        _refuse_other(folder, json.loads(path.read_text(encoding="utf-8")), known, known)
+
+
+def _refuse_other(
+    folder: Path, found: Mapping[str, str], wanted: Mapping[str, str], keys: Iterable[str]
+) -> None:
+    different = sorted(key for key in keys if found.get(key) != wanted.get(key))
     if different:
         key = different[0]
         raise RunError(

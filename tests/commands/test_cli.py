@@ -388,13 +388,31 @@ def test_a_run_goes_on_from_its_own_settings(model, text, run, capsys):
     assert (run / "records.jsonl").read_text().splitlines()[: len(records)] == records
 
 
+def test_a_folder_of_other_settings_is_refused_before_anything_is_loaded(
+    model, text, run, monkeypatch, capsys
+):
+    def load(*given):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("commands.workbench._load", load)
+    for other, named in (
+        (("--seed", 3), "search settings"),
+        (("--workload", "batch=1,prompt=64,output=8"), "workload"),
+        (("--engine", "vllm", "--device", "h100"), "device"),
+    ):
+        assert main(small_arguments(model, text, run, *RULE, *other)) == 2
+        assert f"belongs to another {named}" in capsys.readouterr().err
+
+
 def test_a_damaged_export_is_set_aside_and_written_again(run, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
     name = json.loads((folder / "front.json").read_text())["pick"]
     shard = folder / "export" / name / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert main(["export", str(folder)]) == 0, capsys.readouterr().err
-    assert "is written again" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "is written again" in told
+    assert "preparing the bank" in told
     assert (folder / "export" / f"{name}.damaged").is_dir()
 
 

@@ -19,7 +19,7 @@ from search.pareto import non_dominated
 from search.promotion import promote, search_front
 from search.records import RecordFile
 from search.result import build_front, write_front
-from search.run_folder import lock_run_folder, tie_run_folder, write_whole
+from search.run_folder import check_run_folder, lock_run_folder, tie_run_folder, write_whole
 from search.settings import SearchSettings
 from search.study import readings
 from spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
@@ -371,3 +371,12 @@ def test_a_folder_belongs_to_one_model(tmp_path):
     tie_run_folder(tmp_path, {"bank": "b", "model": "a"})
     with pytest.raises(RunError, match="another model"):
         tie_run_folder(tmp_path, {"model": "c", "bank": "b"})
+
+
+def test_a_folder_is_checked_by_what_is_known(tmp_path):
+    check_run_folder(tmp_path, {"device": "h100"})
+    assert not list(tmp_path.iterdir())
+    tie_run_folder(tmp_path, {"model": "a", "device": "h100"})
+    check_run_folder(tmp_path, {"device": "h100"})
+    with pytest.raises(RunError, match="another device \\(h100, now l4\\)"):
+        check_run_folder(tmp_path, {"device": "l4"})
