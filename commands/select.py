@@ -9,7 +9,6 @@ import typer
 
 if TYPE_CHECKING:
     from reports.selection import Broken, Selection
-    from spaces.errors import LimitError
     from spaces.result import FrontFile, Member
 
 
@@ -33,7 +32,7 @@ def select(
 ) -> int:
     """Print the best member under limits; exit code 2, with the nearest possible, when there is none."""
     from reports.reading import read_front
-    from reports.selection import select_member
+    from reports.selection import refusal, select_member
     from spaces.limits import Limit
 
     limits = tuple(Limit.parse(text) for text in limit or ())
@@ -43,7 +42,7 @@ def select(
         _print_json(found)
         return 0 if found.member is not None else 2
     if found.member is None:
-        raise _refusal(found)
+        raise refusal(found)
     _print(front, found, found.member, run)
     return 0
 
@@ -54,22 +53,6 @@ def _folder(run: Path) -> Path:
     if not run.is_dir():
         raise RunError(f"run folder {run}", "does not exist", "Give the folder that `paretune search` wrote")
     return run
-
-
-def _refusal(found: Selection) -> LimitError:
-    """The refusal, with limits that the nearest member meets when they are pasted."""
-    from reports.selection import refusal
-    from spaces.errors import LimitError
-
-    error = refusal(found)
-    met = [one.limit.loosened(one.value) for one in found.broken if one.value is not None]
-    if found.nearest is None or not met:
-        return error
-    gaps = "; ".join(one.words for one in found.broken)
-    options = " ".join(f"--limit '{text}'" for text in met)
-    return LimitError(
-        error.value, error.rule, f"Nearest: {found.nearest.name} ({gaps}). It is selected by {options}"
-    )
 
 
 def _print(front: FrontFile, found: Selection, member: Member, run: Path) -> None:

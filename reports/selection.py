@@ -113,7 +113,8 @@ def refusal(selection: Selection) -> LimitError:
         )
         rule = f"no member meets it: {alone}"
     gaps = "; ".join(one.words for one in selection.broken)
-    loosened = " ".join(f"--limit '{_loosened(one)}'" for one in selection.broken if one.value is not None)
+    met = (one.limit.loosened(one.value) for one in selection.broken if one.value is not None)
+    loosened = " ".join(f"--limit '{text}'" for text in met)
     return LimitError(
         f"limit {texts}", rule, f"Nearest: {selection.nearest.name} ({gaps}). It is selected by {loosened}"
     )
@@ -163,11 +164,3 @@ def _require_column(front: FrontFile, name: str) -> None:
         {column.removesuffix("_predicted") for member in front.members for column in member.measurements}
     )
     raise LimitError(f"metric {name}", "was not measured in this run", f"Measured: {', '.join(known)}")
-
-
-def _loosened(broken: Broken) -> str:
-    """The limit, loosened just enough for the value, with a digit to spare."""
-    value = broken.value or 0.0
-    step = 10.0**-6
-    bound = value * (1 + step) if (broken.limit.operator == "<=") == (value >= 0) else value * (1 - step)
-    return f"{broken.limit.metric}{broken.limit.operator}{bound:.6g}"
