@@ -154,8 +154,10 @@ def test_nothing_is_timed_while_another_still_loads(results, monkeypatch, tmp_pa
 
 
 def test_configurations_of_one_run_are_one_line_beside_rows_of_another(results, monkeypatch, tmp_path):
-    serving.write([{"model": "other", "config": "a", "batch": 1}])
-    monkeypatch.setattr(serving, "timed", lambda turn: [{"model": "model", "config": turn.served.config}])
+    serving.write([{"model": "other", "config": "a", "device": "card", "batch": 1}])
+    monkeypatch.setattr(
+        serving, "timed", lambda turn: [{"model": "model", "config": turn.served.config, "device": "card"}]
+    )
     monkeypatch.setattr(Vllm, "speed", lambda *_, **__: {})
     serving.time_all([serving.Served("model", str(i), 1, tmp_path) for i in range(3)], tmp_path)
     lines = (results / "serving.csv").read_text().splitlines()
