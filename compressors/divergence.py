@@ -7,6 +7,7 @@ divergence from below (log-sum inequality). :attr:`Teacher.mode` says which.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,14 +64,23 @@ class Teacher:
         return torch.cat(losses)
 
     @torch.inference_mode()
-    def compare(self, model: Any, windows: int | None = None, start: int = 0) -> Divergence:
+    def compare(
+        self, model: Any, windows: int | None = None, start: int = 0, *, lenient: bool = False
+    ) -> Divergence:
         """Read ``model`` on windows ``start`` to ``windows`` (all if left out) and compare.
 
         A rung that goes on from another reads only its new windows: ``compare(model, 8)``, then
         ``compare(model, 32, start=8)``, joined by :meth:`Divergence.joined`.
 
+        Args:
+            model: answers ``model(input_ids=..., use_cache=False).logits``.
+            windows, start: which.
+            lenient: predictions that are no numbers count as none, all tokens alike: a candidate that breaks the model
+                is as bad as can be, and no reason to end a search.
+
         Raises:
             TextError: there are not so many windows.
+            ConfigurationError: predictions are not finite.
         """
         stop = self.windows.count if windows is None else windows
         if not 0 <= start < stop <= self.windows.count:
@@ -85,6 +95,9 @@ class Teacher:
             log_probs = torch.log_softmax(logits, dim=-1)
             flat = log_probs.view(-1, log_probs.shape[-1])
             kl, same = self._store.divergence(position, flat)
+            if lenient and not bool(kl.isfinite().all()):
+                log_probs = _said(log_probs)
+                kl, same = self._store.divergence(position, log_probs.view(flat.shape))
             position += len(flat)
             per_token.append(kl.view(ids.shape).cpu())
             agreement.append(same.view(ids.shape).to(torch.float64).mean(dim=1).cpu())
@@ -96,6 +109,12 @@ class Teacher:
         for batch in micro_batches(ids, self._batch_tokens):
             moved = batch.to(model.device)
             yield moved, model(input_ids=moved, use_cache=False).logits.to(torch.float32)
+
+
+def _said(log_probs: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities ``(windows, tokens, vocabulary)``, all tokens alike where any is no number."""
+    broken = ~log_probs.isfinite().all(dim=-1, keepdim=True)
+    return log_probs.masked_fill(broken, -math.log(log_probs.shape[-1]))
 
 
 def _window_loss(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

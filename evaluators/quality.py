@@ -73,7 +73,7 @@ class QualityEvaluator:
         known = 0 if found is None else found.windows
         if found is None or known < fidelity.windows:
             model = self._assembler.apply(self._executed(config))
-            fresh = teacher.compare(model, windows=fidelity.windows, start=known)
+            fresh = teacher.compare(model, windows=fidelity.windows, start=known, lenient=True)
             found = fresh if found is None else found.joined(fresh)
         self._remember(key, found)
         return found if found.windows == fidelity.windows else found.first(fidelity.windows)

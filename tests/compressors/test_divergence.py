@@ -141,6 +141,22 @@ def test_predictions_that_are_no_numbers_are_refused(windows):
         Teacher(dense, windows).compare(broken)
 
 
+def test_what_is_no_number_counts_as_no_prediction_where_that_is_asked_for(windows):
+    dense, broken, mute = Table(), Table(), Table()
+    broken.table = dense.table.clone()
+    broken.table[3] = float("nan")
+    mute.table = dense.table.clone()
+    mute.table[3] = 0.0
+    teacher = Teacher(dense, windows)
+    found, expected = teacher.compare(broken, lenient=True), teacher.compare(mute)
+    np.testing.assert_allclose(found.kl_tokens, expected.kl_tokens, atol=1e-6)
+    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-6)
+    broken.table = torch.full_like(dense.table, float("inf"))
+    assert np.isfinite(teacher.compare(broken, lenient=True).kl_tokens).all()
+    with pytest.raises(ConfigurationError, match="not finite"):
+        Teacher(broken, windows).compare(dense, lenient=True)
+
+
 def test_windows_that_do_not_exist_are_refused(windows):
     teacher = Teacher(Table(), windows)
     for options in ({"windows": 7}, {"windows": 2, "start": 2}, {"windows": 2, "start": -1}):

@@ -35,7 +35,9 @@ def test_rungs_are_nested_prefixes_and_pay_only_new_windows(bench, monkeypatch):
     monkeypatch.setattr(
         teacher,
         "compare",
-        lambda model, windows, start: read.append((start, windows)) or original(model, windows, start),
+        lambda model, windows, start, **more: (
+            read.append((start, windows)) or original(model, windows, start, **more)
+        ),
     )
     config = four_bits(bench.spec)
     short = quality.evaluate(config, Fidelity(text="search", windows=3, window_tokens=32))
