@@ -94,7 +94,8 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         run: the settings.
         folder: the run folder.
         stages: tells what is being done.
-        searching: refuse a folder that belongs to other settings before anything is loaded.
+        searching: refuse a folder that belongs to other settings before anything is loaded, and limits on bytes that
+            nothing meets before the bank is built.
 
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
@@ -121,8 +122,22 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
             engine.offered(run.space),
             bank.block_order,
         )
+        if searching:
+            _refuse_sizes(run, space)
         bank.build(space, stages.report)
     return _assemble(run, folder, source, engine, device, parts, bank, space)
+
+
+def _refuse_sizes(run: RunFile, space: SearchSpace) -> None:
+    """Refuse limits on bytes that nothing meets before hours go into a bank; those on times have to wait for a profile.
+
+    Raises:
+        LimitError: names the limit and the nearest that the space reaches.
+    """
+    from evaluators.cost import CostEvaluator
+    from search.feasibility import check_feasible
+
+    check_feasible(space, CostEvaluator(space.spec, run.workload).evaluate, run.search.parsed_limits)
 
 
 @dataclass

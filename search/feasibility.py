@@ -64,8 +64,8 @@ def check_feasible(
         if limit.operator == "<=" and reached and min(reached) > limit.bound:
             raise LimitError(
                 f"limit {limit.text}",
-                f"no configuration of the space meets it; the nearest has {min(reached):.6g}",
-                f"Allow at least that, or smaller widths or students ({space.spec.source})",
+                f"no configuration of the space meets it; the nearest meets {limit.loosened(min(reached))}",
+                f"Allow that, or smaller widths or students ({space.spec.source})",
             )
 
 

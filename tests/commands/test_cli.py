@@ -362,6 +362,12 @@ def test_an_export_that_nobody_verified_does_not_stay(model, text, run, tmp_path
     assert "front:" in printed.out
 
 
+def test_a_size_that_nothing_reaches_is_refused_before_the_bank(model, text, tmp_path, capsys):
+    assert main(small_arguments(model, text, tmp_path / "run", "--limit", "memory<=6")) == 2
+    assert "the nearest meets memory_bytes<=" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("bank/entries*"))
+
+
 def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, capsys):
     assert main(small_arguments(model, text, tmp_path / "run", "--task", "hellaswg")) == 2
     assert "hellaswg" in capsys.readouterr().err

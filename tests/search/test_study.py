@@ -306,7 +306,7 @@ def test_candidates_near_the_front_of_any_cost_are_read_further(tmp_path):
 
 
 def test_an_impossible_limit_names_the_nearest(tmp_path):
-    with pytest.raises(LimitError, match="the nearest has"):
+    with pytest.raises(LimitError, match="the nearest meets"):
         run(tmp_path, limits=("weight_bytes<=1kB",))
     assert not (tmp_path / "records.jsonl").exists()
 
