@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from commands.refining import Refined
     from commands.workbench import Workbench
     from engines.engine import Engine
+    from engines.verification import Verification
     from spaces.errors import LimitError
     from spaces.result import FrontFile, Member
 
@@ -218,9 +219,6 @@ def export_member(
         figures=figures,
         tensor_parallel=bench.run.workload.tensor_parallel,
     )
-    held = is_export_of(folder, member.digest, hashes, form_of(bench.engine))
-    if not held:
-        bench.engine.export(assembler, member.config, folder, card)
     verify = partial(
         verify_export,
         bench.engine,
@@ -230,19 +228,21 @@ def export_member(
         bench.windows["report"].ids[:_CHECKED_WINDOWS],
         kl_of_candidate=0.0 if kl is None else kl,
     )
-    discard_unlisted(folder)
-    try:
-        verified = verify()
-    except VerificationError:
-        if not held:
-            raise
-        set_aside(folder)
+    verified: Verification | None = None
+    if is_export_of(folder, member.digest, hashes, form_of(bench.engine)):
+        discard_unlisted(folder)
+        try:
+            verified = verify()
+        except VerificationError:
+            set_aside(folder)
+    if verified is None:
         bench.engine.export(assembler, member.config, folder, card)
-        verified = verify()
-    except (KeyboardInterrupt, SystemExit):
-        if not held:  # it looks like any other, and nobody knows whether it is right
+        try:
+            verified = verify()
+        except (KeyboardInterrupt, SystemExit):
+            # It looks like any other, and nobody knows whether it is right.
             shutil.rmtree(folder, ignore_errors=True)
-        raise
+            raise
     if canaries is not None:
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
     return written_export(bench, folder) | {

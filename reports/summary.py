@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _ROWS = 7
-_NOTES = 6
-_TIME = 5
-"""Place of the time a token in a row."""
-
 """Members shown; the table of all is in the report."""
+_NOTES = 6
+"""Shortfalls and notes shown."""
 
 
 def summarize(run_folder: Path, width: int | None = None, color: bool | None = None) -> str:
@@ -114,16 +112,14 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
         table.add_column(heading, justify="right", no_wrap=True)
     beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
     for number, member in enumerate([*shown, *beside]):
-        row = _row(folder, member, answer, tasks)
-        if not timed:
-            del row[_TIME]
+        row = _row(folder, member, answer, tasks, timed)
         picked = answer.pick is not None and member.name == answer.pick.name
         style = "bold green" if picked else "dim" if number >= len(shown) else ""
         table.add_row(*row, style=style, end_section=number == len(shown) - 1)
     return table
 
 
-def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool) -> list[str]:
+def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: bool) -> list[str]:
     size, bits, kl = member.value("weight_bytes"), member.value("average_bits"), member.measurements.get("kl")
     agreement, latency = member.value("top1_agreement"), cost(member, "tpot_s")
     picked = answer.pick is not None and member.name == answer.pick.name
@@ -133,8 +129,9 @@ def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool) -> list
         "" if bits is None else digits(bits),
         "" if kl is None else measured(kl).removesuffix(" nat"),
         "" if agreement is None else percent(agreement),
-        "" if latency is None else f"{'~' if latency[1] else ''}{quantity(latency[0].value, 's')}",
     ]
+    if timed:
+        row.append("" if latency is None else f"{'~' if latency[1] else ''}{quantity(latency[0].value, 's')}")
     if tasks and answer.dense is not None:
         kept = mean_retention(member, answer.dense, task_names(folder.front))
         row.append("" if kept is None else percent(kept))
