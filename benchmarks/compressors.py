@@ -132,7 +132,8 @@ def _peers(source: Source, ours: Measured, arguments: argparse.Namespace) -> Ite
 
     known = {method for method, _, _ in ours.kl}
     wanted = known if arguments.methods is None else known & set(arguments.methods)
-    peers = [peer for peer in PEERS if peer.method in wanted]
+    widths = arguments.widths
+    peers = [peer for peer in PEERS if peer.method in wanted and (widths is None or peer.num_bits in widths)]
     for peer in peers:
         try:
             yield from peer_rows(

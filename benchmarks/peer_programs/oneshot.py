@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from compressed_tensors.offload import update_offload_parameter
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme, forward_quantize
 from llmcompressor import oneshot  # type: ignore[import-not-found]
 from torch.utils.data import DataLoader
@@ -46,4 +47,5 @@ def round_weights(model: Model) -> None:
     for name in model.job.linears:
         linear = model.linear(name)
         scheme = linear.quantization_scheme
-        linear.weight.data = forward_quantize(linear, linear.weight, "weight", scheme.weights).detach()
+        rounded = forward_quantize(linear, linear.weight, "weight", scheme.weights).detach()
+        update_offload_parameter(linear, "weight", rounded)  # what an accelerator shows is a copy
