@@ -23,6 +23,7 @@ from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
+from spaces.formats import WeightFormat
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
 
@@ -161,7 +162,7 @@ def slabs(
         source: of the weights.
         statistics: of the model.
         seen: of the site's input, where a method needs more than ``statistics`` hold.
-        whole: a matrix at a time, for formats whose rows share something.
+        whole: a matrix at a time, for formats and criteria by which rows share something.
     """
     found = seen or statistics.site(entry.linear.name)
     linear = entry.linear
@@ -262,8 +263,7 @@ def make_tensors(
     """
     first, formats = entries[0], [entry.choice.weight for entry in entries]
     parts = [_Parts(entry) for entry in entries]
-    whole = any(weight.whole_matrix or weight.block_rows != 1 for weight in formats)
-    for slab in slabs(first, source, statistics, seen, whole):
+    for slab in slabs(first, source, statistics, seen, _rows_share(first, formats)):
         if first.quantizer is None:
             if slab.mask is not None:
                 parts[0].add_mask(slab.mask, slab.weight.to(scale_dtype) if first.updated else None)
@@ -274,6 +274,19 @@ def make_tensors(
         for part, quantized in zip(parts, found, strict=True):
             part.add(quantized)
     return [part.tensors() for part in parts]
+
+
+def _rows_share(entry: Entry, formats: Sequence[WeightFormat]) -> bool:
+    """Whether what becomes of a row depends on other rows of its matrix."""
+    sparsity, pruner = entry.choice.sparsity, entry.pruner
+    if (
+        pruner is not None
+        and sparsity is not None
+        and sparsity.pattern == "unstructured"
+        and pruner.across_rows
+    ):
+        return True
+    return any(weight.whole_matrix or weight.block_rows != 1 for weight in formats)
 
 
 def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedWeight:

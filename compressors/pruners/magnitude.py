@@ -1,4 +1,4 @@
-"""``magnitude``: the smallest weights of each row go (Han et al. 2015, arXiv:1506.02626)."""
+"""``magnitude``: the smallest weights of a matrix go (Han et al. 2015, arXiv:1506.02626)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Magnitude(Pruner):
     """``|w|``."""
 
     name = "magnitude"
+    version = "2"
+    across_rows = True
 
     def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
         """Absolute values."""

@@ -28,7 +28,7 @@ class Pruned(NamedTuple):
 
 
 class Pruner(ABC):
-    """Scores the weights of one site; the lowest go, row by row."""
+    """Scores the weights of one site; the lowest go, of each row or of a whole matrix."""
 
     name: str
     version: str = "1"
@@ -40,6 +40,8 @@ class Pruner(ABC):
     """Whether it reads the sizes of the weights' gradients."""
     updates: bool = False
     """Whether weights that stay change, to make up for those that go."""
+    across_rows: bool = False
+    """Whether unstructured zeros are chosen among all rows of a matrix, so that some rows lose more than others."""
 
     def prune(
         self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
@@ -54,8 +56,8 @@ class Pruner(ABC):
         """Which weights stay: bool ``(rows, columns)``, false where a weight becomes zero.
 
         Unstructured: exactly ``round(fraction * columns)`` zeros in every row, as Wanda compares weights
-        within an output. N:M: in every M consecutive columns of a row exactly half. Of equal scores the first
-        stays.
+        within an output, or as many a row on average, where the criterion compares ``across_rows``. N:M: in every M
+        consecutive columns of a row exactly half. Of equal scores the first stays.
 
         Args:
             weight: float ``(rows, columns)``.
@@ -68,7 +70,8 @@ class Pruner(ABC):
         self.check(statistics)
         scores = self.scores(weight.to(torch.float32), statistics)
         if sparsity.pattern == "unstructured":
-            return keep_largest(scores, weight.shape[1] - round(sparsity.fraction * weight.shape[1]))
+            kept = weight.shape[1] - round(sparsity.fraction * weight.shape[1])
+            return keep_largest(scores, kept, self.across_rows)
         kept, size = (int(part) for part in sparsity.pattern.split(":"))
         rows, columns = weight.shape
         if columns % size:
@@ -106,8 +109,11 @@ class Pruner(ABC):
         """Importance of each weight, float32 ``(rows, columns)``."""
 
 
-def keep_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count`` largest of each row."""
+def keep_largest(scores: torch.Tensor, count: int, across_rows: bool = False) -> torch.Tensor:
+    """The ``count`` largest of each row, or as many a row on average, whatever row they are in."""
+    rows, columns = scores.shape
+    if across_rows:
+        return keep_largest(scores.reshape(1, -1), rows * count).view(rows, columns)
     order = torch.argsort(scores, dim=1, descending=True, stable=True)
     mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
     return mask.scatter_(1, order[:, :count], value=True)

@@ -1,8 +1,9 @@
 """``sparsegpt``: weights go column by column, each loss made up for by the columns still to come.
 
 Frantar and Alistarh 2023 (arXiv:2301.00774): with H the covariance of the inputs and d the diagonal of the upper
-Cholesky factor of H^-1, the weights of least ``w^2 / d^2`` go, chosen anew every 128 columns (for N:M: in every M), and
-their error is spread over the columns behind them. Columns keep their order, so that N:M groups are those of the row.
+Cholesky factor of H^-1, the weights of least ``w^2 / d^2`` go, chosen anew every 128 columns among all rows (for N:M:
+in every M of a row), and their error is spread over the columns behind them. Columns keep their order, so that N:M
+groups are those of the row.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ class SparseGpt(Pruner):
     """Second-order pruning with an update of what stays."""
 
     name = "sparsegpt"
+    version = "2"
     needs_statistics = True
     needs_covariance = True
     updates = True
+    across_rows = True
 
     def mask(
         self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
@@ -70,7 +73,7 @@ def _sweep(left: torch.Tensor, fraction: float, span: int, factor: torch.Tensor)
 
     Args:
         left: float32 ``(rows, columns)``.
-        fraction: of zeros in every row, exactly rounded over the blocks.
+        fraction: of zeros, of a row on average, exactly rounded over the blocks.
         span: columns of an N:M group; 0: unstructured.
         factor: upper, ``(columns, columns)``.
     """
@@ -81,7 +84,7 @@ def _sweep(left: torch.Tensor, fraction: float, span: int, factor: torch.Tensor)
         if not span:
             gone = round(fraction * stop) - round(fraction * start)
             scores = (left[:, start:stop] / diagonal[start:stop]).square()
-            mask[:, start:stop] = keep_largest(scores, stop - start - gone)
+            mask[:, start:stop] = keep_largest(scores, stop - start - gone, across_rows=True)
         errors = torch.empty_like(left[:, start:stop])
         for column in range(start, stop):
             if span and column % span == 0:

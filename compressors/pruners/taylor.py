@@ -19,8 +19,10 @@ class Taylor(Pruner):
     """``|w * dL/dw|``, the derivative's size averaged over windows."""
 
     name = "taylor"
+    version = "2"
     needs_statistics = True
     needs_gradient = True
+    across_rows = True
 
     def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
         """Size of a weight times that of its derivative."""

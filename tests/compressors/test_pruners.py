@@ -67,8 +67,9 @@ def test_second_order_beats_first_beats_none(pattern):
         sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": name})
         found = find_pruner(name).prune(weight, sparsity, seen)
         errors.append(layer_error(weight, found.weight, covariance))
-    assert errors[0] < 0.8 * errors[1]
-    assert errors[1] < errors[2]
+    assert errors[0] < 0.8 * min(errors[1:])
+    # Without a pattern, magnitude may take its zeros from any row and wanda may not.
+    assert pattern == "unstructured" or errors[1] < errors[2]
 
 
 def literal_sparsegpt(weight, covariance, fraction, damping=0.01):
@@ -84,9 +85,9 @@ def literal_sparsegpt(weight, covariance, fraction, damping=0.01):
             shrunk - shrunk[:, column : column + 1] @ shrunk[column : column + 1] / shrunk[column, column]
         )
     scores = weight.square() / torch.stack([inverses[c][c, c] for c in range(columns)])
-    order = scores.argsort(dim=1, descending=True, stable=True)
+    order = scores.flatten().argsort(descending=True, stable=True)
     mask = torch.zeros(weight.shape, dtype=torch.bool)
-    mask.scatter_(1, order[:, : columns - round(fraction * columns)], True)
+    mask.view(-1)[order[: len(weight) * (columns - round(fraction * columns))]] = True
     for column in range(columns):
         row = inverses[column][column]
         error = torch.where(mask[:, column], 0.0, weight[:, column]) / row[column]
@@ -113,7 +114,7 @@ def test_sparsegpt_takes_poor_statistics():
             weight, half, SiteStatistics(covariance.diagonal(), covariance)
         )
         assert torch.isfinite(found.weight).all()
-        assert ((~found.mask).sum(dim=1) == 16).all()
+        assert (~found.mask).sum() == 4 * 16
     with pytest.raises(FormatError, match="covariance"):
         find_pruner("sparsegpt").prune(weight, half, contract.statistics(32))
 
@@ -130,7 +131,8 @@ def test_updated_weights_are_what_candidates_compute_with(family, bits, tmp_path
     for linear in bench.spec.block_linears:
         dense = bench.bank.tensor(linear.name).view(-1, linear.in_features)
         found = model.get_parameter(linear.parameter).float().view(dense.shape)
-        assert ((found == 0).sum(dim=1) >= linear.in_features // 2).all()
+        matrices = (found == 0).view(linear.experts, -1)
+        assert (matrices.sum(dim=1) >= matrices.shape[1] // 2).all()
         assert not torch.equal(found, dense * (found != 0))  # what stays has moved
     again = make_bench(family, tmp_path, dtype="bfloat16")  # the same bank, read from its files
     site = bench.spec.block_linears[0].name
