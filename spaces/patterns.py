@@ -174,7 +174,7 @@ class Restrictions(Frozen):
     group_size: int | None = Field(
         128, description="Weights of a row that share a scale; null is one scale a channel."
     )
-    methods: tuple[str, ...] = Field(("weighted", "hqq"), description="Quantizers by name.")
+    methods: tuple[str, ...] = Field(("weighted", "hqq", "gptq"), description="Quantizers by name.")
     formats: tuple[str, ...] = Field(
         (),
         description="Formats by name besides the widths, e.g. fp8-channel, nvfp4, w8a8-dynamic, nf4/minmax.",

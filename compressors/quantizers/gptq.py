@@ -40,6 +40,7 @@ class Gptq(Quantizer):
     """Second-order rounding; touches nothing but its own site."""
 
     name = "gptq"
+    version = "2"
     needs_covariance = True
     shares_formats = True
     slab_weights = 1 << 21
@@ -137,7 +138,7 @@ def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torc
     Raises:
         ModelError: a covariance that is not finite.
     """
-    found = covariance.to(torch.float64)
+    found = covariance.to(torch.float64, copy=True)
     if not bool(torch.isfinite(found).all()):
         raise ModelError(
             "covariance of a site's input",
@@ -147,7 +148,6 @@ def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torc
     diagonal = found.diagonal().clone()
     dead = diagonal <= 0
     mean = float(diagonal[~dead].mean()) if bool((~dead).any()) else 1.0
-    found = found.clone()
     found[dead, :] = 0.0
     found[:, dead] = 0.0
     found.diagonal()[dead] = mean
@@ -155,16 +155,26 @@ def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torc
     order = torch.argsort(diagonal, descending=True, stable=True)
     if not ordered:
         order = torch.arange(len(diagonal), device=diagonal.device)
-    found = found[order][:, order]
-    identity = torch.eye(len(found), dtype=found.dtype, device=found.device)
-    damping = _DAMPING
+    # L L^T of the reversed H is R R^T of H with R upper, so R^-1 is the factor of H^-1: no inverse is factorised,
+    # and two matrices of float64 are held at a time.
+    backwards = order.flip(0)
+    found = found[backwards.unsqueeze(1), backwards]
+    lower = _damped_lower(found, mean)
+    del found
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    inverse = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return order, inverse.to(torch.float32).flip(0, 1)
+
+
+def _damped_lower(covariance: torch.Tensor, mean: float) -> torch.Tensor:
+    """Lower Cholesky factor of a covariance, which is damped in place until there is one."""
+    added, damping = 0.0, _DAMPING
     while damping <= _MOST_DAMPING:
-        lower, bad = torch.linalg.cholesky_ex(found + damping * mean * identity)
+        covariance.diagonal().add_((damping - added) * mean)
+        lower, bad = torch.linalg.cholesky_ex(covariance)
         if int(bad) == 0:
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-            if int(failed) == 0:
-                return order, upper.to(torch.float32)
-        damping *= 10
+            return lower
+        added, damping = damping, damping * 10
     raise ModelError(
         "covariance of a site's input",
         "cannot be inverted",

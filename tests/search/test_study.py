@@ -107,7 +107,7 @@ def test_no_candidates_leaves_what_comes_before_them(tmp_path):
 
 def test_a_search_that_goes_on_after_its_front_was_judged_is_the_same(tmp_path):
     whole, halved = tmp_path / "whole", tmp_path / "halved"
-    bounds = {"max_candidates": None, "max_evaluations": 21.0}
+    bounds = {"max_candidates": None, "max_evaluations": 27.0}
     run(whole, **bounds)
     promote(run(halved, max_candidates=4))
     run(halved, **bounds)

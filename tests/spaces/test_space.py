@@ -108,7 +108,7 @@ def test_hqq_is_asymmetric_and_zeros_go_with_the_first_method():
     choices = SPACES["small"].genes[1].choices
     assert all(c.weight.symmetric == (c.method != "hqq") for c in choices)
     assert {c.method for c in choices if c.sparsity} == {"weighted", "none"}
-    assert {c.method for c in choices if not c.sparsity} == {"weighted", "hqq", "none"}
+    assert {c.method for c in choices if not c.sparsity} == {"weighted", "hqq", "gptq", "none"}
 
 
 def test_students_lose_the_least_important_blocks():
