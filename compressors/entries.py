@@ -263,7 +263,7 @@ def make_tensors(
     """
     first, formats = entries[0], [entry.choice.weight for entry in entries]
     parts = [_Parts(entry) for entry in entries]
-    for slab in slabs(first, source, statistics, seen, _rows_share(first, formats)):
+    for slab in slabs(first, source, statistics, seen, _whole_matrix(first, formats)):
         if first.quantizer is None:
             if slab.mask is not None:
                 parts[0].add_mask(slab.mask, slab.weight.to(scale_dtype) if first.updated else None)
@@ -276,16 +276,13 @@ def make_tensors(
     return [part.tensors() for part in parts]
 
 
-def _rows_share(entry: Entry, formats: Sequence[WeightFormat]) -> bool:
-    """Whether what becomes of a row depends on other rows of its matrix."""
+def _whole_matrix(entry: Entry, formats: Sequence[WeightFormat]) -> bool:
+    """Whether rows are made together: one depends on others of its matrix, or they share a factorisation."""
     sparsity, pruner = entry.choice.sparsity, entry.pruner
-    if (
-        pruner is not None
-        and sparsity is not None
-        and sparsity.pattern == "unstructured"
-        and pruner.across_rows
-    ):
-        return True
+    if pruner is not None and sparsity is not None:
+        chosen_together = pruner.across_rows and sparsity.pattern == "unstructured"
+        if chosen_together or pruner.needs_covariance:
+            return True
     return any(weight.whole_matrix or weight.block_rows != 1 for weight in formats)
 
 
