@@ -20,7 +20,12 @@ from tests.compressors.conftest import GROUP, make_bench, make_windows
 from tests.fakes import FakeLegality
 
 SMALL = Restrictions(
-    bits=(3, 4, 16), outer_bits=(4, 16), group_size=GROUP, kv_heads=(1,), ffn_channels=(192, 128)
+    methods=("weighted", "hqq"),
+    bits=(3, 4, 16),
+    outer_bits=(4, 16),
+    group_size=GROUP,
+    kv_heads=(1,),
+    ffn_channels=(192, 128),
 )
 Q, DOWN = "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 
