@@ -1,22 +1,30 @@
 """Rounding of a linear's input while scoring, by a hook; static scales come from the calibration text.
 
-What the hooks round to is in :mod:`compressors.rounding`.
+What the hooks round to is in :mod:`compressors.rounding`. The input of an experts' first projection is that of their
+module; the input of the second arises inside it (:mod:`compressors.expert_forward`). A static scale of experts is one
+number a site, of the largest input of any expert: engines multiply all experts by one kernel, and vLLM 0.26 takes the
+largest of what is stored (``process_fp8_input_tensor_strategy_moe`` in its ``fp8_utils.py``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
+from compressors.expert_forward import RoundedDown
 from compressors.rounding import calibrated_factor, fake_input
-from compressors.statistics import Statistics
-from compressors.students import kept_columns, touched
+from compressors.statistics import SiteStatistics, Statistics
+from compressors.students import kept_columns, of_expert, touched
 from spaces.activation_format import ActivationFormat
 from spaces.configuration import WHOLE, Student
 from spaces.errors import ConfigurationError
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_shape
+
+_Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 
 class InputRounding:
@@ -40,7 +48,7 @@ class InputRounding:
         self._statistics = statistics
         self._scale_dtype = scale_dtype
         self._modules = {
-            linear.name: model.get_submodule(linear.name) for linear in spec.linears if _hookable(linear)
+            linear.name: model.get_submodule(_module(linear)) for linear in spec.linears if _hookable(linear)
         }
         self._active: dict[str, tuple[tuple[ActivationFormat, Student], Any]] = {}
 
@@ -52,39 +60,45 @@ class InputRounding:
             student: whose kept channels the static scales are of.
 
         Raises:
-            ConfigurationError: a site whose input is no activation of its own, or without what a static scale needs.
+            ConfigurationError: an embedding, whose input is no activation, or a site without what a static scale needs.
             FormatError: groups that do not divide the site's features.
         """
         wanted = {
             site: (found, touched(self._linear(site, found), student)) for site, found in formats.items()
         }
         stay = {site for site, (key, _) in self._active.items() if wanted.get(site) == key}
-        new = {site: self._hook(site, *key) for site, key in wanted.items() if site not in stay}
+        new = {site: self._rounding(site, *key) for site, key in wanted.items() if site not in stay}
         for site in self._active.keys() - stay:
             self._active.pop(site)[1].remove()
-        for site, hook in new.items():
-            self._active[site] = (wanted[site], self._modules[site].register_forward_pre_hook(hook))
+        for site, rounding in new.items():
+            self._active[site] = (wanted[site], self._installed(site, rounding))
 
     def _linear(self, site: str, wanted: ActivationFormat) -> Linear:
         if site not in self._modules:
             raise ConfigurationError(
                 f"activation format {wanted.name} at {site}",
-                "only a linear of its own has an input that can be rounded here",
-                "Leave the activation of embeddings and experts out",
+                "the input of an embedding is token numbers, which cannot be rounded",
+                "Leave the activation of embeddings out",
             )
         return self._spec.linear(site)
 
-    def _hook(self, site: str, wanted: ActivationFormat, student: Student) -> Any:
+    def _rounding(self, site: str, wanted: ActivationFormat, student: Student) -> _Rounding:
         linear, factor = self._spec.linear(site), None
         wanted.scales(kept_shape(self._spec, linear, student)[1])
         if wanted.calibrated:
             factor = input_factor(self._spec, self._statistics, linear, wanted, student, self._scale_dtype)
             factor = factor.to(next(self._modules[site].parameters()).device)
+        return partial(fake_input, wanted=wanted, factor=factor)
+
+    def _installed(self, site: str, rounding: _Rounding) -> Any:
+        """What takes the rounding away again, by ``remove()``."""
+        if self._spec.linear(site).role == "expert_down":
+            return RoundedDown(self._modules[site], rounding)
 
         def round_input(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            return (fake_input(inputs[0], wanted, factor), *inputs[1:])
+            return (rounding(inputs[0]), *inputs[1:])
 
-        return round_input
+        return self._modules[site].register_forward_pre_hook(round_input)
 
 
 def input_factor(
@@ -100,7 +114,7 @@ def input_factor(
     Args:
         spec: of the model.
         statistics: of the calibration text, which saw the dense model.
-        linear: the site, none of experts.
+        linear: the site; of experts, the largest of all counts.
         wanted: a calibrated format.
         student: only channels that it keeps count.
         scale_dtype: dtype that static scales are stored in.
@@ -109,11 +123,10 @@ def input_factor(
         ConfigurationError: the site was not observed, or its input was not finite.
     """
     found = statistics.site(linear.name)
-    kept = None if found is None else found.columns(kept_columns(spec, statistics, linear, student)).peak
-    if kept is None:
+    if found is None or found.peak is None:
         raise _uncalibrated(linear, wanted, "calibration did not observe the largest magnitude of its input")
-    peak = reached = kept.amax()
-    if wanted.number_type == "int" and found is not None and found.usual_peak is not None:
+    peak = reached = _kept_peak(found, linear, kept_columns(spec, statistics, linear, student))
+    if wanted.number_type == "int" and found.usual_peak is not None:
         # Steps of integers are alike over the whole range, so what is rarely reached is clipped.
         peak = torch.minimum(peak, found.usual_peak[0])
     factor = calibrated_factor(wanted, peak, scale_dtype)
@@ -123,6 +136,12 @@ def input_factor(
     return factor
 
 
+def _kept_peak(found: SiteStatistics, linear: Linear, kept: torch.Tensor | None) -> torch.Tensor:
+    """The largest magnitude in the kept channels, which experts choose each for themselves; one number."""
+    parts = (found.expert(index).columns(of_expert(kept, index)).peak for index in range(linear.experts))
+    return torch.stack([part.amax() for part in parts if part is not None]).amax()
+
+
 def _uncalibrated(linear: Linear, wanted: ActivationFormat, reason: str) -> ConfigurationError:
     return ConfigurationError(
         f"activation format {wanted.name} at {linear.name}", reason, "Use a dynamic format"
@@ -130,4 +149,9 @@ def _uncalibrated(linear: Linear, wanted: ActivationFormat, reason: str) -> Conf
 
 
 def _hookable(linear: Linear) -> bool:
-    return linear.role != "embedding" and not linear.role.startswith("expert")
+    return linear.role != "embedding"
+
+
+def _module(linear: Linear) -> str:
+    """Path of the module that the site's input enters; both projections of experts are parameters of one."""
+    return linear.name.rpartition(".")[0] if linear.role.startswith("expert") else linear.name

@@ -73,18 +73,24 @@ class RunningPeak:
 class Observer:
     """Sums over every token that passes while the context is open.
 
+    Args:
+        model: in its dense state.
+        spec: of the model.
+        window_tokens: length of a window; mixtures see the tokens of several in one row.
+
     Attributes:
         moments: squares of each input channel, by site.
         peaks: largest absolute value of each input channel, by site.
-        window_peaks: largest absolute value in each window, by site.
+        window_peaks: largest absolute value in each window, by site; of experts, in the input of any of them.
         sizes: absolute values of each input channel of down projections, by site.
         grams: products of the inputs of an output projection within each key-value group, by site.
         cosines: of input and output, by block.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec) -> None:
+    def __init__(self, model: Any, spec: ModelSpec, window_tokens: int) -> None:
         self.model = model
         self.spec = spec
+        self.window_tokens = window_tokens
         self.moments: dict[str, RunningMean] = {}
         self.peaks: dict[str, RunningPeak] = {}
         self.window_peaks: dict[str, list[torch.Tensor]] = {}
@@ -141,28 +147,33 @@ class Observer:
         self.moments[linear.name], self.moments[down], self.sizes[down] = outer, inner, sizes
         outer_peaks = self.peaks[linear.name] = RunningPeak()
         inner_peaks = self.peaks[down] = RunningPeak()
+        outer_windows, inner_windows = (self.window_peaks.setdefault(x, []) for x in (linear.name, down))
 
         def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
             sums: dict[str, list[torch.Tensor]] = {"outer": [], "inner": [], "sizes": []}
             peaks: dict[str, list[torch.Tensor]] = {"outer": [], "inner": []}
-            counts = []
-            for expert in range(linear.experts):
-                rows = hidden[(chosen == expert).any(dim=-1)]
-                gate, up = torch.nn.functional.linear(rows, module.gate_up_proj[expert]).chunk(2, dim=-1)
-                product = (module.act_fn(gate) * up).to(torch.float32)
+            counts, largest = [], torch.zeros(len(hidden), device=hidden.device)
+            for reached, rows, product in _inputs_of_experts(module, hidden, chosen):
                 sums["outer"].append(rows.to(torch.float32).square().sum(dim=0))
                 sums["inner"].append(product.square().sum(dim=0))
                 sums["sizes"].append(product.abs().sum(dim=0))
                 peaks["outer"].append(_peak(rows))
                 peaks["inner"].append(_peak(product))
+                largest[reached] = torch.maximum(largest[reached], product.abs().amax(dim=1))
                 counts.append(len(rows))
             for name, total in (("outer", outer), ("inner", inner), ("sizes", sizes)):
                 total.add(torch.stack(sums[name]), torch.tensor(counts, device=hidden.device))
             outer_peaks.add(torch.stack(peaks["outer"]))
             inner_peaks.add(torch.stack(peaks["inner"]))
+            outer_windows.append(self._by_window(hidden.to(torch.float32).abs().amax(dim=1)))
+            inner_windows.append(self._by_window(largest))
 
         self._handles.append(self.model.get_submodule(path).register_forward_pre_hook(observe))
+
+    def _by_window(self, sizes: torch.Tensor) -> torch.Tensor:
+        """Largest magnitude of each window from those of its tokens, one window after the other."""
+        return sizes.view(-1, self.window_tokens).amax(dim=1)
 
     def _block_hook(self, block: int) -> Any:
         def observe(_: Any, inputs: tuple[Any, ...], options: dict[str, Any], output: Any) -> None:
@@ -174,6 +185,16 @@ class Observer:
             self.cosines[block].add(cosine.sum(), cosine.numel())
 
         return observe
+
+
+def _inputs_of_experts(
+    module: Any, hidden: torch.Tensor, chosen: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """An expert each: which tokens reached it, what entered its first projection, and in float32 its second."""
+    for expert, weight in enumerate(module.gate_up_proj):
+        reached = (chosen == expert).any(dim=-1)
+        gate, up = torch.nn.functional.linear(hidden[reached], weight).chunk(2, dim=-1)
+        yield reached, hidden[reached], (module.act_fn(gate) * up).to(torch.float32)
 
 
 def _peak(rows: torch.Tensor) -> torch.Tensor:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from compressors.rankings.book import RankingBook
 
 _TOKENS_AT_ONCE = 4096
-STATISTICS_VERSION = "3"
-"""2: peaks; 3: usual peaks."""
+STATISTICS_VERSION = "4"
+"""2: peaks; 3: usual peaks; 4: those of experts."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class SiteStatistics:
         peak: float32 largest magnitude of each channel, shaped as ``second_moment``; ``None`` if not observed.
         gradient: mean size of the loss's derivative by each weight, ``(rows, in_features)`` or with experts in front;
             only for criteria that need it.
-        usual_peak: float32 ``(1,)``, median over windows of the largest magnitude in a window; ``None`` of experts.
+        usual_peak: float32 ``(1,)``, median over windows of the largest magnitude in a window, of experts the largest
+            of any; ``None`` if not observed, and of one expert alone.
     """
 
     second_moment: torch.Tensor
@@ -144,7 +145,7 @@ def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSou
     windows.check_vocabulary(spec.vocabulary)
     stream = BlockStream(model, spec, windows, _TOKENS_AT_ONCE)
     tensors: dict[str, torch.Tensor] = {}
-    with Observer(model, spec) as observer:
+    with Observer(model, spec, windows.ids.shape[1]) as observer:
         for block in range(spec.blocks):
             stream.advance()
             tensors |= _importances(spec, block, observer, source)

@@ -252,13 +252,9 @@ def test_groups_that_do_not_divide_the_kept_channels_are_refused(llama):
 
 
 def test_inputs_that_cannot_be_rounded_are_refused(mixture):
-    for site in (
-        "model.embed_tokens",
-        *(f"model.layers.0.mlp.experts.{n}_proj" for n in ("gate_up", "down")),
-    ):
-        for wanted in (ActivationFormat(), STATIC8):
-            with pytest.raises(ConfigurationError, match=site):
-                mixture.assembler.apply(rounding(site, wanted))
+    for wanted in (ActivationFormat(), STATIC8):
+        with pytest.raises(ConfigurationError, match=r"model\.embed_tokens.*token numbers"):
+            mixture.assembler.apply(rounding("model.embed_tokens", wanted))
 
 
 def test_a_static_scale_needs_calibration(llama):
@@ -278,9 +274,9 @@ def test_a_bank_with_older_statistics_is_refused(tmp_path):
     make_bench("llama", tmp_path)
     file = tmp_path / "bank" / "bank.json"
     content = json.loads(file.read_text())
-    assert content.pop("statistics_version") == "3"
+    assert content.pop("statistics_version") == "4"
     file.write_text(json.dumps(content))
-    with pytest.raises(RunError, match="version 1 of statistics, this is version 3"):
+    with pytest.raises(RunError, match="version 1 of statistics, this is version 4"):
         make_bench("llama", tmp_path)
 
 
