@@ -137,7 +137,7 @@ def measured(
             "config": named.name, "formats": " ".join(named.formats), "device": device,
             "loaded": "true" if isinstance(answer, Predictions) else "false",
         }  # fmt: skip
-        model = bench.assembler.apply(engine.executed_config(named.config, device))
+        model = bench.assembler.apply(engine.executed_config(bench.assembler.spec, named.config, device))
         if isinstance(answer, Predictions):
             row["kl_to_candidate"] = f"{compare_predictions(model, answer, bench.ids).kl:.3g}"
         else:

@@ -199,7 +199,7 @@ def _assemble(
     from evaluators.quality import QualityEvaluator
 
     assembler = Assembler(parts.model, parts.spec, bank, run.memory_budget_bytes)
-    executed = partial(engine.executed_config, device=device.name)
+    executed = partial(engine.executed_config, parts.spec, device=device.name)
     teachers = {name: Teacher(parts.model, parts.windows[name]) for name in ("search", "report")}
     hashes = {"model": parts.model_hash, "bank": bank.hash}
     hashes |= {f"text.{name}": windows.digest for name, windows in parts.windows.items()}

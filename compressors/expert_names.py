@@ -7,23 +7,34 @@ from __future__ import annotations
 
 from spaces.model import Linear, ModelSpec
 
+_USUAL = {"expert_gate_up": ("gate_proj", "up_proj"), "expert_down": ("down_proj",)}
 _PIECES = {
     "mixtral": {"expert_gate_up": ("w1", "w3"), "expert_down": ("w2",)},
-    "qwen3_moe": {"expert_gate_up": ("gate_proj", "up_proj"), "expert_down": ("down_proj",)},
+    "qwen3_moe": _USUAL,
 }
 _PLAIN = {"mixtral": (".mlp.", ".block_sparse_moe.")}
 
 
 def expert_modules(spec: ModelSpec, linear: Linear, expert: int) -> tuple[str, ...]:
     """Paths of the linears that one expert's matrix of a site is stored as, in the order of its rows."""
-    pieces = _PIECES.get(spec.family, _PIECES["qwen3_moe"])[linear.role]
+    pieces = _PIECES.get(spec.family, _USUAL)[linear.role]
     path = linear.name.rpartition(".")[0]
     return tuple(f"{path}.{expert}.{piece}" for piece in pieces)
 
 
-def expert_pattern(spec: ModelSpec, linear: Linear, path: str) -> str:
-    """A regular expression for those of all experts of a block whose parameters lie below ``path``."""
-    pieces = _PIECES.get(spec.family, _PIECES["qwen3_moe"])[linear.role]
+def expert_pattern(spec: ModelSpec, linear: Linear, path: str, *, usual: bool = False) -> str:
+    """A regular expression for those of all experts of a block whose parameters lie below ``path``.
+
+    Args:
+        spec: of the model.
+        linear: the site.
+        path: of the experts.
+        usual: whether Qwen's names fit too, which vLLM asks for whatever the family (``get_moe_method`` in
+            ``compressed_tensors_moe.py``).
+    """
+    pieces = _PIECES.get(spec.family, _USUAL)[linear.role]
+    if usual:
+        pieces = tuple(dict.fromkeys((*pieces, *_USUAL[linear.role])))
     return f"re:^{path.replace('.', chr(92) + '.')}\\.\\d+\\.({'|'.join(pieces)})$"
 
 

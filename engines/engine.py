@@ -12,7 +12,7 @@ from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineError
 from spaces.legality import LEGAL, Legality, Ruling, require
-from spaces.model import ModelSpec
+from spaces.model import Linear, ModelSpec
 from spaces.patterns import Restrictions
 from spaces.target import Workload
 
@@ -108,14 +108,16 @@ class Engine(ABC):
     def numeric_path(self, device: str) -> str:
         """The formats as it executes them there: what a score is valid for."""
 
-    def executed(self, choice: SiteChoice, device: str) -> SiteChoice:
-        """The choice as the device computes it, e.g. without rounded inputs where no kernel rounds them."""
-        del device
+    def executed(self, linear: Linear, choice: SiteChoice, device: str) -> SiteChoice:
+        """The site's choice as the device computes it, e.g. without rounded inputs where no kernel rounds them."""
+        del linear, device
         return choice
 
-    def executed_config(self, config: CompressionConfig, device: str) -> CompressionConfig:
+    def executed_config(self, spec: ModelSpec, config: CompressionConfig, device: str) -> CompressionConfig:
         """The candidate as the device computes it: what is scored, and what an export is compared with."""
-        sites = {site: self.executed(choice, device) for site, choice in config.sites.items()}
+        sites = {
+            site: self.executed(spec.linear(site), choice, device) for site, choice in config.sites.items()
+        }
         return config.replaced(sites=sites)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:

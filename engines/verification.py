@@ -129,7 +129,8 @@ def compare_export(
 
 def _candidate(engine: Engine, assembler: Assembler, config: CompressionConfig) -> Any:
     """The model as an export for this engine has to predict."""
-    return assembler.apply(engine.executed_config(config, engine.here()).replaced(kv=KVFormat()))
+    executed = engine.executed_config(assembler.spec, config, engine.here())
+    return assembler.apply(executed.replaced(kv=KVFormat()))
 
 
 @torch.inference_mode()

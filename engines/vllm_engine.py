@@ -21,7 +21,7 @@ from spaces.choice import SiteChoice
 from spaces.configuration import CompressionConfig
 from spaces.errors import EngineAbsentError, EngineError, UnknownNameError
 from spaces.legality import LEGAL, Legality, Ruling, illegal
-from spaces.model import ModelSpec
+from spaces.model import Linear, ModelSpec
 from spaces.target import Workload
 
 if TYPE_CHECKING:
@@ -96,9 +96,9 @@ class Vllm(Engine):
         """By generation; see :func:`engines.vllm.devices.executed_path`."""
         return executed_path(device)
 
-    def executed(self, choice: SiteChoice, device: str) -> SiteChoice:
-        """The choice as the device computes it; see :func:`engines.vllm.devices.executed`."""
-        return executed(choice, device)
+    def executed(self, linear: Linear, choice: SiteChoice, device: str) -> SiteChoice:
+        """The site's choice as the device computes it; see :func:`engines.vllm.devices.executed`."""
+        return executed(choice, device, experts=linear.role.startswith("expert"))
 
     def here(self) -> str:
         """The CPU, or the first GPU without its maker and build.

@@ -51,7 +51,8 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
     """
     rows, columns = kept_shape(spec, linear, config.student)
     choice = config.choice(linear.name)
-    weight, inputs = choice.weight, _input_bytes(choice.activation, spec.dtype_bytes)
+    weight, count = choice.weight, linear.pieces * linear.experts
+    inputs = count * _input_bytes(choice.activation, spec.dtype_bytes)
     if spec.container == "graph" and not weight.dense:
         one = graph_bytes(rows, columns, weight, spec.dtype_bytes)
         return StoredBytes(one.payload * linear.experts, 0)
@@ -59,10 +60,9 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
         return form_bytes(spec.container, (rows, columns), weight, spec.dtype)
     if lies_unpacked(linear, choice):
         owners = 2 if linear.role == "embedding" and spec.tied else 1
-        one = unpacked_bytes(rows, columns, weight, spec.dtype_bytes, owners)
-        return StoredBytes(one.payload, one.overhead + inputs)
-    one = weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
-    count = linear.pieces * linear.experts
+        one = unpacked_bytes(rows // linear.pieces, columns, weight, spec.dtype_bytes, owners)
+    else:
+        one = weight.stored_bytes((rows // linear.pieces, columns), spec.dtype_bytes)
     return StoredBytes(one.payload * count, one.overhead * count + inputs)
 
 
@@ -81,7 +81,7 @@ def lies_unpacked(linear: Linear, choice: SiteChoice) -> bool:
 
 
 def _input_bytes(inputs: ActivationFormat | None, dtype_bytes: int) -> int:
-    """The scale of a static input, or the float32 factor over the scales of its groups."""
+    """The scale of a static input, or the float32 factor over the scales of its groups; of one stored linear."""
     if inputs is None or not inputs.calibrated:
         return 0
     return dtype_bytes if inputs.scale == "model" else 4

@@ -83,11 +83,14 @@ class QuantizedWeight:
     def rows(self, start: int, stop: int) -> QuantizedWeight:
         """The same for rows ``start`` to ``stop``: one expert of many, or one of the linears in it.
 
+        Rows of one block alone are a block of their own, under the scale that they had.
+
         Raises:
-            FormatError: the rows begin or end inside a block that shares a scale.
+            FormatError: the rows begin or end inside a block that shares a scale, and lie in another one too.
         """
         size = self.block_rows
-        if start % size or (stop % size and stop != len(self.codes)):
+        alone = start // size == (stop - 1) // size
+        if not alone and (start % size or (stop % size and stop != len(self.codes))):
             raise FormatError(
                 f"rows {start} to {stop}",
                 f"cut a block of {size} rows",
@@ -100,7 +103,7 @@ class QuantizedWeight:
             self.scales[first:last],
             zeros,
             self.group_size,
-            size,
+            stop - start if alone else size,
             self._shared(self.levels, start, stop),
             self.float8,
             self._shared(self.global_scales, start, stop),

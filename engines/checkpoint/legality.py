@@ -68,8 +68,13 @@ class CheckpointLegality:
     def _inputs(self, linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
         if choice.activation is None:
             return LEGAL
-        if linear.role == "embedding" or linear.role.startswith("expert"):
-            return illegal("embeddings and experts have no input that could be rounded alone", self.engine)
+        if linear.role == "embedding":
+            return illegal("the input of an embedding is token numbers, which cannot be rounded", self.engine)
+        if linear.role.startswith("expert"):
+            return illegal(
+                "experts are decompressed into 3-D parameters on loading, and their inputs stay unrounded there",
+                f"{LOADER}: integrations/compressed_tensors.py, DecompressExperts",
+            )
         if choice.weight.dense:
             return illegal("inputs are rounded beside quantized weights only", CONTAINER)
         try:

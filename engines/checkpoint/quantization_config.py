@@ -67,7 +67,7 @@ def _targets(
     if linear.role.startswith("expert"):
         path = kept_name(spec, config.student, linear.name.rpartition(".")[0])
         path = plain_name(spec, path) if layout.published_names else path
-        return [expert_pattern(spec, linear, path)]
+        return [expert_pattern(spec, linear, path, usual=layout.published_names)]
     names = [kept_name(spec, config.student, linear.name)]
     return [*names, spec.head.name] if linear.role == "embedding" and spec.tied else names
 

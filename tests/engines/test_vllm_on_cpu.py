@@ -145,7 +145,7 @@ def test_another_candidate_of_the_same_bytes_fails(runs, verify, name):
     (config, _), (other, tolerance) = CANDIDATES[name], SIBLINGS[name]
     assert weight_bytes(SPEC, other) == weight_bytes(SPEC, config)
     verify(name, config, tolerance)
-    model = runs.assembler.apply(Vllm().executed_config(other, "cpu"))
+    model = runs.assembler.apply(Vllm().executed_config(SPEC, other, "cpu"))
     assert compare_predictions(model, runs.predictions[name], runs.ids).kl > 10 * tolerance
     with pytest.raises(VerificationError, match="differs from the searched candidate"):
         verify(name, other, tolerance)
@@ -162,6 +162,6 @@ def test_inputs_are_divided_by_their_largest_magnitude_over_127(runs, name):
     config, _ = CANDIDATES[name]
     as_run, as_written = (
         compare_predictions(runs.assembler.apply(one), runs.predictions[name], runs.ids).kl
-        for one in (Vllm().executed_config(config, "cpu"), config)
+        for one in (Vllm().executed_config(SPEC, config, "cpu"), config)
     )
     assert as_run < as_written / 4
