@@ -320,7 +320,7 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float, int | None]:
     before, start = _status("VmRSS"), time.perf_counter()
     result = work()
     seconds, peak = time.perf_counter() - start, _status("VmHWM")
-    return result, seconds, None if before is None or peak is None else peak - before
+    return result, seconds, None if before is None or peak is None else max(0, peak - before)
 
 
 def _free() -> None:
