@@ -277,12 +277,15 @@ def make_tensors(
 
 
 def _whole_matrix(entry: Entry, formats: Sequence[WeightFormat]) -> bool:
-    """Whether rows are made together: one depends on others of its matrix, or they share a factorisation."""
+    """Whether what becomes of a row depends on other rows of its matrix."""
     sparsity, pruner = entry.choice.sparsity, entry.pruner
-    if pruner is not None and sparsity is not None:
-        chosen_together = pruner.across_rows and sparsity.pattern == "unstructured"
-        if chosen_together or pruner.needs_covariance:
-            return True
+    if (
+        pruner is not None
+        and sparsity is not None
+        and sparsity.pattern == "unstructured"
+        and pruner.across_rows
+    ):
+        return True
     return any(weight.whole_matrix or weight.block_rows != 1 for weight in formats)
 
 

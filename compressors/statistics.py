@@ -17,6 +17,7 @@ Experts are told apart where tokens reached them; an expert that no token reache
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,6 +76,11 @@ class SiteStatistics:
     def rows(self, kept: torch.Tensor) -> SiteStatistics:
         """For some output rows; of one expert, or of a site without."""
         return self if self.gradient is None else replace(self, gradient=self.gradient[kept])
+
+    @cached_property
+    def factors(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Factorisations of the covariance by place and order, shared by all rows and formats of the site."""
+        return {}
 
     @property
     def _others(self) -> tuple[torch.Tensor | None, ...]:

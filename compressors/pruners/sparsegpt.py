@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressors.pruners.pruner import Pruned, Pruner, keep_largest
-from compressors.quantizers.gptq import inverse_factor
+from compressors.quantizers.gptq import shared_factor
 from spaces.choice import Sparsity
 from spaces.errors import FormatError
 
@@ -65,7 +65,7 @@ def _factor(statistics: SiteStatistics | None, device: torch.device) -> torch.Te
     """Upper Cholesky factor of the damped inverse covariance, in the order of the row."""
     if statistics is None or statistics.covariance is None:
         raise TypeError("checked before")
-    return inverse_factor(statistics.covariance.to(device), ordered=False)[1]
+    return shared_factor(statistics, device, ordered=False)[1]
 
 
 def _sweep(left: torch.Tensor, fraction: float, span: int, factor: torch.Tensor) -> Pruned:

@@ -53,25 +53,19 @@ class Gptq(Quantizer):
         scale_dtype: torch.dtype = torch.bfloat16,
         site: str = "weight",
     ) -> list[QuantizedWeight]:
-        """All formats in one pass over the columns: rows never depend on each other, so formats are more rows."""
+        """Formats of one group size in one pass: rows do not depend on each other, so formats are more rows."""
         if statistics is None or statistics.covariance is None:
             return super().quantize_all(weight, formats, statistics, scale_dtype, site)
-        sizes = [self._group_size(weight, one) for one in formats]
         weight = finite_weight(weight, site)
-        made = [_Grid.of(weight, one, size, scale_dtype) for one, size in zip(formats, sizes, strict=True)]
-        order, factor = inverse_factor(statistics.covariance.to(weight.device))
-        codes = round_in_order(
-            weight.repeat(len(formats), 1),
-            torch.cat([grid.wide(grid.scales) for grid in made]),
-            torch.cat([grid.wide(grid.zeros) for grid in made]),
-            torch.cat(
-                [weight.new_tensor([code_range(one.num_bits)]).expand(len(weight), 2) for one in formats]
-            ),
-            order,
-            factor,
-        )
-        parts = codes.to(torch.int8).chunk(len(formats))
-        return [grid.pack(part, scale_dtype) for grid, part in zip(made, parts, strict=True)]
+        grids = [_Grid.of(weight, one, self._group_size(weight, one), scale_dtype) for one in formats]
+        order, factor = shared_factor(statistics, weight.device)
+        made: dict[int, QuantizedWeight] = {}
+        for size in dict.fromkeys(grid.group_size for grid in grids):
+            alike = {i: grid for i, grid in enumerate(grids) if grid.group_size == size}
+            codes = round_in_order(weight, list(alike.values()), order, factor)
+            for (i, grid), part in zip(alike.items(), codes.chunk(len(alike)), strict=True):
+                made[i] = grid.pack(part, scale_dtype)
+        return [made[i] for i in range(len(grids))]
 
     def _quantize(
         self,
@@ -89,7 +83,7 @@ class Gptq(Quantizer):
 
 @dataclass(frozen=True)
 class _Grid:
-    """Scales and zeros ``(groups,)`` of a weight of ``rows`` rows."""
+    """Scales and zeros ``(groups,)`` of a weight of ``rows`` rows in one format."""
 
     rows: int
     group_size: int
@@ -101,10 +95,10 @@ class _Grid:
     def of(cls, weight: torch.Tensor, weight_format: WeightFormat, size: int, dtype: torch.dtype) -> _Grid:
         return cls(len(weight), size, weight_format, *_scales(weight.view(-1, size), weight_format, dtype))
 
-    def wide(self, values: torch.Tensor | None) -> torch.Tensor:
-        """One number a weight, ``(rows, columns)``; zeros where there are none."""
+    def across(self, values: torch.Tensor | None) -> torch.Tensor:
+        """A number a group, ``(groups of a row, rows)``; zeros where there are none."""
         found = torch.zeros_like(self.scales) if values is None else values
-        return found.view(self.rows, -1).repeat_interleave(self.group_size, dim=1)
+        return found.view(self.rows, -1).t()
 
     def pack(self, codes: torch.Tensor, dtype: torch.dtype) -> QuantizedWeight:
         groups = codes.reshape(-1, self.group_size)
@@ -123,6 +117,23 @@ def _scales(
     bottom, top = groups.amin(dim=1).clamp_(max=0.0), groups.amax(dim=1).clamp_(min=0.0)
     scales = round_scales((top - bottom) * (reach / (high - low)), dtype)
     return scales, integer_zeros(bottom * reach, scales, weight_format.num_bits)
+
+
+def shared_factor(
+    statistics: SiteStatistics, device: torch.device, ordered: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`inverse_factor` of a site's covariance, made once for all its rows and formats.
+
+    Raises:
+        ModelError: a covariance that is not finite.
+        ValueError: there is none.
+    """
+    if statistics.covariance is None:
+        raise ValueError("a factor needs a covariance")
+    key = f"{device} {'ordered' if ordered else 'as it is'}"
+    if key not in statistics.factors:
+        statistics.factors[key] = inverse_factor(statistics.covariance.to(device), ordered)
+    return statistics.factors[key]
 
 
 def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,6 +182,7 @@ def _damped_lower(covariance: torch.Tensor, mean: float) -> torch.Tensor:
     added, damping = 0.0, _DAMPING
     while damping <= _MOST_DAMPING:
         covariance.diagonal().add_((damping - added) * mean)
+        lower: torch.Tensor
         lower, bad = torch.linalg.cholesky_ex(covariance)
         if int(bad) == 0:
             return lower
@@ -183,35 +195,29 @@ def _damped_lower(covariance: torch.Tensor, mean: float) -> torch.Tensor:
 
 
 def round_in_order(
-    weight: torch.Tensor,
-    scales: torch.Tensor,
-    zeros: torch.Tensor,
-    ranges: torch.Tensor,
-    order: torch.Tensor,
-    factor: torch.Tensor,
+    weight: torch.Tensor, grids: Sequence[_Grid], order: torch.Tensor, factor: torch.Tensor
 ) -> torch.Tensor:
-    """Codes of a weight, in its own order of columns.
+    """Codes of a weight in several formats, int8 ``(formats * rows, columns)``, in its own order of columns.
 
     Args:
         weight: float32 ``(rows, columns)``.
-        scales: of every weight, ``(rows, columns)``.
-        zeros: likewise.
-        ranges: smallest and largest code of every row, ``(rows, 2)``.
+        grids: of it, of one group size.
         order: in which columns are rounded.
         factor: from :func:`inverse_factor`.
     """
-    low, high = ranges.unbind(dim=1)
     # Columns become rows: what is read and written at every step lies together.
-    left = weight.t()[order].contiguous()
+    left = weight.t()[order].repeat(1, len(grids))
+    scales = torch.cat([grid.across(grid.scales) for grid in grids], dim=1)
+    zeros = torch.cat([grid.across(grid.zeros) for grid in grids], dim=1)
+    low, high = _ranges(weight, grids)
+    groups, diagonal = (order // grids[0].group_size).tolist(), factor.diagonal().tolist()
     pruned = left == 0
-    scales, zeros = scales.t()[order], zeros.t()[order]
-    codes = torch.empty_like(left)
-    diagonal = factor.diagonal().tolist()
+    codes = torch.empty(left.shape, dtype=torch.int8, device=left.device)
     for start in range(0, len(left), _BLOCK):
         stop = min(start + _BLOCK, len(left))
         errors = torch.empty_like(left[start:stop])
         for column in range(start, stop):
-            now, scale, zero = left[column], scales[column], zeros[column]
+            now, scale, zero = left[column], scales[groups[column]], zeros[groups[column]]
             code = (now / scale).round_().add_(zero).clamp_(low, high)
             code = torch.where(pruned[column], zero, code)
             error = (now - (code - zero) * scale) / diagonal[column]
@@ -220,3 +226,10 @@ def round_in_order(
             errors[column - start] = error
         left[stop:] -= factor[start:stop, stop:].t() @ errors
     return torch.empty_like(codes).index_copy_(0, order, codes).t().contiguous()
+
+
+def _ranges(weight: torch.Tensor, grids: Sequence[_Grid]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Smallest and largest code of every row of every format, ``(formats * rows,)``."""
+    ranges = weight.new_tensor([code_range(grid.weight_format.num_bits) for grid in grids])
+    low, high = ranges.repeat_interleave(len(weight), dim=0).unbind(dim=1)
+    return low, high
