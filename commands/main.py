@@ -27,6 +27,7 @@ from commands import (
     report,
     search,
     select,
+    transform,
     verify,
 )
 from commands.output import print_error
@@ -56,6 +57,7 @@ app.command("profile")(profile.profile)
 app.command("inspect")(inspect.inspect)
 app.command("advise")(advise.advise)
 app.command("check")(check.check)
+app.command("transform")(transform.transform)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.command("engines")(engines.engines)

@@ -26,12 +26,7 @@ def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict
     from compressors.documents import TextPart, check_disjoint
     from compressors.windows import read_windows
 
-    if texts.window_tokens > spec.context:
-        raise TextError(
-            f"windows of {texts.window_tokens} tokens",
-            f"the model's context is {spec.context}",
-            "Use shorter windows",
-        )
+    check_context(texts.window_tokens, spec)
     sources = _sources(texts)
     check_disjoint({name: TextPart(Path(source.path), source.documents) for name, source in sources.items()})
     return {
@@ -46,6 +41,20 @@ def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict
         )
         for name, source in sources.items()
     }
+
+
+def check_context(window_tokens: int, spec: ModelSpec) -> None:
+    """Refuse windows that the model cannot read as a whole.
+
+    Raises:
+        TextError: they are longer than its context.
+    """
+    if window_tokens > spec.context:
+        raise TextError(
+            f"windows of {window_tokens} tokens",
+            f"the model's context is {spec.context}",
+            "Use shorter windows",
+        )
 
 
 def _sources(texts: Texts) -> dict[str, TextSource]:

@@ -58,11 +58,13 @@ def write_model(
 
 
 def _write_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
-    """By the library itself, which knows how each family stores its experts."""
-    tensors = {
-        name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-    }
+    """By the library itself, which knows how each family stores its experts and keeps what is tied once."""
+    converted: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        # A tied head must stay the embedding's own tensor, or it would be stored a second time.
+        tensors[name] = converted.setdefault((tensor.data_ptr(), tensor.shape), stored)
     model.save_pretrained(folder, state_dict=tensors, max_shard_size=_SHARD_BYTES)
 
 

@@ -49,9 +49,7 @@ class Transform(ABC):
                 unchanged.
             TextError: windows are needed and absent.
         """
-        reason = self.refusal(model, spec)
-        if reason is not None:
-            raise refuse(self.name, spec, reason, "Use another transform, or none, with this model")
+        self.require_possible(model, spec)
         for name, parameter in model.named_parameters():
             if not torch.isfinite(parameter).all():
                 raise refuse(self.name, spec, f"{name} is not finite", "Download or train it again")
@@ -62,6 +60,16 @@ class Transform(ABC):
         if windows is not None:
             windows.check_vocabulary(spec.vocabulary)
         return self._apply(model, spec, windows)
+
+    def require_possible(self, model: Any, spec: ModelSpec) -> None:
+        """Refuse a model whose structure does not allow this transform.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        reason = self.refusal(model, spec)
+        if reason is not None:
+            raise refuse(self.name, spec, reason, "Use another transform, or none, with this model")
 
     @abstractmethod
     def refusal(self, model: Any, spec: ModelSpec) -> str | None:

@@ -1,0 +1,254 @@
+"""What ``paretune transform`` does: texts, the change itself, the folder, and what proves it."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from commands.output import Stages
+    from compressors.divergence import Teacher
+    from compressors.transforms import Transform, Transformed
+    from compressors.transforms.preservation import Preservation
+    from compressors.windows import TokenWindows
+    from spaces.model import ModelSpec
+
+METHODS = ("smoothquant", "hadamard")
+"""Transforms that help; the registry has one more, which makes outliers for tests and benchmarks."""
+DTYPES = ("float32", "bfloat16", "float16")
+EIGHT_BITS = "w8a8-static"
+"""The format whose KL is told before and after: one calibrated scale a site suffers most from outliers."""
+NOTE = "transform.json"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class TransformTexts:
+    """What a transformation is measured and compared on; the two share no token.
+
+    Attributes:
+        calibration: for statistics; ``None`` where there is no text.
+        check: that both models are read on: of the same text, or random tokens where there is none.
+    """
+
+    calibration: TokenWindows | None
+    check: TokenWindows
+
+
+@dataclass(frozen=True)
+class EightBits:
+    """KL to the original with every linear inside the blocks in :data:`EIGHT_BITS`, in nats a token.
+
+    Attributes:
+        before: of the original.
+        after: of the transformed model.
+        stderr: of the difference, paired by window.
+    """
+
+    before: float
+    after: float
+    stderr: float
+
+    @classmethod
+    def of(cls, before: np.ndarray, after: np.ndarray) -> EightBits:
+        """From the KL of each window ``(windows,)``."""
+        from compressors.comparison import standard_error
+
+        error = standard_error(before - after)
+        return cls(float(before.mean()), float(after.mean()), 0.0 if error is None else error)
+
+    @property
+    def helped(self) -> bool:
+        """Whether the transformed model is better by more than two standard errors."""
+        return self.before - self.after > 2.0 * self.stderr
+
+
+@dataclass(frozen=True)
+class TransformResult:
+    """What came of it.
+
+    Attributes:
+        done: places and strengths.
+        preserved: the stored model, loaded again, beside the original.
+        eight_bits: what 8 bits cost before and after; ``None`` without a calibration text.
+    """
+
+    done: Transformed
+    preserved: Preservation
+    eight_bits: EightBits | None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; ``null`` as a strength: the place was left as it was."""
+        strengths = {
+            name: None if math.isnan(value) else value for name, value in self.done.strengths.items()
+        }
+        found = self.eight_bits
+        eight_bits = found and {
+            "format": EIGHT_BITS, "kl_before": found.before, "kl_after": found.after,
+            "stderr_of_difference": found.stderr, "helped": found.helped,
+        }  # fmt: skip
+        return {
+            "kl": self.preserved.kl,
+            "tolerance": self.preserved.tolerance,
+            "top1_agreement": self.preserved.top1_agreement,
+            "dtype": str(self.preserved.dtype).removeprefix("torch."),
+            "tied": self.done.spec.tied,
+            "eight_bits": eight_bits,
+            "strengths": strengths,
+            "left": self.done.left,
+        }
+
+
+def read_transform_texts(
+    folder: Path, spec: ModelSpec, texts: Sequence[Path], windows: int, window_tokens: int
+) -> TransformTexts:
+    """``windows`` of the texts for statistics and as many others to compare on.
+
+    Args:
+        folder: of the model and its tokenizer.
+        spec: of the model.
+        texts: one after the other; none: random tokens to compare on, for what holds on any input.
+        windows: of each of the two (count).
+        window_tokens: length of a window.
+
+    Raises:
+        TextError: unreadable or too short texts; windows longer than the model's context.
+    """
+    import numpy as np
+    import torch
+
+    from commands.texts import check_context
+    from compressors.documents import read_documents
+    from compressors.loading import load_tokenizer
+    from compressors.windows import TokenWindows, lay_out
+    from spaces.errors import TextError
+
+    check_context(window_tokens, spec)
+    if not texts:
+        generator = torch.Generator().manual_seed(_SEED)
+        ids = torch.randint(0, spec.vocabulary, (windows, window_tokens), generator=generator)
+        return TransformTexts(None, TokenWindows.of(ids, "check"))
+    documents = [document for path in texts for document in read_documents(path)]
+    laid_out = lay_out(load_tokenizer(folder), documents, window_tokens)
+    if len(laid_out) < 2 * windows:
+        raise TextError(
+            f"text {', '.join(map(str, texts))}",
+            f"holds {len(laid_out)} windows of {window_tokens} tokens; {windows} to calibrate on and {windows} to "
+            "compare on are needed",
+            f"Give a longer text, or --windows {len(laid_out) // 2}"
+            if len(laid_out) > 1
+            else "Give a longer text",
+        )
+    drawn = laid_out[np.random.default_rng(_SEED).permutation(len(laid_out))[: 2 * windows]]
+    calibration, check = (torch.from_numpy(half) for half in (drawn[:windows], drawn[windows:]))
+    return TransformTexts(TokenWindows.of(calibration, "calibration"), TokenWindows.of(check, "check"))
+
+
+def transform_model(
+    transform: Transform,
+    spec: ModelSpec,
+    source: Path,
+    folder: Path,
+    texts: TransformTexts,
+    dtype: torch.dtype,
+    stages: Stages,
+) -> TransformResult:
+    """Write the transformed model into ``folder``, which must be empty, load it again and compare.
+
+    One whole model in float32 is in memory at a time, and the original's predictions.
+
+    Args:
+        transform: to apply.
+        spec: of the original.
+        source: its folder.
+        folder: to write.
+        texts: to measure and to compare on.
+        dtype: of the stored weights.
+        stages: told what is done.
+
+    Raises:
+        ModelError: the model's structure does not allow it, or nothing can be written.
+        VerificationError: the stored model is not the original.
+    """
+    from compressors.divergence import Teacher
+    from compressors.loading import load_dense
+    from compressors.transforms.checkpoint import write_model
+    from compressors.transforms.preservation import tolerance
+
+    with stages.stage("load", "loading the model"):
+        model = load_dense(source, spec)
+        transform.require_possible(model, spec)
+    with stages.stage("read", "reading the original"):
+        teacher = Teacher(model, texts.check)
+        before = _eight_bit_kl(model, spec, source, folder, teacher, texts)
+    with stages.stage("transform", f"transforming by {transform.name}"):
+        done = transform.apply(model, spec, texts.calibration)
+        write_model(model, done.spec, source, folder, dtype)
+        del model
+    with stages.stage("check", "loading it again and comparing"):
+        allowed = tolerance(load_dense(source, spec), teacher, dtype)
+        preserved, after = _compared(spec, folder, teacher, texts, allowed, dtype)
+    told = None if before is None or after is None else EightBits.of(before, after)
+    return TransformResult(done, preserved, told)
+
+
+def _compared(
+    spec: ModelSpec,
+    folder: Path,
+    teacher: Teacher,
+    texts: TransformTexts,
+    allowed: float,
+    dtype: torch.dtype,
+) -> tuple[Preservation, np.ndarray | None]:
+    """What is stored, held against the original, and its KL in 8 bits by window.
+
+    Raises:
+        VerificationError: it is another model.
+    """
+    from compressors.loading import load_dense
+    from compressors.transforms.preservation import preservation
+    from spaces.architectures import read_model
+
+    stored_spec = read_model(folder)
+    stored = load_dense(folder, stored_spec)
+    found = preservation(stored, teacher, allowed, dtype)
+    found.require(spec.source)
+    return found, _eight_bit_kl(stored, stored_spec, folder, folder, teacher, texts)
+
+
+def _eight_bit_kl(
+    model: Any, spec: ModelSpec, source: Path, scratch: Path, teacher: Teacher, texts: TransformTexts
+) -> np.ndarray | None:
+    """KL of the original to ``model`` by window with every linear inside the blocks in 8 bits, as a search scores it.
+
+    The model is as it was afterwards; without a calibration text there is nothing that a static scale could be.
+    """
+    from compressors.assembly import Assembler
+    from compressors.bank import Bank
+    from compressors.loading import model_hash
+    from spaces.configuration import DENSE_CONFIG, CompressionConfig
+    from spaces.named_formats import find_choice
+
+    if texts.calibration is None:
+        return None
+    choice = find_choice(EIGHT_BITS)
+    config = CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+    with tempfile.TemporaryDirectory(prefix=".bank-", dir=scratch) as bank_folder:
+        bank = Bank.open(Path(bank_folder), source, model, spec, model_hash(source), texts.calibration)
+        assembler = Assembler(model, spec, bank)
+        found = teacher.compare(assembler.apply(config), lenient=True)
+        assembler.apply(DENSE_CONFIG)
+    return found.kl
+
+
+def write_note(folder: Path, document: dict[str, Any]) -> None:
+    """Leave beside the weights what was done to them."""
+    (folder / NOTE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
