@@ -76,7 +76,12 @@ def transform(
             "untied": spec.tied and not result.done.spec.tied, **result.document(),
         }  # fmt: skip
         write_note(partial, document)
-    _print(document | {"folder": str(out), "next": _next(out, model, text or [])}, json)
+    # Where it is no help, the original is the better start: nothing of it was rounded once more.
+    helped = result.eight_bits is None or result.eight_bits.helped
+    line = _next(
+        str(out) if helped else model, None if helped else revision, _search_texts(model, text or [])
+    )
+    _print(document | {"folder": str(out), "next": line}, json)
     return 0
 
 
@@ -114,21 +119,35 @@ def _require_text(chosen: Transform, model: str, texts: list[Path]) -> None:
         )
 
 
-def _next(out: Path, model: str, texts: list[Path]) -> str:
-    """The command that the folder is for; its report text must be none that the transformation saw."""
-    from commands.models import EMBEDDED
+def _next(model: str, revision: str | None, texts: list[Path]) -> str:
+    """A search of ``model`` for 8-bit inputs; its report text must be none that the transformation saw."""
     from commands.transforming import EIGHT_BITS
 
-    named = [*(shlex.quote(str(path)) for path in texts[:1]), "FILE", "FILE"] if texts else []
-    if model == EMBEDDED and not texts:
-        import demo
+    words = [
+        "paretune",
+        "search",
+        model,
+        *(["--revision", revision] if revision else []),
+        "--format",
+        EIGHT_BITS,
+    ]
+    if not texts:
+        return shlex.join([*words, "--text", "FILE"])
+    names = [*map(str, texts), "FILE", "FILE"]
+    for option, name in zip(("--calibration-text", "--search-text", "--report-text"), names, strict=False):
+        words += [option, name]
+    return shlex.join(words)
 
-        named = [shlex.quote(str(demo.TEXTS / f"{name}.txt")) for name in ("calibration", "search", "report")]
-    options = ("--calibration-text", "--search-text", "--report-text")
-    given = (
-        " ".join(f"{option} {name}" for option, name in zip(options, named, strict=False)) or "--text FILE"
-    )
-    return f"paretune search {shlex.quote(str(out))} --format {EIGHT_BITS} {given}"
+
+def _search_texts(model: str, texts: list[Path]) -> list[Path]:
+    """Those of the search to come that are known: its calibration text, or all three."""
+    from commands.models import EMBEDDED
+
+    if texts or model != EMBEDDED:
+        return texts[:1]
+    import demo
+
+    return [demo.TEXTS / f"{name}.txt" for name in ("calibration", "search", "report")]
 
 
 def _print(document: dict[str, Any], as_json: bool) -> None:
@@ -187,7 +206,7 @@ def _lines(document: dict[str, Any]) -> list[str]:
 
 
 def _eight_bits_line(found: dict[str, Any]) -> str:
-    verdict = "" if found["helped"] else "; that is no help: search the original"
+    verdict = "" if found["helped"] else ": no help, search the original"
     return (
         f"KL with every linear of the blocks in {found['format']}: {found['kl_after']:.3g}, of the original "
         f"{found['kl_before']:.3g} (difference +- {found['stderr_of_difference']:.2g}){verdict}"

@@ -27,7 +27,17 @@ def test_the_version_is_that_of_the_package(capsys):
 def test_help_names_every_command_and_loads_nothing_heavy():
     found = paretune("--help")
     assert found.returncode == 0
-    for command in ("search", "select", "report", "export", "profile", "inspect", "advise", "check"):
+    for command in (
+        "search",
+        "select",
+        "report",
+        "export",
+        "profile",
+        "inspect",
+        "advise",
+        "check",
+        "transform",
+    ):
         assert command in found.stdout
     program = (
         "import sys, commands.main, search, spaces, reports\n"

@@ -93,8 +93,8 @@ def test_what_a_user_reads(heavy, text, tmp_path, capsys):
         "8 other windows",
     ):
         assert expected in shown
-    command = shlex.split(shown.splitlines()[-1].removeprefix("next: "))
-    assert command[:3] == ["paretune", "search", str(out)]
+    command = shlex.split(shown.splitlines()[-1])
+    assert command[:4] == ["next:", "paretune", "search", str(out)]
     assert command[command.index("--calibration-text") + 1] == str(text)
     assert main(words) == 2
     assert "not empty" in capsys.readouterr().err
@@ -109,6 +109,23 @@ def test_a_rotation_needs_no_text(heavy, tmp_path, capsys):
     assert "w8a8-static:" not in shown
     assert shown.rstrip().endswith("--text FILE")
     assert read_model(out).dtype == "float32"
+
+
+def test_a_model_without_outliers_is_sent_back(model, text, tmp_path, capsys):
+    words = [
+        "transform",
+        str(model),
+        "--method",
+        "hadamard",
+        "--out",
+        str(tmp_path / "out"),
+        "--text",
+        str(text),
+    ]
+    assert main([*words, *SMALL, "--dtype", "float32"]) == 0
+    shown = capsys.readouterr().out
+    assert "no help, search the original" in shown
+    assert shlex.split(shown.splitlines()[-1])[3] == str(model)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

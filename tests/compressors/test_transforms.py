@@ -240,7 +240,9 @@ def test_a_rescaled_checkpoint_keeps_configuration_dtype_and_bits(loaded, tmp_pa
     assert json.loads((folder / "config.json").read_text()) == config
     spec = read_model(folder)
     assert (spec.tied, spec.dtype) == (True, "bfloat16")
-    stored, before_bytes = (sum(file.stat().st_size for file in x.glob("*.safetensors")) for x in (folder, source))
+    stored, before_bytes = (
+        sum(file.stat().st_size for file in x.glob("*.safetensors")) for x in (folder, source)
+    )
     assert stored <= before_bytes  # a tied head is not stored twice
     assert torch.equal(logits(load_dense(folder, spec)), before)
     wide = read_model(write_model(model, done.spec, source, tmp_path / "wide", torch.float32))
