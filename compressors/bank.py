@@ -80,7 +80,7 @@ class Bank:
             self._store, self.spec, model, source, checkpoint, calibration, statistics
         )
         self.statistics = replace(statistics, rankings=self._rankings)
-        self._inputs = InputBook(self._store, self.spec, model, calibration, statistics)
+        self._inputs = InputBook(self._store, self.spec, model, calibration, statistics, source, checkpoint)
         self.unscaled: dict[str, str] = {}
 
     @classmethod

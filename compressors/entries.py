@@ -19,6 +19,7 @@ from compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
 from compressors.quantizers.affine import weights_at_once
 from compressors.quantizers.ggml_blocks import GgmlWeight
 from compressors.quantizers.numbers import fixed_levels
+from compressors.quantizers.quantizer import finite_weight
 from compressors.statistics import SiteStatistics, Statistics
 from compressors.students import kept_columns, kept_rows, of_expert, touched
 from spaces.choice import SiteChoice
@@ -190,6 +191,7 @@ def slabs(
 def _pruned(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> Slab:
     if entry.pruner is None or entry.choice.sparsity is None:
         return Slab(weight, None, seen)
+    weight = finite_weight(weight, entry.linear.name)
     return Slab(*entry.pruner.prune(weight, entry.choice.sparsity, seen), seen)
 
 

@@ -5,17 +5,21 @@ Gathered when a method that needs them is named, and kept among the bank's entri
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from compressors.covariance import covariance_bytes, gather_covariances, keeper
+from compressors.dense_state import dense_model
 from compressors.entries import Entry
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.gradients import gather_gradients, gradient_bytes
 from compressors.statistics import SiteStatistics, Statistics
+from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.errors import RunError
 from spaces.model import Linear, ModelSpec
@@ -35,6 +39,8 @@ class InputBook:
         model: dense; streamed ones have no gradients.
         calibration: text.
         statistics: plain ones of the same text.
+        source: the dense weights.
+        checkpoint: folder to load the dense model from when ``model`` is a candidate.
     """
 
     def __init__(
@@ -44,12 +50,16 @@ class InputBook:
         model: Any,
         calibration: TokenWindows,
         statistics: Statistics,
+        source: WeightSource,
+        checkpoint: Path | None = None,
     ) -> None:
         self._store = store
         self._spec = spec
         self._model = model
         self._calibration = calibration
         self._statistics = statistics
+        self._source = source
+        self._checkpoint = checkpoint
         self._last: tuple[str, torch.Tensor] | None = None
 
     def gather_for(self, entries: Iterable[Entry], progress: Progress | None = None) -> None:
@@ -61,10 +71,15 @@ class InputBook:
             self.differentiate(progress)
 
     def correlate(self, progress: Progress | None = None) -> None:
-        """The input covariances of every linear inside the blocks."""
+        """The input covariances of every linear inside the blocks, of the dense model.
+
+        Raises:
+            RunError: they do not fit on the disk, or the model is a candidate that has no checkpoint.
+        """
         wanted = {_covariance(keeper(self._spec, linear)) for linear in self._spec.block_linears}
         if any(name not in self._store for name in wanted):
-            found = gather_covariances(self._model, self._spec, self._calibration)
+            self._check_room(covariance_bytes(self._spec))
+            found = gather_covariances(self._dense("covariances"), self._spec, self._calibration)
             for done, (name, covariance) in enumerate(found):
                 if progress is not None:
                     progress(f"correlating the inputs of {name}", done, len(wanted))
@@ -75,10 +90,11 @@ class InputBook:
 
         Raises:
             ModelError: the model is streamed.
+            RunError: the model is a candidate that has no checkpoint.
         """
         wanted = [linear.name for linear in self._spec.block_linears]
         if any(_gradient(name) not in self._store for name in wanted):
-            found = gather_gradients(self._model, self._spec, self._calibration)
+            found = gather_gradients(self._dense("gradients"), self._spec, self._calibration)
             for done, (name, gradient) in enumerate(found):
                 if progress is not None:
                     progress(f"differentiating by {name}", done, len(wanted))
@@ -110,10 +126,21 @@ class InputBook:
         if entry.needs_covariance:
             found = replace(found, covariance=self.covariance(entry.linear))
         if entry.needs_gradient:
-            found = replace(
-                found, gradient=self._read(_gradient(entry.linear.name), entry.linear)["gradient"]
-            )
+            gradient = self._read(_gradient(entry.linear.name), entry.linear)["gradient"]
+            found = replace(found, gradient=_of_every_expert(gradient))
         return found
+
+    def _dense(self, what: str) -> Any:
+        return dense_model(self._model, self._source, self._spec, self._checkpoint, what)
+
+    def _check_room(self, size: int) -> None:
+        free = shutil.disk_usage(self._store.folder).free
+        if size > free:
+            raise RunError(
+                f"covariances of {self._spec.source}",
+                f"take {size:,} B, and {free:,} B are free on the disk of the bank",
+                "Name methods that need none (--method weighted --method hqq), or another folder",
+            )
 
     def covariance(self, linear: Linear) -> torch.Tensor:
         """``E[x x^T]`` of a linear's input, float32 ``(in, in)`` or with experts in front, on the CPU.
@@ -134,6 +161,17 @@ class InputBook:
                 "Name the method in the space, so that the bank gathers it while it is built",
             )
         return self._store.read(name)
+
+
+def _of_every_expert(gradient: torch.Tensor) -> torch.Tensor:
+    """An expert that no token reached has the mean of the others, as in the other statistics."""
+    if gradient.ndim == 2:
+        return gradient
+    reached = gradient.flatten(1).any(dim=1)
+    if bool(reached.all()) or not bool(reached.any()):
+        return gradient
+    mean = gradient[reached].to(torch.float32).mean(dim=0).to(gradient.dtype)
+    return torch.where(reached.view(-1, 1, 1), gradient, mean)
 
 
 def _covariance(linear: Linear) -> str:

@@ -128,7 +128,8 @@ def input_factor(
     peak = reached = _kept_peak(found, linear, kept_columns(spec, statistics, linear, student))
     if wanted.number_type == "int" and found.usual_peak is not None:
         # Steps of integers are alike over the whole range, so what is rarely reached is clipped.
-        peak = torch.minimum(peak, found.usual_peak[0])
+        usual = found.usual_peak[0]
+        peak = torch.minimum(peak, usual) if usual > 0 else peak
     factor = calibrated_factor(wanted, peak, scale_dtype)
     if not (reached.isfinite() and factor.isfinite()):
         reason = f"its input reached {float(reached)} in calibration, which no scale of {scale_dtype} spans"

@@ -74,8 +74,12 @@ class SiteStatistics:
         return SiteStatistics(self.second_moment[kept], covariance, peak, gradient, self.usual_peak)
 
     def rows(self, kept: torch.Tensor) -> SiteStatistics:
-        """For some output rows; of one expert, or of a site without."""
-        return self if self.gradient is None else replace(self, gradient=self.gradient[kept])
+        """For some output rows; of one expert, or of a site without. Factorisations go with them."""
+        if self.gradient is None:
+            return self
+        found = replace(self, gradient=self.gradient[kept])
+        vars(found)["factors"] = self.factors
+        return found
 
     @cached_property
     def factors(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

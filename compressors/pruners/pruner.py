@@ -65,10 +65,17 @@ class Pruner(ABC):
             statistics: of the site's input.
 
         Raises:
-            FormatError: M does not divide the columns, or statistics are missing that the criterion needs.
+            FormatError: M does not divide the columns, statistics are missing that the criterion needs, or scores
+                are not finite.
         """
         self.check(statistics)
         scores = self.scores(weight.to(torch.float32), statistics)
+        if not bool(torch.isfinite(scores).all()):
+            raise FormatError(
+                f"criterion {self.name}",
+                "some scores are NaN or infinite: the weight is, or what calibration saw of its input",
+                "Calibrate in float32, or prune by magnitude",
+            )
         if sparsity.pattern == "unstructured":
             kept = weight.shape[1] - round(sparsity.fraction * weight.shape[1])
             return keep_largest(scores, kept, self.across_rows)

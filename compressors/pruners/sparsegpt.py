@@ -27,7 +27,7 @@ class SparseGpt(Pruner):
     """Second-order pruning with an update of what stays."""
 
     name = "sparsegpt"
-    version = "2"
+    version = "3"
     needs_statistics = True
     needs_covariance = True
     updates = True
@@ -56,9 +56,17 @@ class SparseGpt(Pruner):
                 f"{span} must divide the row length",
                 "Use unstructured sparsity",
             )
-        return _sweep(
-            weight.to(torch.float32).clone(), sparsity.fraction, span, _factor(statistics, weight.device)
-        )
+        left, factor = weight.to(torch.float32).clone(), _factor(statistics, weight.device)
+        # Weights of a channel that never fired do nothing; the damped factor would have them compete.
+        left[:, _dead(statistics, weight.device)] = 0.0
+        return _sweep(left, sparsity.fraction, span, factor)
+
+
+def _dead(statistics: SiteStatistics | None, device: torch.device) -> torch.Tensor:
+    """Channels without any input, bool ``(columns,)``."""
+    if statistics is None or statistics.covariance is None:
+        raise TypeError("checked before")
+    return (statistics.covariance.diagonal() <= 0).to(device)
 
 
 def _factor(statistics: SiteStatistics | None, device: torch.device) -> torch.Tensor:

@@ -19,7 +19,7 @@ class Taylor(Pruner):
     """``|w * dL/dw|``, the derivative's size averaged over windows."""
 
     name = "taylor"
-    version = "2"
+    version = "3"
     needs_statistics = True
     needs_gradient = True
     across_rows = True

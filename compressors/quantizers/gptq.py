@@ -166,8 +166,7 @@ def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torc
     order = torch.argsort(diagonal, descending=True, stable=True)
     if not ordered:
         order = torch.arange(len(diagonal), device=diagonal.device)
-    # L L^T of the reversed H is R R^T of H with R upper, so R^-1 is the factor of H^-1: no inverse is factorised,
-    # and two matrices of float64 are held at a time.
+    # L L^T of the reversed H is R R^T of H with R upper, so R^-1 is the factor of H^-1: no inverse is factorised.
     backwards = order.flip(0)
     found = found[backwards.unsqueeze(1), backwards]
     lower = _damped_lower(found, mean)

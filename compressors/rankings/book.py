@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from compressors.dense_state import dense_model
 from compressors.entry_store import EntryStore
-from compressors.loading import load_dense
 from compressors.rankings import find_ranking
 from compressors.rankings.ranking import LABELS, AnswerTokens, Kind, Ranking, Scene
 from compressors.streamed_model import StreamedModel
@@ -124,24 +124,13 @@ class RankingBook:
 
     def _dense_model(self, ranking: Ranking) -> Any:
         """The model itself while it is dense, else one that is loaded anew."""
-        if isinstance(self.model, StreamedModel):
-            if not ranking.streams:
-                raise ModelError(
-                    f"ranking {ranking.name!r}",
-                    "needs the whole model in memory, and its weights stay on disk",
-                    "Load it, or rank by activation or entropy",
-                )
-            return self.model
-        if is_dense(self.model, self.source, self.spec):
-            return self.model
-        if self.checkpoint is None:
-            raise RunError(
+        if isinstance(self.model, StreamedModel) and not ranking.streams:
+            raise ModelError(
                 f"ranking {ranking.name!r}",
-                "the model is a candidate by now, and there is no checkpoint to load the dense one from",
-                "Rank before the first candidate is assembled, or apply the dense configuration",
+                "needs the whole model in memory, and its weights stay on disk",
+                "Load it, or rank by activation or entropy",
             )
-        first = next(self.model.parameters())
-        return load_dense(self.checkpoint, self.spec, first.dtype, first.device)
+        return dense_model(self.model, self.source, self.spec, self.checkpoint, f"ranking {ranking.name!r}")
 
 
 def check_kind(ranking: Ranking, kind: str) -> None:
@@ -155,18 +144,6 @@ def check_kind(ranking: Ranking, kind: str) -> None:
         raise ConfigurationError(
             f"ranking {ranking.name!r} of {LABELS[_kind(kind)]}", reason, "Rank by activation or taylor"
         )
-
-
-def is_dense(model: Any, source: WeightSource, spec: ModelSpec) -> bool:
-    """Whether a loaded model computes what it was loaded as: its tensors, no rounding of inputs or cache."""
-    found = dict(model.named_parameters())
-    if set(found) != set(spec.parameter_shapes) or any(
-        parameter.data_ptr() != source.loaded(name).data_ptr() or parameter.shape != source.loaded(name).shape
-        for name, parameter in found.items()
-    ):
-        return False
-    hooked = any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
-    return not hooked and model.config._attn_implementation in ("sdpa", "eager")
 
 
 def _kind(kind: str) -> Kind:
