@@ -1,16 +1,24 @@
 """The contract of pruners over every registered one, and what is particular to each."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from compressors import entries
+from compressors.bank import Bank
+from compressors.entries import Entry
 from compressors.pruners import PRUNERS, find_pruner
+from compressors.quantizers import gptq
+from compressors.quantizers.gptq import inverse_factor
 from compressors.statistics import SiteStatistics
+from compressors.weight_source import WeightSource
 from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig
-from spaces.errors import FormatError, UnknownNameError
+from spaces.configuration import WHOLE, CompressionConfig
+from spaces.errors import FormatError, ModelError, UnknownNameError
 from spaces.formats import integer_format
 from tests.compressors import contract
-from tests.compressors.conftest import make_bench
+from tests.compressors.conftest import make_bench, make_windows
 
 NAMES = ("magnitude", "wanda", "sparsegpt", "taylor")
 
@@ -137,3 +145,80 @@ def test_updated_weights_are_what_candidates_compute_with(family, bits, tmp_path
     again = make_bench(family, tmp_path, dtype="bfloat16")  # the same bank, read from its files
     site = bench.spec.block_linears[0].name
     assert torch.equal(again.bank.tensor(site, choice), bench.bank.tensor(site, choice))
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_sparsegpt_gives_up_dead_channels_first(pattern):
+    weight, seen = contract.trained_like(rows=16, columns=64, seed=18), contract.correlated(64, seed=9)
+    dead = torch.arange(64) % 4 == 3  # one weight of every four
+    covariance = seen.covariance.clone()
+    covariance[dead, :] = covariance[:, dead] = 0.0
+    sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": "sparsegpt"})
+    found = find_pruner("sparsegpt").prune(
+        weight, sparsity, SiteStatistics(covariance.diagonal().clone(), covariance)
+    )
+    assert (found.weight[:, dead] == 0).all()
+    assert (~found.mask[:, ~dead]).sum() == 16 * 16  # a quarter more, of those that live
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "sparsegpt"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_refused(name, bad):
+    weight, seen = contract.trained_like(rows=16, columns=64), contract.correlated(64)
+    seen = contract.with_gradient(seen, 16)
+    if name == "magnitude":
+        weight[3, 5] = bad
+    seen.second_moment[7] = bad
+    seen = replace(seen, gradient=seen.gradient.clone().fill_(bad))
+    with pytest.raises(FormatError, match="NaN or infinite"):
+        find_pruner(name).mask(weight, Sparsity(fraction=0.5, criterion=name), seen)
+
+
+@pytest.mark.parametrize("criterion", NAMES)
+def test_a_pruned_weight_that_is_not_finite_is_refused_by_name(llama, criterion):
+    site = "model.layers.1.mlp.down_proj"
+    llama.bank.correlate()
+    llama.bank._inputs.differentiate()
+    llama.bank._source.loaded(site + ".weight")[0, 0] = float("nan")
+    llama.bank._source = WeightSource(None, llama.model, llama.spec)
+    with pytest.raises(ModelError, match=site):
+        llama.bank.tensor(site, SiteChoice(sparsity=Sparsity(fraction=0.5, criterion=criterion)))
+
+
+@pytest.mark.parametrize("criterion", NAMES)
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_zeros_do_not_depend_on_how_many_rows_are_held(llama, criterion, pattern, monkeypatch):
+    sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": criterion})
+    linear = llama.spec.linear("model.layers.1.mlp.up_proj")
+    entry = Entry.of(llama.spec, linear, SiteChoice(sparsity=sparsity), WHOLE)
+    llama.bank.correlate()
+    llama.bank._inputs.differentiate()
+    made = []
+    monkeypatch.setattr(gptq, "inverse_factor", lambda *given: made.append(1) or inverse_factor(*given))
+    whole = entries.read_mask(entry, llama.bank._make([entry]))
+    monkeypatch.setattr(entries, "weights_at_once", lambda device: 1)
+    monkeypatch.setattr(entries, "_MASK_SLAB_WEIGHTS", 5 * linear.in_features)
+    again = entries.read_mask(entry, llama.bank._make([entry]))
+    assert torch.equal(again, whole)
+    assert len(made) == (2 if criterion == "sparsegpt" else 0)  # once a matrix, not once a slab
+
+
+def test_an_expert_that_no_token_reached_is_pruned_like_the_others(tmp_path):
+    bench = make_bench("qwen3_moe", tmp_path)
+    windows = make_windows(windows=1, tokens=3)
+    bank = Bank.open(tmp_path / "few", bench.folder, bench.model, bench.spec, "few", windows)
+    choice = SiteChoice(sparsity=Sparsity(fraction=0.5, criterion="taylor"))
+    bank.build_for(CompressionConfig(sites={x.name: choice for x in bench.spec.block_linears}))
+    reached = 0
+    for linear in bench.spec.of_role("expert_gate_up"):
+        gate, up = (bank.tensor(linear.name, choice) == 0).flatten(2).chunk(2, dim=1)
+        assert ((gate.float().mean(dim=(1, 2)) - up.float().mean(dim=(1, 2))).abs() < 0.5).all()
+        found = bank._inputs._read(f"gradient/{linear.name}", linear)["gradient"]
+        reached += int(found.flatten(1).any(dim=1).sum())
+    assert reached < sum(x.experts for x in bench.spec.of_role("expert_gate_up"))  # some were not
+
+
+def test_no_two_shares_have_one_name():
+    names = {Sparsity(fraction=f).name for f in (0.5, 0.5000001, 0.9999999, 0.3, 0.7)}
+    assert len(names) == 5
+    assert {"s50", "s70"} < names
