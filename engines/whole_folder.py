@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,12 +27,21 @@ def written_whole(folder: Path) -> Iterator[Path]:
         raise _cannot_write(folder, error) from error
     try:
         yield partial
-        partial.chmod(0o755)
+        _give_usual_modes(partial)
         partial.replace(folder)
     except OSError as error:
         raise _cannot_write(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _give_usual_modes(folder: Path) -> None:
+    """Temporary folders, and files of safetensors, are for their owner alone; who serves an export may be another."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():  # what it leads to is not ours
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _cannot_write(folder: Path, error: OSError) -> EngineError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from engines.whole_folder import written_whole
@@ -26,3 +28,19 @@ def test_a_place_below_a_file_is_refused(tmp_path, below):
         written_whole(tmp_path / "file" / below),
     ):
         pass
+
+
+@pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_what_is_written_has_the_modes_that_the_user_gives(tmp_path, mask, file_mode, folder_mode):
+    before = os.umask(mask)
+    try:
+        with written_whole(tmp_path / "export") as partial:
+            (partial / "below").mkdir()
+            for file in (partial / "weights", partial / "below" / "more"):
+                file.write_bytes(b"x")
+                file.chmod(0o600)
+    finally:
+        os.umask(before)
+    written = tmp_path / "export"
+    assert {(written / name).stat().st_mode & 0o777 for name in ("weights", "below/more")} == {file_mode}
+    assert {(written / name).stat().st_mode & 0o777 for name in (".", "below")} == {folder_mode}
