@@ -114,7 +114,10 @@ def _pick(front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Lim
     good = [m for m in members if usual is not None and m.values[0] <= usual.values[0]]
     if good:
         best = min(good, key=lambda m: m.values[1])
-        return best.name, "the cheapest member that is at least as good as plain 4 bits everywhere (uniform-4)"
+        return (
+            best.name,
+            "the cheapest member that is at least as good as plain 4 bits everywhere (uniform-4)",
+        )
     middle = members[len(members) // 2]
     return middle.name, "the middle of the front"
 
