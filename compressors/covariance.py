@@ -6,7 +6,7 @@ and value; gate and up) share one matrix: the first of them keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def covariance_bytes(spec: ModelSpec) -> int:
 
 
 def gather_covariances(
-    model: Any, spec: ModelSpec, windows: TokenWindows
+    model: Any, spec: ModelSpec, windows: TokenWindows, known: Collection[str] = ()
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Names of keepers and their covariances, float32 ``(experts, in, in)`` or ``(in, in)``, on the CPU.
 
@@ -44,11 +44,13 @@ def gather_covariances(
         model: in its dense state.
         spec: of the model.
         windows: calibration text.
+        known: keepers that are not asked for; a block that has no others is run and not observed.
     """
     windows.check_vocabulary(spec.vocabulary)
     stream = BlockStream(model, spec, windows, _TOKENS_AT_ONCE)
     for block in range(spec.blocks):
         watched = [x for x in spec.block_linears if x.block == block and keeper(spec, x) is x]
+        watched = [] if all(x.name in known for x in watched) else watched
         sums = {x.name: RunningMean() for x in watched}
         handles = [
             _watch(model, x, sums) for x in watched if x.role != "expert_down"
@@ -58,8 +60,8 @@ def gather_covariances(
         finally:
             for handle in handles:
                 handle.remove()
-        for name, found in sums.items():
-            yield name, found.mean().cpu().contiguous()
+        for name in [name for name in sums if name not in known]:
+            yield name, sums[name].take().cpu().contiguous()
 
 
 def observe_covariances(

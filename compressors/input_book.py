@@ -71,19 +71,22 @@ class InputBook:
             self.differentiate(progress)
 
     def correlate(self, progress: Progress | None = None) -> None:
-        """The input covariances of every linear inside the blocks, of the dense model.
+        """The input covariances of every linear inside the blocks, of the dense model; those that are there stay.
 
         Raises:
             RunError: they do not fit on the disk, or the model is a candidate that has no checkpoint.
         """
-        wanted = {_covariance(keeper(self._spec, linear)) for linear in self._spec.block_linears}
-        if any(name not in self._store for name in wanted):
-            self._check_room(covariance_bytes(self._spec))
-            found = gather_covariances(self._dense("covariances"), self._spec, self._calibration)
-            for done, (name, covariance) in enumerate(found):
-                if progress is not None:
-                    progress(f"correlating the inputs of {name}", done, len(wanted))
-                self._store.write(f"covariance/{name}", {"covariance": covariance})
+        wanted = {keeper(self._spec, linear).name for linear in self._spec.block_linears}
+        known = {name for name in wanted if _covariance(name) in self._store}
+        if known == wanted:
+            return
+        self._check_room(covariance_bytes(self._spec))
+        model = self._dense("covariances")
+        found = gather_covariances(model, self._spec, self._calibration, known)
+        for done, (name, covariance) in enumerate(found, len(known)):
+            if progress is not None:
+                progress(f"correlating the inputs of {name}", done, len(wanted))
+            self._store.write(_covariance(name), {"covariance": covariance})
 
     def differentiate(self, progress: Progress | None = None) -> None:
         """The sizes of the gradients of every linear inside the blocks.
@@ -148,7 +151,7 @@ class InputBook:
         Raises:
             RunError: it was not gathered.
         """
-        name = _covariance(keeper(self._spec, linear))
+        name = _covariance(keeper(self._spec, linear).name)
         if self._last is None or self._last[0] != name:
             self._last = (name, self._read(name, linear)["covariance"])
         return self._last[1]
@@ -174,8 +177,8 @@ def _of_every_expert(gradient: torch.Tensor) -> torch.Tensor:
     return torch.where(reached.view(-1, 1, 1), gradient, mean)
 
 
-def _covariance(linear: Linear) -> str:
-    return f"covariance/{linear.name}"
+def _covariance(keeper_name: str) -> str:
+    return f"covariance/{keeper_name}"
 
 
 def _gradient(site: str) -> str:

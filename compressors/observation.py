@@ -28,9 +28,9 @@ class RunningMean:
 
     def add(self, total: torch.Tensor, count: int | torch.Tensor) -> None:
         """Add a sum over ``count`` tokens; a count may differ by row."""
-        total = total.to(torch.float64)
         counts = torch.as_tensor(count, dtype=torch.float64, device=total.device)
-        self._sum = total if self._sum is None else self._sum + total
+        # In place: sums of covariances are the largest thing that a pass over the text holds.
+        self._sum = total.to(torch.float64, copy=True) if self._sum is None else self._sum.add_(total)
         self._count = counts if self._count is None else self._count + counts
 
     def mean(self) -> torch.Tensor:

@@ -61,3 +61,29 @@ def test_covariances_that_do_not_fit_on_the_disk_are_refused(llama, monkeypatch)
     monkeypatch.setattr("shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(RunError, match="1,000 B are free"):
         llama.bank.correlate()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
+def test_covariances_that_were_interrupted_go_on_where_they_were(tmp_path, family):
+    class KilledError(Exception):
+        pass
+
+    def killed(what, done, total):
+        if done == 5:
+            raise KilledError
+
+    clean = make_bench(family, tmp_path / "clean")
+    clean.bank.correlate()
+    bench = make_bench(family, tmp_path / "killed")
+    with pytest.raises(KilledError):
+        bench.bank.correlate(killed)
+    folder = bench.bank.folder / "entries" / "covariance"
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")}
+    assert len(before) == 5
+    seen = []
+    bench.bank.correlate(lambda what, done, total: seen.append((done, total)))
+    assert seen[0][0] == 5
+    assert seen[-1][0] + 1 == seen[-1][1]
+    assert all(file.stat().st_mtime_ns == time for file, time in before.items())
+    for linear in bench.spec.block_linears:
+        assert torch.equal(bench.bank.input_covariance(linear), clean.bank.input_covariance(linear))
