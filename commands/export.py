@@ -74,13 +74,18 @@ def export(
             rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
             print(ladder_lines(place, rungs))
             return 0
-        place = out or run / "export" / "-".join(filter(None, (member.name, refine, form_of(bench.engine))))
+        place = out or run / "export" / _folder_name(member.name, refine, form_of(bench.engine))
         refined = None if refine is None else _refined(bench, member, refine, place, stages)
         done = export_member(bench, member, place, refined, canaries=canaries)
     if refined is not None:
         print(refined.line)
     print(export_line(done))
     return 0
+
+
+def _folder_name(member: str, refine: str | None, form: str) -> str:
+    """Not ``MEMBER-gptq``: that is the name of a uniform configuration."""
+    return member + (f"-refined-{refine}" if refine else "") + (f"-as-{form}" if form else "")
 
 
 def _check_ladder(ladder: int | None, refine: str | None) -> None:

@@ -81,7 +81,10 @@ def refused(run, capsys, *given):
     ],
 )
 def test_an_occupied_folder_is_refused_before_weights_are_made_again(run, tmp_path, capsys, manifest):
-    for folder, given in ((run / "export" / "one-qat", ()), (tmp_path / "out", ("--out", tmp_path / "out"))):
+    for folder, given in (
+        (run / "export" / "one-refined-qat", ()),
+        (tmp_path / "out", ("--out", tmp_path / "out")),
+    ):
         folder.mkdir(parents=True)
         (folder / MANIFEST).write_text("" if manifest is None else json.dumps(manifest))
         said = refused(run, capsys, *given)
@@ -91,7 +94,7 @@ def test_an_occupied_folder_is_refused_before_weights_are_made_again(run, tmp_pa
 
 def test_a_folder_of_the_same_refinement_is_let_through_like_an_empty_one(run, capsys):
     assert "are made again" in refused(run, capsys)
-    folder = run / "export" / "one-qat"
+    folder = run / "export" / "one-refined-qat"
     folder.mkdir(parents=True)
     assert "are made again" in refused(run, capsys)
     (folder / MANIFEST).write_text(json.dumps(REFINED))

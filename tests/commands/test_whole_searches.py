@@ -247,7 +247,7 @@ def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, ca
     refined = paretune("export", run, "--name", "uniform-4", "--refine", "qat", "--quiet")
     assert refined.returncode == 0, refined.stderr
     assert "refined by qat: KL" in refined.stdout
-    manifest = json.loads((run / "export" / "uniform-4-qat" / "paretune.json").read_text())
+    manifest = json.loads((run / "export" / "uniform-4-refined-qat" / "paretune.json").read_text())
     plain = json.loads((tmp_path / "uniform" / "paretune.json").read_text())
     assert manifest["digest"] == plain["digest"]
     assert manifest["run"]["refined"] == "qat"
@@ -255,7 +255,7 @@ def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, ca
     assert manifest["run"]["hashes"] == plain["run"]["hashes"]
     assert manifest["figures"]["kl"] < plain["figures"]["kl"]
     capsys.readouterr()
-    assert main(["verify", str(run / "export" / "uniform-4-qat"), "--quiet"]) == 0
+    assert main(["verify", str(run / "export" / "uniform-4-refined-qat"), "--quiet"]) == 0
     assert "KL to the searched candidate" in capsys.readouterr().out
     assert main(["export", str(run), "--name", "uniform-4", "--refine", "gptq"]) == 2
     assert "nothing to refine" in capsys.readouterr().err
