@@ -13,16 +13,15 @@ from __future__ import annotations
 import argparse
 import gc
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 import demo
+from benchmarks.peer_programs.job import measured
 from benchmarks.tables import beside, write_table
 from compressors.assembly import Assembler
 from compressors.bank import Bank
@@ -281,7 +280,7 @@ def _row(bench: Bench, word: str, choice: SiteChoice, ours: Measured) -> dict[st
             assembler.bank.quantized(site, choice)
         return assembler
 
-    maker, seconds, peak = _timed(make)
+    maker, seconds, peak = measured(make)
     kl = bench.teacher.compare(maker.apply(config)).kl
     maker.apply(DENSE_CONFIG)  # by the assembler that changed the model: another does not know what it did
     weight = choice.weight
@@ -311,31 +310,11 @@ def _trained(bench: Bench, word: str, config: CompressionConfig) -> Assembler:
     return Assembler(model, bench.spec, Overlay(bank, weights, word), 2**32)
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float, int | None]:
-    """Result and seconds of ``work``, and what the process grew by at its peak."""
-    gc.collect()
-    status = Path("/proc/self/status")
-    if status.exists():
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before, start = _status("VmRSS"), time.perf_counter()
-    result = work()
-    seconds, peak = time.perf_counter() - start, _status("VmHWM")
-    return result, seconds, None if before is None or peak is None else max(0, peak - before)
-
-
 def _free() -> None:
     """Give memory back between rows: copies of the last candidate would count as the next one's."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _status(key: str) -> int | None:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    line = next(x for x in status.read_text(encoding="ascii").splitlines() if x.startswith(key))
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

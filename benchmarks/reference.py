@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from spaces.patterns import Restrictions
+
 ROOT = Path(__file__).resolve().parents[1]
 CALIBRATION_DOCUMENTS = tuple(range(40))
 SEARCH_DOCUMENTS = (2, 3, 5, 6, 9)
@@ -32,7 +34,7 @@ def main() -> None:
     parser.add_argument("--window-tokens", type=int, default=512, help="tokens of a window")
     parser.add_argument("--report-windows", type=int, default=128, help="windows of the report text (count)")
     parser.add_argument("--candidate-tokens", type=int, default=4096, help="tokens a candidate is read on")
-    parser.add_argument("--methods", nargs="*", default=["weighted", "hqq", "gptq"], help="quantizers")
+    parser.add_argument("--methods", nargs="*", default=list(Restrictions().methods), help="quantizers")
     parser.add_argument(
         "--latency", action=argparse.BooleanOptionalAction, default=True, help="measure the front's latency"
     )

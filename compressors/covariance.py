@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from compressors.block_stream import BlockStream
-from compressors.observation import RunningMean
+from compressors.observation import RunningMean, inputs_of_experts
 from compressors.windows import TokenWindows
 from spaces.model import Linear, ModelSpec, Role
 
@@ -107,11 +107,8 @@ def _watch_experts(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> 
     def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
         outer, inner, counts = [], [], []
-        for expert in range(linear.experts):
-            rows = hidden[(chosen == expert).any(dim=-1)]
-            gate, up = torch.nn.functional.linear(rows, module.gate_up_proj[expert]).chunk(2, dim=-1)
-            product = (module.act_fn(gate) * up).to(torch.float32)
-            rows = rows.to(torch.float32)
+        for _, entered, product in inputs_of_experts(module, hidden, chosen):
+            rows = entered.to(torch.float32)
             outer.append(rows.t() @ rows)
             inner.append(product.t() @ product)
             counts.append(len(rows))

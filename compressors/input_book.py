@@ -18,7 +18,7 @@ from compressors.dense_state import dense_model
 from compressors.entries import Entry
 from compressors.entry_store import EntryStore, index_bytes
 from compressors.gradients import gather_gradients, gradient_bytes
-from compressors.statistics import SiteStatistics, Statistics
+from compressors.statistics import Factors, SiteStatistics, Statistics
 from compressors.weight_source import WeightSource
 from compressors.windows import TokenWindows
 from spaces.errors import RunError
@@ -61,6 +61,7 @@ class InputBook:
         self._source = source
         self._checkpoint = checkpoint
         self._last: tuple[str, torch.Tensor] | None = None
+        self._factors: Factors = {}
 
     def gather_for(self, entries: Iterable[Entry], progress: Progress | None = None) -> None:
         """Whatever the methods and criteria of ``entries`` need and is not there yet."""
@@ -127,7 +128,8 @@ class InputBook:
             return None
         found = moments
         if entry.needs_covariance:
-            found = replace(found, covariance=self.covariance(entry.linear))
+            covariance = self.covariance(entry.linear)
+            found = replace(found, covariance=covariance, factors=self._factors)
         if entry.needs_gradient:
             gradient = self._read(_gradient(entry.linear.name), entry.linear)["gradient"]
             found = replace(found, gradient=_of_every_expert(gradient))
@@ -153,7 +155,7 @@ class InputBook:
         """
         name = _covariance(keeper(self._spec, linear).name)
         if self._last is None or self._last[0] != name:
-            self._last = (name, self._read(name, linear)["covariance"])
+            self._last, self._factors = (name, self._read(name, linear)["covariance"]), {}
         return self._last[1]
 
     def _read(self, name: str, linear: Linear) -> dict[str, torch.Tensor]:

@@ -154,7 +154,7 @@ class Observer:
             sums: dict[str, list[torch.Tensor]] = {"outer": [], "inner": [], "sizes": []}
             peaks: dict[str, list[torch.Tensor]] = {"outer": [], "inner": []}
             counts, largest = [], torch.zeros(len(hidden), device=hidden.device)
-            for reached, rows, product in _inputs_of_experts(module, hidden, chosen):
+            for reached, rows, product in inputs_of_experts(module, hidden, chosen):
                 sums["outer"].append(rows.to(torch.float32).square().sum(dim=0))
                 sums["inner"].append(product.square().sum(dim=0))
                 sums["sizes"].append(product.abs().sum(dim=0))
@@ -187,7 +187,7 @@ class Observer:
         return observe
 
 
-def _inputs_of_experts(
+def inputs_of_experts(
     module: Any, hidden: torch.Tensor, chosen: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """An expert each: which tokens reached it, what entered its first projection, and in float32 its second."""

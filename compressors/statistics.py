@@ -16,8 +16,7 @@ Experts are told apart where tokens reached them; an expert that no token reache
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,6 +35,8 @@ _TOKENS_AT_ONCE = 4096
 STATISTICS_VERSION = "4"
 """2: peaks; 3: usual peaks; 4: those of experts."""
 
+Factors = dict[tuple[torch.device, bool], tuple[torch.Tensor, torch.Tensor]]
+
 
 @dataclass(frozen=True)
 class SiteStatistics:
@@ -50,6 +51,8 @@ class SiteStatistics:
             only for criteria that need it.
         usual_peak: float32 ``(1,)``, median over windows of the largest magnitude in a window, of experts the largest
             of any; ``None`` if not observed, and of one expert alone.
+        factors: factorisations of the covariance, by place and by whether columns are ordered; whoever has the
+            covariance adds what it makes, and all rows, formats and sites of this input share it.
     """
 
     second_moment: torch.Tensor
@@ -57,12 +60,16 @@ class SiteStatistics:
     peak: torch.Tensor | None = None
     gradient: torch.Tensor | None = None
     usual_peak: torch.Tensor | None = None
+    factors: Factors = field(default_factory=dict, repr=False, compare=False)
 
     def expert(self, index: int) -> SiteStatistics:
         """Of one expert; of the site itself where there are none."""
         if self.second_moment.ndim == 1:
             return self
-        return SiteStatistics(self.second_moment[index], *(_part(x, index) for x in self._others))
+        covariance, peak, gradient = (
+            _part(values, index) for values in (self.covariance, self.peak, self.gradient)
+        )
+        return SiteStatistics(self.second_moment[index], covariance, peak, gradient)
 
     def columns(self, kept: torch.Tensor | None) -> SiteStatistics:
         """For the kept columns only; of one expert, or of a site without."""
@@ -75,20 +82,7 @@ class SiteStatistics:
 
     def rows(self, kept: torch.Tensor) -> SiteStatistics:
         """For some output rows; of one expert, or of a site without. Factorisations go with them."""
-        if self.gradient is None:
-            return self
-        found = replace(self, gradient=self.gradient[kept])
-        vars(found)["factors"] = self.factors
-        return found
-
-    @cached_property
-    def factors(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Factorisations of the covariance by place and order, shared by all rows and formats of the site."""
-        return {}
-
-    @property
-    def _others(self) -> tuple[torch.Tensor | None, ...]:
-        return self.covariance, self.peak, self.gradient
+        return self if self.gradient is None else replace(self, gradient=self.gradient[kept])
 
 
 def _part(values: torch.Tensor | None, index: int | torch.Tensor) -> torch.Tensor | None:

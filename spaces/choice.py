@@ -49,7 +49,7 @@ class Sparsity(Frozen):
     def name(self) -> str:
         """``s50`` or ``s50-2:4``."""
         percent = f"s{self.fraction * 100:g}"
-        if float(percent[1:]) != self.fraction * 100:  # names are keys: no two fractions may share one
+        if float(percent[1:]) / 100 != self.fraction:  # names are keys: no two fractions may share one
             percent = f"s{self.fraction * 100!r}"
         return percent if self.pattern == "unstructured" else f"{percent}-{self.pattern}"
 

@@ -83,7 +83,7 @@ def answer(work: Callable[[Model], Any]) -> None:
     windows = load_file(folder / "windows.safetensors")
     model = Model(job, load(job.model), windows["calibration"], windows["benchmark"])
     dense = {name: value.detach().clone() for name, value in model.network.named_parameters()}
-    result, seconds, peak = _measured(lambda: work(model))
+    result, seconds, peak = measured(lambda: work(model))
     answered: dict[str, Any] = {"seconds": seconds, "peak_bytes": peak, "version": version(job.package)}
     if isinstance(result, list):
         answered["kl"] = result
@@ -109,7 +109,7 @@ def _changed(dense: dict[str, torch.Tensor], found: dict[str, Any]) -> dict[str,
     return {k: v.contiguous().clone() for k, v in here.items() if not torch.equal(v, dense[k].cpu())}
 
 
-def _measured(work: Callable[[], Any]) -> tuple[Any, float, int | None]:
+def measured(work: Callable[[], Any]) -> tuple[Any, float, int | None]:
     """Result, seconds, and what the process grew by at its peak (Linux only)."""
     gc.collect()
     status = Path("/proc/self/status")
@@ -118,7 +118,7 @@ def _measured(work: Callable[[], Any]) -> tuple[Any, float, int | None]:
     before, start = _memory(status, "VmRSS"), time.perf_counter()
     result = work()
     seconds, peak = time.perf_counter() - start, _memory(status, "VmHWM")
-    return result, seconds, None if before is None or peak is None else peak - before
+    return result, seconds, None if before is None or peak is None else max(0, peak - before)
 
 
 def _memory(status: Path, key: str) -> int | None:

@@ -76,18 +76,11 @@ class Pruner(ABC):
                 "some scores are NaN or infinite: the weight is, or what calibration saw of its input",
                 "Calibrate in float32, or prune by magnitude",
             )
-        if sparsity.pattern == "unstructured":
-            kept = weight.shape[1] - round(sparsity.fraction * weight.shape[1])
-            return keep_largest(scores, kept, self.across_rows)
-        kept, size = (int(part) for part in sparsity.pattern.split(":"))
-        rows, columns = weight.shape
-        if columns % size:
-            raise FormatError(
-                f"pattern {sparsity.pattern} on rows of {columns}",
-                f"{size} must divide the row length",
-                "Use unstructured sparsity",
-            )
-        return keep_largest(scores.reshape(-1, size), kept).view(rows, columns)
+        columns = weight.shape[1]
+        span = pattern_span(sparsity, columns)
+        if not span:
+            return keep_largest(scores, columns - round(sparsity.fraction * columns), self.across_rows)
+        return keep_largest(scores.reshape(-1, span), span // 2).view(weight.shape)
 
     def check(self, statistics: SiteStatistics | None) -> None:
         """Refuse missing statistics.
@@ -114,6 +107,22 @@ class Pruner(ABC):
     @abstractmethod
     def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
         """Importance of each weight, float32 ``(rows, columns)``."""
+
+
+def pattern_span(sparsity: Sparsity, columns: int) -> int:
+    """Columns of a group of N:M zeros, half of which stay; 0: no pattern.
+
+    Raises:
+        FormatError: they do not divide the columns.
+    """
+    span = 0 if sparsity.pattern == "unstructured" else int(sparsity.pattern.rpartition(":")[2])
+    if span and columns % span:
+        raise FormatError(
+            f"pattern {sparsity.pattern} on rows of {columns}",
+            f"{span} must divide the row length",
+            "Use unstructured sparsity",
+        )
+    return span
 
 
 def keep_largest(scores: torch.Tensor, count: int, across_rows: bool = False) -> torch.Tensor:

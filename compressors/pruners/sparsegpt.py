@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.pruners.pruner import Pruned, Pruner, keep_largest
+from compressors.pruners.pruner import Pruned, Pruner, keep_largest, pattern_span
 from compressors.quantizers.gptq import shared_factor
 from spaces.choice import Sparsity
-from spaces.errors import FormatError
 
 if TYPE_CHECKING:
     from compressors.statistics import SiteStatistics
@@ -42,38 +41,26 @@ class SparseGpt(Pruner):
     def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
         """``w^2 / d^2`` of the weight as it is; the choice itself looks at updated weights."""
         self.check(statistics)
-        return (weight / _factor(statistics, weight.device).diagonal()).square()
+        return (weight / _curvature(statistics, weight.device)[1].diagonal()).square()
 
     def prune(
         self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
     ) -> Pruned:
         """See :meth:`Pruner.prune`."""
         self.check(statistics)
-        span = 0 if sparsity.pattern == "unstructured" else int(sparsity.pattern.rpartition(":")[2])
-        if span and weight.shape[1] % span:
-            raise FormatError(
-                f"pattern {sparsity.pattern} on rows of {weight.shape[1]}",
-                f"{span} must divide the row length",
-                "Use unstructured sparsity",
-            )
-        left, factor = weight.to(torch.float32).clone(), _factor(statistics, weight.device)
-        # Weights of a channel that never fired do nothing; the damped factor would have them compete.
-        left[:, _dead(statistics, weight.device)] = 0.0
+        span = pattern_span(sparsity, weight.shape[1])
+        dead, factor = _curvature(statistics, weight.device)
+        left = weight.to(torch.float32).clone()
+        left[:, dead] = 0.0  # they do nothing, and the damped factor would have them compete
         return _sweep(left, sparsity.fraction, span, factor)
 
 
-def _dead(statistics: SiteStatistics | None, device: torch.device) -> torch.Tensor:
-    """Channels without any input, bool ``(columns,)``."""
+def _curvature(statistics: SiteStatistics | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Channels that never fired, and the upper factor of the damped inverse covariance in the order of the row."""
     if statistics is None or statistics.covariance is None:
         raise TypeError("checked before")
-    return (statistics.covariance.diagonal() <= 0).to(device)
-
-
-def _factor(statistics: SiteStatistics | None, device: torch.device) -> torch.Tensor:
-    """Upper Cholesky factor of the damped inverse covariance, in the order of the row."""
-    if statistics is None or statistics.covariance is None:
-        raise TypeError("checked before")
-    return shared_factor(statistics, device, ordered=False)[1]
+    dead = (statistics.covariance.diagonal() <= 0).to(device)
+    return dead, shared_factor(statistics, device, ordered=False)[1]
 
 
 def _sweep(left: torch.Tensor, fraction: float, span: int, factor: torch.Tensor) -> Pruned:

@@ -122,7 +122,7 @@ def _scales(
 def shared_factor(
     statistics: SiteStatistics, device: torch.device, ordered: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`inverse_factor` of a site's covariance, made once for all its rows and formats.
+    """:func:`inverse_factor` of a covariance, made once for all rows, formats and sites that share it.
 
     Raises:
         ModelError: a covariance that is not finite.
@@ -130,10 +130,10 @@ def shared_factor(
     """
     if statistics.covariance is None:
         raise ValueError("a factor needs a covariance")
-    key = f"{device} {'ordered' if ordered else 'as it is'}"
-    if key not in statistics.factors:
-        statistics.factors[key] = inverse_factor(statistics.covariance.to(device), ordered)
-    return statistics.factors[key]
+    made = statistics.factors
+    if (device, ordered) not in made:
+        made[device, ordered] = inverse_factor(statistics.covariance.to(device), ordered)
+    return made[device, ordered]
 
 
 def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torch.Tensor, torch.Tensor]:

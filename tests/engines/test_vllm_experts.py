@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from benchmarks.random_configs import legal_choices, random_legal
 from compressors.input_rounding import input_factor
 from engines import find_engine
-from engines.engine import ExportCard
 from engines.vllm.devices import executed
-from engines.vllm_engine import Vllm
 from profiles.devices import find_device
 from profiles.roofline import roofline
 from spaces.activation_format import ActivationFormat
@@ -23,13 +19,12 @@ from spaces.configuration import WHOLE, CompressionConfig, Student
 from spaces.errors import EngineError
 from spaces.formats import WeightFormat
 from spaces.named_formats import find_choice
-from spaces.size import site_bytes, weight_bytes
+from spaces.size import site_bytes
 from spaces.target import Workload
+from tests.engines import vllm_cases as cases
 from tests.engines.conftest import choice
+from tests.engines.vllm_cases import DEVICES, ENGINE, GPUS, written
 
-ENGINE = Vllm()
-DEVICES = {"cpu": "x86-avx2", "ampere": "a100-80", "ada": "l4", "hopper": "h200", "blackwell": "b200"}
-GPUS = ["ampere", "ada", "hopper", "blackwell"]
 EXPERTS = "blocks.1.experts"
 LEGAL_SOMEWHERE = ("w8a8-dynamic", "fp8-dynamic", "fp8-static", "fp8-block-dynamic")
 INT8, FP8 = WeightFormat(num_bits=8, number_type="int"), WeightFormat(num_bits=8)
@@ -44,9 +39,7 @@ def mixture(request, bench):
 
 
 def ruled(spec, wanted, device, student=WHOLE, parallel=1):
-    legality = ENGINE.legality_at(DEVICES[device], Workload(tensor_parallel=parallel))
-    found = next(one for one in legality.groups(spec) if one.name == EXPERTS)
-    return legality.choice(spec, found, wanted, student)
+    return cases.ruled(spec, wanted, device, EXPERTS, student, parallel)
 
 
 def made_of(weight, inputs):
@@ -117,15 +110,6 @@ def test_inputs_of_int8_experts_are_scored_as_they_are_executed(mixture):
         fp8 = find_choice("fp8-dynamic")
         assert executed(fp8, device, experts=True) == fp8
         assert "int8 w8a8 of experts as w8a16" in ENGINE.numeric_path(device)
-
-
-def written(one, config, folder):
-    ENGINE.export(one.assembler, config, folder, ExportCard(one.folder, "candidate"))
-    tensors = {}
-    for file in folder.glob("*.safetensors"):
-        tensors |= load_file(file)
-    assert sum(tensor.nbytes for tensor in tensors.values()) == weight_bytes(one.spec, config)
-    return tensors, json.loads((folder / "config.json").read_text())["quantization_config"]
 
 
 def pieces(one, expert):
