@@ -1,17 +1,20 @@
-"""Refuse a wheel that ships tests or benchmarks, or lacks what the command line needs."""
+"""Refuse a wheel that puts more into site-packages than ``paretune``, ships tests, or lacks what is needed."""
 
 from __future__ import annotations
 
 import sys
 import zipfile
 
-FORBIDDEN = ("tests/", "benchmarks/", "docs/", ".ci/")
+FORBIDDEN = ("paretune/tests/", "paretune/benchmarks/", "paretune/docs/", "paretune/.ci/", "paretune/setup.py")
 NEEDED = (
-    "commands/main.py",
-    "demo/model/model.safetensors",
-    "demo/tasks/",
-    "profiles/devices/",
-    "demo/text/",
+    "paretune/__init__.py",
+    "paretune/py.typed",
+    "paretune/commands/main.py",
+    "paretune/demo/model/model.safetensors",
+    "paretune/demo/tasks/",
+    "paretune/demo/text/",
+    "paretune/profiles/devices/",
+    "paretune/reports/assets/page.js",
 )
 
 
@@ -19,6 +22,7 @@ def main(path: str) -> int:
     """Check the names inside the wheel."""
     names = zipfile.ZipFile(path).namelist()
     faults = [f"ships {name}" for name in names if name.startswith(FORBIDDEN)]
+    faults += [f"puts {name} beside the package" for name in names if not name.startswith("paretune")]
     faults += [f"lacks {need}" for need in NEEDED if not any(name.startswith(need) for name in names)]
     print(
         "\n".join(faults)

@@ -21,14 +21,14 @@ import torch
 
 from benchmarks.compressors import sources
 from benchmarks.tables import beside, write_table
-from compressors.bank import Bank
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import TokenWindows, read_windows
-from engines import find_engine
-from spaces.architectures import read_model
-from spaces.model import ModelSpec
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.engines import find_engine
+from paretune.spaces.architectures import read_model
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 
 COLUMNS = ("model", "device", "step", "widths", "windows", "blocks", "scaled", "seconds", "bank_bytes")
 METHODS = ("rtn", "hqq", "gptq", "awq")
@@ -154,7 +154,7 @@ def _open(folder: Path, filled: Filled) -> Bank:
 def _space(filled: Filled, method: str) -> SearchSpace:
     """Every linear inside the blocks, every width, one method."""
     limits = Restrictions(
-        bits=(*filled.widths, 16), outer_bits=(16,), methods=(method,), sparsity=(0.0,), kv_bits=(16,)
+        bits=(*filled.widths, 16), embedding_bits=(16,), methods=(method,), sparsity=(0.0,), kv_bits=(16,)
     )
     return SearchSpace(filled.spec, find_engine("torch").legality("any"), limits)
 

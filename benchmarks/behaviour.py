@@ -21,21 +21,21 @@ from typing import Any, Literal
 
 import torch
 
-import demo
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import TokenWindows, read_windows
-from engines import find_engine
-from engines.behaviour.continuation import continuation_kl
-from engines.behaviour.offer import behaving_runtime
-from engines.runtime.torch_runtime import TorchRuntime
-from engines.torch_engine import TorchEngine
-from spaces.architectures import read_model
-from spaces.behaviour import Behaviour, EarlyExit, TokenPruning
-from spaces.configuration import DENSE_CONFIG
-from spaces.model import ModelSpec
-from spaces.size import weight_bytes
+from paretune import demo
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.engines import find_engine
+from paretune.engines.behaviour.continuation import continuation_kl
+from paretune.engines.behaviour.offer import behaving_runtime
+from paretune.engines.runtime.torch_runtime import TorchRuntime
+from paretune.engines.torch_engine import TorchEngine
+from paretune.spaces.architectures import read_model
+from paretune.spaces.behaviour import Behaviour, EarlyExit, TokenPruning
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import weight_bytes
 
 COLUMNS = (
     "model", "criterion", "pattern", "sparsity", "implementation", "kl", "layer_error", "stored_bytes",

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluators.cost import CostEvaluator
-from search.settings import SearchSettings
-from search.study import Study
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Fidelity, Measurement
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
-from spaces.target import Workload
+from paretune.evaluators.cost import CostEvaluator
+from paretune.search.settings import SearchSettings
+from paretune.search.study import Study
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Fidelity, Measurement
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_spec
 
 BLOCKS = 56  # four groups each
@@ -34,12 +34,14 @@ class _Instant:
 
     def __init__(self, space: SearchSpace) -> None:
         random = np.random.default_rng(0)
-        self._damage = {site: 10 ** random.uniform(-5, -2) for group in space.groups for site in group.sites}
+        self._damage = {
+            layer: 10 ** random.uniform(-5, -2) for group in space.groups for layer in group.layers
+        }
 
     def evaluate(self, config: CompressionConfig, fidelity: Fidelity) -> dict[str, Measurement]:
         kl = sum(
-            self._damage[site] * 4.0 ** (4 - choice.weight.num_bits)
-            for site, choice in config.sites.items()
+            self._damage[layer] * 4.0 ** (4 - choice.weight.num_bits)
+            for layer, choice in config.layers.items()
             if not choice.weight.dense
         )
         return {
@@ -53,7 +55,7 @@ def measure_bookkeeping(trials: int = TRIALS) -> Iterator[tuple[str, float, floa
     space = SearchSpace(
         spec,
         FakeLegality(),
-        Restrictions(group_size=None, sparsity=(0.0,), methods=("rtn",), outer_bits=(16,)),
+        Restrictions(group_size=None, sparsity=(0.0,), methods=("rtn",), embedding_bits=(16,)),
     )
     times: list[float] = []
     with tempfile.TemporaryDirectory() as place:

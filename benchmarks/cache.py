@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.tables import beside, write_table
-from compressors.cache_calibration import calibrate_cache
-from compressors.cache_rounding import CacheRounding
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, load_tokenizer
-from compressors.windows import TokenWindows, read_windows
-from spaces.architectures import read_model
-from spaces.cache_format import CACHE_GROUP, KVFormat
+from paretune.compressors.cache_calibration import calibrate_cache
+from paretune.compressors.cache_rounding import CacheRounding
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.cache_format import CACHE_GROUP, KVFormat
 
 if TYPE_CHECKING:
     from benchmarks.compressors import Source

@@ -15,20 +15,20 @@ from typing import Any
 
 import torch
 
-import demo
 from benchmarks.compressors import GROUP, sources
 from benchmarks.tables import write_table
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.documents import read_documents
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import TokenWindows, read_windows
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.formats import integer_format
-from spaces.model import ModelSpec
+from paretune import demo
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.documents import read_documents
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.formats import integer_format
+from paretune.spaces.model import ModelSpec
 
 COLUMNS = ("calibrated_on", "tested_on", "method", "num_bits", "kl")
 METHODS = ("weighted", "gptq")
@@ -114,9 +114,9 @@ def _rows(
             assembler = Assembler(model, spec, bank, 2**32)
             for method in METHODS if index else ("rtn", *METHODS):
                 for bits in WIDTHS:
-                    choice = SiteChoice(weight=integer_format(bits, GROUP), method=method)
-                    sites = dict.fromkeys((x.name for x in spec.block_linears), choice)
-                    found = assembler.apply(CompressionConfig(sites=sites))
+                    choice = LayerChoice(weight=integer_format(bits, GROUP), method=method)
+                    layers = dict.fromkeys((x.name for x in spec.block_linears), choice)
+                    found = assembler.apply(CompressionConfig(layers=layers))
                     for tested_on, teacher in teachers.items():
                         yield {
                             "calibrated_on": "none" if method == "rtn" else name, "tested_on": tested_on,

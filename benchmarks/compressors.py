@@ -20,27 +20,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import demo
 from benchmarks.peer_programs.job import measured
 from benchmarks.tables import beside, write_table
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.overlay import Overlay
-from compressors.quantizers import find_quantizer
-from compressors.training.block_rounding import RoundingSettings
-from compressors.training.model_rounding import tune_model
-from compressors.training.training_settings import TrainingSettings
-from compressors.training.whole_model import bank_start, train_best
-from compressors.windows import TokenWindows, read_windows
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import ParetuneError
-from spaces.formats import WeightFormat, integer_format
-from spaces.model import ModelSpec
-from spaces.named_formats import find_choice
+from paretune import demo
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.overlay import Overlay
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.training.block_rounding import RoundingSettings
+from paretune.compressors.training.model_rounding import tune_model
+from paretune.compressors.training.training_settings import TrainingSettings
+from paretune.compressors.training.whole_model import bank_start, train_best
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import ParetuneError
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import find_choice
 
 COLUMNS = (
     "model", "method", "implementation", "num_bits", "group_size", "symmetric", "kl", "kl_stderr", "seconds",
@@ -215,9 +215,9 @@ class Bench:
         bank = Bank.open(folder, source.folder, model, spec, model_hash(source.folder), calibration)
         return cls(source, spec, Assembler(model, spec, bank, 2**32), teacher, calibration)
 
-    def config(self, choice: SiteChoice) -> CompressionConfig:
+    def config(self, choice: LayerChoice) -> CompressionConfig:
         """Every linear inside the blocks."""
-        return CompressionConfig(sites=dict.fromkeys((x.name for x in self.spec.block_linears), choice))
+        return CompressionConfig(layers=dict.fromkeys((x.name for x in self.spec.block_linears), choice))
 
 
 def measure(
@@ -249,26 +249,26 @@ def measure(
         yield from measure_cache(source, min(windows, CACHE_WINDOWS))
 
 
-def _choices() -> Iterator[tuple[str, SiteChoice]]:
+def _choices() -> Iterator[tuple[str, LayerChoice]]:
     for bits in WIDTHS:
         floating = WeightFormat(
             num_bits=bits, number_type="int", group_size=GROUP, symmetric=False, zero_point="float"
         )
-        yield "rtn", SiteChoice(weight=integer_format(bits, GROUP), method="rtn")
-        yield "hqq", SiteChoice(weight=floating, method="hqq")
-        yield "hqq-integer", SiteChoice(weight=integer_format(bits, GROUP, symmetric=False), method="hqq")
-        yield "gptq", SiteChoice(weight=integer_format(bits, GROUP), method="gptq")
+        yield "rtn", LayerChoice(weight=integer_format(bits, GROUP), method="rtn")
+        yield "hqq", LayerChoice(weight=floating, method="hqq")
+        yield "hqq-integer", LayerChoice(weight=integer_format(bits, GROUP, symmetric=False), method="hqq")
+        yield "gptq", LayerChoice(weight=integer_format(bits, GROUP), method="gptq")
         for symmetric in (True, False):
-            yield "awq", SiteChoice(weight=integer_format(bits, GROUP, symmetric), method="awq")
+            yield "awq", LayerChoice(weight=integer_format(bits, GROUP, symmetric), method="awq")
         for word, widths in TRAINED.items():
             if bits in widths:
-                yield word, SiteChoice(weight=integer_format(bits, GROUP), method="gptq")
+                yield word, LayerChoice(weight=integer_format(bits, GROUP), method="gptq")
     for word, names in NAMED.items():
         for name in names:
             yield word, find_choice(name)
 
 
-def _row(bench: Bench, word: str, choice: SiteChoice, ours: Measured) -> dict[str, object]:
+def _row(bench: Bench, word: str, choice: LayerChoice, ours: Measured) -> dict[str, object]:
     config, assembler = bench.config(choice), bench.assembler
     if find_quantizer(choice.method).needs_covariance:
         assembler.bank.correlate()
@@ -276,8 +276,8 @@ def _row(bench: Bench, word: str, choice: SiteChoice, ours: Measured) -> dict[st
     def make() -> Assembler:
         if word in TRAINED:
             return _trained(bench, word, config)
-        for site in config.sites:
-            assembler.bank.quantized(site, choice)
+        for layer in config.layers:
+            assembler.bank.quantized(layer, choice)
         return assembler
 
     maker, seconds, peak = measured(make)
@@ -304,7 +304,7 @@ def _trained(bench: Bench, word: str, config: CompressionConfig) -> Assembler:
         start = bank_start(bank, config)
         weights = train_best(model, bench.spec, config, bench.calibration, settings, start).weights
     else:
-        formats = {site: choice.weight for site, choice in config.sites.items()}
+        formats = {layer: choice.weight for layer, choice in config.layers.items()}
         rounding = RoundingSettings(scale_dtype=bank.scale_dtype)
         weights = dict(tune_model(model, bench.spec, bench.calibration, formats, rounding, sequential=True))
     return Assembler(model, bench.spec, Overlay(bank, weights, word), 2**32)

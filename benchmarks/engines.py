@@ -20,17 +20,17 @@ import torch
 from benchmarks.compressors import Source, sources
 from benchmarks.random_configs import Named, random_illegal, random_legal
 from benchmarks.tables import beside, write_table
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import TokenWindows, read_windows
-from engines import engine_names, find_engine
-from engines.engine import Engine, ExportCard
-from engines.predictions import Predictions
-from engines.verification import compare_predictions
-from spaces.architectures import read_model
-from spaces.errors import ParetuneError
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.engines import engine_names, find_engine
+from paretune.engines.engine import Engine, ExportCard
+from paretune.engines.predictions import Predictions
+from paretune.engines.verification import compare_predictions
+from paretune.spaces.architectures import read_model
+from paretune.spaces.errors import ParetuneError
 
 COLUMNS = (
     "engine", "engine_version", "model", "config", "formats", "loaded", "kl_to_candidate", "kl_of_candidate", "device",

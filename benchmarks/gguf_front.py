@@ -27,19 +27,19 @@ import numpy as np
 
 from benchmarks.compressors import sources
 from benchmarks.tables import beside, stamp, write_table
-from commands.output import Stages
-from commands.run_file import validate_run
-from commands.workbench import Workbench, open_workbench
-from compressors.covariance import keeper
-from compressors.windows import TokenWindows, read_windows
-from engines.llama.gguf_file.file import write_gguf
-from engines.llama.gguf_file.names import TensorNames
-from engines.llama_engine import LlamaCpp
-from reports.reading import read_run_folder
-from search.records import RecordFile
-from search.study import readings
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.measurement import Record
+from paretune.commands.output import Stages
+from paretune.commands.run_file import validate_run
+from paretune.commands.workbench import Workbench, open_workbench
+from paretune.compressors.covariance import keeper
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.engines.llama.gguf_file.file import write_gguf
+from paretune.engines.llama.gguf_file.names import TensorNames
+from paretune.engines.llama_engine import LlamaCpp
+from paretune.reports.reading import read_run_folder
+from paretune.search.records import RecordFile
+from paretune.search.study import readings
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.measurement import Record
 
 COLUMNS = ("model", "config", "kind", "weight_bytes", "tokens_per_s", "kl", "kl_stderr")
 WINDOWS = 32
@@ -132,7 +132,7 @@ def importances(bench: Workbench) -> dict[str, np.ndarray]:
     names = TensorNames(bench.spec, bench.spec.blocks)
     found = {}
     for linear in bench.spec.block_linears:
-        seen = bench.bank.statistics.site(keeper(bench.spec, linear).name)
+        seen = bench.bank.statistics.layer(keeper(bench.spec, linear).name)
         if seen is not None and linear.experts == 1:
             found[names.name(linear.parameter)] = seen.second_moment.float().cpu().numpy()
     return found

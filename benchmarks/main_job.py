@@ -90,7 +90,7 @@ def _counts(
 ) -> Iterator[tuple[str, float, float | None, str]]:
     others = {"baseline", "marginal", "promotion"}
     scored = {
-        r["digest"] for r in records if r["proposer"] not in others and r["fidelity"]["text"] == "search"
+        r["digest"] for r in records if r["sampler"] not in others and r["fidelity"]["text"] == "search"
     }
     yield "candidates_besides_marginals_and_uniforms", len(scored), 150, "candidates"
     members = [member for member in front["members"] if member["on_front"]]
@@ -106,10 +106,10 @@ def swap_share(folder: Path) -> Iterator[tuple[str, float, float | None, str]]:
     """Swapping a random candidate in, as a share of scoring it on 2,048 tokens."""
     import numpy as np
 
-    from commands.embedded import EMBEDDED_RUN
-    from commands.output import Stages
-    from commands.run_file import validate_run
-    from commands.workbench import open_workbench
+    from paretune.commands.embedded import EMBEDDED_RUN
+    from paretune.commands.output import Stages
+    from paretune.commands.run_file import validate_run
+    from paretune.commands.workbench import open_workbench
 
     bench = open_workbench(validate_run(EMBEDDED_RUN, "the embedded run"), folder, Stages(quiet=True))
     random, teacher = np.random.default_rng(0), bench.quality._teachers["search"]
@@ -130,13 +130,15 @@ def swap_share(folder: Path) -> Iterator[tuple[str, float, float | None, str]]:
 
 def _plain(space: Any, random: Any) -> tuple[int, ...]:
     """Random widths and methods of the whole model, nothing pruned: what dense copies are kept of."""
-    genome = list(space.random(random))
-    for index, gene in enumerate(space.genes):
-        if gene.group is None:
-            genome[index] = 0
-        elif gene.choices[genome[index]].sparsity is not None:
-            genome[index] = int(random.choice([k for k, c in enumerate(gene.choices) if c.sparsity is None]))
-    return tuple(genome)
+    point = list(space.random(random))
+    for index, parameter in enumerate(space.parameters):
+        if parameter.group is None:
+            point[index] = 0
+        elif parameter.choices[point[index]].sparsity is not None:
+            point[index] = int(
+                random.choice([k for k, c in enumerate(parameter.choices) if c.sparsity is None])
+            )
+    return tuple(point)
 
 
 def start_of_the_command_line() -> Iterator[tuple[str, float, float | None, str]]:
@@ -152,16 +154,16 @@ def start_of_the_command_line() -> Iterator[tuple[str, float, float | None, str]
 _BANK_PROGRAM = """
 import ctypes, gc, resource, sys, tempfile
 from pathlib import Path
-import demo
-from commands.embedded import EMBEDDED_RUN
-from commands.run_file import validate_run
-from commands.texts import read_texts
-from compressors.bank import Bank
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from engines import find_engine
-from profiles.devices import detect_device
-from spaces.architectures import read_model
-from spaces.space import SearchSpace
+from paretune import demo
+from paretune.commands.embedded import EMBEDDED_RUN
+from paretune.commands.run_file import validate_run
+from paretune.commands.texts import read_texts
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.engines import find_engine
+from paretune.profiles.devices import detect_device
+from paretune.spaces.architectures import read_model
+from paretune.spaces.space import SearchSpace
 
 run = validate_run(EMBEDDED_RUN, "the embedded run")
 spec = read_model(demo.MODEL)
@@ -170,7 +172,7 @@ windows = read_texts(run.texts, load_tokenizer(demo.MODEL), spec, 0)
 with tempfile.TemporaryDirectory() as place:
     bank = Bank.open(Path(place) / "bank", demo.MODEL, model, spec, model_hash(demo.MODEL), windows["calibration"])
     space = SearchSpace(spec, find_engine("torch-cpu").legality(detect_device("cpu").name), run.space, bank.block_order)
-    planned = [e for e in bank._planned(space) if e.student.whole and not e.choice.sparsity]
+    planned = [e for e in bank._planned(space) if e.pruned model.whole and not e.choice.sparsity]
     other = Bank.open(Path(place) / "other", demo.MODEL, model, spec, model_hash(demo.MODEL), windows["calibration"])
     # Libraries load their code at the first call; that is not the bank's.
     other.correlate()

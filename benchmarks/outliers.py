@@ -20,17 +20,17 @@ import torch
 
 from benchmarks.compressors import Source, sources
 from benchmarks.tables import write_table
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, load_tokenizer
-from compressors.mixed_decomposition import decompose
-from compressors.quantizers import find_quantizer
-from compressors.rounding import fake_int8
-from compressors.transforms import find_transform
-from compressors.transforms.outlier_channels import OutlierChannels
-from compressors.windows import TokenWindows, read_windows
-from spaces.architectures import read_model
-from spaces.formats import integer_format
-from spaces.model import ModelSpec
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.mixed_decomposition import decompose
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.rounding import fake_int8
+from paretune.compressors.transforms import find_transform
+from paretune.compressors.transforms.outlier_channels import OutlierChannels
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.formats import integer_format
+from paretune.spaces.model import ModelSpec
 
 COLUMNS = ("method", "num_bits", "kl")
 TRANSFORMS = {"naive": None, "smoothquant": "smoothquant", "hadamard": "hadamard"}
@@ -119,8 +119,8 @@ def measure(bench: Bench) -> Iterator[dict[str, object]]:
             model = bench.heavy()
             with decompose(model, bench.spec) as kept:
                 row = _row("llm-int8", bits, bench.kl(model))
-            share = sum(site.columns for site in kept.values()) / sum(
-                site.sequences * bench.spec.linear(name).in_features for name, site in kept.items()
+            share = sum(layer.columns for layer in kept.values()) / sum(
+                layer.sequences * bench.spec.linear(name).in_features for name, layer in kept.items()
             )
             print(f"llm-int8 keeps {share:.2%} of the columns in 16 bits", flush=True)
             yield row

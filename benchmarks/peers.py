@@ -25,11 +25,11 @@ from safetensors.torch import load_file
 from benchmarks.compressors import Source, sources
 from benchmarks.peer_programs.job import Job
 from benchmarks.peer_table import PEERS, VARIANTS, Peer
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, load_tokenizer
-from compressors.windows import TokenWindows, read_windows
-from spaces.architectures import read_model
-from spaces.errors import ParetuneError
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.errors import ParetuneError
 
 ROOT = Path(__file__).resolve().parent.parent
 Ours = Mapping[tuple[str, int, bool], np.ndarray]

@@ -19,11 +19,11 @@ from benchmarks.behaviour import behaviour_rows
 from benchmarks.compressors import Bench, Source, sources
 from benchmarks.pruning_peers import layer_error
 from benchmarks.tables import beside, write_table
-from compressors.pruners import PRUNERS
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ParetuneError
-from spaces.size import weight_bytes
+from paretune.compressors.pruners import PRUNERS
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ParetuneError
+from paretune.spaces.size import weight_bytes
 
 COLUMNS = (
     "model", "criterion", "pattern", "sparsity", "implementation", "kl", "layer_error", "stored_bytes",
@@ -98,7 +98,7 @@ def _zeros(bench: Bench, criteria: Sequence[str]) -> Iterator[dict[str, object]]
             sparsity = Sparsity.model_validate(
                 {"fraction": share, "pattern": pattern, "criterion": criterion}
             )
-            config = bench.config(SiteChoice(sparsity=sparsity))
+            config = bench.config(LayerChoice(sparsity=sparsity))
             bench.assembler.bank.build_for(config)
             kl, error = _kl(bench, config), _mean_error(bench, config)
             yield _row(bench, criterion, pattern, share, config, kl) | {"layer_error": f"{error:.6g}"}
@@ -118,8 +118,8 @@ def _cuts(bench: Bench) -> Iterator[dict[str, object]]:
                 }[pattern]
                 if pattern == "blocks":
                     values = {"blocks": tuple(sorted(bank.block_order_by(ranking)[1:]))}
-                student = Student.model_validate({**values, "ranking": ranking})
-                config = CompressionConfig(student=student)
+                pruned = PrunedShape.model_validate({**values, "ranking": ranking})
+                config = CompressionConfig(pruned=pruned)
                 yield _row(bench, criterion, pattern, round(share, 4), config, _kl(bench, config))
             except ParetuneError as error:
                 print(f"{bench.source.name}: {pattern} by {criterion}: {error}", flush=True)
@@ -137,7 +137,7 @@ def _mean_error(bench: Bench, config: CompressionConfig) -> float:
     for linear in bench.spec.block_linears:
         choice = config.choice(linear.name)
         covariance = bank.input_covariance(linear)
-        dense, pruned = (bank.tensor(linear.name, found) for found in (SiteChoice(), choice))
+        dense, pruned = (bank.tensor(linear.name, found) for found in (LayerChoice(), choice))
         if linear.experts == 1:
             parts = [(dense, pruned, covariance)]
         else:

@@ -17,9 +17,9 @@ import torch
 from benchmarks.compressors import Source, sources
 from benchmarks.peer_table import PRUNING_PEERS, Peer
 from benchmarks.peers import Bench, run_peer, window_kl
-from compressors.covariance import gather_covariances, keeper
-from spaces.architectures import read_model
-from spaces.model import ModelSpec
+from paretune.compressors.covariance import gather_covariances, keeper
+from paretune.spaces.architectures import read_model
+from paretune.spaces.model import ModelSpec
 
 
 def pruning_rows(

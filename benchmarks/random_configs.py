@@ -6,22 +6,28 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from engines.engine import Engine
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import EngineError
-from spaces.formats import WeightFormat, integer_format
-from spaces.legality import FusedGroup
-from spaces.model import ModelSpec
-from spaces.named_formats import GGML_FORMATS, WEIGHT_FORMATS, WITH_INPUTS, default_method, find_choice
-from spaces.students import full_count
+from paretune.engines.engine import Engine
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineError
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import (
+    GGML_FORMATS,
+    WEIGHT_FORMATS,
+    WITH_INPUTS,
+    default_method,
+    find_choice,
+)
+from paretune.spaces.pruned_sizes import full_count
 
 _WIDTHS = (2, 3, 4, 5, 6, 8)
 _GROUPS = (None, 32, 64, 128)
 _DENSE_SHARE = 0.2
 """Of groups that stay as they are, so that formats meet unquantized neighbours."""
-_STUDENT_SHARE = 0.25
+_PRUNED_SHARE = 0.25
 _DRAWS = 50
 """A configuration that is asked for, at most: most draws are new and taken."""
 
@@ -35,7 +41,7 @@ class Named:
     formats: tuple[str, ...] = ()
 
 
-def every_choice() -> list[SiteChoice]:
+def every_choice() -> list[LayerChoice]:
     """All formats that have names, and integers of every width, group and symmetry; one method each."""
     named = [find_choice(name) for name in (*WEIGHT_FORMATS, *WITH_INPUTS, *GGML_FORMATS)]
     integers = [
@@ -44,10 +50,10 @@ def every_choice() -> list[SiteChoice]:
         for group in _GROUPS
         for symmetric in (True, False)
     ]
-    return [*named, *(SiteChoice(weight=weight, method=default_method(weight)) for weight in integers)]
+    return [*named, *(LayerChoice(weight=weight, method=default_method(weight)) for weight in integers)]
 
 
-def legal_choices(engine: Engine, device: str, spec: ModelSpec) -> dict[str, list[SiteChoice]]:
+def legal_choices(engine: Engine, device: str, spec: ModelSpec) -> dict[str, list[LayerChoice]]:
     """By group of the whole model: what may stand there."""
     legality = engine.legality(device)
     return {
@@ -76,13 +82,13 @@ def random_legal(engine: Engine, device: str, spec: ModelSpec, count: int = 20, 
     for _ in range(_DRAWS * count):
         if len(found) == count:
             break
-        student = _student(spec, numbers) if numbers.random() < _STUDENT_SHARE else WHOLE
-        student = student if legality.student(spec, student) else WHOLE
+        pruned = _pruned(spec, numbers) if numbers.random() < _PRUNED_SHARE else WHOLE
+        pruned = pruned if legality.pruned(spec, pruned) else WHOLE
         # Those that no configuration has yet come first: an even share of them each.
         first = exported[len(found) :: count]
-        config = _grown(engine, device, spec, student, first, choices, numbers)
-        if config.sites and config not in [named.config for named in found]:
-            formats = sorted({choice.name for choice in config.sites.values()})
+        config = _grown(engine, device, spec, pruned, first, choices, numbers)
+        if config.layers and config not in [named.config for named in found]:
+            formats = sorted({choice.name for choice in config.layers.values()})
             found.append(Named(f"random-{len(found):02d}", config, tuple(formats)))
     if len(found) < count:
         raise _exhausted(engine, spec, len(found), count)
@@ -103,14 +109,14 @@ def _exhausted(engine: Engine, spec: ModelSpec, found: int, count: int) -> Engin
 
 
 def _exported(
-    engine: Engine, spec: ModelSpec, groups: Sequence[FusedGroup], choices: dict[str, list[SiteChoice]]
-) -> list[SiteChoice]:
+    engine: Engine, spec: ModelSpec, groups: Sequence[FusedGroup], choices: dict[str, list[LayerChoice]]
+) -> list[LayerChoice]:
     """Choices that an export can hold at some group: a few are for our own runtime alone."""
-    found: dict[SiteChoice, None] = {}
+    found: dict[LayerChoice, None] = {}
     for group in groups:
         for choice in choices[group.name]:
             if choice not in found:
-                config = CompressionConfig(sites=dict.fromkeys(group.sites, choice))
+                config = CompressionConfig(layers=dict.fromkeys(group.layers, choice))
                 if engine.export_ruling(spec, config):
                     found[choice] = None
     return list(found)
@@ -120,15 +126,15 @@ def _grown(
     engine: Engine,
     device: str,
     spec: ModelSpec,
-    student: Student,
-    first: Sequence[SiteChoice],
-    choices: dict[str, list[SiteChoice]],
+    pruned: PrunedShape,
+    first: Sequence[LayerChoice],
+    choices: dict[str, list[LayerChoice]],
     numbers: random.Random,
 ) -> CompressionConfig:
     """A configuration made group by group, each kept if the whole can still be exported."""
     legality = engine.legality(device)
-    groups = [group for group in legality.groups(spec) if student.keeps_block(group.block)]
-    config = CompressionConfig(student=student)
+    groups = [group for group in legality.groups(spec) if pruned.keeps_block(group.block)]
+    config = CompressionConfig(pruned=pruned)
     places = list(groups)
     numbers.shuffle(places)
     for choice in first:
@@ -150,26 +156,26 @@ def _with(
     spec: ModelSpec,
     config: CompressionConfig,
     group: FusedGroup,
-    choice: SiteChoice,
+    choice: LayerChoice,
 ) -> CompressionConfig | None:
-    if choice == SiteChoice() or not engine.legality(device).choice(spec, group, choice, config.student):
+    if choice == LayerChoice() or not engine.legality(device).choice(spec, group, choice, config.pruned):
         return None
-    grown = config.replaced(sites={**config.sites, **dict.fromkeys(group.sites, choice)})
+    grown = config.replaced(layers={**config.layers, **dict.fromkeys(group.layers, choice)})
     return grown if engine.export_ruling(spec, grown) else None
 
 
-def _drawn(choices: Sequence[SiteChoice], numbers: random.Random) -> SiteChoice:
+def _drawn(choices: Sequence[LayerChoice], numbers: random.Random) -> LayerChoice:
     if not choices or numbers.random() < _DENSE_SHARE:
-        return SiteChoice()
+        return LayerChoice()
     return numbers.choice(choices)
 
 
-def _student(spec: ModelSpec, numbers: random.Random) -> Student:
+def _pruned(spec: ModelSpec, numbers: random.Random) -> PrunedShape:
     """A model without one of its inner blocks, or with half of its channels."""
     if numbers.random() < 0.5 and spec.blocks > 2:
         left_out = numbers.randrange(1, spec.blocks - 1)
-        return Student(blocks=tuple(block for block in range(spec.blocks) if block != left_out))
-    return Student(ffn_channels=spec.ffn_size // 2)
+        return PrunedShape(blocks=tuple(block for block in range(spec.blocks) if block != left_out))
+    return PrunedShape(ffn_channels=spec.ffn_size // 2)
 
 
 def random_illegal(
@@ -177,9 +183,9 @@ def random_illegal(
 ) -> Iterator[Named]:
     """Configurations that differ from a legal one in one thing that the engine must refuse.
 
-    Things are taken in turn: a format that a group may not have, a fused group whose sites differ, a cache, zeros, a
-    student that the architecture cannot express or that is larger than the model; where an engine takes all of a kind,
-    the next kind.
+    Things are taken in turn: a format that a group may not have, a fused group whose layers differ, a cache, zeros, a
+    pruned model that the architecture cannot express or that is larger than the model; where an engine takes all of a
+    kind, the next kind.
     """
     numbers = random.Random(seed)
     legal = random_legal(engine, device, spec, count, seed + 1)
@@ -197,20 +203,20 @@ def _wrong_format(
     legality = engine.legality(device)
     groups = [group for group in legality.groups(spec) if config.keeps_block(group.block)]
     for group in numbers.sample(groups, len(groups)):
-        wrong = [c for c in _spoilt_choices() if not legality.choice(spec, group, c, config.student)]
+        wrong = [c for c in _spoilt_choices() if not legality.choice(spec, group, c, config.pruned)]
         if wrong:
             return config.replaced(
-                sites={**config.sites, **dict.fromkeys(group.sites, numbers.choice(wrong))}
+                layers={**config.layers, **dict.fromkeys(group.layers, numbers.choice(wrong))}
             )
     return None
 
 
-def _spoilt_choices() -> list[SiteChoice]:
+def _spoilt_choices() -> list[LayerChoice]:
     """Everything, and what no engine has: groups that divide nothing, float zero points."""
     odd = [integer_format(4, 48), integer_format(7, 32), integer_format(4, 24)]
     floating = WeightFormat(num_bits=4, number_type="int", group_size=32, symmetric=False, zero_point="float")
-    extra = [SiteChoice(weight=weight, method="rtn") for weight in odd]
-    return [*every_choice(), *extra, SiteChoice(weight=floating, method="hqq")]
+    extra = [LayerChoice(weight=weight, method="rtn") for weight in odd]
+    return [*every_choice(), *extra, LayerChoice(weight=floating, method="hqq")]
 
 
 def _split_group(
@@ -219,14 +225,14 @@ def _split_group(
     if not engine.fuses:
         return None
     fused = [
-        g for g in engine.legality(device).groups(spec) if len(g.sites) > 1 and config.keeps_block(g.block)
+        g for g in engine.legality(device).groups(spec) if len(g.layers) > 1 and config.keeps_block(g.block)
     ]
     numbers.shuffle(fused)
     legal = legal_choices(engine, device, spec)
     for group in fused:
-        others = [choice for choice in legal[group.name] if choice != config.choice(group.sites[0])]
+        others = [choice for choice in legal[group.name] if choice != config.choice(group.layers[0])]
         if others:
-            return config.replaced(sites={**config.sites, group.sites[-1]: numbers.choice(others)})
+            return config.replaced(layers={**config.layers, group.layers[-1]: numbers.choice(others)})
     return None
 
 
@@ -247,28 +253,28 @@ def _wrong_zeros(
     legality = engine.legality(device)
     groups = [g for g in legality.groups(spec) if g.kind == "linear" and config.keeps_block(g.block)]
     for group in numbers.sample(groups, len(groups)):
-        choice = config.choice(group.sites[0])
+        choice = config.choice(group.layers[0])
         for pattern, fraction in (("2:4", 0.5), ("4:8", 0.5), ("unstructured", 0.5)):
             pruned = choice.model_copy(
                 update={"sparsity": Sparsity(fraction=fraction, pattern=pattern, criterion="magnitude")}
             )
-            if not legality.choice(spec, group, pruned, config.student):
-                return config.replaced(sites={**config.sites, **dict.fromkeys(group.sites, pruned)})
+            if not legality.choice(spec, group, pruned, config.pruned):
+                return config.replaced(layers={**config.layers, **dict.fromkeys(group.layers, pruned)})
     return None
 
 
-def _wrong_student(
+def _wrong_pruned(
     engine: Engine, device: str, spec: ModelSpec, config: CompressionConfig, numbers: random.Random
 ) -> CompressionConfig | None:
     """Half of something, or twice of it."""
     legality = engine.legality(device)
-    students = [
-        Student.model_validate({kind: size})
+    pruned_sizes = [
+        PrunedShape.model_validate({kind: size})
         for kind in ("kv_heads", "ffn_channels", "hidden")
         for size in (max(1, full_count(spec, kind) // 2), 2 * full_count(spec, kind))
     ]
-    wrong = [student for student in students if not legality.student(spec, student)]
-    return config.replaced(student=numbers.choice(wrong)) if wrong else None
+    wrong = [pruned for pruned in pruned_sizes if not legality.pruned(spec, pruned)]
+    return config.replaced(pruned=numbers.choice(wrong)) if wrong else None
 
 
-_SPOILERS = (_wrong_format, _split_group, _wrong_cache, _wrong_zeros, _wrong_student)
+_SPOILERS = (_wrong_format, _split_group, _wrong_cache, _wrong_zeros, _wrong_pruned)

@@ -26,17 +26,17 @@ from benchmarks.compressors import sources
 from benchmarks.random_configs import Named, every_choice
 from benchmarks.recipe_programs.job import Format, Job
 from benchmarks.tables import beside, write_table
-from compressors.loading import load_dense, load_tokenizer
-from compressors.windows import read_windows
-from engines.recipes import find_recipe, recipe_names
-from engines.recipes.recipe import Recipe, modules
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig
-from spaces.formats import integer_format
-from spaces.groups import fused_groups
-from spaces.legality import FusedGroup
-from spaces.model import ModelSpec
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.windows import read_windows
+from paretune.engines.recipes import find_recipe, recipe_names
+from paretune.engines.recipes.recipe import Recipe, modules
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.formats import integer_format
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.model import ModelSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("tool", "version", "config", "ran", "formats_agree")
@@ -102,19 +102,19 @@ def open_bench() -> Bench:
 
 
 def configurations(recipe: Recipe, spec: ModelSpec, count: int = 3, seed: int = 0) -> list[Named]:
-    """Uniform at 4 and 8 bits inside the blocks, and ``count`` mixtures of what the tool has, fused sites alike."""
+    """Uniform at 4 and 8 bits inside the blocks, and ``count`` mixtures of what the tool has, fused layers alike."""
     found = [Named(f"uniform-{bits}", _uniform(recipe, spec, bits)) for bits in (4, 8)]
     numbers, groups = random.Random(seed), fused_groups(spec)
     offered = {group.name: _choices(recipe, spec, group) for group in groups}
     for _ in range(_DRAWS):
         if len(found) == 2 + count:
             return found
-        sites = {}
+        layers = {}
         for group in groups:
             if numbers.random() >= _DENSE_SHARE and offered[group.name]:
-                sites.update(dict.fromkeys(group.sites, numbers.choice(offered[group.name])))
-        config = CompressionConfig(sites=sites)
-        if config.sites and recipe.ruling(spec, config):
+                layers.update(dict.fromkeys(group.layers, numbers.choice(offered[group.name])))
+        config = CompressionConfig(layers=layers)
+        if config.layers and recipe.ruling(spec, config):
             found.append(Named(f"random-{len(found) - 2:02d}", config))
     raise AssertionError(f"{recipe.name} accepted {len(found) - 2} of {_DRAWS} mixtures")
 
@@ -122,15 +122,15 @@ def configurations(recipe: Recipe, spec: ModelSpec, count: int = 3, seed: int = 
 def _uniform(recipe: Recipe, spec: ModelSpec, bits: int) -> CompressionConfig:
     """Symmetric integers inside the blocks: in groups of 128, by row where the tool has no such groups."""
     for group_size in (128, None):
-        choice = SiteChoice(weight=integer_format(bits, group_size), method="rtn")
-        config = CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+        choice = LayerChoice(weight=integer_format(bits, group_size), method="rtn")
+        config = CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
         if recipe.ruling(spec, config):
             return config
     raise AssertionError(f"{recipe.name} has no symmetric integers of {bits} bits")
 
 
-def _choices(recipe: Recipe, spec: ModelSpec, group: FusedGroup) -> list[SiteChoice]:
-    """What the tool has for all sites of a group; pruned too where it prunes, more seldom."""
+def _choices(recipe: Recipe, spec: ModelSpec, group: FusedGroup) -> list[LayerChoice]:
+    """What the tool has for all layers of a group; pruned too where it prunes, more seldom."""
     pruned = [
         choice.model_copy(update={"sparsity": Sparsity(fraction=0.5, pattern=pattern, criterion=criterion)})
         for choice in every_choice()
@@ -143,11 +143,11 @@ def _choices(recipe: Recipe, spec: ModelSpec, group: FusedGroup) -> list[SiteCho
     return [*plain, *few]
 
 
-def _has(recipe: Recipe, spec: ModelSpec, group: FusedGroup, choice: SiteChoice) -> bool:
-    columns = spec.linear(group.sites[0]).in_features
+def _has(recipe: Recipe, spec: ModelSpec, group: FusedGroup, choice: LayerChoice) -> bool:
+    columns = spec.linear(group.layers[0]).in_features
     if choice.weight.group_size is not None and columns % choice.weight.group_size:
         return False
-    return bool(recipe.ruling(spec, CompressionConfig(sites=dict.fromkeys(group.sites, choice))))
+    return bool(recipe.ruling(spec, CompressionConfig(layers=dict.fromkeys(group.layers, choice))))
 
 
 def measured(recipe: Recipe, bench: Bench, named: list[Named], python: Path) -> Iterator[dict[str, object]]:
@@ -197,7 +197,7 @@ def run_recipe(recipe: Recipe, bench: Bench, config: CompressionConfig, python: 
 def expected(spec: ModelSpec, config: CompressionConfig) -> dict[str, Format]:
     """The configuration in the words of the programs, by module path."""
     found = {}
-    for site, choice in config.sites.items():
+    for layer, choice in config.layers.items():
         if choice.weight.dense:
             continue
         weight, inputs = choice.weight, choice.activation
@@ -209,7 +209,7 @@ def expected(spec: ModelSpec, config: CompressionConfig) -> dict[str, Format]:
             block_rows=weight.block_rows,
             input_bits=None if inputs is None else inputs.num_bits,
         )
-        found.update(dict.fromkeys(modules(spec, site), one))
+        found.update(dict.fromkeys(modules(spec, layer), one))
     return found
 
 

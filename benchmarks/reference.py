@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spaces.patterns import Restrictions
+from paretune.spaces.patterns import Restrictions
 
 ROOT = Path(__file__).resolve().parents[1]
 CALIBRATION_DOCUMENTS = tuple(range(40))

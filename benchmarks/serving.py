@@ -1,13 +1,13 @@
 """How fast vLLM serves: ``python -m benchmarks.serving --run RUN --model NAME`` or ``--llama`` makes ``serving.csv``.
 
-``RUN`` is a folder of ``paretune search --engine vllm``: three members of its front (the smallest, the pick, and one
-between them in bytes) and the dense model are exported, loaded and timed. With ``--write FOLDER`` they are exported
-and that is all; ``--exports FOLDER`` times what lies there, where there is a GPU. ``--llama`` needs no weights: the
-shape of Llama-3.1-8B in one format everywhere, a row each, and in two mixes. Compiled mode, prompts of 128 tokens, 64
-new ones, batches of 1, 16 and 64 sequences. Every configuration is a process of its own; all load at once, since
-compiling takes minutes and no GPU, and when the last has loaded or ended they are timed one after the other while the
-rest sleeps. The engine's own limit of time is the only one, from the first load to the last row. Rows are written as
-they come; those of other models stay.
+``RUN`` is a folder of ``paretune search --engine vllm``: three members of its front (the smallest, the recommended
+configuration, and one between them in bytes) and the dense model are exported, loaded and timed. With ``--write
+FOLDER`` they are exported and that is all; ``--exports FOLDER`` times what lies there, where there is a GPU.
+``--llama`` needs no weights: the shape of Llama-3.1-8B in one format everywhere, a row each, and in two mixes.
+Compiled mode, prompts of 128 tokens, 64 new ones, batches of 1, 16 and 64 sequences. Every configuration is a process
+of its own; all load at once, since compiling takes minutes and no GPU, and when the last has loaded or ended they are
+timed one after the other while the rest sleeps. The engine's own limit of time is the only one, from the first load
+to the last row. Rows are written as they come; those of other models stay.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from typing import Any
 
 from benchmarks.bank import LLAMA
 from benchmarks.tables import beside, write_table
-from commands.output import Stages
-from commands.run_file import validate_run
-from commands.workbench import open_workbench
-from engines.checkpoint.layout import VLLM
-from engines.checkpoint.quantization_config import quantization_config
-from engines.engine import ExportCard
-from engines.manifest import read_manifest
-from engines.vllm_engine import Vllm
-from reports.reading import read_run_folder
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig
-from spaces.errors import EngineError
-from spaces.formats import integer_format
-from spaces.groups import fused_groups
-from spaces.model import ModelSpec
-from spaces.named_formats import find_choice
-from spaces.result import FrontFile, Member
-from spaces.size import weight_bytes
+from paretune.commands.output import Stages
+from paretune.commands.run_file import validate_run
+from paretune.commands.workbench import open_workbench
+from paretune.engines.checkpoint.layout import VLLM
+from paretune.engines.checkpoint.quantization_config import quantization_config
+from paretune.engines.engine import ExportCard
+from paretune.engines.manifest import read_manifest
+from paretune.engines.vllm_engine import Vllm
+from paretune.reports.reading import read_run_folder
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.result import FrontFile, Member
+from paretune.spaces.size import weight_bytes
 
 COLUMNS = (
     "engine", "engine_version", "device", "model", "config", "weight_bytes", "batch", "ttft_s", "tpot_s",
@@ -102,12 +102,12 @@ def shape_configs(spec: ModelSpec) -> Iterator[tuple[str, CompressionConfig]]:
     """The dense shape, one format everywhere inside the blocks, and two mixes by fused group."""
     legality = Vllm().legality(GENERATION)
 
-    def everywhere(choice: SiteChoice) -> CompressionConfig:
+    def everywhere(choice: LayerChoice) -> CompressionConfig:
         """Wherever it is legal: fused groups cannot be NVFP4."""
         groups = [g for g in legality.groups(spec) if legality.choice(spec, g, choice, WHOLE)]
-        return CompressionConfig(sites={site: choice for group in groups for site in group.sites})
+        return CompressionConfig(layers={layer: choice for group in groups for layer in group.layers})
 
-    integers = {bits: SiteChoice(weight=integer_format(bits, 128), method="rtn") for bits in (3, 4, 8)}
+    integers = {bits: LayerChoice(weight=integer_format(bits, 128), method="rtn") for bits in (3, 4, 8)}
     yield "bf16", DENSE_CONFIG
     yield "int4-g128", everywhere(integers[4])
     for name in FORMATS:
@@ -118,15 +118,15 @@ def shape_configs(spec: ModelSpec) -> Iterator[tuple[str, CompressionConfig]]:
         yield f"int{bits}-g128", everywhere(integers[bits])
 
 
-def _mixed(spec: ModelSpec, first: SiteChoice, second: SiteChoice) -> CompressionConfig:
+def _mixed(spec: ModelSpec, first: LayerChoice, second: LayerChoice) -> CompressionConfig:
     """Attention and FFN differ, and change places from block to block."""
-    sites = {}
+    layers = {}
     for group in fused_groups(spec):
         if group.block is not None:
             attention = group.name.rpartition(".")[2] in ("qkv", "o")
             choice = first if attention == (group.block % 2 == 0) else second
-            sites.update(dict.fromkeys(group.sites, choice))
-    return CompressionConfig(sites=sites)
+            layers.update(dict.fromkeys(group.layers, choice))
+    return CompressionConfig(layers=layers)
 
 
 def shape_folders(place: Path, wanted: Sequence[str] | None) -> Iterator[Served]:
@@ -163,12 +163,12 @@ def written(exports: Path) -> Iterator[Served]:
 
 
 def three_members(front: FrontFile) -> list[Member]:
-    """The smallest, the pick, and of those between them in bytes the middle one (else the next larger one)."""
+    """The smallest, the recommended configuration, and of those between them the middle one (else the next larger)."""
     members = sorted((m for m in front.members if m.on_front and m.name != "dense"), key=_bytes)
-    pick = next((m for m in members if m.name == front.pick), members[len(members) // 2])
-    position = members.index(pick)
+    recommended = next((m for m in members if m.name == front.recommended), members[len(members) // 2])
+    position = members.index(recommended)
     between = members[position // 2] if position > 1 else members[min(position + 1, len(members) - 1)]
-    return list({m.digest: m for m in (members[0], between, pick)}.values())
+    return list({m.digest: m for m in (members[0], between, recommended)}.values())
 
 
 def _bytes(member: Member) -> float:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.tables import write_table
-from evaluators.comparison import paired_difference
-from spaces.result import FrontFile, Member, RunDocument
+from paretune.evaluators.comparison import paired_difference
+from paretune.spaces.result import FrontFile, Member, RunDocument
 
 COLUMNS = (
     "model", "uniform", "num_bits", "weight_bytes", "kl", "kl_stderr", "member", "member_weight_bytes",

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from profiles.advice import Advice
+    from paretune.profiles.advice import Advice
 
 
 def advise(
@@ -33,10 +33,10 @@ def advise(
     ] = False,
 ) -> None:
     """Say in seconds what binds (memory, bandwidth, arithmetic, launches) and what each format would give."""
-    from commands.models import read_spec
-    from profiles.advice import advise as compute
-    from profiles.devices import detect_device, find_device
-    from spaces.target import Workload
+    from paretune.commands.models import read_spec
+    from paretune.profiles.advice import advise as compute
+    from paretune.profiles.devices import detect_device, find_device
+    from paretune.spaces.target import Workload
 
     asked = Workload.parse(workload)
     target = detect_device() if device == "auto" else find_device(device)
@@ -87,7 +87,7 @@ def _formats(console: Console, advice: Advice) -> None:
     from rich import box
     from rich.table import Table
 
-    from profiles.wording import duration, size
+    from paretune.profiles.wording import duration, size
 
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, title_justify="left", pad_edge=False)
     table.add_column("format (floors of latency)")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from evaluators.tasks import TaskScore
+    from paretune.evaluators.tasks import TaskScore
 
 
 def check(
@@ -35,10 +35,10 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> int:
     """Compare a checkpoint with its base; exit code 1 when it is worse than allowed, 0 otherwise."""
-    from commands.models import EMBEDDED
+    from paretune.commands.models import EMBEDDED
 
     if base == EMBEDDED:
-        import demo
+        from paretune import demo
 
         text, tasks = text or demo.TEXTS / "report.txt", tasks or demo.TASKS
     result = compare(
@@ -74,11 +74,11 @@ def compare(
         TextError: no text, or one shorter than a window.
         ModelError: tokenizers that do not match.
     """
-    from commands.models import model_folder
-    from compressors.divergence import Teacher
-    from compressors.loading import load_checkpoint, load_tokenizer, require_same_tokenizer
-    from compressors.windows import read_windows
-    from spaces.errors import TextError
+    from paretune.commands.models import model_folder
+    from paretune.compressors.divergence import Teacher
+    from paretune.compressors.loading import load_checkpoint, load_tokenizer, require_same_tokenizer
+    from paretune.compressors.windows import read_windows
+    from paretune.spaces.errors import TextError
 
     base_folder, folder = model_folder(base), model_folder(checkpoint)
     if text is None:
@@ -98,7 +98,7 @@ def compare(
     }
     result["perplexity_base"] = float(teacher.loss.mean().exp())
     if tasks is not None or names:
-        from evaluators.tasks import TaskScorer, TaskSettings
+        from paretune.evaluators.tasks import TaskScorer, TaskSettings
 
         scorer = TaskScorer(tokenizer, TaskSettings(tuple(names), tasks, limit))
         result["tasks"] = paired_tasks(scorer.score(dense), scorer.score(candidate))
@@ -107,7 +107,7 @@ def compare(
 
 def paired_tasks(base: dict[str, TaskScore], candidate: dict[str, TaskScore]) -> dict[str, dict[str, float]]:
     """Scores side by side with the exact McNemar test of each task."""
-    from evaluators.comparison import mcnemar
+    from paretune.evaluators.comparison import mcnemar
 
     rows = {}
     for name, before in base.items():

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spaces.errors import ModelError, ParetuneError, RunError
-from spaces.measurement import Measurement
-from spaces.target import Workload
+from paretune.spaces.errors import ModelError, ParetuneError, RunError
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.target import Workload
 
 _TAKEN = "Give a folder that transformers loads (config.json and safetensors), a hub id, or a .gguf file"
 
@@ -92,7 +92,7 @@ def read_facts(checkpoint: Checkpoint) -> CheckpointFacts:
         VerificationError: an export whose files are not those that were written.
         EngineError: llama.cpp is not here.
     """
-    from engines.manifest import MANIFEST, check_files
+    from paretune.engines.manifest import MANIFEST, check_files
 
     if (checkpoint.folder / MANIFEST).is_file():
         check_files(checkpoint.folder)
@@ -103,11 +103,11 @@ def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Meas
     """Memory at a workload: the stored weights, and a cache and activations of 16 bits.
 
     Raises:
-        ParetuneError: an architecture that cannot be read as a :class:`~spaces.model.ModelSpec`.
+        ParetuneError: an architecture that cannot be read as a :class:`~paretune.spaces.model.ModelSpec`.
     """
-    from spaces.architectures import read_model
-    from spaces.configuration import DENSE_CONFIG
-    from spaces.size import memory_bytes
+    from paretune.spaces.architectures import read_model
+    from paretune.spaces.configuration import DENSE_CONFIG
+    from paretune.spaces.size import memory_bytes
 
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for part in (values, values.get("text_config") or {}):
@@ -123,7 +123,7 @@ def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Meas
 
 
 def _locate(source: str) -> tuple[Path, Path | None]:
-    from commands.models import model_folder
+    from paretune.commands.models import model_folder
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".gguf":
@@ -153,8 +153,8 @@ def _own_name(source: str) -> str:
 def _transformers(folder: Path) -> CheckpointFacts:
     import transformers
 
-    from compressors.loading import model_hash
-    from spaces.architectures.headers import read_header, weight_files
+    from paretune.compressors.loading import model_hash
+    from paretune.spaces.architectures.headers import read_header, weight_files
 
     config = _configuration(folder)
     files = weight_files(folder)
@@ -172,7 +172,7 @@ def _transformers(folder: Path) -> CheckpointFacts:
 
 def _configuration(folder: Path) -> Any:
     """As ``transformers`` reads it; code inside the checkpoint is never run."""
-    from compressors.loading import read_model_config, told_by_transformers
+    from paretune.compressors.loading import read_model_config, told_by_transformers
 
     try:
         with told_by_transformers(folder):
@@ -192,7 +192,7 @@ def _configuration(folder: Path) -> Any:
 
 
 def _numbers(folder: Path, config: Any) -> str:
-    from spaces.architectures.weights import stored_dtype
+    from paretune.spaces.architectures.weights import stored_dtype
 
     found = getattr(config, "quantization_config", None)
     method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
@@ -202,10 +202,10 @@ def _numbers(folder: Path, config: Any) -> str:
 
 
 def _gguf(file: Path) -> CheckpointFacts:
-    from engines import find_engine
-    from engines.manifest import sha256_of_file
-    from evaluators.gguf_model import gguf_facts
-    from spaces.errors import EngineError
+    from paretune.engines import find_engine
+    from paretune.engines.manifest import sha256_of_file
+    from paretune.evaluators.gguf_model import gguf_facts
+    from paretune.spaces.errors import EngineError
 
     engine = find_engine("llama.cpp")
     able = engine.available()
@@ -232,9 +232,9 @@ def own_tokenizer(
     Raises:
         ModelError: it has none; or a GGUF file has other tokens.
     """
-    from compressors.loading import load_tokenizer
-    from evaluators.gguf_model import same_tokens
-    from evaluators.window_texts import tokenize_alike
+    from paretune.compressors.loading import load_tokenizer
+    from paretune.evaluators.gguf_model import same_tokens
+    from paretune.evaluators.window_texts import tokenize_alike
 
     if checkpoint.gguf is None:
         own = load_tokenizer(checkpoint.folder)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from commands.checkpoints import Checkpoint, CheckpointFacts
-    from commands.output import Stages
-    from commands.run_file import RunFile
-    from compressors.divergence import Teacher
-    from compressors.windows import TokenWindows
-    from evaluators.compared import Judge
-    from reports.compared import ComparedFile, ComparedModel
-    from reports.reading import RunFolder
-    from spaces.measurement import Measurement
-    from spaces.model import ModelSpec
+    from paretune.commands.checkpoints import Checkpoint, CheckpointFacts
+    from paretune.commands.output import Stages
+    from paretune.commands.run_file import RunFile
+    from paretune.compressors.divergence import Teacher
+    from paretune.compressors.windows import TokenWindows
+    from paretune.evaluators.compared import Judge
+    from paretune.reports.compared import ComparedFile, ComparedModel
+    from paretune.reports.reading import RunFolder
+    from paretune.spaces.measurement import Measurement
+    from paretune.spaces.model import ModelSpec
 
 
 def compare(
@@ -36,11 +36,11 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> None:
     """Judge other checkpoints on the report text and tasks of a run (B, nat, bit) and draw them beside its front."""
-    from commands.checkpoints import name_checkpoints, read_facts
-    from commands.output import Stages
-    from reports.compared_summary import summarize_compared
-    from reports.reading import read_run_folder
-    from reports.report import write_report
+    from paretune.commands.checkpoints import name_checkpoints, read_facts
+    from paretune.commands.output import Stages
+    from paretune.reports.compared_summary import summarize_compared
+    from paretune.reports.reading import read_run_folder
+    from paretune.reports.report import write_report
 
     folder = read_run_folder(run)
     chosen = name_checkpoints(checkpoint, label or [])
@@ -77,9 +77,9 @@ class _Court:
 
     def judged(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> ComparedModel:
         """Everything that can be measured of one checkpoint."""
-        from commands.checkpoints import memory_or_note
-        from reports.compared import ComparedModel
-        from spaces.measurement import Measurement
+        from paretune.commands.checkpoints import memory_or_note
+        from paretune.reports.compared import ComparedModel
+        from paretune.spaces.measurement import Measurement
 
         memory = memory_or_note(checkpoint, facts, self.run.workload)
         found = self._measured(checkpoint, facts)
@@ -101,8 +101,8 @@ class _Court:
         )  # fmt: skip
 
     def _other_size(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> bool:
-        """Whether it is no form of the run's model: other hidden channels or blocks, and no student of ours."""
-        from engines.manifest import MANIFEST
+        """Whether it is no form of the run's model: other hidden channels or blocks, and no pruned model of ours."""
+        from paretune.engines.manifest import MANIFEST
 
         own = (self.spec.hidden_size, self.spec.blocks)
         differs = any(said not in (None, known) for said, known in zip(facts.shape, own, strict=True))
@@ -110,9 +110,9 @@ class _Court:
 
     def write(self, row: ComparedModel) -> ComparedFile:
         """Put a row into ``compared.json``, which appears whole."""
-        from reports.compared import FILE, ComparedFile, compared_hashes
-        from reports.reading import read_compared
-        from search.run_folder import write_whole
+        from paretune.reports.compared import FILE, ComparedFile, compared_hashes
+        from paretune.reports.reading import read_compared
+        from paretune.search.run_folder import write_whole
 
         path, known = self.folder.path, read_compared(self.folder.path, self.folder.run)
         file = known or ComparedFile(
@@ -125,9 +125,9 @@ class _Court:
         return file
 
     def _measured(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> dict[str, Measurement]:
-        from compressors.loading import load_checkpoint
-        from engines.llama_engine import LlamaCpp
-        from evaluators.gguf_model import GgufModel
+        from paretune.compressors.loading import load_checkpoint
+        from paretune.engines.llama_engine import LlamaCpp
+        from paretune.evaluators.gguf_model import GgufModel
 
         if checkpoint.gguf is not None:
             replay = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.target[1])
@@ -150,15 +150,15 @@ def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: 
         RunError: model or report text are not those of the run any more.
         ModelError: a checkpoint without a tokenizer; a GGUF file with other tokens.
     """
-    from commands.checkpoints import own_tokenizer
-    from commands.models import model_folder
-    from commands.run_file import validate_run
-    from commands.texts import read_texts
-    from commands.workbench import compute_target
-    from compressors.loading import load_tokenizer, model_hash
-    from evaluators.compared import Judge
-    from evaluators.window_texts import window_texts
-    from spaces.architectures import read_model
+    from paretune.commands.checkpoints import own_tokenizer
+    from paretune.commands.models import model_folder
+    from paretune.commands.run_file import validate_run
+    from paretune.commands.texts import read_texts
+    from paretune.commands.workbench import compute_target
+    from paretune.compressors.loading import load_tokenizer, model_hash
+    from paretune.evaluators.compared import Judge
+    from paretune.evaluators.window_texts import window_texts
+    from paretune.spaces.architectures import read_model
 
     run = validate_run(folder.run.settings, f"{folder.path}/run.json")
     with stages.stage("start", "loading model and texts"):
@@ -182,8 +182,8 @@ def _teachers(
     source: Path, spec: ModelSpec, windows: TokenWindows, rows: set[int], target: tuple[Any, str]
 ) -> dict[int, Teacher]:
     """The dense model is read and let go: only its predictions stay in memory."""
-    from compressors.loading import load_dense
-    from evaluators.compared import read_dense
+    from paretune.compressors.loading import load_dense
+    from paretune.evaluators.compared import read_dense
 
     dtype, device = target
     dense = load_dense(source, spec, dtype=dtype, device=device)
@@ -191,7 +191,7 @@ def _teachers(
 
 
 def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     for name, digest in hashes.items():
         if folder.run.hashes.get(name) != digest:
@@ -204,7 +204,7 @@ def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:
 
 def _tasks(run: RunFile) -> Any:
     """The tasks that the front was scored on."""
-    from evaluators.tasks import TaskSettings
+    from paretune.evaluators.tasks import TaskSettings
 
     asked = run.tasks
     if asked.folder is None and not asked.names:
@@ -216,8 +216,8 @@ def _tasks(run: RunFile) -> Any:
 
 def _notes(checkpoint: Checkpoint, same_tokenizer: bool) -> list[str]:
     """What of it is not measured, or not as the front was."""
-    from engines.manifest import MANIFEST, read_manifest
-    from spaces.configuration import CompressionConfig
+    from paretune.engines.manifest import MANIFEST, read_manifest
+    from paretune.spaces.configuration import CompressionConfig
 
     found = []
     if not same_tokenizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import demo
+from paretune import demo
 
 EMBEDDED_RUN: dict[str, Any] = {
     "model": "embedded",

@@ -54,15 +54,15 @@ def engines(
 
 def engine_rows() -> list[EngineRow]:
     """One row a registered engine, in the order of the register; nothing is refused."""
-    from engines import engine_names
+    from paretune.engines import engine_names
 
     return [_row(name) for name in engine_names()]
 
 
 def _row(name: str) -> EngineRow:
-    from engines import find_engine
-    from engines.environments import find_environment
-    from spaces.errors import EngineError
+    from paretune.engines import find_engine
+    from paretune.engines.environments import find_environment
+    from paretune.spaces.errors import EngineError
 
     try:
         found = find_environment(name)
@@ -79,7 +79,7 @@ def _row(name: str) -> EngineRow:
 
 
 def _forms() -> dict[str, str]:
-    from engines.forms import find_form, form_names
+    from paretune.engines.forms import find_form, form_names
 
     return {name: find_form(name).available().reason for name in form_names()}
 

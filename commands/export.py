@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from commands.output import Stages
-    from commands.refining import Refined
-    from commands.workbench import Workbench
-    from engines.engine import Engine
-    from engines.verification import Verification
-    from spaces.errors import LimitError
-    from spaces.result import FrontFile, Member
+    from paretune.commands.output import Stages
+    from paretune.commands.refining import Refined
+    from paretune.commands.workbench import Workbench
+    from paretune.engines.engine import Engine
+    from paretune.engines.verification import Verification
+    from paretune.spaces.errors import LimitError
+    from paretune.spaces.result import FrontFile, Member
 
 _CHECKED_WINDOWS = 16
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    name: Annotated[str | None, typer.Option(help="Member to export; the pick if left out.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Member to export; the recommended configuration if left out.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/NAME if left out.")] = None,
     refine: Annotated[
         str | None,
@@ -55,12 +57,12 @@ def export(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Export a member; the engine loads it in a fresh process and its KL to the candidate is printed (nat)."""
-    from commands.ladder import CANARIES, export_ladder, ladder_lines
-    from commands.output import Stages
-    from commands.run_file import validate_run
-    from commands.workbench import open_workbench
-    from reports.reading import read_run_folder
-    from search.run_folder import lock_run_folder
+    from paretune.commands.ladder import CANARIES, export_ladder, ladder_lines
+    from paretune.commands.output import Stages
+    from paretune.commands.run_file import validate_run
+    from paretune.commands.workbench import open_workbench
+    from paretune.reports.reading import read_run_folder
+    from paretune.search.run_folder import lock_run_folder
 
     _check_ladder(ladder, refine)
     found = read_run_folder(run)
@@ -90,7 +92,7 @@ def _folder_name(member: str, refine: str | None, form: str) -> str:
 
 def _check_ladder(ladder: int | None, refine: str | None) -> None:
     """Refuse what makes the weights of one member anew where several are exported."""
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     if ladder is not None and refine is not None:
         raise RunError(
@@ -106,9 +108,9 @@ def _refined(bench: Workbench, member: Member, method: str, folder: Path, stages
         UnknownNameError: no such method.
         ConfigurationError: the configuration has nothing to refine.
     """
-    from commands.refining import refine_member
-    from engines.engine import ExportCard, require_exportable
-    from engines.whole_folder import refuse_occupied
+    from paretune.commands.refining import refine_member
+    from paretune.engines.engine import ExportCard, require_exportable
+    from paretune.engines.whole_folder import refuse_occupied
 
     ruling = bench.engine.export_ruling(bench.spec, member.config)
     require_exportable(ruling, ExportCard(bench.model_folder, member.name))
@@ -124,8 +126,8 @@ def in_form(bench: Workbench, form: str | None) -> Workbench:
         UnknownNameError: there is no such form.
         EngineError: the run's exports are not for transformers, or nothing here loads the form.
     """
-    from commands.verify import LOADERS, writing
-    from spaces.errors import EngineError
+    from paretune.commands.verify import LOADERS, writing
+    from paretune.spaces.errors import EngineError
 
     if form is None:
         return bench
@@ -140,30 +142,30 @@ def in_form(bench: Workbench, form: str | None) -> Workbench:
 
 def form_of(engine: Engine) -> str:
     """The form that an engine writes; empty for the usual one, and for engines that have one alone."""
-    from engines.transformers_engine import Transformers
+    from paretune.engines.transformers_engine import Transformers
 
     return engine.form_name if isinstance(engine, Transformers) else ""
 
 
 def wanted_member(front: FrontFile, name: str | None) -> Member:
-    """The member called ``name``, or the pick.
+    """The member called ``name``, or the recommended configuration.
 
     Raises:
         LimitError: none was named, and nothing that was read on the report text meets the limits.
         UnknownNameError: there is no such member.
     """
-    if name is None and not front.pick:
+    if name is None and not front.recommended:
         raise unmet(front)
-    return find_member(front.members, name or front.pick)
+    return find_member(front.members, name or front.recommended)
 
 
 def unmet(front: FrontFile) -> LimitError:
-    """That there is no pick."""
-    from spaces.errors import LimitError
+    """That there is no recommended configuration."""
+    from paretune.spaces.errors import LimitError
 
     return LimitError(
         f"limits {', '.join(front.limits)}",
-        "were met by nothing that was read on the report text, so there is no pick",
+        "were met by nothing that was read on the report text, so there is no recommended configuration",
         "See the nearest by paretune select RUN --limit ..., and name one by paretune export RUN --name NAME",
     )
 
@@ -174,7 +176,7 @@ def find_member(members: tuple[Member, ...], name: str) -> Member:
     Raises:
         UnknownNameError: there is none.
     """
-    from spaces.errors import UnknownNameError
+    from paretune.spaces.errors import UnknownNameError
 
     for member in members:
         if member.name == name or (len(name) >= 6 and member.digest.startswith(name)):
@@ -205,10 +207,10 @@ def export_member(
         EngineError: the format cannot express the candidate, or the folder holds something else.
         VerificationError: what was loaded is not the candidate.
     """
-    from engines.canary import add_canaries, discard_unlisted
-    from engines.engine import ExportCard
-    from engines.verification import verify_export
-    from spaces.errors import VerificationError
+    from paretune.engines.canary import add_canaries, discard_unlisted
+    from paretune.engines.engine import ExportCard
+    from paretune.engines.verification import verify_export
+    from paretune.spaces.errors import VerificationError
 
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
     assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
@@ -261,7 +263,7 @@ def export_member(
 
 def set_aside(folder: Path) -> Path:
     """Give an export that is not what it was another name, so that it can be written anew and looked at later."""
-    from commands.output import note
+    from paretune.commands.output import note
 
     names = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in chain([""], map(str, count(2))))
     place = next(name for name in names if not name.exists())
@@ -272,7 +274,7 @@ def set_aside(folder: Path) -> Path:
 
 def written_export(bench: Workbench, folder: Path) -> dict[str, Any]:
     """What ``run.json`` keeps of an export whether or not it was loaded."""
-    from engines.manifest import read_manifest
+    from paretune.engines.manifest import read_manifest
 
     manifest = read_manifest(folder)
     return {
@@ -314,8 +316,8 @@ def is_refined_export(folder: Path, digest: str, hashes: dict[str, str], method:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder; empty where none can be read."""
-    from engines.manifest import read_manifest
-    from spaces.errors import VerificationError
+    from paretune.engines.manifest import read_manifest
+    from paretune.spaces.errors import VerificationError
 
     try:
         return read_manifest(folder)

@@ -7,14 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from search.run_folder import write_whole
-from spaces.errors import EngineAbsentError
-from spaces.result import FrontFile, LatencyCheck, RunDocument
+from paretune.search.run_folder import write_whole
+from paretune.spaces.errors import EngineAbsentError
+from paretune.spaces.result import FrontFile, LatencyCheck, RunDocument
 
 if TYPE_CHECKING:
-    from commands.output import Stages
-    from commands.workbench import Workbench
-    from search.study import Study
+    from paretune.commands.output import Stages
+    from paretune.commands.workbench import Workbench
+    from paretune.search.study import Study
 
 FILE = "run.json"
 Status = Literal["running", "complete", "interrupted"]

@@ -1,19 +1,19 @@
-"""After the search: tasks and latency of the front, the export of the pick, and the files of the run folder."""
+"""After the search: tasks and latency of the front, the export of what is recommended, and the run folder's files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from commands.output import Stages
-from spaces.measurement import Measurement
-from spaces.result import FrontFile, LatencyCheck, Member
+from paretune.commands.output import Stages
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FrontFile, LatencyCheck, Member
 
 if TYPE_CHECKING:
-    from commands.workbench import Workbench
-    from evaluators.tasks import TaskScorer
-    from profiles.whole_model import WholeModel
-    from spaces.configuration import CompressionConfig
+    from paretune.commands.workbench import Workbench
+    from paretune.evaluators.tasks import TaskScorer
+    from paretune.profiles.whole_model import WholeModel
+    from paretune.spaces.configuration import CompressionConfig
 
 CHECKED = 8
 """Candidates whose predicted decode latency is compared with a measured one, at least."""
@@ -22,7 +22,7 @@ _ROUNDS = 3
 
 def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
     """Score members, the dense model and the plain uniform configurations on every task."""
-    from evaluators.tasks import TaskEvaluator
+    from paretune.evaluators.tasks import TaskEvaluator
 
     if bench.scorer is None:
         return front
@@ -47,7 +47,7 @@ def task_scorer(bench: Workbench) -> TaskScorer | None:
     asked = bench.run.tasks
     if asked.folder is None and not asked.names:
         return None
-    from evaluators.tasks import TaskScorer, TaskSettings
+    from paretune.evaluators.tasks import TaskScorer, TaskSettings
 
     settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
     return TaskScorer(bench.tokenizer, settings)
@@ -71,11 +71,11 @@ def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> Front
 def _timed(
     bench: Workbench, configs: Mapping[str, CompressionConfig], stages: Stages
 ) -> dict[str, WholeModel]:
-    from engines.profiled_engine import ProfiledEngine
-    from engines.runner_engine import RunnerEngine
-    from profiles.energy import EnergyMeter
-    from profiles.whole_exports import time_exports
-    from profiles.whole_model import time_models
+    from paretune.engines.profiled_engine import ProfiledEngine
+    from paretune.engines.runner_engine import RunnerEngine
+    from paretune.profiles.energy import EnergyMeter
+    from paretune.profiles.whole_exports import time_exports
+    from paretune.profiles.whole_model import time_models
 
     engine, workload = bench.engine, bench.run.workload
     if isinstance(engine, ProfiledEngine):
@@ -124,9 +124,9 @@ def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ..
 
 def _fitted(bench: Workbench) -> Iterable[CompressionConfig]:
     """What the predictor was fitted to."""
-    from engines.runner_engine import RunnerEngine
-    from profiles.format_predictor import timing_configs
-    from profiles.whole_model import profile_candidates
+    from paretune.engines.runner_engine import RunnerEngine
+    from paretune.profiles.format_predictor import timing_configs
+    from paretune.profiles.whole_model import profile_candidates
 
     if isinstance(bench.engine, RunnerEngine):
         return timing_configs(bench.space)

@@ -1,7 +1,9 @@
-"""The pick once more as GGUF: every width becomes ggml's block type of that width, and llama.cpp answers with it.
+"""The recommended configuration once more as GGUF: every width becomes ggml's block type of that width.
+
+Llama.cpp answers with it.
 
 Its codes are not those of the searched candidate, whose formats llama.cpp does not know. What is lost on the way is
-measured and said: KL of the file to the dense model, beside that of the pick.
+measured and said: KL of the file to the dense model, beside that of the recommended configuration.
 """
 
 from __future__ import annotations
@@ -10,17 +12,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import EngineError
-from spaces.measurement import Fidelity
-from spaces.model import Linear, ModelSpec
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.measurement import Fidelity
+from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from commands.workbench import Workbench
-    from spaces.result import Member
+    from paretune.commands.workbench import Workbench
+    from paretune.spaces.result import Member
 
 _BY_WIDTH = {2: "q2_k", 3: "q3_k", 4: "q4_k", 5: "q5_k", 6: "q6_k", 8: "q8_0"}
 """What llama.cpp's own mixes are made of."""
@@ -33,7 +35,7 @@ _ANSWER_TOKENS = 8
 
 
 def ggml_config(spec: ModelSpec, config: CompressionConfig) -> CompressionConfig:
-    """The same student with a block type of ggml for every width, no narrower than it was.
+    """The same pruned model with a block type of ggml for every width, no narrower than it was.
 
     Args:
         spec: of the dense model.
@@ -42,23 +44,23 @@ def ggml_config(spec: ModelSpec, config: CompressionConfig) -> CompressionConfig
     Raises:
         EngineError: zeros, which blocks do not keep, or a width beyond 8 bits that is not 16.
     """
-    from spaces.size import kept_shape
+    from paretune.spaces.size import kept_shape
 
-    sites = {}
-    for site, choice in config.sites.items():
+    layers = {}
+    for layer, choice in config.layers.items():
         if choice.sparsity is not None:
             raise EngineError(
-                f"zeros of {site}", "are not kept by ggml's blocks", "Export it for another engine"
+                f"zeros of {layer}", "are not kept by ggml's blocks", "Export it for another engine"
             )
         if not choice.weight.dense:
-            linear = spec.linear(site)
-            sites[site] = _block_choice(linear, kept_shape(spec, linear, config.student)[1], choice)
-    return CompressionConfig(sites=sites, student=config.student)
+            linear = spec.linear(layer)
+            layers[layer] = _block_choice(linear, kept_shape(spec, linear, config.pruned)[1], choice)
+    return CompressionConfig(layers=layers, pruned=config.pruned)
 
 
-def _block_choice(linear: Linear, columns: int, choice: SiteChoice) -> SiteChoice:
-    from spaces.ggml_types import GGML_TYPES
-    from spaces.named_formats import find_choice
+def _block_choice(linear: Linear, columns: int, choice: LayerChoice) -> LayerChoice:
+    from paretune.spaces.ggml_types import GGML_TYPES
+    from paretune.spaces.named_formats import find_choice
 
     width = choice.weight.num_bits
     names = (*(_BY_WIDTH[w] for w in sorted(_BY_WIDTH) if w >= width), *_SHORT_BLOCKS)
@@ -74,21 +76,21 @@ def _block_choice(linear: Linear, columns: int, choice: SiteChoice) -> SiteChoic
             "Use 2 to 8 bits",
         )
     best = min(fitting, key=lambda name: GGML_TYPES[name].block_bytes / GGML_TYPES[name].block_weights)
-    return SiteChoice(weight=find_choice(best).weight, method=_METHOD)
+    return LayerChoice(weight=find_choice(best).weight, method=_METHOD)
 
 
 def write_gguf(bench: Workbench, member: Member, folder: Path) -> tuple[CompressionConfig, float]:
-    """Write the pick as GGUF, unless it is there already.
+    """Write the recommended configuration as GGUF, unless it is there already.
 
     Returns:
         Its configuration as such, and the KL of these weights to the dense model (nats a token).
 
     Raises:
-        EngineError: llama.cpp is not here, or the model, the student or a format cannot be written as GGUF.
+        EngineError: llama.cpp is not here, or the model, the pruned model or a format cannot be written as GGUF.
     """
-    from commands.export import is_export_of
-    from engines.engine import ExportCard
-    from engines.llama_engine import LlamaCpp
+    from paretune.commands.export import is_export_of
+    from paretune.engines.engine import ExportCard
+    from paretune.engines.llama_engine import LlamaCpp
 
     engine = LlamaCpp()
     verdict = engine.available()
@@ -115,9 +117,9 @@ def check_gguf(bench: Workbench, config: CompressionConfig, kl: float, folder: P
         EngineUnavailableError: llama.cpp took too long or was killed.
         VerificationError: what llama.cpp runs is not what was written.
     """
-    from engines.llama_engine import LlamaCpp
-    from engines.manifest import read_manifest
-    from engines.verification import compare_predictions, verify_export
+    from paretune.engines.llama_engine import LlamaCpp
+    from paretune.engines.manifest import read_manifest
+    from paretune.engines.verification import compare_predictions, verify_export
 
     engine, ids = LlamaCpp(), _checked(bench)
     verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=kl)
@@ -148,7 +150,7 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
 
     The file is verified by then: a question that is not answered takes nothing from that, and stands as ``unanswered``.
     """
-    from engines.llama.gguf_file.names import FILE
+    from paretune.engines.llama.gguf_file.names import FILE
 
     prompt, expected = _question(bench)
     context = len(bench.tokenizer(prompt)["input_ids"]) + _ANSWER_TOKENS + 1
@@ -168,8 +170,8 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
 
 
 def _question(bench: Workbench) -> tuple[str, str]:
-    import demo
-    from commands.models import EMBEDDED
+    from paretune import demo
+    from paretune.commands.models import EMBEDDED
 
     if bench.run.model == EMBEDDED:
         with (demo.TASKS / _QUESTION_TASK).open(encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""``paretune inspect MODEL``: sites, groups, bytes, and what is legal for an engine."""
+"""``paretune inspect MODEL``: layers, groups, bytes, and what is legal for an engine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from spaces.legality import FusedGroup
-    from spaces.space import SearchSpace
+    from paretune.spaces.legality import FusedGroup
+    from paretune.spaces.space import SearchSpace
 
 
 def inspect(
@@ -23,12 +23,12 @@ def inspect(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """List sites, groups, bytes (B) at every width, and what the engine refuses, with the reason."""
-    from commands.models import read_spec
-    from engines import find_engine
-    from profiles.devices import detect_device, find_device
-    from spaces.patterns import Restrictions
-    from spaces.space import SearchSpace
+    """List layers, groups, bytes (B) at every width, and what the engine refuses, with the reason."""
+    from paretune.commands.models import read_spec
+    from paretune.engines import find_engine
+    from paretune.profiles.devices import detect_device, find_device
+    from paretune.spaces.patterns import Restrictions
+    from paretune.spaces.space import SearchSpace
 
     spec = read_spec(model, revision)
     chosen = find_engine(engine)
@@ -44,28 +44,28 @@ def inspect(
 
 
 def group_rows(space: SearchSpace) -> list[dict[str, object]]:
-    """One row a group: its sites, shapes, dense bytes and the bytes of every legal choice."""
+    """One row a group: its layers, shapes, dense bytes and the bytes of every legal choice."""
     return [
         {
-            "group": gene.group.name,
-            "sites": list(gene.group.sites),
+            "group": parameter.group.name,
+            "layers": list(parameter.group.layers),
             "shapes": [
-                [space.spec.linear(site).out_features, space.spec.linear(site).in_features]
-                for site in gene.group.sites
+                [space.spec.linear(layer).out_features, space.spec.linear(layer).in_features]
+                for layer in parameter.group.layers
             ],
-            "choices": {choice.name: _bytes(space, gene.group, choice) for choice in gene.choices},  # type: ignore[union-attr]
+            "choices": {choice.name: _bytes(space, parameter.group, choice) for choice in parameter.choices},  # type: ignore[union-attr]
         }
-        for gene in space.genes
-        if gene.group is not None
+        for parameter in space.parameters
+        if parameter.group is not None
     ]
 
 
 def _bytes(space: SearchSpace, group: FusedGroup, choice: object) -> int:
-    from spaces.configuration import CompressionConfig
-    from spaces.size import site_bytes
+    from paretune.spaces.configuration import CompressionConfig
+    from paretune.spaces.size import layer_bytes
 
-    config = CompressionConfig.model_validate({"sites": dict.fromkeys(group.sites, choice)})
-    return sum(site_bytes(space.spec, space.spec.linear(site), config).total for site in group.sites)
+    config = CompressionConfig.model_validate({"layers": dict.fromkeys(group.layers, choice)})
+    return sum(layer_bytes(space.spec, space.spec.linear(layer), config).total for layer in group.layers)
 
 
 def _print_json(space: SearchSpace) -> None:
@@ -75,9 +75,9 @@ def _print_json(space: SearchSpace) -> None:
         "model": space.spec.model_dump(mode="json", exclude={"linears", "fixed"}),
         "groups": group_rows(space),
         "model_wide": {
-            gene.name: [getattr(choice, "name", choice) for choice in gene.choices]
-            for gene in space.genes
-            if gene.group is None
+            parameter.name: [getattr(choice, "name", choice) for choice in parameter.choices]
+            for parameter in space.parameters
+            if parameter.group is None
         },
         "refused": space.refused,
     }
@@ -89,7 +89,7 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from spaces.size import dense_bytes
+    from paretune.spaces.size import dense_bytes
 
     spec = space.spec
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
@@ -102,18 +102,18 @@ def _print_tables(space: SearchSpace, engine: str) -> None:
     rows = _folded(space)
     scale, unit = (1e6, "MB") if max(max(sizes.values()) for _, _, sizes in rows) >= 1e7 else (1e3, "kB")
     title = f"Size ({unit}) of a group by width (bit) for {engine}; --json has exact bytes"
-    table = Table("group", "sites: rows x columns", title=title, box=SIMPLE, padding=(0, 0, 0, 1))
+    table = Table("group", "layers: rows x columns", title=title, box=SIMPLE, padding=(0, 0, 0, 1))
     for width in widths:
         table.add_column(str(width), justify="right", no_wrap=True)
-    for name, sites, sizes in rows:
+    for name, layers, sizes in rows:
         table.add_row(
-            name, sites, *(f"{sizes[width] / scale:,.1f}" if width in sizes else "-" for width in widths)
+            name, layers, *(f"{sizes[width] / scale:,.1f}" if width in sizes else "-" for width in widths)
         )
     console.print(table)
     quantizers = ", ".join(_quantizers(space))
     console.print(f"quantizers: {quantizers}; zeros are stored like any other weight", highlight=False)
-    size = sum(len(gene.choices) > 1 for gene in space.genes)
-    console.print(f"{size} genes with a choice", highlight=False)
+    size = sum(len(parameter.choices) > 1 for parameter in space.parameters)
+    console.print(f"{size} parameters with a choice", highlight=False)
     for names in _same_reason(space.refused):
         more = f" and {len(names) - 1} more" if names[1:] else ""
         console.print(f"refused: {names[0]}{more}: {space.refused[names[0]]}", style="dim")
@@ -134,15 +134,15 @@ _WIDTH = 110
 
 
 def _folded(space: SearchSpace) -> list[tuple[str, str, dict[int, int]]]:
-    """Groups that differ only in the index of their block become one row: name, sites, bytes by width."""
+    """Groups that differ only in the index of their block become one row: name, layers, bytes by width."""
     import re
 
     folded: dict[str, tuple[int, str, dict[int, int]]] = {}
     for row in group_rows(space):
-        name, sites, shapes = str(row["group"]), list(row["sites"]), list(row["shapes"])  # type: ignore[call-overload]
+        name, layers, shapes = str(row["group"]), list(row["layers"]), list(row["shapes"])  # type: ignore[call-overload]
         shown = ", ".join(
-            f"{site.rsplit('.', 1)[-1]} {rows}x{columns}"
-            for site, (rows, columns) in zip(sites, shapes, strict=True)
+            f"{layer.rsplit('.', 1)[-1]} {rows}x{columns}"
+            for layer, (rows, columns) in zip(layers, shapes, strict=True)
         )
         sizes = _by_width(space, name)
         key = f"{re.sub(r'[.][0-9]+[.]', '.*.', name)}|{shown}|{sizes}"
@@ -156,18 +156,18 @@ def _folded(space: SearchSpace) -> list[tuple[str, str, dict[int, int]]]:
 
 def _by_width(space: SearchSpace, group: str) -> dict[int, int]:
     """Bytes of a group by width: of the first quantizer, nothing pruned."""
-    from spaces.choice import SiteChoice
+    from paretune.spaces.choice import LayerChoice
 
-    gene = space.genes[space.index(group)]
+    parameter = space.parameters[space.index(group)]
     found: dict[int, int] = {}
-    for choice, size in zip(gene.choices, space.choice_bytes(gene), strict=True):
-        if isinstance(choice, SiteChoice) and choice.sparsity is None and size is not None:
+    for choice, size in zip(parameter.choices, space.choice_bytes(parameter), strict=True):
+        if isinstance(choice, LayerChoice) and choice.sparsity is None and size is not None:
             found.setdefault(choice.weight.num_bits, size)
     return found
 
 
 def _quantizers(space: SearchSpace) -> list[str]:
-    from spaces.choice import SiteChoice
+    from paretune.spaces.choice import LayerChoice
 
-    methods = [c.method for g in space.genes for c in g.choices if isinstance(c, SiteChoice)]
+    methods = [c.method for g in space.parameters for c in g.choices if isinstance(c, LayerChoice)]
     return [method for method in dict.fromkeys(methods) if method != "none"]

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.output import Stages, note
-from commands.run_file import RunFile
-from spaces.errors import EngineAbsentError, ParetuneError, VerificationError
+from paretune.commands.output import Stages, note
+from paretune.commands.run_file import RunFile
+from paretune.spaces.errors import EngineAbsentError, ParetuneError, VerificationError
 
 if TYPE_CHECKING:
-    from commands.files import Status
-    from commands.workbench import Workbench
-    from search.study import Study
-    from spaces.result import FrontFile, Member
+    from paretune.commands.files import Status
+    from paretune.commands.workbench import Workbench
+    from paretune.search.study import Study
+    from paretune.spaces.result import FrontFile, Member
 
 
 def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
@@ -29,11 +29,11 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
     Raises:
         ParetuneError: whatever was refused; what failed after the search once everything else is written.
     """
-    from commands.files import engine_version
-    from commands.finish import task_scorer
-    from commands.workbench import open_workbench
-    from reports.summary import summarize
-    from search.run_folder import lock_run_folder
+    from paretune.commands.files import engine_version
+    from paretune.commands.finish import task_scorer
+    from paretune.commands.workbench import open_workbench
+    from paretune.reports.summary import summarize
+    from paretune.search.run_folder import lock_run_folder
 
     with lock_run_folder(folder):
         bench = open_workbench(run, folder, stages, searching=True)
@@ -61,10 +61,10 @@ def open_study(bench: Workbench, stages: Stages) -> Study:
         LimitError: no configuration meets a limit.
         RunError: the folder belongs to another model, text, bank or space.
     """
-    from commands.profiling import can_be_timed, profile_engine
-    from evaluators.cost import CostEvaluator
-    from search.run_folder import tie_run_folder
-    from search.study import Study
+    from paretune.commands.profiling import can_be_timed, profile_engine
+    from paretune.evaluators.cost import CostEvaluator
+    from paretune.search.run_folder import tie_run_folder
+    from paretune.search.study import Study
 
     tie_run_folder(bench.folder, bench.fingerprint())
     predictor = profile_engine(bench, stages)
@@ -96,10 +96,10 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
 
     The report is there before anything is run that can fail for reasons of its own: engines, tasks, disks.
     """
-    from commands.export import unmet
-    from commands.finish import judge_tasks, measure_latency
-    from search.promotion import promote
-    from search.result import build_front, write_front
+    from paretune.commands.export import unmet
+    from paretune.commands.finish import judge_tasks, measure_latency
+    from paretune.search.promotion import promote
+    from paretune.search.result import build_front, write_front
 
     with stages.stage("promotion", "reading the front on the report text"):
         front = build_front(study, promote(study, stages.report))
@@ -119,9 +119,9 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
             failures.append((what, error))
     write_front(front, bench.folder)
     _report(bench, study, stages, "complete", front, more=_told(failures))
-    exported, failure = _export(bench, front, stages) if front.pick else (None, unmet(front))
+    exported, failure = _export(bench, front, stages) if front.recommended else (None, unmet(front))
     if failure is not None:
-        failures.append(("the export failed" if front.pick else "nothing was exported", failure))
+        failures.append(("the export failed" if front.recommended else "nothing was exported", failure))
     if exported is not None or failure is not None:
         _report(bench, study, stages, "complete", front, exported, _told(failures))
     return failures[0][1] if failures else None
@@ -142,9 +142,9 @@ def _report(
     more: tuple[str, ...] = (),
 ) -> None:
     """Write ``run.json`` and the page."""
-    from commands.files import write_run
-    from commands.finish import latency_checks
-    from reports.report import write_report
+    from paretune.commands.files import write_run
+    from paretune.commands.finish import latency_checks
+    from paretune.reports.report import write_report
 
     with stages.stage("report", "writing the report"):
         checks, notes = latency_checks(bench, front), (*more, *_notes(study))
@@ -155,12 +155,12 @@ def _report(
 def _export(
     bench: Workbench, front: FrontFile, stages: Stages
 ) -> tuple[dict[str, Any] | None, ParetuneError | None]:
-    """Export the pick; what ``run.json`` keeps of it, and what was refused or found wrong."""
-    from commands.export import export_line, export_member, find_member, written_export
+    """Export the recommended configuration; what ``run.json`` keeps of it, and what was refused or found wrong."""
+    from paretune.commands.export import export_line, export_member, find_member, written_export
 
     if not bench.run.export:
         return None, None
-    member = find_member(front.members, front.pick)
+    member = find_member(front.members, front.recommended)
     verdict = bench.engine.export_ruling(bench.spec, member.config)
     if not verdict:
         note(f"{member.name} is not exported: {verdict.reason}")
@@ -186,13 +186,13 @@ def _export(
 
 
 def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
-    """The pick as GGUF too; the export itself stands without it.
+    """The recommended configuration as GGUF too; the export itself stands without it.
 
     Raises:
         VerificationError: llama.cpp runs something else than was written.
     """
-    from commands.gguf import check_gguf, gguf_line, write_gguf
-    from spaces.errors import EngineError
+    from paretune.commands.gguf import check_gguf, gguf_line, write_gguf
+    from paretune.spaces.errors import EngineError
 
     folder = bench.folder / "export" / f"{member.name}-gguf"
     with stages.stage("gguf", f"writing {member.name} as GGUF and asking llama.cpp"):

@@ -1,4 +1,4 @@
-"""``paretune export RUN --ladder N``: the pick, and safer members to fall back to, as one folder."""
+"""``paretune export RUN --ladder N``: what is recommended, and safer members to fall back to, as one folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from commands.workbench import Workbench
-    from monitoring.ladder import LadderFile
-    from spaces.result import Member
+    from paretune.commands.workbench import Workbench
+    from paretune.monitoring.ladder import LadderFile
+    from paretune.spaces.result import Member
 
 CANARIES = 16
 """Of a rung where the user names no number."""
@@ -28,7 +28,7 @@ def choose_rungs(members: tuple[Member, ...], first: Member, count: int) -> tupl
     Raises:
         RunError: the front has fewer safer members, or the KL of ``first`` is not known.
     """
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     start = first.value("kl")
     if start is None:
@@ -63,17 +63,17 @@ def export_ladder(
         canaries: of each rung.
 
     Returns:
-        What :func:`commands.export.export_member` says of each, with the folder that it has in the end.
+        What :func:`paretune.commands.export.export_member` says of each, with the folder that it has in the end.
 
     Raises:
         RunError: the front has too few safer members.
         EngineError: the folder is not empty, or a member cannot be expressed.
         VerificationError: what was loaded is not the candidate; nothing is left behind.
     """
-    from commands.export import export_member
-    from engines.whole_folder import written_whole
-    from monitoring.ladder import CURRENT
-    from monitoring.switching import point_at
+    from paretune.commands.export import export_member
+    from paretune.engines.whole_folder import written_whole
+    from paretune.monitoring.ladder import CURRENT
+    from paretune.monitoring.switching import point_at
 
     rungs = choose_rungs(_exportable(bench, members), first, count)
     places = [f"{index}-{member.name}" for index, member in enumerate(rungs)]
@@ -90,7 +90,7 @@ def export_ladder(
 
 def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[str, Any]]) -> LadderFile:
     """``ladder.json`` of exported members."""
-    from monitoring.ladder import LadderFile, Rung, default_trigger
+    from paretune.monitoring.ladder import LadderFile, Rung, default_trigger
 
     return LadderFile(
         rungs=tuple(
@@ -109,7 +109,7 @@ def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[st
 
 def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
     """What people are told: the order, and how to begin."""
-    from commands.export import export_line
+    from paretune.commands.export import export_line
 
     lines = [f"rung {index}: {export_line(found)}" for index, found in enumerate(done)]
     return "\n".join(
@@ -122,7 +122,7 @@ def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
 
 def _exportable(bench: Workbench, members: tuple[Member, ...]) -> tuple[Member, ...]:
     """Members of the front that the engine's container can hold; says which are left out."""
-    from commands.output import note
+    from paretune.commands.output import note
 
     found = []
     for member in members:
@@ -140,7 +140,7 @@ def _kl(member: Member) -> float:
 
 
 def _write_ladder(folder: Path, ladder: LadderFile) -> None:
-    from monitoring.ladder import LADDER
+    from paretune.monitoring.ladder import LADDER
 
     text = json.dumps(ladder.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     (folder / LADDER).write_text(text, encoding="utf-8")

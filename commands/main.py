@@ -14,7 +14,7 @@ from types import FrameType
 
 import typer
 
-from commands import (
+from paretune.commands import (
     advise,
     check,
     compare,
@@ -30,8 +30,8 @@ from commands import (
     transform,
     verify,
 )
-from commands.output import print_error
-from spaces.errors import ParetuneError, UnknownNameError
+from paretune.commands.output import print_error
+from paretune.spaces.errors import ParetuneError, UnknownNameError
 
 _DEFAULT = "search"
 _INTERRUPTED = 130

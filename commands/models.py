@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from compressors.companions import COMPANIONS
-from spaces.errors import ModelError
-from spaces.model import ModelSpec
+from paretune.compressors.companions import COMPANIONS
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import ModelSpec
 
 EMBEDDED = "embedded"
 """The name of the model that ships with Paretune."""
@@ -29,7 +29,7 @@ def model_folder(model: str, revision: str | None = None, config_only: bool = Fa
         ModelError: no such folder, not a hub id, or the download failed.
     """
     if model == EMBEDDED:
-        import demo
+        from paretune import demo
 
         return demo.MODEL
     folder = Path(model).expanduser()
@@ -46,7 +46,7 @@ def model_folder(model: str, revision: str | None = None, config_only: bool = Fa
 
 def read_spec(model: str, revision: str | None = None) -> ModelSpec:
     """The specification of a model, from ``config.json`` alone."""
-    from spaces.architectures import read_model
+    from paretune.spaces.architectures import read_model
 
     return read_model(model_folder(model, revision, config_only=True), source=model, revision=revision)
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from monitoring.ladder import Ladder
-    from monitoring.limits import Watched
-    from monitoring.switching import Switcher
-    from monitoring.watch import Outcome, Watch
+    from paretune.monitoring.ladder import Ladder
+    from paretune.monitoring.limits import Watched
+    from paretune.monitoring.switching import Switcher
+    from paretune.monitoring.watch import Outcome, Watch
 
 Word = TypeVar("Word", bound=str)
 
@@ -74,11 +74,11 @@ def monitor(
     ] = False,
 ) -> int:
     """Replay canaries against a server; metrics for Prometheus; switch to the next rung when a limit stays broken."""
-    from monitoring.access import TOKEN_CHARACTERS, check_host, read_secret
-    from monitoring.endpoint import Endpoint
-    from monitoring.files import FileGuard
-    from monitoring.memory import read_process
-    from monitoring.watch import Watch
+    from paretune.monitoring.access import TOKEN_CHARACTERS, check_host, read_secret
+    from paretune.monitoring.endpoint import Endpoint
+    from paretune.monitoring.files import FileGuard
+    from paretune.monitoring.memory import read_process
+    from paretune.monitoring.watch import Watch
 
     require_packages()
     check_host(host, exposed=expose)
@@ -116,7 +116,7 @@ def require_packages() -> None:
     """
     from importlib.util import find_spec
 
-    from monitoring.errors import MonitorError
+    from paretune.monitoring.errors import MonitorError
 
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
@@ -133,9 +133,9 @@ def open_ladder(
     Raises:
         MonitorError: there is no ladder, or it is asked to be switched and cannot be.
     """
-    from monitoring.errors import MonitorError
-    from monitoring.ladder import read_ladder
-    from monitoring.switching import Switcher
+    from paretune.monitoring.errors import MonitorError
+    from paretune.monitoring.ladder import read_ladder
+    from paretune.monitoring.switching import Switcher
 
     ladder = read_ladder(folder, link)
     if report_only and webhook is not None:
@@ -156,7 +156,7 @@ def one_of(option: str, given: str, known: tuple[Word, ...]) -> Word:
     Raises:
         UnknownNameError: it is none of them.
     """
-    from spaces.errors import UnknownNameError
+    from paretune.spaces.errors import UnknownNameError
 
     for word in known:
         if given == word:
@@ -174,7 +174,7 @@ def asked_limits(
     """
     from math import isfinite
 
-    from monitoring.errors import MonitorError
+    from paretune.monitoring.errors import MonitorError
 
     if memory is not None and not of_process:
         raise MonitorError(
@@ -202,7 +202,7 @@ def check_once(watch: Watch) -> int:
     Raises:
         EndpointError: the endpoint could not be asked, and nobody set a limit that this breaks.
     """
-    from monitoring.errors import EndpointError
+    from paretune.monitoring.errors import EndpointError
 
     outcome = watch.check()
     if outcome.reading.unanswered and not outcome.broken:
@@ -233,9 +233,9 @@ def keep_watch(watch: Watch, interval_s: float, host: str, port: int, token: str
     Raises:
         MonitorError: the address is taken.
     """
-    from commands.output import note
-    from monitoring.listening import listen, web_server
-    from monitoring.service import Monitor, create_app
+    from paretune.commands.output import note
+    from paretune.monitoring.listening import listen, web_server
+    from paretune.monitoring.service import Monitor, create_app
 
     with listen(host, port) as socket:
         taken = socket.getsockname()

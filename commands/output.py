@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from spaces.errors import ParetuneError
+from paretune.spaces.errors import ParetuneError
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from commands.output import Stages
-    from compressors.assembly import Assembler
-    from engines.engine import Engine
-    from engines.profiled_engine import ProfiledEngine
-    from profiles.table import CostTable
-    from profiles.whole_model import WholeModel
-    from spaces.measurement import Measurement
-    from spaces.target import Device, Workload
+    from paretune.commands.output import Stages
+    from paretune.compressors.assembly import Assembler
+    from paretune.engines.engine import Engine
+    from paretune.engines.profiled_engine import ProfiledEngine
+    from paretune.profiles.table import CostTable
+    from paretune.profiles.whole_model import WholeModel
+    from paretune.spaces.measurement import Measurement
+    from paretune.spaces.target import Device, Workload
 
 
 def profile(
@@ -48,9 +48,9 @@ def profile(
     """Time operations and whole models here: predicted beside measured latency, and a table of costs."""
     from tempfile import TemporaryDirectory
 
-    from commands.output import Stages
-    from engines import find_profiled_engine
-    from spaces.target import Workload
+    from paretune.commands.output import Stages
+    from paretune.engines import find_profiled_engine
+    from paretune.spaces.target import Workload
 
     stages, asked, chosen = Stages(quiet), Workload.parse(workload), find_profiled_engine(engine)
     target = local_device(chosen, device)
@@ -78,7 +78,7 @@ class Bench:
 
 def measure(bench: Bench, seconds: float, rounds: int, out: Path) -> dict[str, Any]:
     """Everything that the command prints; the table is saved on the way."""
-    from profiles.predictor import Predictor
+    from paretune.profiles.predictor import Predictor
 
     table = _time_operations(bench, seconds, out)
     predictor = Predictor(bench.engine, table, bench.device)
@@ -101,12 +101,12 @@ def measure(bench: Bench, seconds: float, rounds: int, out: Path) -> dict[str, A
 
 
 def _time_operations(bench: Bench, seconds: float, out: Path) -> CostTable:
-    from profiles.coverage import space_operations
-    from profiles.harness import distinct_operations, time_operations
-    from profiles.table import CostTable
-    from profiles.whole_model import profile_candidates
-    from spaces.patterns import Restrictions
-    from spaces.space import SearchSpace
+    from paretune.profiles.coverage import space_operations
+    from paretune.profiles.harness import distinct_operations, time_operations
+    from paretune.profiles.table import CostTable
+    from paretune.profiles.whole_model import profile_candidates
+    from paretune.spaces.patterns import Restrictions
+    from paretune.spaces.space import SearchSpace
 
     spec, engine = bench.assembler.spec, bench.engine
     legality = engine.legality(bench.device.name)
@@ -132,8 +132,8 @@ def _time_operations(bench: Bench, seconds: float, out: Path) -> CostTable:
 
 
 def _time_models(bench: Bench, rounds: int) -> dict[str, WholeModel]:
-    from profiles.energy import EnergyMeter
-    from profiles.whole_model import profile_candidates, time_models
+    from paretune.profiles.energy import EnergyMeter
+    from paretune.profiles.whole_model import profile_candidates, time_models
 
     legality = bench.engine.legality(bench.device.name)
     with bench.stages.stage("models", "timing whole models"):
@@ -167,8 +167,8 @@ def local_device(engine: Engine, name: str) -> Device:
         EngineError: the engine does not run here.
         ConfigurationError: another device was named.
     """
-    from profiles.devices import detect_device
-    from spaces.errors import ConfigurationError, EngineError
+    from paretune.profiles.devices import detect_device
+    from paretune.spaces.errors import ConfigurationError, EngineError
 
     verdict = engine.available()
     if not verdict:
@@ -199,13 +199,13 @@ def open_model(model: str, revision: str | None, workload: Workload, place: Path
 
     import torch
 
-    from commands.models import model_folder
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from compressors.loading import load_dense, model_hash
-    from compressors.windows import TokenWindows
-    from profiles.capacity import check_workload
-    from spaces.architectures import read_model
+    from paretune.commands.models import model_folder
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.compressors.loading import load_dense, model_hash
+    from paretune.compressors.windows import TokenWindows
+    from paretune.profiles.capacity import check_workload
+    from paretune.spaces.architectures import read_model
 
     folder = model_folder(model, revision)
     spec = read_model(folder, source=model, revision=revision)
@@ -229,7 +229,7 @@ def _print_tables(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from profiles.wording import duration
+    from paretune.profiles.wording import duration
 
     console = Console()
     if not console.is_terminal:
@@ -274,7 +274,7 @@ def _print_tables(document: dict[str, Any]) -> None:
 
 
 def _closing(document: dict[str, Any]) -> list[str]:
-    from profiles.wording import duration
+    from paretune.profiles.wording import duration
 
     lines = [
         "Predicted: the sum of the timed operations and an overhead fitted to the other candidates; "

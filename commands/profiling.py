@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.output import Stages
+from paretune.commands.output import Stages
 
 if TYPE_CHECKING:
-    from commands.workbench import Workbench
-    from engines.profiled_engine import ProfiledEngine
-    from engines.runner_engine import RunnerEngine
-    from evaluators.cost import CostPredictor
-    from profiles.predictor import MeasuredRun
-    from profiles.table import CostTable
+    from paretune.commands.workbench import Workbench
+    from paretune.engines.profiled_engine import ProfiledEngine
+    from paretune.engines.runner_engine import RunnerEngine
+    from paretune.evaluators.cost import CostPredictor
+    from paretune.profiles.predictor import MeasuredRun
+    from paretune.profiles.table import CostTable
 
 FILE = "profile.json"
 FORMATS_FILE = "formats.json"
@@ -37,8 +37,8 @@ def profile_engine(bench: Workbench, stages: Stages) -> CostPredictor | None:
     Raises:
         EngineError: the search asks for a time at a workload that the engine cannot be timed at.
     """
-    from engines.profiled_engine import ProfiledEngine
-    from engines.runner_engine import RunnerEngine
+    from paretune.engines.profiled_engine import ProfiledEngine
+    from paretune.engines.runner_engine import RunnerEngine
 
     engine = bench.engine
     if not runs_here(bench):
@@ -50,7 +50,7 @@ def profile_engine(bench: Workbench, stages: Stages) -> CostPredictor | None:
 
 def runs_here(bench: Workbench) -> bool:
     """Whether the engine runs on this machine, and this machine is the target."""
-    from profiles.devices import detect_device
+    from paretune.profiles.devices import detect_device
 
     engine = bench.engine
     return bool(engine.available()) and detect_device(engine.device_kind).name == bench.device.name
@@ -58,8 +58,8 @@ def runs_here(bench: Workbench) -> bool:
 
 def can_be_timed(bench: Workbench) -> bool:
     """Whether candidates can be timed here at the workload; runners decode one sequence."""
-    from engines.profiled_engine import ProfiledEngine
-    from engines.runner_engine import RunnerEngine
+    from paretune.engines.profiled_engine import ProfiledEngine
+    from paretune.engines.runner_engine import RunnerEngine
 
     single = bench.run.workload.batch == 1
     able = isinstance(bench.engine, ProfiledEngine) or (isinstance(bench.engine, RunnerEngine) and single)
@@ -67,8 +67,8 @@ def can_be_timed(bench: Workbench) -> bool:
 
 
 def _asks_for_time(bench: Workbench) -> bool:
-    from spaces.limits import Limit
-    from spaces.metrics import find_metric
+    from paretune.spaces.limits import Limit
+    from paretune.spaces.metrics import find_metric
 
     search = bench.run.search
     asked = [*search.objectives, *(Limit.parse(text).metric for text in search.limits)]
@@ -76,8 +76,8 @@ def _asks_for_time(bench: Workbench) -> bool:
 
 
 def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> CostPredictor:
-    from profiles.format_predictor import FormatPredictor, timing_configs
-    from profiles.whole_exports import time_exports
+    from paretune.profiles.format_predictor import FormatPredictor, timing_configs
+    from paretune.profiles.whole_exports import time_exports
 
     predictor, file = FormatPredictor(), bench.folder / FORMATS_FILE
     with stages.stage("profile", "timing every format in the engine"):
@@ -97,8 +97,8 @@ def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> 
 def _known_runs(file: Path, bench: Workbench) -> dict[str, MeasuredRun]:
     import json
 
-    from profiles.predictor import MeasuredRun
-    from spaces.configuration import CompressionConfig
+    from paretune.profiles.predictor import MeasuredRun
+    from paretune.spaces.configuration import CompressionConfig
 
     if not file.exists():
         return {}
@@ -116,7 +116,7 @@ def _known_runs(file: Path, bench: Workbench) -> dict[str, MeasuredRun]:
 def _keep_runs(file: Path, version: str, runs: Mapping[str, MeasuredRun]) -> None:
     import json
 
-    from search.run_folder import write_whole
+    from paretune.search.run_folder import write_whole
 
     rows = [
         {"config": run.config.model_dump(mode="json"), "ttft_s": run.ttft_s, "tpot_s": run.tpot_s}
@@ -126,7 +126,7 @@ def _keep_runs(file: Path, version: str, runs: Mapping[str, MeasuredRun]) -> Non
 
 
 def _profile_operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostPredictor:
-    from profiles.predictor import Predictor
+    from paretune.profiles.predictor import Predictor
 
     with stages.stage("profile", "profiling the engine here"):
         table = _operations(bench, engine, stages)
@@ -136,10 +136,10 @@ def _profile_operations(bench: Workbench, engine: ProfiledEngine, stages: Stages
 
 
 def _operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostTable:
-    from profiles.coverage import space_operations
-    from profiles.harness import distinct_operations, time_operations
-    from profiles.table import CostTable
-    from profiles.whole_model import profile_candidates
+    from paretune.profiles.coverage import space_operations
+    from paretune.profiles.harness import distinct_operations, time_operations
+    from paretune.profiles.table import CostTable
+    from paretune.profiles.whole_model import profile_candidates
 
     path: Path = bench.folder / FILE
     known = CostTable.read(path) if path.exists() else CostTable()
@@ -163,7 +163,7 @@ def _operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> Cos
 
 
 def _whole_models(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> list[MeasuredRun]:
-    from profiles.whole_model import profile_candidates, time_models
+    from paretune.profiles.whole_model import profile_candidates, time_models
 
     candidates = profile_candidates(bench.spec, engine.legality(bench.device.name))
     timed = time_models(

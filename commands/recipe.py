@@ -13,7 +13,9 @@ def recipe(
     tool: Annotated[
         str, typer.Option(help="llm-compressor, modelopt (TensorRT-LLM), gptqmodel, auto-round or torchao.")
     ],
-    name: Annotated[str | None, typer.Option(help="Member of the front; the pick if left out.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Member of the front; the recommended configuration if left out.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write, or '-' for standard output; RUN/recipes/TOOL/... if left out."),
@@ -24,14 +26,14 @@ def recipe(
     ] = False,
 ) -> int:
     """Write the formats of a member (bits, group size in weights) as a file that the tool reads; no model is run."""
-    from commands.export import wanted_member
-    from commands.models import read_spec
-    from commands.output import note
-    from commands.run_file import validate_run
-    from engines.recipes import find_recipe
-    from reports.reading import read_run_folder
-    from search.run_folder import make_folder, write_whole
-    from spaces.cache_format import KVFormat
+    from paretune.commands.export import wanted_member
+    from paretune.commands.models import read_spec
+    from paretune.commands.output import note
+    from paretune.commands.run_file import validate_run
+    from paretune.engines.recipes import find_recipe
+    from paretune.reports.reading import read_run_folder
+    from paretune.search.run_folder import make_folder, write_whole
+    from paretune.spaces.cache_format import KVFormat
 
     writer, found = find_recipe(tool), read_run_folder(run)
     member = wanted_member(found.front, name)

@@ -1,6 +1,6 @@
 """``paretune export --refine``: the weights of one chosen configuration made again, which no bank could do beforehand.
 
-``gptq`` rounds in sequence, every site against what the compressed model feeds it; ``autoround`` learns the rounding
+``gptq`` rounds in sequence, every layer against what the compressed model feeds it; ``autoround`` learns the rounding
 of each block; ``qat`` trains the whole configuration against the dense model. All use the calibration text.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spaces.errors import ConfigurationError, UnknownNameError
-from spaces.methods import scaled_blocks
+from paretune.spaces.errors import ConfigurationError, UnknownNameError
+from paretune.spaces.methods import scaled_blocks
 
 if TYPE_CHECKING:
-    from commands.output import Stages
-    from commands.workbench import Workbench
-    from compressors.assembly import Assembler
-    from compressors.quantizers import QuantizedWeight
-    from spaces.configuration import CompressionConfig
-    from spaces.formats import WeightFormat
+    from paretune.commands.output import Stages
+    from paretune.commands.workbench import Workbench
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.spaces.configuration import CompressionConfig
+    from paretune.spaces.formats import WeightFormat
 
 METHODS = ("gptq", "autoround", "qat")
 
@@ -59,10 +59,10 @@ def refine_member(bench: Workbench, config: CompressionConfig, method: str, stag
         UnknownNameError: no such method.
         ConfigurationError: the configuration has nothing to refine.
     """
-    from compressors.assembly import Assembler
-    from compressors.overlay import Overlay
-    from spaces.configuration import DENSE_CONFIG
-    from spaces.measurement import Fidelity
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.overlay import Overlay
+    from paretune.spaces.configuration import DENSE_CONFIG
+    from paretune.spaces.measurement import Fidelity
 
     if method not in METHODS:
         raise UnknownNameError("method of refinement", method, METHODS)
@@ -87,12 +87,12 @@ def refine_member(bench: Workbench, config: CompressionConfig, method: str, stag
 def _weights(
     bench: Workbench, config: CompressionConfig, method: str, stages: Stages
 ) -> dict[str, QuantizedWeight]:
-    from compressors.training.block_rounding import RoundingSettings
-    from compressors.training.model_rounding import tune_model
-    from compressors.training.refinement import refine
-    from compressors.training.training_settings import TrainingSettings
-    from compressors.training.whole_model import bank_start, train_best
-    from spaces.configuration import DENSE_CONFIG
+    from paretune.compressors.training.block_rounding import RoundingSettings
+    from paretune.compressors.training.model_rounding import tune_model
+    from paretune.compressors.training.refinement import refine
+    from paretune.compressors.training.training_settings import TrainingSettings
+    from paretune.compressors.training.whole_model import bank_start, train_best
+    from paretune.spaces.configuration import DENSE_CONFIG
 
     windows, dtype = bench.windows["calibration"], bench.bank.scale_dtype
     if method == "gptq":
@@ -108,14 +108,15 @@ def _weights(
 
 
 def _trainable(bench: Workbench, config: CompressionConfig, method: str) -> dict[str, WeightFormat]:
-    """Formats by site of what can be trained.
+    """Formats by layer of what can be trained.
 
     Raises:
-        ConfigurationError: a student, zeros or rounded inputs, which training would not keep; or nothing quantized.
+        ConfigurationError: a pruned model, zeros or rounded inputs, which training would not keep; or nothing
+        quantized.
     """
-    if not config.student.whole or any(c.sparsity or c.activation for c in config.sites.values()):
+    if not config.pruned.whole or any(c.sparsity or c.activation for c in config.layers.values()):
         raise ConfigurationError(
-            "a member with a student size, zeros or rounded inputs",
+            "a member with a pruned size, zeros or rounded inputs",
             f"is not kept so by {method}",
             "Refine it by gptq, or choose another member",
         )
@@ -125,11 +126,11 @@ def _trainable(bench: Workbench, config: CompressionConfig, method: str) -> dict
             f"does not go with {method}, which starts from the weights of the dense model",
             "Refine it by gptq, or choose another member",
         )
-    linears = {site: bench.spec.linear(site) for site in config.sites}
+    linears = {layer: bench.spec.linear(layer) for layer in config.layers}
     found = {
-        site: choice.weight
-        for site, choice in config.sites.items()
-        if choice.weight.number_type == "int" and (method == "qat" or linears[site].block is not None)
+        layer: choice.weight
+        for layer, choice in config.layers.items()
+        if choice.weight.number_type == "int" and (method == "qat" or linears[layer].block is not None)
     }
     if not found:
         raise ConfigurationError(

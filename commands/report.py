@@ -19,8 +19,8 @@ def report(
     ] = True,
 ) -> None:
     """Rebuild front.csv (SI units: B, s, J, nat) and report.html from a run folder; nothing is evaluated."""
-    from reports.report import write_report
-    from reports.summary import summarize
+    from paretune.reports.report import write_report
+    from paretune.reports.summary import summarize
 
     page = write_report(run)
     if summary:

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from search.settings import SearchSettings
-from spaces.errors import ParetuneError, RunError
-from spaces.patterns import Restrictions
-from spaces.schema import Document, Frozen
-from spaces.target import Workload
+from paretune.search.settings import SearchSettings
+from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.schema import Document, Frozen
+from paretune.spaces.target import Workload
 
 
 class TextSource(Frozen):

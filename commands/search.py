@@ -68,7 +68,7 @@ def search(
     bits: Annotated[
         str | None, typer.Option(help="Widths of linears (bit). Default: 2,3,4,5,6,8,16.")
     ] = None,
-    outer_bits: Annotated[
+    embedding_bits: Annotated[
         str | None, typer.Option(help="Widths of embedding and head (bit). Default: 4,6,8,16.")
     ] = None,
     group_size: Annotated[
@@ -88,13 +88,14 @@ def search(
     rule: Annotated[
         list[str] | None,
         typer.Option(
-            help="What sites that match a pattern may be, e.g. '*.down_proj:bits=4,8;methods=hqq'; keys bits, "
+            help="What layers that match a pattern may be, e.g. '*.down_proj:bits=4,8;methods=hqq'; keys bits, "
             "methods, sparsity, group_size; repeat for more, the last match wins."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     export: Annotated[
-        bool | None, typer.Option("--export/--no-export", help="Export the pick, load it again.")
+        bool | None,
+        typer.Option("--export/--no-export", help="Export the recommended configuration, load it again."),
     ] = None,
     gguf: Annotated[
         bool | None,
@@ -105,7 +106,7 @@ def search(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
-    """Search per-layer bits, sparsity and student size; leave a Pareto front, a report and an export."""
+    """Search per-layer bits, sparsity and pruned size; leave a Pareto front, a report and an export."""
     options: dict[str, Any] = {
         "model": model,
         "revision": revision,
@@ -122,7 +123,7 @@ def search(
         "tasks": {"folder": None if tasks is None else str(tasks), "names": task, "limit": task_limit},
         "space": {
             "bits": _widths(bits),
-            "outer_bits": _widths(outer_bits),
+            "embedding_bits": _widths(embedding_bits),
             "methods": method,
             "formats": formats,
             "rules": [_rule(text) for text in rule] if rule else None,
@@ -140,8 +141,8 @@ def search(
     }
     if group_size is not None:
         options["space"]["group_size"] = group_size
-    from commands.job import run_job
-    from commands.output import Stages
+    from paretune.commands.job import run_job
+    from paretune.commands.output import Stages
 
     settings = _settings(run, options)
     folder = out or Path("runs") / _folder_name(settings.model)
@@ -149,9 +150,9 @@ def search(
 
 
 def _settings(path: Path | None, options: dict[str, Any]) -> Any:
-    from commands.embedded import EMBEDDED_RUN
-    from commands.models import EMBEDDED
-    from commands.run_file import merge, read_run_file, validate_run
+    from paretune.commands.embedded import EMBEDDED_RUN
+    from paretune.commands.models import EMBEDDED
+    from paretune.commands.run_file import merge, read_run_file, validate_run
 
     given = {} if path is None else read_run_file(path)
     values = merge(given, options)
@@ -173,13 +174,13 @@ def _text(path: Path | None) -> dict[str, Any] | None:
 
 
 def _workload(text: str) -> dict[str, Any]:
-    from spaces.target import Workload
+    from paretune.spaces.target import Workload
 
     return Workload.parse(text).model_dump()
 
 
 def _widths(text: str | None) -> list[int] | None:
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     if text is None:
         return None
@@ -195,7 +196,7 @@ def _rule(text: str) -> dict[str, Any]:
     """``PATTERN:key=value,value;key=value`` as the mapping of a run file."""
     import yaml
 
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     pattern, _, rest = text.rpartition(":")
     parts = [part.split("=", 1) for part in rest.split(";") if part.strip()]

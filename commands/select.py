@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from reports.selection import Broken, Selection
-    from spaces.result import FrontFile, Member
+    from paretune.reports.selection import Broken, Selection
+    from paretune.spaces.result import FrontFile, Member
 
 
 def select(
@@ -31,9 +31,9 @@ def select(
     json: Annotated[bool, typer.Option("--json", help="Print JSON (SI units) instead of text.")] = False,
 ) -> int:
     """Print the best member under limits; exit code 2, with the nearest possible, when there is none."""
-    from reports.reading import read_front
-    from reports.selection import refusal, select_member
-    from spaces.limits import Limit
+    from paretune.reports.reading import read_front
+    from paretune.reports.selection import refusal, select_member
+    from paretune.spaces.limits import Limit
 
     limits = tuple(Limit.parse(text) for text in limit or ())
     front = read_front(_folder(run))
@@ -48,7 +48,7 @@ def select(
 
 
 def _folder(run: Path) -> Path:
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     if not run.is_dir():
         raise RunError(f"run folder {run}", "does not exist", "Give the folder that `paretune search` wrote")
@@ -58,7 +58,7 @@ def _folder(run: Path) -> Path:
 def _print(front: FrontFile, found: Selection, member: Member, run: Path) -> None:
     import shlex
 
-    from reports.numerals import measured
+    from paretune.reports.numerals import measured
 
     print(f"{member.name}  {member.digest[:12]}")
     for column, value in member.measurements.items():

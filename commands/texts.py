@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.run_file import Texts, TextSource
-from spaces.errors import TextError
+from paretune.commands.run_file import Texts, TextSource
+from paretune.spaces.errors import TextError
 
 if TYPE_CHECKING:
-    from compressors.windows import TokenWindows
-    from spaces.model import ModelSpec
+    from paretune.compressors.windows import TokenWindows
+    from paretune.spaces.model import ModelSpec
 
 NAMES = ("calibration", "search", "report")
 _SHARES = (0.25, 0.35, 0.4)
@@ -23,8 +23,8 @@ def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict
         TextError: a text is missing, too short, or shares a document with another; windows longer than the
             model's context.
     """
-    from compressors.documents import TextPart, check_disjoint
-    from compressors.windows import read_windows
+    from paretune.compressors.documents import TextPart, check_disjoint
+    from paretune.compressors.windows import read_windows
 
     check_context(texts.window_tokens, spec)
     sources = _sources(texts)
@@ -77,7 +77,7 @@ def split_by_document(source: TextSource) -> dict[str, TextSource]:
     Raises:
         TextError: fewer than three documents.
     """
-    from compressors.documents import read_documents
+    from paretune.compressors.documents import read_documents
 
     documents = read_documents(Path(source.path))
     numbers = list(source.documents or range(len(documents)))

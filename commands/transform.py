@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from compressors.transforms import Transform
+    from paretune.compressors.transforms import Transform
 
 
 def transform(
@@ -51,16 +51,16 @@ def transform(
     what reads their norms); by hadamard also GPT-2, GPT-NeoX and OPT (their LayerNorms subtract a mean, which a
     rotation does not keep) and Gemma (norms with gains stand between its blocks and the residual stream).
     """
-    from commands.models import EMBEDDED, model_folder
-    from commands.output import Stages
-    from commands.transforming import read_transform_texts, transform_model, write_note
-    from engines.whole_folder import written_whole
-    from spaces.architectures import read_model
+    from paretune.commands.models import EMBEDDED, model_folder
+    from paretune.commands.output import Stages
+    from paretune.commands.transforming import read_transform_texts, transform_model, write_note
+    from paretune.engines.whole_folder import written_whole
+    from paretune.spaces.architectures import read_model
 
     chosen, stored_as = _named(method, dtype)
     texts = list(text or ())
     if model == EMBEDDED and not texts:
-        import demo
+        from paretune import demo
 
         texts = [demo.TEXTS / "calibration.txt"]
     _require_text(chosen, model, texts)
@@ -91,9 +91,9 @@ def _named(method: str, dtype: str | None) -> tuple[Transform, str | None]:
     Raises:
         UnknownNameError: no such method or dtype.
     """
-    from commands.transforming import DTYPES, METHODS
-    from compressors.transforms import find_transform
-    from spaces.errors import UnknownNameError
+    from paretune.commands.transforming import DTYPES, METHODS
+    from paretune.compressors.transforms import find_transform
+    from paretune.spaces.errors import UnknownNameError
 
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
@@ -109,7 +109,7 @@ def _torch_dtype(name: str) -> Any:
 
 
 def _require_text(chosen: Transform, model: str, texts: list[Path]) -> None:
-    from spaces.errors import TextError
+    from paretune.spaces.errors import TextError
 
     if chosen.needs_windows and not texts:
         raise TextError(
@@ -121,7 +121,7 @@ def _require_text(chosen: Transform, model: str, texts: list[Path]) -> None:
 
 def _next(model: str, revision: str | None, texts: list[Path]) -> str:
     """A search of ``model`` for 8-bit inputs; its report text must be none that the transformation saw."""
-    from commands.transforming import EIGHT_BITS
+    from paretune.commands.transforming import EIGHT_BITS
 
     words = [
         "paretune",
@@ -141,11 +141,11 @@ def _next(model: str, revision: str | None, texts: list[Path]) -> str:
 
 def _search_texts(model: str, texts: list[Path]) -> list[Path]:
     """Those of the search to come that are known: its calibration text, or all three."""
-    from commands.models import EMBEDDED
+    from paretune.commands.models import EMBEDDED
 
     if texts or model != EMBEDDED:
         return texts[:1]
-    import demo
+    from paretune import demo
 
     return [demo.TEXTS / f"{name}.txt" for name in ("calibration", "search", "report")]
 

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from commands.output import Stages
-    from compressors.divergence import Teacher
-    from compressors.transforms import Transform, Transformed
-    from compressors.transforms.preservation import Preservation
-    from compressors.windows import TokenWindows
-    from spaces.model import ModelSpec
+    from paretune.commands.output import Stages
+    from paretune.compressors.divergence import Teacher
+    from paretune.compressors.transforms import Transform, Transformed
+    from paretune.compressors.transforms.preservation import Preservation
+    from paretune.compressors.windows import TokenWindows
+    from paretune.spaces.model import ModelSpec
 
 METHODS = ("smoothquant", "hadamard")
 """Transforms that help; the registry has one more, which makes outliers for tests and benchmarks."""
 DTYPES = ("float32", "bfloat16", "float16")
 EIGHT_BITS = "w8a8-static"
-"""The format whose KL is told before and after: one calibrated scale a site suffers most from outliers."""
+"""The format whose KL is told before and after: one calibrated scale a layer suffers most from outliers."""
 NOTE = "transform.json"
 _SEED = 0
 
@@ -60,7 +60,7 @@ class EightBits:
     @classmethod
     def of(cls, before: np.ndarray, after: np.ndarray) -> EightBits:
         """From the KL of each window ``(windows,)``."""
-        from compressors.comparison import standard_error
+        from paretune.compressors.comparison import standard_error
 
         error = standard_error(before - after)
         return cls(float(before.mean()), float(after.mean()), 0.0 if error is None else error)
@@ -125,11 +125,11 @@ def read_transform_texts(
     import numpy as np
     import torch
 
-    from commands.texts import check_context
-    from compressors.documents import read_documents
-    from compressors.loading import load_tokenizer
-    from compressors.windows import TokenWindows, lay_out
-    from spaces.errors import TextError
+    from paretune.commands.texts import check_context
+    from paretune.compressors.documents import read_documents
+    from paretune.compressors.loading import load_tokenizer
+    from paretune.compressors.windows import TokenWindows, lay_out
+    from paretune.spaces.errors import TextError
 
     check_context(window_tokens, spec)
     if not texts:
@@ -178,10 +178,10 @@ def transform_model(
         ModelError: the model's structure does not allow it, or nothing can be written.
         VerificationError: the stored model is not the original.
     """
-    from compressors.divergence import Teacher
-    from compressors.loading import load_dense
-    from compressors.transforms.checkpoint import write_model
-    from compressors.transforms.preservation import tolerance
+    from paretune.compressors.divergence import Teacher
+    from paretune.compressors.loading import load_dense
+    from paretune.compressors.transforms.checkpoint import write_model
+    from paretune.compressors.transforms.preservation import tolerance
 
     with stages.stage("load", "loading the model"):
         model = load_dense(source, spec)
@@ -213,9 +213,9 @@ def _compared(
     Raises:
         VerificationError: it is another model.
     """
-    from compressors.loading import load_dense
-    from compressors.transforms.preservation import preservation
-    from spaces.architectures import read_model
+    from paretune.compressors.loading import load_dense
+    from paretune.compressors.transforms.preservation import preservation
+    from paretune.spaces.architectures import read_model
 
     stored_spec = read_model(folder)
     stored = load_dense(folder, stored_spec)
@@ -231,16 +231,16 @@ def _eight_bit_kl(
 
     The model is as it was afterwards; without a calibration text there is nothing that a static scale could be.
     """
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from compressors.loading import model_hash
-    from spaces.configuration import DENSE_CONFIG, CompressionConfig
-    from spaces.named_formats import find_choice
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.compressors.loading import model_hash
+    from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+    from paretune.spaces.named_formats import find_choice
 
     if texts.calibration is None:
         return None
     choice = find_choice(EIGHT_BITS)
-    config = CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+    config = CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
     with tempfile.TemporaryDirectory(prefix=".bank-", dir=scratch) as bank_folder:
         bank = Bank.open(Path(bank_folder), source, model, spec, model_hash(source), texts.calibration)
         assembler = Assembler(model, spec, bank)

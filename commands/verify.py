@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from commands.output import Stages
-    from commands.workbench import Workbench
-    from compressors.assembly import Assembler
-    from engines.engine import Engine
-    from spaces.configuration import CompressionConfig
+    from paretune.commands.output import Stages
+    from paretune.commands.workbench import Workbench
+    from paretune.compressors.assembly import Assembler
+    from paretune.engines.engine import Engine
+    from paretune.spaces.configuration import CompressionConfig
 
 LOADERS = {
     "llama.cpp": ("llama.cpp",),
@@ -43,14 +43,14 @@ def verify(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Check hashes, load the export in the engine, compare with the searched candidate; exit code 1 if another."""
-    from commands.output import Stages
-    from commands.run_file import validate_run
-    from commands.workbench import open_workbench
-    from engines.manifest import check_files, read_manifest
-    from engines.verification import verify_export
-    from reports.reading import read_run_folder
-    from spaces.configuration import CompressionConfig
-    from spaces.errors import VerificationError
+    from paretune.commands.output import Stages
+    from paretune.commands.run_file import validate_run
+    from paretune.commands.workbench import open_workbench
+    from paretune.engines.manifest import check_files, read_manifest
+    from paretune.engines.verification import verify_export
+    from paretune.reports.reading import read_run_folder
+    from paretune.spaces.configuration import CompressionConfig
+    from paretune.spaces.errors import VerificationError
 
     _require_export(export)
     check_files(export)
@@ -81,8 +81,8 @@ def _require_export(folder: Path) -> None:
     Raises:
         RunError: it holds no manifest.
     """
-    from engines.manifest import MANIFEST
-    from spaces.errors import RunError
+    from paretune.engines.manifest import MANIFEST
+    from paretune.spaces.errors import RunError
 
     if not (folder / MANIFEST).is_file():
         raise RunError(
@@ -98,7 +98,7 @@ def loader(manifest: dict[str, Any], asked: str | None) -> str:
     Raises:
         EngineError: it was written for another that the asked one cannot read.
     """
-    from spaces.errors import EngineError
+    from paretune.spaces.errors import EngineError
 
     written = str(manifest.get("engine", "transformers"))
     able = LOADERS.get(written, (written,))
@@ -117,7 +117,7 @@ def require_here(engine: Engine) -> None:
     Raises:
         EngineUnavailableError: it does not.
     """
-    from spaces.errors import EngineUnavailableError
+    from paretune.spaces.errors import EngineUnavailableError
 
     able = engine.available()
     if not able:
@@ -133,9 +133,9 @@ def loading_engine(manifest: dict[str, Any], asked: str | None) -> Engine:
         EngineError: as :func:`loader`, or the asked engine knows the usual form alone.
         UnknownNameError: the manifest names a form that there is none of.
     """
-    from engines import find_engine
-    from engines.transformers_engine import Transformers
-    from spaces.errors import EngineError
+    from paretune.engines import find_engine
+    from paretune.engines.transformers_engine import Transformers
+    from paretune.spaces.errors import EngineError
 
     name, form = loader(manifest, asked), manifest.get("form")
     if not form:
@@ -154,8 +154,8 @@ def writing(form: str) -> Engine:
         UnknownNameError: there is no such form.
         EngineError: its loader is not here, so that nothing could be verified.
     """
-    from engines.transformers_engine import Transformers
-    from spaces.errors import EngineError
+    from paretune.engines.transformers_engine import Transformers
+    from paretune.spaces.errors import EngineError
 
     engine = Transformers(form)
     verdict = engine.available()
@@ -172,7 +172,7 @@ def run_of(export: Path) -> Path:
     Raises:
         RunError: it lies elsewhere.
     """
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     for folder in export.resolve().parents:
         if (folder / "run.json").is_file():
@@ -186,7 +186,7 @@ def check_origin(export: Path, manifest: dict[str, Any], bench: Workbench) -> No
     Raises:
         RunError: model, texts or bank are others, or the manifest does not say which they were.
     """
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     origin = manifest.get("run") or {}
     said = origin.get("hashes") or {}
@@ -214,8 +214,8 @@ def _searched(
     Raises:
         EngineUnavailableError: they come out as others, so that there is nothing to compare with.
     """
-    from commands.refining import refine_member
-    from spaces.errors import EngineUnavailableError
+    from paretune.commands.refining import refine_member
+    from paretune.spaces.errors import EngineUnavailableError
 
     origin = manifest.get("run") or {}
     method = origin.get("refined")
@@ -244,10 +244,10 @@ def _where(
     Both are said of the few windows that a block is looked for on, so the folder has to differ on these too; a fresh
     export is written as the folder was.
     """
-    from engines.first_difference import first_difference
-    from engines.verification import compare_export, default_tolerance
-    from spaces.configuration import CompressionConfig
-    from spaces.errors import ParetuneError
+    from paretune.engines.first_difference import first_difference
+    from paretune.engines.verification import compare_export, default_tolerance
+    from paretune.spaces.configuration import CompressionConfig
+    from paretune.spaces.errors import ParetuneError
 
     config = CompressionConfig.model_validate(manifest["config"])
     few = ids[:_PLACED_WINDOWS]

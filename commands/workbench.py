@@ -7,22 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.models import model_folder
-from commands.output import Stages
-from commands.run_file import RunFile
-from spaces.schema import sha256_of
-from spaces.space import SearchSpace
+from paretune.commands.models import model_folder
+from paretune.commands.output import Stages
+from paretune.commands.run_file import RunFile
+from paretune.spaces.schema import sha256_of
+from paretune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from compressors.windows import TokenWindows
-    from engines.engine import Engine
-    from evaluators.execution import Executed
-    from evaluators.quality import QualityEvaluator
-    from evaluators.tasks import TaskScorer
-    from spaces.model import ModelSpec
-    from spaces.target import Device
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.compressors.windows import TokenWindows
+    from paretune.engines.engine import Engine
+    from paretune.evaluators.execution import Executed
+    from paretune.evaluators.quality import QualityEvaluator
+    from paretune.evaluators.tasks import TaskScorer
+    from paretune.spaces.model import ModelSpec
+    from paretune.spaces.target import Device
 
 
 @dataclass
@@ -59,7 +59,10 @@ class Workbench:
 
     def fingerprint(self) -> dict[str, str]:
         """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""
-        space = {gene.name: [getattr(c, "name", c) for c in gene.choices] for gene in self.space.genes}
+        space = {
+            parameter.name: [getattr(c, "name", c) for c in parameter.choices]
+            for parameter in self.space.parameters
+        }
         return {
             **self.hashes,
             "space": sha256_of(space),
@@ -100,10 +103,10 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
     """
-    from commands.profile import local_device
-    from engines import find_engine
-    from profiles.devices import find_device
-    from search.run_folder import check_run_folder
+    from paretune.commands.profile import local_device
+    from paretune.engines import find_engine
+    from paretune.profiles.devices import find_device
+    from paretune.search.run_folder import check_run_folder
 
     engine = find_engine(run.engine)
     device = (
@@ -134,8 +137,8 @@ def _refuse_sizes(run: RunFile, space: SearchSpace) -> None:
     Raises:
         LimitError: names the limit and the nearest that the space reaches.
     """
-    from evaluators.cost import CostEvaluator
-    from search.feasibility import check_feasible
+    from paretune.evaluators.cost import CostEvaluator
+    from paretune.search.feasibility import check_feasible
 
     check_feasible(space, CostEvaluator(space.spec, run.workload).evaluate, run.search.parsed_limits)
 
@@ -150,9 +153,9 @@ class _Loaded:
 
 
 def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
-    from commands.texts import read_texts
-    from compressors.loading import load_dense, load_tokenizer, model_hash
-    from spaces.architectures import check_weights, read_model
+    from paretune.commands.texts import read_texts
+    from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+    from paretune.spaces.architectures import check_weights, read_model
 
     spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
     check_weights(source)
@@ -171,7 +174,7 @@ def compute_target(run: RunFile) -> tuple[Any, str]:
     """
     import torch
 
-    from engines import find_engine
+    from paretune.engines import find_engine
 
     device = run.compute_device
     if device == "auto":
@@ -184,7 +187,7 @@ def compute_target(run: RunFile) -> tuple[Any, str]:
 
 
 def _open_bank(run: RunFile, folder: Path, source: Path, parts: _Loaded) -> Bank:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
     place = Path(run.bank) if run.bank else folder / "bank"
     return Bank.open(place, source, parts.model, parts.spec, parts.model_hash, parts.windows["calibration"])
@@ -194,9 +197,9 @@ def _assemble(
     run: RunFile, folder: Path, source: Path, engine: Engine, device: Device, parts: _Loaded, bank: Bank,
     space: SearchSpace,
 ) -> Workbench:  # fmt: skip
-    from compressors.assembly import Assembler
-    from compressors.divergence import Teacher
-    from evaluators.quality import QualityEvaluator
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.divergence import Teacher
+    from paretune.evaluators.quality import QualityEvaluator
 
     assembler = Assembler(parts.model, parts.spec, bank, run.memory_budget_bytes)
     executed = partial(engine.executed_config, parts.spec, device=device.name)

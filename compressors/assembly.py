@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 
-from compressors.bank import Bank
-from compressors.cache_rounding import CacheRounding
-from compressors.cutting import Structure
-from compressors.dense_copies import DenseCopies
-from compressors.entries import Entry
-from compressors.input_rounding import InputRounding
-from compressors.scaled_block import scalable_fixed
-from compressors.students import ruling, touched
-from spaces.choice import UNTOUCHED, SiteChoice
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import ConfigurationError
-from spaces.methods import check_closures, scaled_blocks
-from spaces.model import FixedTensor, Linear, ModelSpec
-from spaces.size import kept_linears
+from paretune.compressors.bank import Bank
+from paretune.compressors.cache_rounding import CacheRounding
+from paretune.compressors.cutting import Structure
+from paretune.compressors.dense_copies import DenseCopies
+from paretune.compressors.entries import Entry
+from paretune.compressors.input_rounding import InputRounding
+from paretune.compressors.pruned_sizes import ruling, touched
+from paretune.compressors.scaled_block import scalable_fixed
+from paretune.spaces.choice import UNTOUCHED, LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.methods import check_closures, scaled_blocks
+from paretune.spaces.model import FixedTensor, Linear, ModelSpec
+from paretune.spaces.size import kept_linears
 
 DEFAULT_BUDGET_BYTES = 4 * 2**30
 
@@ -36,11 +36,11 @@ class _Slot:
 
     parameter: torch.nn.Parameter
     dense: torch.Tensor
-    choice: SiteChoice = UNTOUCHED
-    student: Student = WHOLE
+    choice: LayerChoice = UNTOUCHED
+    pruned: PrunedShape = WHOLE
 
 
-_Swap = tuple[_Slot, torch.Tensor, SiteChoice, Student]
+_Swap = tuple[_Slot, torch.Tensor, LayerChoice, PrunedShape]
 """A parameter, and what it holds from then on."""
 
 
@@ -48,7 +48,7 @@ class Assembler:
     """Assembles candidates in ``model``, which must be in its dense state and is changed from then on.
 
     Args:
-        model: from :func:`compressors.loading.load_dense`.
+        model: from :func:`paretune.compressors.loading.load_dense`.
         spec: of the model.
         bank: of the same model.
         memory_budget_bytes: for dense copies.
@@ -76,18 +76,18 @@ class Assembler:
         Sets :attr:`swapped` to the number of parameters that changed hands.
 
         Raises:
-            ConfigurationError: an unknown site, a student that cannot be cut, a tied pair that disagrees.
+            ConfigurationError: an unknown layer, a pruned model that cannot be cut, a tied pair that disagrees.
             RunError: the bank is damaged, or cannot be written to.
         """
         self._check(config)
         # Tensors made while the caller is in inference mode could not become parameters.
         with torch.inference_mode(mode=False):
             swaps = self._weight_swaps(config)
-        self._inputs.apply(_input_formats(config), config.student)
-        self._structure.apply(config.student)
-        for slot, tensor, choice, student in swaps:
+        self._inputs.apply(_input_formats(config), config.pruned)
+        self._structure.apply(config.pruned)
+        for slot, tensor, choice, pruned in swaps:
             slot.parameter.data = tensor
-            slot.choice, slot.student = choice, student
+            slot.choice, slot.pruned = choice, pruned
         self._cache.apply(config.kv)
         self.swapped = len(swaps)
         self.config = config
@@ -98,57 +98,61 @@ class Assembler:
         swaps: list[_Swap] = []
         for linear in kept_linears(self.spec, config):
             slot, choice = self._slots[linear.parameter], config.choice(linear.name)
-            student = WHOLE if config.student.whole else touched(linear, config.student)
-            if (choice is slot.choice or choice == slot.choice) and student == slot.student:
+            pruned = WHOLE if config.pruned.whole else touched(linear, config.pruned)
+            if (choice is slot.choice or choice == slot.choice) and pruned == slot.pruned:
                 continue
-            swaps.append((slot, self._weight(slot, linear, choice, student), choice, student))
+            swaps.append((slot, self._weight(slot, linear, choice, pruned), choice, pruned))
         return swaps + self._fixed_swaps(config)
 
     def _fixed_swaps(self, config: CompressionConfig) -> list[_Swap]:
-        """Fixed tensors that the student cuts, or that are scaled with their block."""
+        """Fixed tensors that the pruned model cuts, or that are scaled with their block."""
         swaps = []
         scaled = scaled_blocks(self.spec, config)
         anyone = bool(scaled) or any(self._slots[x.name].choice.method != "none" for x in self._scaled_fixed)
         for fixed in dict.fromkeys([*self._cut_fixed, *(self._scaled_fixed if anyone else ())]):
-            slot, student = self._slots[fixed.name], touched(fixed, config.student)
+            slot, pruned = self._slots[fixed.name], touched(fixed, config.pruned)
             choice = UNTOUCHED if fixed.block is None else scaled.get(fixed.block, UNTOUCHED)
-            if config.keeps_block(fixed.block) and (student != slot.student or choice != slot.choice):
-                swaps.append((slot, self._fixed(slot, fixed, choice, student), choice, student))
+            if config.keeps_block(fixed.block) and (pruned != slot.pruned or choice != slot.choice):
+                swaps.append((slot, self._fixed(slot, fixed, choice, pruned), choice, pruned))
         return swaps
 
-    def _fixed(self, slot: _Slot, fixed: FixedTensor, choice: SiteChoice, student: Student) -> torch.Tensor:
-        if choice == UNTOUCHED and student.whole:
+    def _fixed(
+        self, slot: _Slot, fixed: FixedTensor, choice: LayerChoice, pruned: PrunedShape
+    ) -> torch.Tensor:
+        if choice == UNTOUCHED and pruned.whole:
             return slot.dense
 
         def make() -> torch.Tensor:
-            return self.bank.fixed(fixed.name, student, choice).to(slot.dense)
+            return self.bank.fixed(fixed.name, pruned, choice).to(slot.dense)
 
         return make() if choice == UNTOUCHED else self._copies.get(f"{fixed.name}/{choice.name}", make)
 
-    def _weight(self, slot: _Slot, linear: Linear, choice: SiteChoice, student: Student) -> torch.Tensor:
-        entry = Entry.of(self.spec, linear, choice, student)
-        if not entry.stored and student.whole:
+    def _weight(self, slot: _Slot, linear: Linear, choice: LayerChoice, pruned: PrunedShape) -> torch.Tensor:
+        entry = Entry.of(self.spec, linear, choice, pruned)
+        if not entry.stored and pruned.whole:
             return slot.dense
 
         def make() -> torch.Tensor:
-            return self.bank.tensor(linear.name, choice, student).to(slot.dense).contiguous()
+            return self.bank.tensor(linear.name, choice, pruned).to(slot.dense).contiguous()
 
         return self._copies.get(entry.name, make)
 
     def _check(self, config: CompressionConfig) -> None:
-        for site in config.sites:
-            linear = self.spec.linear(site)
+        for layer in config.layers:
+            linear = self.spec.linear(layer)
             if not config.keeps_block(linear.block):
                 raise ConfigurationError(
-                    f"a choice for {site}", "the student lacks its block", "Leave the site out"
+                    f"a choice for {layer}", "the pruned model lacks its block", "Leave the layer out"
                 )
         check_closures(self.spec, config)
         config.kv.check_blocks(len(self.spec.cache))
-        verdict = ruling(self.spec, config.student)
+        verdict = ruling(self.spec, config.pruned)
         if not verdict:
-            raise ConfigurationError(f"student {config.student.name}", verdict.reason, "Choose another size")
+            raise ConfigurationError(
+                f"pruned model {config.pruned.name}", verdict.reason, "Choose another size"
+            )
         head, embedding = self.spec.head.name, self.spec.embedding.name
-        if self.spec.tied and head in config.sites and config.choice(head) != config.choice(embedding):
+        if self.spec.tied and head in config.layers and config.choice(head) != config.choice(embedding):
             raise ConfigurationError(
                 f"a choice for {head} of its own",
                 f"it is one tensor with {embedding}",
@@ -157,4 +161,6 @@ class Assembler:
 
 
 def _input_formats(config: CompressionConfig) -> dict[str, Any]:
-    return {site: choice.activation for site, choice in config.sites.items() if choice.activation is not None}
+    return {
+        layer: choice.activation for layer, choice in config.layers.items() if choice.activation is not None
+    }

@@ -1,4 +1,4 @@
-"""The bank: every site at every choice, made once, kept packed on disk, and reused.
+"""The bank: every layer at every choice, made once, kept packed on disk, and reused.
 
 Choices for the whole, unpruned model are made by :meth:`Bank.build`; pruned and cut ones when they are first
 used. A bank belongs to one model, one calibration text and one dtype of scales, and says so when another
@@ -10,7 +10,7 @@ comes. Layout of the folder::
     entries/SITE/CHOICE.safetensors
     entries/covariance/SITE.safetensors      only for methods that need it
     entries/gradient/SITE.safetensors        only for criteria that need it
-    entries/ranking/NAME.safetensors         only for rankings that a student names
+    entries/ranking/NAME.safetensors         only for rankings that a pruned model names
     entries/scaled/BLOCK/CHOICE.safetensors  norm gains and biases, only for methods that scale whole blocks
 """
 
@@ -24,25 +24,25 @@ from typing import Any
 
 import torch
 
-from compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
-from compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
-from compressors.entry_store import EntryStore, index_bytes
-from compressors.input_book import InputBook
-from compressors.quantizers import QuantizedWeight
-from compressors.rankings.book import RankingBook
-from compressors.rankings.ranking import AnswerTokens
-from compressors.scaled_block import scale_block, scaled_bytes
-from compressors.statistics import SiteStatistics, Statistics
-from compressors.streamed_model import StreamedModel, open_streamed
-from compressors.students import kept_indices, touched
-from compressors.weight_source import WeightSource
-from compressors.windows import TokenWindows
-from spaces.choice import UNTOUCHED, SiteChoice
-from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.ggml_types import GGML_TYPES
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears, kept_shape
-from spaces.space import SearchSpace
+from paretune.compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
+from paretune.compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
+from paretune.compressors.entry_store import EntryStore, index_bytes
+from paretune.compressors.input_book import InputBook
+from paretune.compressors.pruned_sizes import kept_indices, touched
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.compressors.rankings.book import RankingBook
+from paretune.compressors.rankings.ranking import AnswerTokens
+from paretune.compressors.scaled_block import scale_block, scaled_bytes
+from paretune.compressors.statistics import LayerStatistics, Statistics
+from paretune.compressors.streamed_model import StreamedModel, open_streamed
+from paretune.compressors.weight_source import WeightSource
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.choice import UNTOUCHED, LayerChoice
+from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.ggml_types import GGML_TYPES
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_linears, kept_shape
+from paretune.spaces.space import SearchSpace
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done and how many there are."""
@@ -99,10 +99,10 @@ class Bank:
         Args:
             folder: of the bank; may be absent.
             source: folder of the checkpoint, read slab by slab; ``None`` reads the weights of ``model``.
-            model: the dense model, unchanged; or a :class:`~compressors.streamed_model.StreamedModel`; ``None`` streams
-                ``source`` on the CPU in float32.
+            model: the dense model, unchanged; or a :class:`~paretune.compressors.streamed_model.StreamedModel`;
+                ``None`` streams ``source`` on the CPU in float32.
             spec: of both.
-            model_hash: :func:`compressors.loading.model_hash`.
+            model_hash: :func:`paretune.compressors.loading.model_hash`.
             calibration: text of the statistics.
             scale_dtype: name of the dtype of scales; the model's if left out.
 
@@ -142,7 +142,7 @@ class Bank:
     def rank(
         self, ranking: str, windows: TokenWindows | None = None, answers: AnswerTokens | None = None
     ) -> dict[str, torch.Tensor]:
-        """Compute a ranking now, of another text or of a task: :meth:`compressors.rankings.book.RankingBook.rank`."""
+        """Compute a ranking now, of another text or of a task: ``rankings.book.RankingBook.rank``."""
         return self._rankings.rank(ranking, windows, answers)
 
     # -- filling --------------------------------------------------------------------------------------
@@ -151,11 +151,11 @@ class Bank:
         """Make every entry of the whole, unpruned model that the space offers and that is not there yet.
 
         Raises:
-            ModelError: a weight that is not finite; names the site.
+            ModelError: a weight that is not finite; names the layer.
             RunError: the disk is full.
         """
         planned = [
-            entry for entry in self._planned(space) if entry.student.whole and not entry.choice.sparsity
+            entry for entry in self._planned(space) if entry.pruned.whole and not entry.choice.sparsity
         ]
         # For pruned and cut entries too: they are made later, when text is no longer read.
         self._inputs.gather_for(self._planned(space), progress)
@@ -165,11 +165,11 @@ class Bank:
         """Make every entry that one candidate needs and that is not there yet.
 
         Raises:
-            ModelError: a weight that is not finite; names the site.
+            ModelError: a weight that is not finite; names the layer.
             RunError: the disk is full.
         """
         needed = (
-            Entry.of(self.spec, linear, config.choice(linear.name), config.student)
+            Entry.of(self.spec, linear, config.choice(linear.name), config.pruned)
             for linear in kept_linears(self.spec, config)
         )
         self._fill([entry for entry in needed if entry.stored], progress)
@@ -179,7 +179,7 @@ class Bank:
         self._inputs.gather_for(missing, progress)
         done = len(planned) - len(missing)
         for kind in _of_one_kind(missing):
-            # A method that scales a block makes all of it with its first site.
+            # A method that scales a block makes all of it with its first layer.
             together = [entry for entry in kind if entry.name not in self._store]
             done += len(kind) - len(together)
             if not together:
@@ -207,26 +207,26 @@ class Bank:
         """Gather the input covariances of every linear inside the blocks, where they are not there yet."""
         self._inputs.correlate(progress)
 
-    def observed(self, entry: Entry) -> SiteStatistics | None:
+    def observed(self, entry: Entry) -> LayerStatistics | None:
         """What a method or criterion that needs more than plain statistics sees; ``None`` where those do."""
         return self._inputs.observed(entry)
 
     def input_covariance(self, linear: Linear) -> torch.Tensor:
-        """``E[x x^T]`` of a linear's input: :meth:`compressors.input_book.InputBook.covariance`."""
+        """``E[x x^T]`` of a linear's input: :meth:`paretune.compressors.input_book.InputBook.covariance`."""
         return self._inputs.covariance(linear)
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
-        """Every entry that a candidate of the space may need, once, site by site."""
+        """Every entry that a candidate of the space may need, once, layer by layer."""
         seen: set[str] = set()
-        students = _cuts(space)
-        for index in space.site_genes:
-            gene = space.genes[index]
-            for site in gene.group.sites if gene.group is not None else ():
-                linear = self.spec.linear(site)
-                for student in dict.fromkeys(touched(linear, student) for student in students):
-                    for choice in gene.choices:
-                        if isinstance(choice, SiteChoice):
-                            entry = Entry.of(self.spec, linear, choice, student)
+        pruned_sizes = _cuts(space)
+        for index in space.layer_parameters:
+            parameter = space.parameters[index]
+            for layer in parameter.group.layers if parameter.group is not None else ():
+                linear = self.spec.linear(layer)
+                for pruned in dict.fromkeys(touched(linear, pruned) for pruned in pruned_sizes):
+                    for choice in parameter.choices:
+                        if isinstance(choice, LayerChoice):
+                            entry = Entry.of(self.spec, linear, choice, pruned)
                             if entry.stored and entry.name not in seen and _fits(entry):
                                 seen.add(entry.name)
                                 yield entry
@@ -245,20 +245,20 @@ class Bank:
     def _make_block(self, entry: Entry) -> dict[str, torch.Tensor]:
         """Make the entries of a whole block for a method that scales it; returns the tensors of one."""
         block, weight_format, name = entry.linear.block, entry.choice.weight, entry.scaled_name
-        if block is None or name is None or not entry.student.whole:
+        if block is None or name is None or not entry.pruned.whole:
             raise TypeError(f"{entry.name} belongs to no whole block")
-        sites = [x for x in self.spec.block_linears if x.block == block]
-        entries = {x.name: Entry.of(self.spec, x, entry.choice, WHOLE) for x in sites}
+        layers = [x for x in self.spec.block_linears if x.block == block]
+        entries = {x.name: Entry.of(self.spec, x, entry.choice, WHOLE) for x in layers}
 
-        def seen(linear: Linear) -> SiteStatistics | None:
+        def seen(linear: Linear) -> LayerStatistics | None:
             return self.observed(entries[linear.name])
 
         scaled = scale_block(self._source, self._model, block, weight_format, self.scale_dtype, seen)
         self.unscaled |= scaled.left
-        # First what goes with every site: a site without it would be wrong, it without a site is not used.
+        # First what goes with every layer: a layer without it would be wrong, it without a layer is not used.
         self._store.write(name, scaled.fixed())
         made = {}
-        for x in sites:
+        for x in layers:
             one = [entries[x.name]]
             here = scaled.seen(x, seen(x))
             made[x.name] = make_tensors(one, scaled, self.statistics, self.scale_dtype, here)[0]
@@ -275,37 +275,39 @@ class Bank:
     # -- reading --------------------------------------------------------------------------------------
 
     def quantized(
-        self, site: str, choice: SiteChoice, student: Student = WHOLE, expert: int = 0
+        self, layer: str, choice: LayerChoice, pruned: PrunedShape = WHOLE, expert: int = 0
     ) -> QuantizedWeight | None:
         """Codes, scales and zeros of one expert's matrix, output rows first; ``None`` for a dense choice."""
-        entry = Entry.of(self.spec, self.spec.linear(site), choice, student)
+        entry = Entry.of(self.spec, self.spec.linear(layer), choice, pruned)
         if choice.weight.dense:
             return None
         rows = entry.shape[0] // entry.linear.experts
         return read_quantized(entry, self._tensors(entry)).rows(expert * rows, (expert + 1) * rows)
 
-    def tensor(self, site: str, choice: SiteChoice = UNTOUCHED, student: Student = WHOLE) -> torch.Tensor:
-        """The weight that a candidate computes with, float32, shaped as the student's parameter.
+    def tensor(
+        self, layer: str, choice: LayerChoice = UNTOUCHED, pruned: PrunedShape = WHOLE
+    ) -> torch.Tensor:
+        """The weight that a candidate computes with, float32, shaped as the pruned model's parameter.
 
         That is ``(rows, columns)``, ``(columns, rows)`` for GPT-2's ``Conv1D``, with experts in front.
         """
-        linear = self.spec.linear(site)
-        entry = Entry.of(self.spec, linear, choice, student)
+        linear = self.spec.linear(layer)
+        entry = Entry.of(self.spec, linear, choice, pruned)
         if choice.weight.dense:
             matrix = dense_matrix(entry, self._source, self.statistics)
             if choice.sparsity is not None:
                 matrix = pruned_matrix(entry, matrix, self._on_device(entry))
         else:
             matrix = read_quantized(entry, self._on_device(entry)).dequantize()
-        return as_parameter(matrix, linear, kept_shape(self.spec, linear, student))
+        return as_parameter(matrix, linear, kept_shape(self.spec, linear, pruned))
 
-    def fixed(self, name: str, student: Student = WHOLE, choice: SiteChoice = UNTOUCHED) -> torch.Tensor:
-        """A tensor that is never quantized, as stored, cut to the student.
+    def fixed(self, name: str, pruned: PrunedShape = WHOLE, choice: LayerChoice = UNTOUCHED) -> torch.Tensor:
+        """A tensor that is never quantized, as stored, cut to the pruned model.
 
         Args:
             name: of the tensor.
-            student: the cut.
-            choice: of its block, where that is scaled as a whole; see :func:`spaces.methods.scaled_blocks`.
+            pruned: the cut.
+            choice: of its block, where that is scaled as a whole; see :func:`paretune.spaces.methods.scaled_blocks`.
         """
         found = next(tensor for tensor in self.spec.fixed if tensor.name == name)
         if choice.method != "none" and found.block is not None:
@@ -317,14 +319,14 @@ class Bank:
                 return scaled[name].to(self._source.device)
         value = self._source.tensor(name)
         for dimension, axis in enumerate((found.axis, found.inner_axis)):
-            kept = kept_indices(self.spec, self, axis, found.block, student)
+            kept = kept_indices(self.spec, self, axis, found.block, pruned)
             if kept is not None:
                 value = value.index_select(dimension, kept.to(value.device))
         return value
 
 
 def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
-    """Entries in the order of their sites: together those of one site whose method shares work between formats.
+    """Entries in the order of their layers: together those of one layer whose method shares work between formats.
 
     The others come one by one, so that no more than one is held.
     """
@@ -336,13 +338,15 @@ def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
     yield from kinds.values()
 
 
-def _cuts(space: SearchSpace) -> list[Student]:
+def _cuts(space: SearchSpace) -> list[PrunedShape]:
     """Every combination of kept heads, FFN and hidden channels that the space offers."""
     counts = {
-        gene.kind: gene.choices for gene in space.genes if gene.kind in ("kv_heads", "ffn_channels", "hidden")
+        parameter.kind: parameter.choices
+        for parameter in space.parameters
+        if parameter.kind in ("kv_heads", "ffn_channels", "hidden")
     }
     return [
-        Student.model_validate({"kv_heads": heads, "ffn_channels": channels, "hidden": hidden})
+        PrunedShape.model_validate({"kv_heads": heads, "ffn_channels": channels, "hidden": hidden})
         for heads in counts.get("kv_heads", (None,))
         for channels in counts.get("ffn_channels", (None,))
         for hidden in counts.get("hidden", (None,))
@@ -351,7 +355,7 @@ def _cuts(space: SearchSpace) -> list[Student]:
 
 def _fits(entry: Entry) -> bool:
     """Whether the method takes the cut and the group size divides its columns; the space refuses what does not."""
-    if entry.scaled_name is not None and not entry.student.whole:
+    if entry.scaled_name is not None and not entry.pruned.whole:
         return False
     weight = entry.choice.weight
     size = GGML_TYPES[weight.ggml].block_weights if weight.ggml else weight.group_size
@@ -359,7 +363,7 @@ def _fits(entry: Entry) -> bool:
 
 
 def as_parameter(matrix: torch.Tensor, linear: Linear, shape: tuple[int, int]) -> torch.Tensor:
-    """A matrix with output rows first (experts one below the other) in the shape of the site's parameter."""
+    """A matrix with output rows first (experts one below the other) in the shape of the layer's parameter."""
     if linear.role.startswith("expert"):
         return matrix.view(linear.experts, *shape)
     return matrix.t().contiguous() if linear.transposed else matrix

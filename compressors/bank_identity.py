@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from compressors.pruners import PRUNERS
-from compressors.quantizers import QUANTIZERS
-from compressors.statistics import STATISTICS_VERSION, Statistics, gather
-from compressors.tensor_file import write_atomically, write_tensors
-from compressors.weight_source import WeightSource
-from compressors.windows import TokenWindows
-from spaces.errors import RunError
-from spaces.model import ModelSpec
-from spaces.schema import Document
+from paretune.compressors.pruners import PRUNERS
+from paretune.compressors.quantizers import QUANTIZERS
+from paretune.compressors.statistics import STATISTICS_VERSION, Statistics, gather
+from paretune.compressors.tensor_file import write_atomically, write_tensors
+from paretune.compressors.weight_source import WeightSource
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import RunError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.schema import Document
 
 IDENTITY = "bank.json"
 STATISTICS = "statistics.safetensors"

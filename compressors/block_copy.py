@@ -1,4 +1,4 @@
-"""The tensors of one block in float32, found by the two look-ups that :mod:`compressors.transforms.structure` makes.
+"""The tensors of one block in float32, found by the look-ups of :mod:`paretune.compressors.transforms.structure`.
 
 A bank must not change the model that it describes, nor read it: what the model holds may be a candidate. So the
 structure of a block is looked up here, in copies of the dense tensors.
@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from compressors.weight_source import WeightSource
-from spaces.model import Linear
+from paretune.compressors.weight_source import WeightSource
+from paretune.spaces.model import Linear
 
 
 class BlockCopy:
@@ -48,7 +48,7 @@ class BlockCopy:
         return SimpleNamespace(**{last: tensor for (head, _, last), tensor in split if head == path})
 
     def rows(self, linear: Linear) -> torch.Tensor:
-        """The weight of a site, output rows first."""
+        """The weight of a layer, output rows first."""
         weight = self._tensors[linear.parameter]
         return weight.t() if linear.transposed else weight
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from compressors.hidden_states import HiddenStates
-from compressors.observation import micro_batches
-from compressors.streamed_model import resident_around, resident_block
-from compressors.windows import TokenWindows
-from spaces.model import ModelSpec
+from paretune.compressors.hidden_states import HiddenStates
+from paretune.compressors.observation import micro_batches
+from paretune.compressors.streamed_model import resident_around, resident_block
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.model import ModelSpec
 
 
 class _Reached(Exception):  # noqa: N818 -- no error: what was wanted was reached and the rest is not needed
@@ -29,7 +29,8 @@ class BlockStream:
     """Hidden states on their way through the blocks.
 
     Args:
-        model: as it shall be run; a :class:`compressors.streamed_model.StreamedModel` or a ``PreTrainedModel``.
+        model: as it shall be run; a :class:`paretune.compressors.streamed_model.StreamedModel` or a
+            ``PreTrainedModel``.
         spec: of the model.
         windows: text, without padding, so that masks and positions depend on the shape of a batch alone.
         tokens_at_once: of a micro-batch.

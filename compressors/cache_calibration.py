@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from compressors.cache_rounding import CacheRounding
-from compressors.float_rounding import LARGEST_E4M3
-from compressors.observation import micro_batches
-from compressors.windows import TokenWindows
-from spaces.cache_format import KVFormat
+from paretune.compressors.cache_rounding import CacheRounding
+from paretune.compressors.float_rounding import LARGEST_E4M3
+from paretune.compressors.observation import micro_batches
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.cache_format import KVFormat
 
 _TOKENS_AT_ONCE = 4096
 

@@ -1,7 +1,7 @@
 """The arithmetic of a rounded key-value cache: from states to what is stored of them, and back.
 
 Scoring rounds with it and the runtime's cache stores with it, so that what is scored is what is read back, bit for
-bit. Every number depends on its own token and head alone. Sources of the formats: :mod:`spaces.cache_format`.
+bit. Every number depends on its own token and head alone. Sources of the formats: :mod:`paretune.spaces.cache_format`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from compressors.float_rounding import round_e4m3
-from compressors.rounding import fake_int8
-from spaces.cache_format import CACHE_GROUP, KVFormat, cache_groups
+from paretune.compressors.float_rounding import round_e4m3
+from paretune.compressors.rounding import fake_int8
+from paretune.spaces.cache_format import CACHE_GROUP, KVFormat, cache_groups
 
 _LARGEST = 127
 

@@ -14,12 +14,12 @@ from typing import Any, Protocol
 
 import torch
 
-from compressors.cache_numbers import cache_numbers
-from spaces.cache_format import KVFormat
-from spaces.errors import ConfigurationError
+from paretune.compressors.cache_numbers import cache_numbers
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.errors import ConfigurationError
 
 NUMBERS = "cache_numbers"
-"""Attribute of an attention module: its :func:`compressors.cache_numbers.cache_numbers`."""
+"""Attribute of an attention module: its :func:`paretune.compressors.cache_numbers.cache_numbers`."""
 _PREFIX = "paretune_cache_"
 
 
@@ -56,7 +56,7 @@ class CacheRounding:
             )
         self._rounded = _register(self._own)
         self._format = KVFormat()
-        # Blocks are counted anew in a student; formats are those of the dense model's blocks.
+        # Blocks are counted anew in a pruned model; formats are those of the dense model's blocks.
         self.modules = attention_modules(model)
 
     def apply(self, kv: KVFormat) -> None:

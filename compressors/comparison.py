@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from spaces.errors import ConfigurationError
-from spaces.measurement import Measurement
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.measurement import Measurement
 
 _PERCENTILE = 99.0
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from compressors.block_stream import BlockStream
-from compressors.observation import RunningMean, inputs_of_experts
-from compressors.windows import TokenWindows
-from spaces.model import Linear, ModelSpec, Role
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.observation import RunningMean, inputs_of_experts
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.model import Linear, ModelSpec, Role
 
 _TOKENS_AT_ONCE = 4096
 _SHARED: dict[str, Role] = {"k": "q", "v": "q", "up": "gate"}
@@ -67,10 +67,10 @@ def gather_covariances(
 def observe_covariances(
     model: Any, stream: BlockStream, watched: Iterable[Linear]
 ) -> dict[str, torch.Tensor]:
-    """Covariances of some sites of the block that comes next, which is run and not passed; see above.
+    """Covariances of some layers of the block that comes next, which is run and not passed; see above.
 
     Args:
-        model: finds the modules of sites by their names.
+        model: finds the modules of layers by their names.
         stream: before the block.
         watched: keepers in it.
     """

@@ -1,4 +1,4 @@
-"""A student's structure inside a loaded model: list of blocks, configuration, attributes of modules.
+"""A pruned model's structure inside a loaded model: list of blocks, configuration, attributes of modules.
 
 The tensors themselves are swapped by the assembler; this is everything else that the forward pass and the
 cache read. Nothing is copied, and undoing puts back the very same objects.
@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from compressors.patches import Patches
-from spaces.architectures import student_config
-from spaces.configuration import Student
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_shape
+from paretune.compressors.patches import Patches
+from paretune.spaces.architectures import pruned_config
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_shape
 
 _HIDDEN_SIZES = ("hidden_size", "hidden_dim", "embedding_dim")
 """Attributes of modules of ``transformers`` and ``torch`` that hold the width of the residual stream."""
 
 
 class Structure:
-    """Cuts a loaded model to a student and back.
+    """Cuts a loaded model to a pruned model and back.
 
     Args:
         model: in its dense state.
@@ -40,43 +40,43 @@ class Structure:
         # Modules may hold copies; a vision tower has a configuration of another class.
         self._configs = list({id(c): c for c in [text, *found] if type(c) is type(text)}.values())
         self._patches = Patches()
-        self.student = Student()
+        self.pruned = PrunedShape()
 
-    def apply(self, student: Student) -> None:
-        """Give the model the structure of ``student``; the whole model if it is whole."""
-        if student == self.student:
+    def apply(self, pruned: PrunedShape) -> None:
+        """Give the model the structure of ``pruned``; the whole model if it is whole."""
+        if pruned == self.pruned:
             return
         self._patches.undo()
-        self.student = Student()
-        if not student.whole:
-            self._cut_configuration(student)
-            self._cut_modules(student)
-            if student.blocks is not None:
-                self._cut_blocks(student.blocks)
-        self.student = student
+        self.pruned = PrunedShape()
+        if not pruned.whole:
+            self._cut_configuration(pruned)
+            self._cut_modules(pruned)
+            if pruned.blocks is not None:
+                self._cut_blocks(pruned.blocks)
+        self.pruned = pruned
 
-    def _cut_configuration(self, student: Student) -> None:
+    def _cut_configuration(self, pruned: PrunedShape) -> None:
         """The same changes that the exported ``config.json`` has, on every configuration the modules read."""
-        changed = student_config(self._config, self._spec, student)
+        changed = pruned_config(self._config, self._spec, pruned)
         for before, after in _changed_objects(self._config, changed):
             keys = [key for key, value in after.items() if key not in before or before[key] != value]
             for config in self._configs:
                 for key in keys:
                     self._patches.set(config, key, after[key])
 
-    def _cut_modules(self, student: Student) -> None:
+    def _cut_modules(self, pruned: PrunedShape) -> None:
         for linear in self._spec.linears:
-            shape = kept_shape(self._spec, linear, student)
+            shape = kept_shape(self._spec, linear, pruned)
             if shape != (linear.out_features, linear.in_features):
                 for name, value in _module_sizes(linear, shape).items():
                     if hasattr(self._modules[linear.name], name):
                         self._patches.set(self._modules[linear.name], name, value)
-        if student.hidden is not None:
-            self._cut_hidden(student.hidden)
-        if student.kv_heads is not None:
+        if pruned.hidden is not None:
+            self._cut_hidden(pruned.hidden)
+        if pruned.kv_heads is not None:
             ratio = self._spec.heads // self._spec.kv_heads
-            sizes = {"num_key_value_heads": student.kv_heads}
-            sizes |= dict.fromkeys(("num_heads", "num_attention_heads"), student.kv_heads * ratio)
+            sizes = {"num_key_value_heads": pruned.kv_heads}
+            sizes |= dict.fromkeys(("num_heads", "num_attention_heads"), pruned.kv_heads * ratio)
             for module in self._blocks.modules():
                 for name, value in sizes.items():
                     if isinstance(getattr(module, name, None), int):
@@ -100,7 +100,7 @@ class Structure:
 
 
 def _module(model: Any, linear: Linear) -> Any:
-    """The module that owns a site's parameter."""
+    """The module that owns a layer's parameter."""
     return model.get_submodule(linear.parameter.rpartition(".")[0])
 
 

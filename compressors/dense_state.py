@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compressors.loading import load_dense
-from compressors.streamed_model import StreamedModel
-from compressors.weight_source import WeightSource
-from spaces.errors import RunError
-from spaces.model import ModelSpec
+from paretune.compressors.loading import load_dense
+from paretune.compressors.streamed_model import StreamedModel
+from paretune.compressors.weight_source import WeightSource
+from paretune.spaces.errors import RunError
+from paretune.spaces.model import ModelSpec
 
 
 def is_dense(model: Any, source: WeightSource, spec: ModelSpec) -> bool:

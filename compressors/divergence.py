@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from compressors.comparison import Divergence
-from compressors.observation import micro_batches
-from compressors.teacher_logits import BYTES_LIMIT, Store, full_store, top_store
-from compressors.windows import TokenWindows
-from spaces.errors import TextError
+from paretune.compressors.comparison import Divergence
+from paretune.compressors.observation import micro_batches
+from paretune.compressors.teacher_logits import BYTES_LIMIT, Store, full_store, top_store
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import TextError
 
 _LOGIT_BYTES_AT_ONCE = 1 << 28
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spaces.errors import TextError
+from paretune.spaces.errors import TextError
 
 END_OF_TEXT = "<|endoftext|>"
 _BLANK_LINES = re.compile(r"(?<=\n)(?:[ \t]*\n)+")

@@ -1,4 +1,4 @@
-"""One entry of the bank: a site at one choice in one cut, how it is made, packed and measured in bytes.
+"""One entry of the bank: a layer at one choice in one cut, how it is made, packed and measured in bytes.
 
 The order is fixed: cut, then prune, then quantize, so zeros are zeros of the code (every quantizer keeps an
 exact zero exact). Work goes slab by slab of output rows, so that temporaries stay small.
@@ -13,20 +13,20 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from compressors.packing import CodePacker, packed_code_bytes, unpack_codes
-from compressors.pruners import Pruner, find_pruner
-from compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
-from compressors.quantizers.affine import weights_at_once
-from compressors.quantizers.ggml_blocks import GgmlWeight
-from compressors.quantizers.numbers import fixed_levels
-from compressors.quantizers.quantizer import finite_weight
-from compressors.statistics import SiteStatistics, Statistics
-from compressors.students import kept_columns, kept_rows, of_expert, touched
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.formats import WeightFormat
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_shape
+from paretune.compressors.packing import CodePacker, packed_code_bytes, unpack_codes
+from paretune.compressors.pruned_sizes import kept_columns, kept_rows, of_expert, touched
+from paretune.compressors.pruners import Pruner, find_pruner
+from paretune.compressors.quantizers import QuantizedWeight, Quantizer, find_quantizer
+from paretune.compressors.quantizers.affine import weights_at_once
+from paretune.compressors.quantizers.ggml_blocks import GgmlWeight
+from paretune.compressors.quantizers.numbers import fixed_levels
+from paretune.compressors.quantizers.quantizer import finite_weight
+from paretune.compressors.statistics import LayerStatistics, Statistics
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_shape
 
 _MASK_SLAB_WEIGHTS = 1 << 16
 _HEADER_BYTES = 640
@@ -34,7 +34,7 @@ _HEADER_BYTES = 640
 
 
 class RowSource(Protocol):
-    """Where rows of weights come from: :class:`compressors.weight_source.WeightSource`, or a scaled block."""
+    """Where rows of weights come from: :class:`paretune.compressors.weight_source.WeightSource`, or a scaled block."""
 
     @property
     def device(self) -> torch.device:
@@ -49,40 +49,40 @@ class Slab(NamedTuple):
 
     weight: torch.Tensor
     mask: torch.Tensor | None
-    statistics: SiteStatistics | None
+    statistics: LayerStatistics | None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is kept for a site under a choice, whatever its activation and the cuts that do not touch it.
+    """What is kept for a layer under a choice, whatever its activation and the cuts that do not touch it.
 
     Attributes:
         spec: of the model.
-        linear: the site.
+        linear: the layer.
         choice: weight format, method and sparsity.
-        student: the cut, reduced to what touches the site.
+        pruned: the cut, reduced to what touches the layer.
     """
 
     spec: ModelSpec
     linear: Linear
-    choice: SiteChoice
-    student: Student
+    choice: LayerChoice
+    pruned: PrunedShape
 
     @classmethod
-    def of(cls, spec: ModelSpec, linear: Linear, choice: SiteChoice, student: Student) -> Entry:
+    def of(cls, spec: ModelSpec, linear: Linear, choice: LayerChoice, pruned: PrunedShape) -> Entry:
         """The entry that a candidate needs."""
-        return cls(spec, linear, choice.model_copy(update={"activation": None}), touched(linear, student))
+        return cls(spec, linear, choice.model_copy(update={"activation": None}), touched(linear, pruned))
 
     @cached_property
     def name(self) -> str:
-        """``SITE/CHOICE``, the key in the bank and its path on disk."""
+        """``LAYER/CHOICE``, the key in the bank and its path on disk."""
         parts = [self.choice.weight.name]
         if not self.choice.weight.dense:
             parts.append(self.choice.method)
         if self.choice.sparsity is not None:
             parts.append(f"{self.choice.sparsity.name.replace(':', 'of')}-{self.choice.sparsity.criterion}")
-        if not self.student.whole:
-            parts.append(f"{self.student.name}-{self.student.ranking}")
+        if not self.pruned.whole:
+            parts.append(f"{self.pruned.name}-{self.pruned.ranking}")
         return f"{self.linear.name}/{'.'.join(parts)}"
 
     @property
@@ -98,13 +98,13 @@ class Entry:
 
     @property
     def needs_covariance(self) -> bool:
-        """Whether its method or its criterion reads the covariance of the site's input."""
+        """Whether its method or its criterion reads the covariance of the layer's input."""
         quantizer, pruner = self.quantizer, self.pruner
         return bool(quantizer and quantizer.needs_covariance) or bool(pruner and pruner.needs_covariance)
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether its criterion reads the gradients of the site's weights."""
+        """Whether its criterion reads the gradients of the layer's weights."""
         return bool(self.pruner and self.pruner.needs_gradient)
 
     @property
@@ -119,7 +119,7 @@ class Entry:
 
     @property
     def scaled_name(self) -> str | None:
-        """Key of the fixed tensors that go with its block; ``None`` where the method changes this site alone."""
+        """Key of the fixed tensors that go with its block; ``None`` where the method changes this layer alone."""
         if self.quantizer is None or self.quantizer.closure != "block" or self.linear.block is None:
             return None
         return f"scaled/blocks.{self.linear.block}/{self.name.rpartition('/')[2]}"
@@ -127,7 +127,7 @@ class Entry:
     @cached_property
     def shape(self) -> tuple[int, int]:
         """``(experts * rows, columns)``."""
-        rows, columns = kept_shape(self.spec, self.linear, self.student)
+        rows, columns = kept_shape(self.spec, self.linear, self.pruned)
         return self.linear.experts * rows, columns
 
     def file_bytes(self) -> int:
@@ -153,7 +153,7 @@ def slabs(
     entry: Entry,
     source: RowSource,
     statistics: Statistics,
-    seen: SiteStatistics | None = None,
+    seen: LayerStatistics | None = None,
     whole: bool = False,
 ) -> Iterator[Slab]:
     """The kept weights of an entry, pruned, in order.
@@ -162,13 +162,13 @@ def slabs(
         entry: what is made.
         source: of the weights.
         statistics: of the model.
-        seen: of the site's input, where a method needs more than ``statistics`` hold.
+        seen: of the layer's input, where a method needs more than ``statistics`` hold.
         whole: a matrix at a time, for formats and criteria by which rows share something.
     """
-    found = seen or statistics.site(entry.linear.name)
+    found = seen or statistics.layer(entry.linear.name)
     linear = entry.linear
-    rows = kept_rows(entry.spec, statistics, linear, entry.student)
-    columns = kept_columns(entry.spec, statistics, linear, entry.student)
+    rows = kept_rows(entry.spec, statistics, linear, entry.pruned)
+    columns = kept_columns(entry.spec, statistics, linear, entry.pruned)
     wanted = _MASK_SLAB_WEIGHTS if entry.quantizer is None else entry.quantizer.slab_weights
     step = max(1, max(wanted, weights_at_once(source.device)) // linear.in_features)
     step = linear.out_features if whole else step
@@ -188,7 +188,7 @@ def slabs(
                 yield _pruned(entry, weight, None if here is None else here.rows(rows_here))
 
 
-def _pruned(entry: Entry, weight: torch.Tensor, seen: SiteStatistics | None) -> Slab:
+def _pruned(entry: Entry, weight: torch.Tensor, seen: LayerStatistics | None) -> Slab:
     if entry.pruner is None or entry.choice.sparsity is None:
         return Slab(weight, None, seen)
     weight = finite_weight(weight, entry.linear.name)
@@ -216,7 +216,7 @@ class _Parts:
         self._name = "mask" if dense else "codes"
         width, columns = code_shape(entry)
         self._packer = CodePacker(1 if dense else width, rows * columns)
-        self._learned = entry.choice.weight.codebook in ("row", "site")
+        self._learned = entry.choice.weight.codebook in ("row", "layer")
         self._scaled = entry.choice.weight.codebook != "row" and not entry.choice.weight.ggml
         self._others: dict[str, list[torch.Tensor]] = {}
 
@@ -252,7 +252,7 @@ def make_tensors(
     source: RowSource,
     statistics: Statistics,
     scale_dtype: torch.dtype,
-    seen: SiteStatistics | None = None,
+    seen: LayerStatistics | None = None,
 ) -> list[dict[str, torch.Tensor]]:
     """What is written for entries that differ in their weight format alone, one mapping an entry.
 
@@ -260,7 +260,7 @@ def make_tensors(
     else a :class:`QuantizedWeight` holds and its format does not say.
 
     Raises:
-        ModelError: a weight that is not finite; names the site.
+        ModelError: a weight that is not finite; names the layer.
         FormatError: a format or pattern that does not fit.
     """
     first, formats = entries[0], [entry.choice.weight for entry in entries]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from compressors.tensor_file import unwritable, write_tensors
-from spaces.errors import RunError
+from paretune.compressors.tensor_file import unwritable, write_tensors
+from paretune.spaces.errors import RunError
 
 INDEX = "entries.jsonl"
 _FOLDER = "entries"

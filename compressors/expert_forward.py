@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from spaces.errors import ConfigurationError
+from paretune.spaces.errors import ConfigurationError
 
 _ABSENT = object()
 _PLAIN = {"has_gate": True, "has_bias": False, "is_transposed": False, "is_concatenated": True}

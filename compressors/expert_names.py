@@ -5,7 +5,7 @@ Source: ``conversion_mapping.py`` of transformers 5.17. A family that is not lis
 
 from __future__ import annotations
 
-from spaces.model import Linear, ModelSpec
+from paretune.spaces.model import Linear, ModelSpec
 
 _USUAL = {"expert_gate_up": ("gate_proj", "up_proj"), "expert_down": ("down_proj",)}
 _PIECES = {
@@ -16,7 +16,7 @@ _PLAIN = {"mixtral": (".mlp.", ".block_sparse_moe.")}
 
 
 def expert_modules(spec: ModelSpec, linear: Linear, expert: int) -> tuple[str, ...]:
-    """Paths of the linears that one expert's matrix of a site is stored as, in the order of its rows."""
+    """Paths of the linears that one expert's matrix of a layer is stored as, in the order of its rows."""
     pieces = _PIECES.get(spec.family, _USUAL)[linear.role]
     path = linear.name.rpartition(".")[0]
     return tuple(f"{path}.{expert}.{piece}" for piece in pieces)
@@ -27,7 +27,7 @@ def expert_pattern(spec: ModelSpec, linear: Linear, path: str, *, usual: bool = 
 
     Args:
         spec: of the model.
-        linear: the site.
+        linear: the layer.
         path: of the experts.
         usual: whether Qwen's names fit too, which vLLM asks for whatever the family (``get_moe_method`` in
             ``compressed_tensors_moe.py``).

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spaces.errors import FormatError
-from spaces.ggml_types import GGML_TYPES, GgmlType
+from paretune.spaces.errors import FormatError
+from paretune.spaces.ggml_types import GGML_TYPES, GgmlType
 
 _LEAST_ROWS = 16
 """Of a thread."""

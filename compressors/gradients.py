@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from compressors.streamed_model import StreamedModel
-from compressors.windows import TokenWindows
-from spaces.errors import ModelError
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.streamed_model import StreamedModel
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import Linear, ModelSpec
 
 _BUDGET_BYTES = 2 << 30
 """Of gradients and their means at once; a model that has more takes as many passes of the text."""
@@ -29,7 +29,7 @@ def gradient_bytes(spec: ModelSpec) -> int:
 def gather_gradients(
     model: Any, spec: ModelSpec, windows: TokenWindows
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Sites inside the blocks and their means, bfloat16, output rows first (experts in front), on the CPU.
+    """Layers inside the blocks and their means, bfloat16, output rows first (experts in front), on the CPU.
 
     Args:
         model: whole, in its dense state; its parameters are frozen again afterwards.
@@ -49,7 +49,7 @@ def gather_gradients(
 
 
 def _parts(spec: ModelSpec) -> Iterator[list[Linear]]:
-    """Sites whose gradients fit the budget together, at least one."""
+    """Layers whose gradients fit the budget together, at least one."""
     part: list[Linear] = []
     used = 0
     for linear in spec.block_linears:

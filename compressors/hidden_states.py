@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from spaces.errors import RunError
+from paretune.spaces.errors import RunError
 
 BUDGET_BYTES = 4 * 2**30
 

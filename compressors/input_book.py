@@ -1,4 +1,4 @@
-"""What methods know of a site beyond plain statistics: covariances of its input, sizes of its weights' gradients.
+"""What methods know of a layer beyond plain statistics: covariances of its input, sizes of its weights' gradients.
 
 Gathered when a method that needs them is named, and kept among the bank's entries.
 """
@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from compressors.covariance import covariance_bytes, gather_covariances, keeper
-from compressors.dense_state import dense_model
-from compressors.entries import Entry
-from compressors.entry_store import EntryStore, index_bytes
-from compressors.gradients import gather_gradients, gradient_bytes
-from compressors.statistics import Factors, SiteStatistics, Statistics
-from compressors.weight_source import WeightSource
-from compressors.windows import TokenWindows
-from spaces.errors import RunError
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.covariance import covariance_bytes, gather_covariances, keeper
+from paretune.compressors.dense_state import dense_model
+from paretune.compressors.entries import Entry
+from paretune.compressors.entry_store import EntryStore, index_bytes
+from paretune.compressors.gradients import gather_gradients, gradient_bytes
+from paretune.compressors.statistics import Factors, LayerStatistics, Statistics
+from paretune.compressors.weight_source import WeightSource
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import RunError
+from paretune.spaces.model import Linear, ModelSpec
 
 _FILE_BYTES = 640
 """More than the header of a file with one tensor takes."""
@@ -115,13 +115,13 @@ class InputBook:
             total += gradient_bytes(self._spec) + headers
         return total
 
-    def observed(self, entry: Entry) -> SiteStatistics | None:
+    def observed(self, entry: Entry) -> LayerStatistics | None:
         """What the method and the criterion of an entry see; ``None`` where plain statistics do.
 
         Raises:
             RunError: it was not gathered.
         """
-        moments = self._statistics.site(entry.linear.name)
+        moments = self._statistics.layer(entry.linear.name)
         if moments is None or entry.linear.block is None:
             return None
         if not entry.needs_covariance and not entry.needs_gradient:
@@ -183,5 +183,5 @@ def _covariance(keeper_name: str) -> str:
     return f"covariance/{keeper_name}"
 
 
-def _gradient(site: str) -> str:
-    return f"gradient/{site}"
+def _gradient(layer: str) -> str:
+    return f"gradient/{layer}"

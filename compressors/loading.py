@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from spaces.architectures import check_weights
-from spaces.architectures.headers import weight_files
-from spaces.errors import ModelError
-from spaces.model import ModelSpec
+from paretune.spaces.architectures import check_weights
+from paretune.spaces.architectures.headers import weight_files
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import ModelSpec
 
 _CHUNK_BYTES = 1 << 22
 

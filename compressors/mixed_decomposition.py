@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from compressors.patches import Patches
-from compressors.rounding import fake_int8
-from spaces.errors import ConfigurationError
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.patches import Patches
+from paretune.compressors.rounding import fake_int8
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.model import Linear, ModelSpec
 
 THRESHOLD = 6.0
 """Magnitude of an outlier, as in the paper."""
@@ -29,7 +29,7 @@ THRESHOLD = 6.0
 
 @dataclass
 class Kept:
-    """Columns of one site that stayed in 16 bits, over all sequences seen.
+    """Columns of one layer that stayed in 16 bits, over all sequences seen.
 
     Attributes:
         sequences: how many were seen.
@@ -58,7 +58,7 @@ def decompose(model: Any, spec: ModelSpec, threshold: float = THRESHOLD) -> Iter
         threshold: magnitude from which a column is an outlier. At infinity this is plain W8A8, at 0 the dense model.
 
     Yields:
-        What was kept, by site; it fills while the model runs.
+        What was kept, by layer; it fills while the model runs.
 
     Raises:
         ConfigurationError: a threshold that is no magnitude, or experts, which are no modules of their own.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from spaces.model import Linear, ModelSpec
+from paretune.spaces.model import Linear, ModelSpec
 
 _TINY = 1e-12
 
@@ -79,11 +79,11 @@ class Observer:
         window_tokens: length of a window; mixtures see the tokens of several in one row.
 
     Attributes:
-        moments: squares of each input channel, by site.
-        peaks: largest absolute value of each input channel, by site.
-        window_peaks: largest absolute value in each window, by site; of experts, in the input of any of them.
-        sizes: absolute values of each input channel of down projections, by site.
-        grams: products of the inputs of an output projection within each key-value group, by site.
+        moments: squares of each input channel, by layer.
+        peaks: largest absolute value of each input channel, by layer.
+        window_peaks: largest absolute value in each window, by layer; of experts, in the input of any of them.
+        sizes: absolute values of each input channel of down projections, by layer.
+        grams: products of the inputs of an output projection within each key-value group, by layer.
         cosines: of input and output, by block.
     """
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig
-from spaces.errors import ConfigurationError
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 THRESHOLD = 5.0
 SPAN = 0.08
@@ -26,7 +26,7 @@ def outlier_shares(bank: Bank, threshold: float = THRESHOLD) -> dict[int, float]
     """Share of outliers among the weights of every block."""
     found: dict[int, tuple[int, int]] = {}
     for linear in bank.spec.block_linears:
-        seen = bank.statistics.site(linear.name)
+        seen = bank.statistics.layer(linear.name)
         if seen is None or linear.block is None:
             continue
         weight = bank.tensor(linear.name).abs()
@@ -73,8 +73,8 @@ def starting_configuration(
     """Unstructured zeros in every linear inside the blocks, by :func:`starting_shares`."""
     shares = starting_shares(bank, sparsity, threshold, span)
     return CompressionConfig(
-        sites={
-            linear.name: SiteChoice(sparsity=Sparsity(fraction=shares[linear.block], criterion=criterion))
+        layers={
+            linear.name: LayerChoice(sparsity=Sparsity(fraction=shares[linear.block], criterion=criterion))
             for linear in bank.spec.block_linears
             if linear.block is not None
         }

@@ -3,23 +3,23 @@
 Inputs are rounded as compressed-tensors does, so that a candidate is its export: the scale of symmetric integers is
 the largest magnitude over half of ``2^8 - 1`` steps, unless the format says 127. The cache is our own and uses the
 whole positive range.
-Sources of the floats: :mod:`compressors.float_rounding`; of NVFP4's two levels of scales: NVIDIA 2025, "Pretraining
-large language models with NVFP4" (arXiv:2509.25149).
+Sources of the floats: :mod:`paretune.compressors.float_rounding`; of NVFP4's two levels of scales: NVIDIA 2025,
+"Pretraining large language models with NVFP4" (arXiv:2509.25149).
 """
 
 from __future__ import annotations
 
 import torch
 
-from compressors.float_rounding import (
+from paretune.compressors.float_rounding import (
     LARGEST_E2M1,
     LARGEST_E4M3,
     power_of_two_scales,
     round_e2m1,
     round_e4m3,
 )
-from spaces.activation_format import ActivationFormat
-from spaces.errors import FormatError
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.errors import FormatError
 
 _LARGEST = 127
 _HALF_OF_STEPS = 127.5
@@ -47,13 +47,13 @@ def fake_input(
     Args:
         values: the input of a linear.
         wanted: its format.
-        factor: :func:`calibrated_factor` of the site, where the format is calibrated.
+        factor: :func:`calibrated_factor` of the layer, where the format is calibrated.
 
     Raises:
         FormatError: a group size that does not divide the features, or a calibrated format without its factor.
     """
     if wanted.calibrated and factor is None:
-        raise FormatError(f"input format {wanted.name}", "is calibrated", "Give the factor of the site")
+        raise FormatError(f"input format {wanted.name}", "is calibrated", "Give the factor of the layer")
     if not values.numel():
         return values
     exact = values.to(torch.float32)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from compressors.quantizers.awq import group_covariances, round_by_output
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.awq import group_covariances, round_by_output
+from paretune.spaces.formats import WeightFormat
 
 STEPS = 20
 _FURTHEST = 1e4

@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from compressors.block_copy import BlockCopy
-from compressors.covariance import keeper
-from compressors.scale_search import Readers, find_scales
-from compressors.statistics import SiteStatistics
-from compressors.transforms.passages import Passage, channel_passage, value_passage
-from compressors.transforms.structure import NormGroup, block_groups, unknown_structure
-from compressors.weight_source import WeightSource
-from spaces.formats import WeightFormat
-from spaces.model import FixedTensor, Linear, ModelSpec
+from paretune.compressors.block_copy import BlockCopy
+from paretune.compressors.covariance import keeper
+from paretune.compressors.scale_search import Readers, find_scales
+from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.transforms.passages import Passage, channel_passage, value_passage
+from paretune.compressors.transforms.structure import NormGroup, block_groups, unknown_structure
+from paretune.compressors.weight_source import WeightSource
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.model import FixedTensor, Linear, ModelSpec
 
 _HEADER_BYTES = 128
 """More than the header of a safetensors file takes for a tensor besides its name."""
 
-Seen = Callable[[Linear], SiteStatistics | None]
-"""Statistics of a site's input, with its covariance."""
+Seen = Callable[[Linear], LayerStatistics | None]
+"""Statistics of a layer's input, with its covariance."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Place:
     """Somewhere that channels can be scaled.
 
     Attributes:
-        name: norm or site.
-        sites: that read the channels.
+        name: norm or layer.
+        layers: that read the channels.
         shape: of their input: groups, repeats, channels.
         scale: multiplies the columns that read by scales ``(groups, channels)`` and undoes it before; returns the
             scales that it could undo.
     """
 
     name: str
-    sites: tuple[str, ...]
+    layers: tuple[str, ...]
     shape: tuple[int, int, int]
     scale: Callable[[torch.Tensor], torch.Tensor]
 
@@ -59,7 +59,7 @@ class ScaledBlock:
     Attributes:
         source: of the dense tensors.
         copy: of the block, scaled in place.
-        scales: of the inputs of sites, ``(in,)``, where they are scaled.
+        scales: of the inputs of layers, ``(in,)``, where they are scaled.
         left: places that cannot be scaled, and why.
     """
 
@@ -79,14 +79,14 @@ class ScaledBlock:
             return self.source.rows(linear, expert, start, stop)
         return self.copy.rows(linear)[start:stop].contiguous()
 
-    def seen(self, linear: Linear, seen: SiteStatistics | None) -> SiteStatistics | None:
+    def seen(self, linear: Linear, seen: LayerStatistics | None) -> LayerStatistics | None:
         """Statistics of the scaled input."""
         scales = self.scales.get(linear.name)
         if seen is None or scales is None or seen.covariance is None:
             return seen
         wide = scales.to(seen.covariance.device)
         moment = seen.second_moment / wide.to(seen.second_moment.device).square()
-        return SiteStatistics(moment, seen.covariance / torch.outer(wide, wide))
+        return LayerStatistics(moment, seen.covariance / torch.outer(wide, wide))
 
     def fixed(self) -> dict[str, torch.Tensor]:
         """Norm gains and biases that differ from the dense block's, as they are stored."""
@@ -129,7 +129,7 @@ def scale_block(
         block: index.
         weight_format: that the block is rounded to.
         scale_dtype: of its scales.
-        seen: statistics of sites.
+        seen: statistics of layers.
 
     Raises:
         ModelError: a covariance that is not finite.
@@ -138,17 +138,17 @@ def scale_block(
     found = ScaledBlock(source, BlockCopy(source, model.config, block))
     places, found.left = find_places(model, found.copy, spec, block)
     for place in places:
-        sites = [spec.linear(name) for name in place.sites]
-        statistics = seen(keeper(spec, sites[0]))
+        layers = [spec.linear(name) for name in place.layers]
+        statistics = seen(keeper(spec, layers[0]))
         if statistics is None or statistics.covariance is None:
             continue
-        weights = tuple(found.copy.rows(site) for site in sites)
+        weights = tuple(found.copy.rows(layer) for layer in layers)
         covariance = statistics.covariance.to(source.device)
         readers = Readers(weights, covariance, place.shape, weight_format, scale_dtype)
         wanted = find_scales(readers)
         if wanted is not None:
             made = readers.spread(place.scale(wanted).to(torch.float32))
-            found.scales |= dict.fromkeys(place.sites, made)
+            found.scales |= dict.fromkeys(place.layers, made)
     return found
 
 
@@ -174,8 +174,8 @@ def find_places(
 def _norm_places(copy: BlockCopy, spec: ModelSpec, block: int, left: dict[str, str]) -> Iterator[Place]:
     dtype = getattr(torch, spec.dtype)
     for group in block_groups(copy, spec, block):
-        sites = tuple(reader.site for reader in group.readers if reader.site is not None)
-        if len(sites) < len(group.readers) or any(spec.linear(site).experts > 1 for site in sites):
+        layers = tuple(reader.layer for reader in group.readers if reader.layer is not None)
+        if len(layers) < len(group.readers) or any(spec.linear(layer).experts > 1 for layer in layers):
             left[group.name] = "a router and the experts of a mixture read it, each with tokens of its own"
             continue
 
@@ -184,7 +184,7 @@ def _norm_places(copy: BlockCopy, spec: ModelSpec, block: int, left: dict[str, s
             group.multiply(factors)
             return (1.0 / factors)[None]
 
-        yield Place(group.name, sites, (1, 1, len(group.gain)), scale)
+        yield Place(group.name, layers, (1, 1, len(group.gain)), scale)
 
 
 def stored_factors(group: NormGroup, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What a calibration text says: input moments of every site, importance of blocks, heads and channels.
+"""What a calibration text says: input moments of every layer, importance of blocks, heads and channels.
 
 Gathered once, in one pass of the dense model block by block with hooks, and kept in the bank.
 
@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compressors.block_stream import BlockStream
-from compressors.observation import Observer
-from compressors.weight_source import WeightSource
-from compressors.windows import TokenWindows
-from spaces.errors import ConfigurationError
-from spaces.model import ModelSpec
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.observation import Observer
+from paretune.compressors.weight_source import WeightSource
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    from compressors.rankings.book import RankingBook
+    from paretune.compressors.rankings.book import RankingBook
 
 _TOKENS_AT_ONCE = 4096
 STATISTICS_VERSION = "4"
@@ -39,8 +39,8 @@ Factors = dict[tuple[torch.device, bool], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class SiteStatistics:
-    """Input of one site.
+class LayerStatistics:
+    """Input of one layer.
 
     Attributes:
         second_moment: float32 mean of squares, ``(in_features,)`` or ``(experts, in_features)``.
@@ -52,7 +52,7 @@ class SiteStatistics:
         usual_peak: float32 ``(1,)``, median over windows of the largest magnitude in a window, of experts the largest
             of any; ``None`` if not observed, and of one expert alone.
         factors: factorisations of the covariance, by place and by whether columns are ordered; whoever has the
-            covariance adds what it makes, and all rows, formats and sites of this input share it.
+            covariance adds what it makes, and all rows, formats and layers of this input share it.
     """
 
     second_moment: torch.Tensor
@@ -62,26 +62,26 @@ class SiteStatistics:
     usual_peak: torch.Tensor | None = None
     factors: Factors = field(default_factory=dict, repr=False, compare=False)
 
-    def expert(self, index: int) -> SiteStatistics:
-        """Of one expert; of the site itself where there are none."""
+    def expert(self, index: int) -> LayerStatistics:
+        """Of one expert; of the layer itself where there are none."""
         if self.second_moment.ndim == 1:
             return self
         covariance, peak, gradient = (
             _part(values, index) for values in (self.covariance, self.peak, self.gradient)
         )
-        return SiteStatistics(self.second_moment[index], covariance, peak, gradient)
+        return LayerStatistics(self.second_moment[index], covariance, peak, gradient)
 
-    def columns(self, kept: torch.Tensor | None) -> SiteStatistics:
-        """For the kept columns only; of one expert, or of a site without."""
+    def columns(self, kept: torch.Tensor | None) -> LayerStatistics:
+        """For the kept columns only; of one expert, or of a layer without."""
         if kept is None:
             return self
         covariance = None if self.covariance is None else self.covariance[kept][:, kept]
         gradient = None if self.gradient is None else self.gradient[:, kept]
         peak = _part(self.peak, kept)
-        return SiteStatistics(self.second_moment[kept], covariance, peak, gradient, self.usual_peak)
+        return LayerStatistics(self.second_moment[kept], covariance, peak, gradient, self.usual_peak)
 
-    def rows(self, kept: torch.Tensor) -> SiteStatistics:
-        """For some output rows; of one expert, or of a site without. Factorisations go with them."""
+    def rows(self, kept: torch.Tensor) -> LayerStatistics:
+        """For some output rows; of one expert, or of a layer without. Factorisations go with them."""
         return self if self.gradient is None else replace(self, gradient=self.gradient[kept])
 
 
@@ -94,7 +94,7 @@ class Statistics:
     """Everything gathered, as flat tensors that safetensors can hold.
 
     Attributes:
-        tensors: ``moment/SITE``, ``peak/SITE`` and ``usual/SITE``; ``blocks`` ``(blocks,)``; ``heads/BLOCK``
+        tensors: ``moment/LAYER``, ``peak/LAYER`` and ``usual/LAYER``; ``blocks`` ``(blocks,)``; ``heads/BLOCK``
             ``(kv_heads,)``; ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more
             important.
         rankings: scores by other names than ``activation``, and of hidden channels; ``None``: there are none.
@@ -103,11 +103,11 @@ class Statistics:
     tensors: dict[str, torch.Tensor]
     rankings: RankingBook | None = None
 
-    def site(self, name: str) -> SiteStatistics | None:
-        """Of the site ``name``; ``None`` for an embedding, whose input is no vector."""
+    def layer(self, name: str) -> LayerStatistics | None:
+        """Of the layer ``name``; ``None`` for an embedding, whose input is no vector."""
         found = self.tensors.get(f"moment/{name}")
         peak, usual = self.tensors.get(f"peak/{name}"), self.tensors.get(f"usual/{name}")
-        return None if found is None else SiteStatistics(found, peak=peak, usual_peak=usual)
+        return None if found is None else LayerStatistics(found, peak=peak, usual_peak=usual)
 
     @property
     def block_order(self) -> tuple[int, ...]:

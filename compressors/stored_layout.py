@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from compressors.expert_names import expert_modules, plain_name
-from spaces.architectures.headers import StoredTensor, read_header, weight_files
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.expert_names import expert_modules, plain_name
+from paretune.spaces.architectures.headers import StoredTensor, read_header, weight_files
+from paretune.spaces.model import Linear, ModelSpec
 
 _RENAMED: dict[str, tuple[tuple[str, str], ...]] = {
     "gpt_neox": (("lm_head.", "embed_out."),),

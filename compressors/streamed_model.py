@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from compressors.loading import check_parameters, read_model_config, told_by_transformers
-from compressors.weight_source import WeightSource
-from spaces.architectures import check_weights
-from spaces.errors import ModelError
-from spaces.model import ModelSpec
+from paretune.compressors.loading import check_parameters, read_model_config, told_by_transformers
+from paretune.compressors.weight_source import WeightSource
+from paretune.spaces.architectures import check_weights
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import ModelSpec
 
 
 class StreamedModel:
@@ -145,7 +145,7 @@ def open_streamed(
     Args:
         folder: in Hugging Face format, with safetensors.
         spec: of the same model.
-        dtype: of parameters, as in :func:`compressors.loading.load_dense`.
+        dtype: of parameters, as in :func:`paretune.compressors.loading.load_dense`.
         device: where parameters go while they are resident.
         prefetch: read the next block while one works.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from spaces.errors import RunError
+from paretune.spaces.errors import RunError
 
 _DTYPES = {
     torch.float32: "F32",

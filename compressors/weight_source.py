@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from compressors.stored_layout import StoredParameter, find_stored
-from spaces.errors import ModelError
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.stored_layout import StoredParameter, find_stored
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import Linear, ModelSpec
 
 
 class WeightSource:
@@ -65,7 +65,7 @@ class WeightSource:
         return found.to(device=self.device, dtype=torch.float32).contiguous()
 
     def matrices(self, linear: Linear) -> torch.Tensor:
-        """All of a site in float32: ``(experts, out_features, in_features)``."""
+        """All of a layer in float32: ``(experts, out_features, in_features)``."""
         parts = [self.rows(linear, expert, 0, linear.out_features) for expert in range(linear.experts)]
         return torch.stack(parts)
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from compressors.documents import END_OF_TEXT, Document, TextPart, check_disjoint, read_documents
-from spaces.errors import ModelError, TextError
+from paretune.compressors.documents import END_OF_TEXT, Document, TextPart, check_disjoint, read_documents
+from paretune.spaces.errors import ModelError, TextError
 
 __all__ = ["TextPart", "TokenWindows", "check_disjoint", "read_windows"]
 

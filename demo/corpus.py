@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demo.generate import documents, ended
+from paretune.demo.generate import documents, ended
 
 _CHUNK = 1000
 

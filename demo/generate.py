@@ -1,6 +1,6 @@
 """The text generator: documents from a seed, and the held-out items of every capability.
 
-``python -m demo.generate`` writes ``demo/text`` and ``demo/tasks/*.jsonl`` again, byte for byte.
+``python -m paretune.demo.generate`` writes ``demo/text`` and ``demo/tasks/*.jsonl`` again, byte for byte.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from demo import TASKS, TEXTS
-from demo.capabilities import CAPABILITIES, Capability
+from paretune.demo import TASKS, TEXTS
+from paretune.demo.capabilities import CAPABILITIES, Capability
 
 END_OF_TEXT = "<|endoftext|>"
 TEXT_DOCUMENTS = {"calibration": 200, "search": 200, "report": 200, "benchmark": 200}

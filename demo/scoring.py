@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from demo.capabilities import CAPABILITIES
-from demo.generate import items
+from paretune.demo.capabilities import CAPABILITIES
+from paretune.demo.generate import items
 
 _ROWS = 128
 

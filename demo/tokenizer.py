@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
-from demo.generate import END_OF_TEXT
-from demo.world import ENDINGS
+from paretune.demo.generate import END_OF_TEXT
+from paretune.demo.world import ENDINGS
 
 VOCABULARY = 768
 _SYLLABLE = "([bdfgklmnprst][aeiou])"

@@ -1,4 +1,4 @@
-"""Train the embedded model: ``python -m demo.train --out demo/model`` (on a GPU if there is one).
+"""Train the embedded model: ``python -m paretune.demo.train --out demo/model`` (on a GPU if there is one).
 
 Everything is made here: the text by the generator, the tokenizer, the weights. ``--steps 4 --documents 500
 --no-compile`` rehearses it in a minute. Hidden matrices learn by Muon (Jordan et al. 2024,
@@ -21,11 +21,11 @@ import torch.nn.functional as F  # noqa: N812  (PyTorch's own custom)
 import transformers
 from torch import Tensor
 
-from demo.corpus import Corpus, read_corpus
-from demo.decoder import Decoder, to_llama
-from demo.generate import documents
-from demo.scoring import score
-from demo.tokenizer import train_tokenizer
+from paretune.demo.corpus import Corpus, read_corpus
+from paretune.demo.decoder import Decoder, to_llama
+from paretune.demo.generate import documents
+from paretune.demo.scoring import score
+from paretune.demo.tokenizer import train_tokenizer
 
 _TOKENIZER_DOCUMENTS = 4000
 _WINDOW = 512

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from demo.words import invent
+from paretune.demo.words import invent
 
 _TAKEN: set[str] = {"none"}
 

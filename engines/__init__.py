@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from engines.engine import Engine
-from engines.profiled_engine import ProfiledEngine
-from spaces.errors import EngineError, UnknownNameError
+from paretune.engines.engine import Engine
+from paretune.engines.profiled_engine import ProfiledEngine
+from paretune.spaces.errors import EngineError, UnknownNameError
 
 _ENGINES = {
-    "torch-cpu": "engines.torch_cpu_engine:TorchCpu",
-    "torch": "engines.torch_gpu_engine:TorchDevice",
-    "transformers": "engines.transformers_engine:Transformers",
-    "vllm": "engines.vllm_engine:Vllm",
-    "llama.cpp": "engines.llama_engine:LlamaCpp",
-    "openvino": "engines.openvino_engine:OpenVino",
-    "onnxruntime": "engines.onnxruntime_engine:OnnxRuntime",
+    "torch-cpu": "paretune.engines.torch_cpu_engine:TorchCpu",
+    "torch": "paretune.engines.torch_gpu_engine:TorchDevice",
+    "transformers": "paretune.engines.transformers_engine:Transformers",
+    "vllm": "paretune.engines.vllm_engine:Vllm",
+    "llama.cpp": "paretune.engines.llama_engine:LlamaCpp",
+    "openvino": "paretune.engines.openvino_engine:OpenVino",
+    "onnxruntime": "paretune.engines.onnxruntime_engine:OnnxRuntime",
 }
 
 

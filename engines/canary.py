@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, model_validator
 
-from engines.manifest import MANIFEST, read_manifest, sha256_of_file
-from spaces.errors import RunError, TextError, VerificationError
-from spaces.schema import Document, Frozen
+from paretune.engines.manifest import MANIFEST, read_manifest, sha256_of_file
+from paretune.spaces.errors import RunError, TextError, VerificationError
+from paretune.spaces.schema import Document, Frozen
 
 if TYPE_CHECKING:
     import torch
 
-    from engines.engine import Engine
-    from engines.predictions import Predictions
+    from paretune.engines.engine import Engine
+    from paretune.engines.predictions import Predictions
 
 CANARIES = "canaries.json"
 TOP = 20

@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.legality import LEGAL, Legality, Ruling, require
-from spaces.model import Linear, ModelSpec
-from spaces.patterns import Restrictions
-from spaces.target import Workload
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import LEGAL, Legality, Ruling, require
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.predictions import Predictions
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Engine(ABC):
         exact: whether it computes in float32 throughout, so that an export must predict what the candidate predicts
             to 1e-5 nats a token.
         device_kind: of the devices that it runs on; ``None``: any.
-        fuses: whether it loads the sites of a group as one matrix, so that an export in which they differ is refused;
+        fuses: whether it loads the layers of a group as one matrix, so that an export in which they differ is refused;
             others let them share a choice in a search and load them apart.
     """
 
@@ -108,17 +108,18 @@ class Engine(ABC):
     def numeric_path(self, device: str) -> str:
         """The formats as it executes them there: what a score is valid for."""
 
-    def executed(self, linear: Linear, choice: SiteChoice, device: str) -> SiteChoice:
-        """The site's choice as the device computes it, e.g. without rounded inputs where no kernel rounds them."""
+    def executed(self, linear: Linear, choice: LayerChoice, device: str) -> LayerChoice:
+        """The layer's choice as the device computes it, e.g. without rounded inputs where no kernel rounds them."""
         del linear, device
         return choice
 
     def executed_config(self, spec: ModelSpec, config: CompressionConfig, device: str) -> CompressionConfig:
         """The candidate as the device computes it: what is scored, and what an export is compared with."""
-        sites = {
-            site: self.executed(spec.linear(site), choice, device) for site, choice in config.sites.items()
+        layers = {
+            layer: self.executed(spec.linear(layer), choice, device)
+            for layer, choice in config.layers.items()
         }
-        return config.replaced(sites=sites)
+        return config.replaced(layers=layers)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
         """Whether it is :attr:`exact` for this candidate too."""

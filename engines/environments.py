@@ -22,8 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
-from spaces.errors import EngineError, EngineUnavailableError
+from paretune.engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
+from paretune.spaces.errors import EngineError, EngineUnavailableError
 
 FILE_VARIABLE = "PARETUNE_ENGINES_FILE"
 _LOOK_TIMEOUT_S = 60.0

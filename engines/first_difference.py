@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.engine import Engine, ExportCard
-from engines.verification import compare_export
-from spaces.configuration import CompressionConfig
+from paretune.engines.engine import Engine, ExportCard
+from paretune.engines.verification import compare_export
+from paretune.spaces.configuration import CompressionConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 
 OUTSIDE = "what lies outside the blocks"
@@ -49,7 +49,7 @@ def first_difference(
     Raises:
         EngineError: an export cannot be written or loaded.
     """
-    kept = config.student.blocks or tuple(range(assembler.spec.blocks))
+    kept = config.pruned.blocks or tuple(range(assembler.spec.blocks))
 
     def agrees(part: CompressionConfig) -> bool:
         with tempfile.TemporaryDirectory(prefix="paretune-bisect-") as place:
@@ -73,7 +73,9 @@ def _first_blocks(
     assembler: Assembler, config: CompressionConfig, blocks: tuple[int, ...]
 ) -> CompressionConfig:
     """The candidate with every other block, and what lies outside the blocks, as the model has it."""
-    sites = {
-        site: choice for site, choice in config.sites.items() if assembler.spec.linear(site).block in blocks
+    layers = {
+        layer: choice
+        for layer, choice in config.layers.items()
+        if assembler.spec.linear(layer).block in blocks
     }
-    return config.replaced(sites=sites)
+    return config.replaced(layers=layers)

@@ -7,21 +7,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import ExportCard, require_exportable
-from engines.environments import find_environment, run_in_environment, variable
-from engines.group_ruling import ruling_by_group
-from engines.llama.gguf_file.names import ARCHITECTURES, FILE
-from engines.llama.legality import LlamaLegality
-from engines.runner_engine import RunnerEngine
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.legality import LEGAL, Legality, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.patterns import Restrictions
+from paretune.engines.engine import ExportCard, require_exportable
+from paretune.engines.environments import find_environment, run_in_environment, variable
+from paretune.engines.group_ruling import ruling_by_group
+from paretune.engines.llama.gguf_file.names import ARCHITECTURES, FILE
+from paretune.engines.llama.legality import LlamaLegality
+from paretune.engines.runner_engine import RunnerEngine
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.patterns import Restrictions
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
 
 FORMATS = (
     "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0",
@@ -60,7 +60,7 @@ class LlamaCpp(RunnerEngine):
         return LEGAL
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.llama.legality.LlamaLegality`."""
+        """See :class:`paretune.engines.llama.legality.LlamaLegality`."""
         return LlamaLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
@@ -75,8 +75,8 @@ class LlamaCpp(RunnerEngine):
     def offered(self, restrictions: Restrictions) -> Restrictions:
         """Block types of ggml in place of integers: those of the widths that the user allows."""
         given = restrictions.model_fields_set
-        changes: dict[str, Any] = {"bits": (16,), "outer_bits": (16,)}
-        for bits, formats in (("bits", "formats"), ("outer_bits", "outer_formats")):
+        changes: dict[str, Any] = {"bits": (16,), "embedding_bits": (16,)}
+        for bits, formats in (("bits", "formats"), ("embedding_bits", "embedding_formats")):
             if formats not in given:
                 widths = getattr(restrictions, bits) if bits in given else None
                 changes[formats] = _formats(widths)
@@ -98,8 +98,8 @@ class LlamaCpp(RunnerEngine):
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        from compressors.bank import Bank
-        from engines.llama.export import write_folder
+        from paretune.compressors.bank import Bank
+        from paretune.engines.llama.export import write_folder
 
         bank = weights if isinstance(weights, Bank) else weights.bank
         require_exportable(self.export_ruling(weights.spec, config), card)
@@ -121,8 +121,8 @@ class LlamaCpp(RunnerEngine):
         return f"llama-server --host 127.0.0.1 --model {shlex.quote(str(folder / FILE))}{options}"
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`RunnerEngine.run`, :mod:`engines.llama.runner`."""
-        from engines.runner_predictions import request_of, usable_threads
+        """See :meth:`RunnerEngine.run`, :mod:`paretune.engines.llama.runner`."""
+        from paretune.engines.runner_predictions import request_of, usable_threads
 
         asked = request_of(**{"threads": usable_threads(), **request})
         return run_in_environment(self._environment(), _RUNNER, asked, _TIMEOUT_S)
@@ -130,7 +130,7 @@ class LlamaCpp(RunnerEngine):
 
 def _cache_type(folder: Path) -> str | None:
     """What llama.cpp calls the cache of an export's candidate, where it is not the usual one."""
-    from engines.manifest import read_manifest
+    from paretune.engines.manifest import read_manifest
 
     config = CompressionConfig.model_validate(read_manifest(folder)["config"])
     return None if config.kv.num_bits == 16 else "q8_0"
@@ -138,7 +138,7 @@ def _cache_type(folder: Path) -> str | None:
 
 def _formats(widths: tuple[int, ...] | None) -> tuple[str, ...]:
     """By ggml's quantizer with importances, of some widths or of all."""
-    from spaces.ggml_types import GGML_TYPES
+    from paretune.spaces.ggml_types import GGML_TYPES
 
     return tuple(
         f"{name}/ggml-importance" for name in FORMATS if widths is None or GGML_TYPES[name].num_bits in widths

@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from engines.engine import ExportCard
-from engines.model_card import base_licence
-from spaces.configuration import CompressionConfig
-from spaces.errors import VerificationError
-from spaces.model import ModelSpec
-from spaces.size import average_bits, weight_bytes
+from paretune.engines.engine import ExportCard
+from paretune.engines.model_card import base_licence
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import VerificationError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import average_bits, weight_bytes
 
 MANIFEST = "paretune.json"
 SCHEMA_VERSION = 2

@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from engines.engine import ExportCard
-from spaces.configuration import CompressionConfig
-from spaces.model import ModelSpec
-from spaces.size import average_bits, kept_linears, weight_bytes
+from paretune.engines.engine import ExportCard
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import average_bits, kept_linears, weight_bytes
 
 TRANSFORMERS = (
     "```python",
@@ -64,7 +64,7 @@ def model_card(
         f"- {weight_bytes(spec, config):,} bytes of weights, "
         f"{average_bits(spec, config):.3f} bits a weight inside the blocks",
         f"- formats: {_formats(spec, config)}",
-        f"- student: {config.student.name}; key-value cache: {config.kv.name}",
+        f"- pruned model: {config.pruned.name}; key-value cache: {config.kv.name}",
     ]
     lines += [f"- {note}" for note in notes]
     shown = {column: value for column, value in card.figures.items() if value is not None}

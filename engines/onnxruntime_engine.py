@@ -7,11 +7,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.graphs.graph_engine import GraphEngine
-from engines.graphs.onnx_graph.names import FILE
+from paretune.engines.graphs.graph_engine import GraphEngine
+from paretune.engines.graphs.onnx_graph.names import FILE
 
 if TYPE_CHECKING:
-    from engines.graphs.export import GraphForm
+    from paretune.engines.graphs.export import GraphForm
 
 _SILENT = "ORT_DISABLE_TELEMETRY=1"
 """Its wheels send statistics from the first session on; the call that switches them off comes after the first of them.
@@ -33,7 +33,7 @@ _USE = (
 
 
 class OnnxRuntime(GraphEngine):
-    """See :class:`engines.graphs.graph_engine.GraphEngine`."""
+    """See :class:`paretune.engines.graphs.graph_engine.GraphEngine`."""
 
     name = "onnxruntime"
     writers = ("onnx", "onnxscript")
@@ -46,7 +46,7 @@ class OnnxRuntime(GraphEngine):
 
     def form(self) -> GraphForm:
         """An ONNX file, its weights beside it."""
-        from engines.graphs.export import GraphForm
+        from paretune.engines.graphs.export import GraphForm
 
         packages = ("onnx", "onnxscript", "torch", "transformers")
         return GraphForm(self.name, FILE, ("onnx", "onnxruntime"), _USE, packages)

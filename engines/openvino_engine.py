@@ -7,13 +7,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.graphs.graph_engine import GraphEngine
-from engines.openvino.graph import FILE, OPTIONS, to_openvino
-from engines.openvino.legality import OpenVinoLegality
-from spaces.legality import Legality
+from paretune.engines.graphs.graph_engine import GraphEngine
+from paretune.engines.openvino.graph import FILE, OPTIONS, to_openvino
+from paretune.engines.openvino.legality import OpenVinoLegality
+from paretune.spaces.legality import Legality
 
 if TYPE_CHECKING:
-    from engines.graphs.export import GraphForm
+    from paretune.engines.graphs.export import GraphForm
 
 _USE = (
     "```python",
@@ -28,7 +28,7 @@ _USE = (
 
 
 class OpenVino(GraphEngine):
-    """See :class:`engines.graphs.graph_engine.GraphEngine`."""
+    """See :class:`paretune.engines.graphs.graph_engine.GraphEngine`."""
 
     name = "openvino"
     writers = ("onnx", "onnxscript", "openvino")
@@ -36,7 +36,7 @@ class OpenVino(GraphEngine):
     options = OPTIONS
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.openvino.legality.OpenVinoLegality`."""
+        """See :class:`paretune.engines.openvino.legality.OpenVinoLegality`."""
         return OpenVinoLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
@@ -46,7 +46,7 @@ class OpenVino(GraphEngine):
 
     def form(self) -> GraphForm:
         """Topology and weights, the cache as state."""
-        from engines.graphs.export import GraphForm
+        from paretune.engines.graphs.export import GraphForm
 
         packages = ("openvino", "onnx", "onnxscript", "torch", "transformers")
         return GraphForm(self.name, FILE, ("openvino", "openvino-ir"), _USE, packages, to_openvino)

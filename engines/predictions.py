@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from spaces.errors import EngineError
+from paretune.spaces.errors import EngineError
 
 _LEAST_REST = 1e-12
 """A rest below it is rounding of what was summed."""

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engines.engine import Engine
-from engines.operation import Operation
-from spaces.configuration import CompressionConfig
-from spaces.model import ModelSpec
-from spaces.target import Workload
+from paretune.engines.engine import Engine
+from paretune.engines.operation import Operation
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 Kernel = Callable[[], object]
 """Runs one operation once, on the next of several sets of operands, and waits until it is done."""
@@ -47,7 +47,7 @@ class Runtime(ABC):
     """
 
     kernels: Mapping[str, str]
-    """Kernel of every site."""
+    """Kernel of every layer."""
 
     @abstractmethod
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
@@ -63,7 +63,7 @@ class Runtime(ABC):
 
 
 class ProfiledEngine(Engine):
-    """An engine of which cost tables can be made; see :mod:`profiles.harness`."""
+    """An engine of which cost tables can be made; see :mod:`paretune.profiles.harness`."""
 
     @abstractmethod
     def operations(

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import Engine
-from engines.environments import Environment, find_environment
-from spaces.errors import EngineAbsentError, EngineError
-from spaces.target import Workload
+from paretune.engines.engine import Engine
+from paretune.engines.environments import Environment, find_environment
+from paretune.spaces.errors import EngineAbsentError, EngineError
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
 
-    from engines.predictions import Predictions
+    from paretune.engines.predictions import Predictions
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class RunnerEngine(Engine):
         return ExportTimes(tuple(found["ttft_s"]), tuple(found["tpot_s"]))
 
     def _predictions(self, folder: Path, ids: torch.Tensor, more: dict[str, Any]) -> Predictions:
-        from engines.manifest import read_manifest
-        from engines.runner_predictions import runner_predictions
+        from paretune.engines.manifest import read_manifest
+        from paretune.engines.runner_predictions import runner_predictions
 
         def run(request: dict[str, Any]) -> dict[str, Any]:
             return self.run({**request, **more})

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.predictions import Predictions
+from paretune.engines.predictions import Predictions
 
 TOP = 64
 """Log-probabilities a position where those of the whole vocabulary would be too many; the rest is one bucket."""

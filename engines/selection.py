@@ -1,11 +1,11 @@
-"""Which kernel runs a site: decided from its choice and its shape alone, and said with the reason."""
+"""Which kernel runs a layer: decided from its choice and its shape alone, and said with the reason."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spaces.choice import SiteChoice
+from paretune.spaces.choice import LayerChoice
 
 SPARSE_FROM = 0.8
 """Share of zeros from which compressed rows are not slower than dense ones (measured from 512 x 1280 on, one
@@ -19,7 +19,7 @@ class Selection:
     Attributes:
         kernel: registered name.
         note: why it is not the kernel of the format, empty where it is.
-        num_bits, group_size, symmetric, sparsity: as in :class:`engines.operation.Operation`.
+        num_bits, group_size, symmetric, sparsity: as in :class:`paretune.engines.operation.Operation`.
     """
 
     kernel: str
@@ -35,11 +35,11 @@ class Selection:
         return self.num_bits < 16
 
 
-Select = Callable[[SiteChoice, int, int], Selection]
+Select = Callable[[LayerChoice, int, int], Selection]
 """From a choice, the rows ``n`` and the columns ``k`` of the weight to the kernel."""
 
 
-def select_on_cpu(choice: SiteChoice, n: int, k: int) -> Selection:
+def select_on_cpu(choice: LayerChoice, n: int, k: int) -> Selection:
     """Kernel of ``torch-cpu`` for an ``(n, k)`` weight."""
     if choice.activation is not None:
         if not rounds_inputs(choice):
@@ -50,7 +50,7 @@ def select_on_cpu(choice: SiteChoice, n: int, k: int) -> Selection:
     return _weight_only(choice, n, k)
 
 
-def _weight_only(choice: SiteChoice, n: int, k: int) -> Selection:
+def _weight_only(choice: LayerChoice, n: int, k: int) -> Selection:
     weight = choice.weight
     if weight.number_type != "int" or weight.block_rows != 1 or weight.zero_point == "float":
         return _dense_because(f"no kernel for {weight.name}")
@@ -68,7 +68,7 @@ def look_up_kernel(chosen: Selection) -> str:
     return "gather-int8" if chosen.kernel == "int8-weight-only" else "gather"
 
 
-def rounds_inputs(choice: SiteChoice) -> bool:
+def rounds_inputs(choice: LayerChoice) -> bool:
     """Whether the choice is the W8A8 that has a kernel."""
     weight, activation = choice.weight, choice.activation
     return (
@@ -102,13 +102,13 @@ def _dense_because(reason: str) -> Selection:
     return Selection("fp32", f"{reason}: runs dense")
 
 
-def _packed(kernel: str, choice: SiteChoice, k: int) -> Selection:
+def _packed(kernel: str, choice: LayerChoice, k: int) -> Selection:
     weight = choice.weight
     size = weight.group_size if weight.group_size != k else None
     return Selection(kernel, num_bits=weight.num_bits, group_size=size, symmetric=weight.symmetric)
 
 
-def _dense(choice: SiteChoice) -> Selection:
+def _dense(choice: LayerChoice) -> Selection:
     sparsity = choice.sparsity
     if sparsity is None:
         return Selection("fp32")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.legality import CheckpointLegality
-from engines.runtime.attention_kernels import ATTENTION_KERNELS
-from engines.selection import Selection, select_on_cpu
-from engines.torch_engine import TorchEngine
-from spaces.choice import SiteChoice
-from spaces.errors import EngineError
-from spaces.legality import Legality
+from paretune.engines.checkpoint.legality import CheckpointLegality
+from paretune.engines.runtime.attention_kernels import ATTENTION_KERNELS
+from paretune.engines.selection import Selection, select_on_cpu
+from paretune.engines.torch_engine import TorchEngine
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import Legality
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +26,12 @@ class TorchCpu(TorchEngine):
         "gather", "gather-int8", *ATTENTION_KERNELS,
     )  # fmt: skip
 
-    def select(self, choice: SiteChoice, n: int, k: int) -> Selection:
-        """The kernel of a site; widths without one run dense, and the note says so."""
+    def select(self, choice: LayerChoice, n: int, k: int) -> Selection:
+        """The kernel of a layer; widths without one run dense, and the note says so."""
         return select_on_cpu(choice, n, k)
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.checkpoint.legality.CheckpointLegality`."""
+        """See :class:`paretune.engines.checkpoint.legality.CheckpointLegality`."""
         return CheckpointLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:

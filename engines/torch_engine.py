@@ -7,32 +7,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
-from engines.checkpoint.ruling import checkpoint_ruling
-from engines.engine import ExportCard, refuse_sharing
-from engines.operation import Operation
-from engines.profiled_engine import Kernel, ProfiledEngine, Runtime
-from engines.selection import Select
-from engines.workload_operations import site_selections, workload_operations
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.legality import LEGAL, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.target import Workload
+from paretune.engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
+from paretune.engines.checkpoint.ruling import checkpoint_ruling
+from paretune.engines.engine import ExportCard, refuse_sharing
+from paretune.engines.operation import Operation
+from paretune.engines.profiled_engine import Kernel, ProfiledEngine, Runtime
+from paretune.engines.selection import Select
+from paretune.engines.workload_operations import layer_selections, workload_operations
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.predictions import Predictions
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.predictions import Predictions
 
 
 class TorchEngine(ProfiledEngine):
     """Everything but legality, kernels and the device. Modules that import torch are imported late.
 
     Attributes:
-        select: the kernel of a site.
+        select: the kernel of a layer.
         kernels: every kernel it has.
     """
 
@@ -67,7 +67,7 @@ class TorchEngine(ProfiledEngine):
         """See :meth:`Engine.kernel`."""
         import torch
 
-        from engines.working_set import build_kernel
+        from paretune.engines.working_set import build_kernel
 
         if operation.kernel not in self.kernels:
             raise EngineError(
@@ -80,14 +80,14 @@ class TorchEngine(ProfiledEngine):
 
     def runtime(self, assembler: Assembler, config: CompressionConfig, device: str | None = None) -> Runtime:
         """See :meth:`Engine.runtime`."""
-        from engines.runtime.torch_runtime import TorchRuntime
+        from paretune.engines.runtime.torch_runtime import TorchRuntime
 
         place, dtype = self._place(device)
-        selections = site_selections(assembler.spec, config, self.select)
+        selections = layer_selections(assembler.spec, config, self.select)
         return TorchRuntime(assembler, config, selections, place, dtype)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
-        """See :func:`engines.checkpoint.export.expanded_in_float32`."""
+        """See :func:`paretune.engines.checkpoint.export.expanded_in_float32`."""
         return self.exact and expanded_in_float32(config)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -102,7 +102,7 @@ class TorchEngine(ProfiledEngine):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """See :meth:`Engine.predictions`; by ``transformers``, in float32 on the CPU."""
-        from engines.checkpoint.reloading import reloaded_predictions
+        from paretune.engines.checkpoint.reloading import reloaded_predictions
 
         return reloaded_predictions(folder, ids)
 

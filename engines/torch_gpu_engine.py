@@ -9,13 +9,13 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.legality import CheckpointLegality
-from engines.runtime.attention_kernels import ATTENTION_KERNELS
-from engines.selection import Selection
-from engines.torch_engine import TorchEngine
-from spaces.choice import SiteChoice
-from spaces.errors import EngineError
-from spaces.legality import Legality
+from paretune.engines.checkpoint.legality import CheckpointLegality
+from paretune.engines.runtime.attention_kernels import ATTENTION_KERNELS
+from paretune.engines.selection import Selection
+from paretune.engines.torch_engine import TorchEngine
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import Legality
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class TorchDevice(TorchEngine):
     name = "torch"
     kernels = ("fp32", "bf16", "gather", *ATTENTION_KERNELS)
 
-    def select(self, choice: SiteChoice, n: int, k: int) -> Selection:
+    def select(self, choice: LayerChoice, n: int, k: int) -> Selection:
         """Always dense."""
         del n, k
         kernel = "bf16" if has_gpu() else "fp32"
@@ -37,7 +37,7 @@ class TorchDevice(TorchEngine):
         return Selection(kernel, note)
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.checkpoint.legality.CheckpointLegality`."""
+        """See :class:`paretune.engines.checkpoint.legality.CheckpointLegality`."""
         return CheckpointLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
@@ -59,7 +59,7 @@ class TorchDevice(TorchEngine):
         return chosen, torch.float32 if chosen == "cpu" else torch.bfloat16
 
 
-def _words(choice: SiteChoice) -> str:
+def _words(choice: LayerChoice) -> str:
     weight = choice.weight
     return f"{weight.num_bits} bits" if weight.number_type == "int" else weight.name
 

@@ -6,20 +6,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.export import generation_line
-from engines.checkpoint.legality import CheckpointLegality
-from engines.engine import Engine, ExportCard
-from engines.forms import DEFAULT_FORM, find_form
-from spaces.configuration import CompressionConfig
-from spaces.legality import Legality, Ruling
-from spaces.model import ModelSpec
+from paretune.engines.checkpoint.export import generation_line
+from paretune.engines.checkpoint.legality import CheckpointLegality
+from paretune.engines.engine import Engine, ExportCard
+from paretune.engines.forms import DEFAULT_FORM, find_form
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import Legality, Ruling
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.predictions import Predictions
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.predictions import Predictions
 
 
 class Transformers(Engine):
@@ -49,7 +49,7 @@ class Transformers(Engine):
         return self.form.available()
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.checkpoint.legality.CheckpointLegality`."""
+        """See :class:`paretune.engines.checkpoint.legality.CheckpointLegality`."""
         return CheckpointLegality(self.name, device)
 
     def numeric_path(self, device: str) -> str:
@@ -58,11 +58,11 @@ class Transformers(Engine):
         return f"transformers: {self.form.numeric_path}"
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
-        """See :meth:`engines.forms.form.Form.computes_in_float32`."""
+        """See :meth:`paretune.engines.forms.form.Form.computes_in_float32`."""
         return self.exact and self.form.computes_in_float32(config)
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
-        """See :meth:`engines.forms.form.Form.stored`."""
+        """See :meth:`paretune.engines.forms.form.Form.stored`."""
         return self.form.stored(spec)
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -80,5 +80,5 @@ class Transformers(Engine):
         return self.form.predictions(folder, ids)
 
     def launch_line(self, folder: Path) -> str:
-        """See :func:`engines.checkpoint.export.generation_line`."""
+        """See :func:`paretune.engines.checkpoint.export.generation_line`."""
         return generation_line(folder)

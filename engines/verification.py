@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.engine import Engine
-from engines.manifest import check_files
-from engines.predictions import Predictions
-from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineAbsentError, EngineError, EngineUnavailableError, VerificationError
+from paretune.engines.engine import Engine
+from paretune.engines.manifest import check_files
+from paretune.engines.predictions import Predictions
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineAbsentError, EngineError, EngineUnavailableError, VerificationError
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 LEAST_TOLERANCE = 1e-3
 RELATIVE_TOLERANCE = 0.02
@@ -70,7 +70,7 @@ def verify_export(
         engine: that wrote the folder and loads it.
         assembler: of the searched model; is told to apply the candidate.
         config: of the candidate. The cache is left at 16 bits on both sides.
-        folder: written by :meth:`engines.engine.Engine.export`.
+        folder: written by :meth:`paretune.engines.engine.Engine.export`.
         ids: int64 ``(windows, tokens)``, held-out text.
         kl_of_candidate: its KL to the dense model.
         tolerance: in nats; :func:`default_tolerance` if left out.

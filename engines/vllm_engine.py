@@ -11,25 +11,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import Engine, ExportCard, require_exportable
-from engines.environments import Environment, find_environment, run_in_environment, variable
-from engines.foreign_process import run_together
-from engines.group_ruling import ruling_by_group
-from engines.vllm.devices import executed, executed_path, usual_name
-from engines.vllm.legality import VllmLegality
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineAbsentError, EngineError, UnknownNameError
-from spaces.legality import LEGAL, Legality, Ruling, illegal
-from spaces.model import Linear, ModelSpec
-from spaces.target import Workload
+from paretune.engines.engine import Engine, ExportCard, require_exportable
+from paretune.engines.environments import Environment, find_environment, run_in_environment, variable
+from paretune.engines.foreign_process import run_together
+from paretune.engines.group_ruling import ruling_by_group
+from paretune.engines.vllm.devices import executed, executed_path, usual_name
+from paretune.engines.vllm.legality import VllmLegality
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineAbsentError, EngineError, UnknownNameError
+from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.predictions import Predictions
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.predictions import Predictions
 
 TOP = 64
 """Log-probabilities a position that are asked for; the rest is one bucket."""
@@ -85,7 +85,7 @@ class Vllm(Engine):
         return LEGAL
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.vllm.legality.VllmLegality`; on one device."""
+        """See :class:`paretune.engines.vllm.legality.VllmLegality`; on one device."""
         return VllmLegality(self.name, device)
 
     def legality_at(self, device: str, workload: Workload) -> Legality:
@@ -93,11 +93,11 @@ class Vllm(Engine):
         return VllmLegality(self.name, device, workload.tensor_parallel)
 
     def numeric_path(self, device: str) -> str:
-        """By generation; see :func:`engines.vllm.devices.executed_path`."""
+        """By generation; see :func:`paretune.engines.vllm.devices.executed_path`."""
         return executed_path(device)
 
-    def executed(self, linear: Linear, choice: SiteChoice, device: str) -> SiteChoice:
-        """The site's choice as the device computes it; see :func:`engines.vllm.devices.executed`."""
+    def executed(self, linear: Linear, choice: LayerChoice, device: str) -> LayerChoice:
+        """The layer's choice as the device computes it; see :func:`paretune.engines.vllm.devices.executed`."""
         return executed(choice, device, experts=linear.role.startswith("expert"))
 
     def here(self) -> str:
@@ -136,8 +136,8 @@ class Vllm(Engine):
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        from engines.checkpoint.layout import VLLM
-        from engines.checkpoint.writer import write_checkpoint
+        from paretune.engines.checkpoint.layout import VLLM
+        from paretune.engines.checkpoint.writer import write_checkpoint
 
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_checkpoint(weights, config, folder, card, layout=VLLM)
@@ -197,7 +197,7 @@ class Vllm(Engine):
             folder: an export; with ``load_format="dummy"`` a ``config.json`` is enough.
             batches: sequences at once.
             prompt_tokens, output_tokens: of each.
-            settings: of the request; :mod:`engines.vllm.runner` documents them.
+            settings: of the request; :mod:`paretune.engines.vllm.runner` documents them.
 
         Returns:
             ``rows`` with ``batch``, ``ttft_s``, ``tpot_s``, ``tokens_per_s`` and spreads; ``start_s``, ``device``,
@@ -211,7 +211,7 @@ class Vllm(Engine):
 
     def launch_line(self, folder: Path) -> str:
         """``vllm serve`` with what the export needs."""
-        from engines.manifest import read_manifest
+        from paretune.engines.manifest import read_manifest
 
         manifest = read_manifest(folder)
         config = CompressionConfig.model_validate(manifest["config"])
@@ -226,9 +226,9 @@ class Vllm(Engine):
             words += ["--tensor-parallel-size", str(devices)]
         if config.kv.num_bits != 16:
             words += ["--kv-cache-dtype", "fp8"]
-        if any(choice.weight.num_bits in _NARROW for choice in config.sites.values()):
+        if any(choice.weight.num_bits in _NARROW for choice in config.layers.values()):
             words += ["--max-num-batched-tokens", str(_BATCHED_TOKENS)]
-        blocks = any(choice.weight.block_rows == _BLOCK_ROWS for choice in config.sites.values())
+        blocks = any(choice.weight.block_rows == _BLOCK_ROWS for choice in config.layers.values())
         variables = {"VLLM_NO_USAGE_STATS": "1", **(_AS_STORED if blocks else {})}
         return " ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)])
 
@@ -285,7 +285,7 @@ def _read_predictions(
     import numpy as np
     import torch
 
-    from engines.predictions import Predictions
+    from paretune.engines.predictions import Predictions
 
     if isinstance(answer, EngineError):
         return answer

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spaces.errors import EngineError
+from paretune.spaces.errors import EngineError
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import torch
 
-from compressors.quantizers import QuantizedWeight
-from engines.kernels import SiteWeight, find_kernel
-from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
-from engines.kernels.kernel import independent
-from engines.operation import Operation
-from engines.profiled_engine import Kernel
-from engines.runtime.attention_kernels import ATTENTION_KERNELS
-from engines.runtime.static_cache import stores
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.engines.kernels import LayerWeight, find_kernel
+from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from paretune.engines.kernels.kernel import independent
+from paretune.engines.operation import Operation
+from paretune.engines.profiled_engine import Kernel
+from paretune.engines.runtime.attention_kernels import ATTENTION_KERNELS
+from paretune.engines.runtime.static_cache import stores
 
 MOST_BYTES = 1 << 29
 """Of all copies: several times what any processor caches for one core."""
@@ -126,19 +126,19 @@ def _attention(operation: Operation, device: torch.device, dtype: torch.dtype) -
     return run, make
 
 
-def _weight(operation: Operation) -> SiteWeight:
+def _weight(operation: Operation) -> LayerWeight:
     """Random weights of the operation's format."""
     n, k = operation.n, operation.k
     if operation.num_bits == 16:
         dense = torch.randn(n, k)
         if operation.sparsity:
             dense *= torch.rand(n, k) >= operation.sparsity
-        return SiteWeight(dense=dense)
+        return LayerWeight(dense=dense)
     half, size = 1 << (operation.num_bits - 1), operation.group_size or k
     codes = torch.randint(-half, half, (n, k), dtype=torch.int8)
     scales = (0.5 + torch.rand(n, k // size)).to(torch.bfloat16)
     zeros = None if operation.symmetric else torch.randint(-half, half, (n, k // size), dtype=torch.int8)
-    return SiteWeight(quantized=QuantizedWeight(codes, scales, zeros, size))
+    return LayerWeight(quantized=QuantizedWeight(codes, scales, zeros, size))
 
 
 def _stored_bytes(tensor: torch.Tensor) -> int:

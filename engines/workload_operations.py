@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.operation import Kind, Operation, Phase, merged
-from engines.runtime.attention_kernels import attention_kernel
-from engines.selection import Select, Selection, look_up_kernel
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_extent, kept_shape
-from spaces.target import Workload
+from paretune.engines.operation import Kind, Operation, Phase, merged
+from paretune.engines.runtime.attention_kernels import attention_kernel
+from paretune.engines.selection import Select, Selection, look_up_kernel
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_extent, kept_shape
+from paretune.spaces.target import Workload
 
 PHASES: tuple[Phase, ...] = ("prefill", "decode")
 
@@ -26,29 +26,29 @@ def workload_operations(
 ) -> tuple[Operation, ...]:
     """Every operation of both phases, equal ones merged."""
     found: list[Operation] = []
-    sites = [
-        (linear, *kept_shape(spec, linear, config.student))
+    layers = [
+        (linear, *kept_shape(spec, linear, config.pruned))
         for linear in spec.linears
         if config.keeps_block(linear.block)
     ]
-    chosen = [(linear, n, k, select(_choice(spec, config, linear), n, k)) for linear, n, k in sites]
+    chosen = [(linear, n, k, select(_choice(spec, config, linear), n, k)) for linear, n, k in layers]
     for phase in PHASES:
         tokens = workload.batch * (workload.prompt_tokens if phase == "prefill" else 1)
-        found += [_linear(spec, workload, phase, tokens, site) for site in chosen]
+        found += [_linear(spec, workload, phase, tokens, layer) for layer in chosen]
         found += _attention(spec, config, workload, phase)
     return merged(found)
 
 
-def site_selections(spec: ModelSpec, config: CompressionConfig, select: Select) -> dict[str, Selection]:
-    """The kernel of every kept site by name; a tied head is selected by the embedding's choice."""
+def layer_selections(spec: ModelSpec, config: CompressionConfig, select: Select) -> dict[str, Selection]:
+    """The kernel of every kept layer by name; a tied head is selected by the embedding's choice."""
     return {
-        linear.name: select(_choice(spec, config, linear), *kept_shape(spec, linear, config.student))
+        linear.name: select(_choice(spec, config, linear), *kept_shape(spec, linear, config.pruned))
         for linear in spec.linears
         if config.keeps_block(linear.block)
     }
 
 
-def _choice(spec: ModelSpec, config: CompressionConfig, linear: Linear) -> SiteChoice:
+def _choice(spec: ModelSpec, config: CompressionConfig, linear: Linear) -> LayerChoice:
     tied = spec.tied and linear.role == "head"
     return config.choice(spec.embedding.name if tied else linear.name)
 
@@ -58,9 +58,9 @@ def _linear(
     workload: Workload,
     phase: Phase,
     tokens: int,
-    site: tuple[Linear, int, int, Selection],
+    layer: tuple[Linear, int, int, Selection],
 ) -> Operation:
-    linear, n, k, chosen = site
+    linear, n, k, chosen = layer
     kind: Kind = "linear"
     kernel, rows, count = chosen.kernel, tokens, 1
     if linear.role == "head":
@@ -89,7 +89,7 @@ def _attention(
     for block, layer in enumerate(spec.cache):
         if not config.keeps_block(block):
             continue
-        kv_heads, kv = kept_extent(spec, "kv_heads", layer.kv_heads, config.student), config.kv.block(block)
+        kv_heads, kv = kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned), config.kv.block(block)
         yield Operation(
             "attention",
             phase,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from spaces.errors import TextError
-from spaces.measurement import Measurement
+from paretune.spaces.errors import TextError
+from paretune.spaces.measurement import Measurement
 
 
 def bits_per_byte(bits: Sequence[float], window_bytes: Sequence[int], by: str = "") -> Measurement:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from compressors.divergence import Teacher
-from compressors.windows import TokenWindows
-from evaluators.bits_per_byte import bits_per_byte, from_perplexity
-from evaluators.tasks import TaskScorer, TaskSettings, as_measurement
-from evaluators.window_texts import encode_text, predicted_bytes
-from spaces.errors import TextError
-from spaces.measurement import Measurement
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.windows import TokenWindows
+from paretune.evaluators.bits_per_byte import bits_per_byte, from_perplexity
+from paretune.evaluators.tasks import TaskScorer, TaskSettings, as_measurement
+from paretune.evaluators.window_texts import encode_text, predicted_bytes
+from paretune.spaces.errors import TextError
+from paretune.spaces.measurement import Measurement
 
 _QUALITY = "quality/1"
 _BITS = "bits_per_byte/1"
@@ -62,7 +62,7 @@ class Judge:
     Args:
         windows: of the report text.
         tokenizer: of the run.
-        texts: of the windows, see :func:`evaluators.window_texts.window_texts`.
+        texts: of the windows, see :func:`paretune.evaluators.window_texts.window_texts`.
         teachers: see :func:`read_dense`.
         tasks: that the front was scored on, ``None`` for none.
 

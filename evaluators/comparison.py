@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spaces.errors import ConfigurationError
-from spaces.schema import Frozen
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.schema import Frozen
 
 
 class PairedDifference(Frozen):

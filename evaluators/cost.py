@@ -1,6 +1,6 @@
 """What a candidate costs, without running it: exact sizes and predicted times.
 
-Sizes come from :mod:`spaces.size` alone. Times come from a predictor and carry ``_predicted`` in their name,
+Sizes come from :mod:`paretune.spaces.size` alone. Times come from a predictor and carry ``_predicted`` in their name,
 so that they can never be read as measured.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Fidelity, Measurement
-from spaces.metrics import METRICS
-from spaces.model import ModelSpec
-from spaces.size import average_bits, memory_bytes, weight_bytes
-from spaces.target import Workload
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Fidelity, Measurement
+from paretune.spaces.metrics import METRICS
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import average_bits, memory_bytes, weight_bytes
+from paretune.spaces.target import Workload
 
 
 class CostPredictor(Protocol):
-    """What :class:`CostEvaluator` needs of :class:`profiles.predictor.Predictor`."""
+    """What :class:`CostEvaluator` needs of :class:`paretune.profiles.predictor.Predictor`."""
 
     def predict(
         self, spec: ModelSpec, config: CompressionConfig, workload: Workload
@@ -27,7 +27,7 @@ class CostPredictor(Protocol):
 
 
 class CostEvaluator:
-    """The cheap :class:`spaces.evaluator.Evaluator`: microseconds to milliseconds, no model needed.
+    """The cheap :class:`paretune.spaces.evaluator.Evaluator`: microseconds to milliseconds, no model needed.
 
     Args:
         spec: the model.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from spaces.configuration import CompressionConfig
+from paretune.spaces.configuration import CompressionConfig
 
 Executed = Callable[[CompressionConfig], CompressionConfig]
 """The candidate as an engine computes it on a device."""

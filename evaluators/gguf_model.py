@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from spaces.errors import ModelError
+from paretune.spaces.errors import ModelError
 
 if TYPE_CHECKING:
-    from engines.llama_engine import LlamaCpp
+    from paretune.engines.llama_engine import LlamaCpp
 
 _BYTES_AT_ONCE = 1 << 30
 _TOKENS = "tokenizer.ggml.tokens"
@@ -47,7 +47,7 @@ class GgufModel:
         return SimpleNamespace(logits=found.to(self.device))
 
     def _predict(self, ids: torch.Tensor) -> torch.Tensor:
-        from engines.runner_predictions import runner_predictions
+        from paretune.engines.runner_predictions import runner_predictions
 
         rows = self._ready.shape[-1]
         return runner_predictions(self._engine.run, self._file, ids, rows, whole=True).log_probabilities

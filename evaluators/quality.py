@@ -1,7 +1,7 @@
 """Quality of a candidate on token windows: KL to the dense model, its tail, top-1 agreement, perplexity.
 
-The arithmetic is :mod:`compressors.divergence`'s; here are the cache that makes rungs nested prefixes (a longer
-reading pays only for its new windows) and the door that search knocks at.
+The arithmetic is :mod:`paretune.compressors.divergence`'s; here are the cache that makes rungs nested prefixes (a
+longer reading pays only for its new windows) and the door that search knocks at.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from evaluators.execution import Executed, as_stored
-from spaces.configuration import CompressionConfig
-from spaces.errors import UnknownNameError
-from spaces.measurement import Fidelity, Measurement
+from paretune.evaluators.execution import Executed, as_stored
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.measurement import Fidelity, Measurement
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from compressors.comparison import Divergence
-    from compressors.divergence import Teacher
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.comparison import Divergence
+    from paretune.compressors.divergence import Teacher
 
 _REMEMBERED = 256
 """Readings kept: one is 8 bytes a token, and search comes back only to candidates that it read lately."""
 
 
 class QualityEvaluator:
-    """The :class:`spaces.evaluator.Evaluator` of quality.
+    """The :class:`paretune.spaces.evaluator.Evaluator` of quality.
 
     Args:
         assembler: makes the candidate.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spaces.errors import UnknownNameError
+from paretune.spaces.errors import UnknownNameError
 
 _PREFERRED = ("acc", "exact_match", "f1", "acc_norm")
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evaluators.execution import Executed, as_stored
-from evaluators.task_loading import load_tasks, main_metric, quiet_harness
-from spaces.configuration import CompressionConfig
-from spaces.errors import ModelError
-from spaces.measurement import Fidelity, Measurement
+from paretune.evaluators.execution import Executed, as_stored
+from paretune.evaluators.task_loading import load_tasks, main_metric, quiet_harness
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import ModelError
+from paretune.spaces.measurement import Fidelity, Measurement
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 # lm-eval offers no standard error at all without a bootstrap; means get theirs analytically, so few are enough.
 _BOOTSTRAPS = 100
@@ -122,7 +122,7 @@ class TaskScorer:
 
 
 class TaskEvaluator:
-    """The :class:`spaces.evaluator.Evaluator` over lm-eval tasks: ``task.NAME`` with standard errors.
+    """The :class:`paretune.spaces.evaluator.Evaluator` over lm-eval tasks: ``task.NAME`` with standard errors.
 
     Windows of a fidelity mean nothing to a task: the number of items is fixed by the settings.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from compressors.documents import END_OF_TEXT
+from paretune.compressors.documents import END_OF_TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ def window_texts(tokenizer: Any, ids: torch.Tensor) -> list[str]:
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of a window's text, laid out as :func:`compressors.windows.lay_out` does.
+    """Tokens of a window's text, laid out as :func:`paretune.compressors.windows.lay_out` does.
 
     End marks become the tokenizer's own token for them, or nothing where it has none; a beginning-of-sequence token
     goes in front where the tokenizer puts one by itself.

@@ -7,7 +7,7 @@ import ipaddress
 import stat
 from pathlib import Path
 
-from monitoring.errors import MonitorError
+from paretune.monitoring.errors import MonitorError
 
 TOKEN_CHARACTERS = 16
 """Fewest of a token that we ask for."""

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from monitoring.errors import MonitorError
+from paretune.monitoring.errors import MonitorError
 
 _PLACEHOLDER = "token_id:"
 

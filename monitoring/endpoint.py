@@ -11,14 +11,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from monitoring.addresses import is_server
-from monitoring.answers import Answer, UnreadableAnswerError, read_answer
-from monitoring.errors import EndpointError
+from paretune.monitoring.addresses import is_server
+from paretune.monitoring.answers import Answer, UnreadableAnswerError, read_answer
+from paretune.monitoring.errors import EndpointError
 
 if TYPE_CHECKING:
     import httpx
 
-    from engines.canary import Canary
+    from paretune.engines.canary import Canary
 
 Protocol = Literal["openai", "llama.cpp"]
 Prompts = Literal["ids", "text"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spaces.errors import ParetuneError
+from paretune.spaces.errors import ParetuneError
 
 
 class MonitorError(ParetuneError):

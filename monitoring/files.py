@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.manifest import read_manifest, sha256_of_file
+from paretune.engines.manifest import read_manifest, sha256_of_file
 
 Stamp = tuple[int, int, int]
 

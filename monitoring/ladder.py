@@ -11,10 +11,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field, ValidationError, field_validator
 
-from engines.manifest import MANIFEST, read_manifest
-from monitoring.errors import MonitorError
-from monitoring.limits import Limit
-from spaces.schema import Document, Frozen
+from paretune.engines.manifest import MANIFEST, read_manifest
+from paretune.monitoring.errors import MonitorError
+from paretune.monitoring.limits import Limit
+from paretune.spaces.schema import Document, Frozen
 
 LADDER = "ladder.json"
 CURRENT = "current"

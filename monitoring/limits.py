@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from spaces.schema import Frozen
+from paretune.spaces.schema import Frozen
 
 Watched = Literal["drift_nats", "latency_s", "memory_bytes", "unanswered", "altered_files"]
 """``unanswered`` is 1 where the endpoint could not be asked, else 0; ``altered_files`` are those of the export that are

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING
 
-from monitoring.errors import MonitorError
+from paretune.monitoring.errors import MonitorError
 
 if TYPE_CHECKING:
     import uvicorn

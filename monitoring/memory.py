@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from monitoring.errors import MonitorError
+from paretune.monitoring.errors import MonitorError
 
 
 def resident_bytes(process: int | Path) -> int | None:

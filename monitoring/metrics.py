@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, generate_latest
 
 if TYPE_CHECKING:
-    from monitoring.watch import Outcome, Watch
+    from paretune.monitoring.watch import Outcome, Watch
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Of the exposition format that :meth:`Metrics.text` writes."""

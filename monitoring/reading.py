@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.canary import Canary
-from monitoring.answers import Answer
-from monitoring.drift import divergence
-from monitoring.endpoint import Endpoint
-from monitoring.errors import EndpointError, MonitorError
-from monitoring.memory import resident_bytes
+from paretune.engines.canary import Canary
+from paretune.monitoring.answers import Answer
+from paretune.monitoring.drift import divergence
+from paretune.monitoring.endpoint import Endpoint
+from paretune.monitoring.errors import EndpointError, MonitorError
+from paretune.monitoring.memory import resident_bytes
 
 _BROKEN_TEXT = "\N{REPLACEMENT CHARACTER}"
 

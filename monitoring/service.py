@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from pydantic import BaseModel, ConfigDict
 
-from monitoring.access import may_switch
-from monitoring.metrics import CONTENT_TYPE, Metrics, outcome_name
-from monitoring.watch import Outcome, Watch
-from spaces.errors import ParetuneError
+from paretune.monitoring.access import may_switch
+from paretune.monitoring.metrics import CONTENT_TYPE, Metrics, outcome_name
+from paretune.monitoring.watch import Outcome, Watch
+from paretune.spaces.errors import ParetuneError
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig

@@ -11,11 +11,11 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.manifest import read_manifest
-from monitoring.addresses import is_server
-from monitoring.errors import SwitchError
-from monitoring.ladder import Ladder
-from spaces.errors import ParetuneError
+from paretune.engines.manifest import read_manifest
+from paretune.monitoring.addresses import is_server
+from paretune.monitoring.errors import SwitchError
+from paretune.monitoring.ladder import Ladder
+from paretune.spaces.errors import ParetuneError
 
 if TYPE_CHECKING:
     import httpx
@@ -131,7 +131,7 @@ def launch_line(ladder: Ladder, index: int) -> str:
     The one in ``ladder.json`` names the folder as whoever exported it saw it; it is taken where the export does not say
     which engine it is for.
     """
-    from engines import find_engine
+    from paretune.engines import find_engine
 
     place = ladder.place(index).resolve()
     try:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engines.canary import Canary, read_canaries
-from engines.manifest import MANIFEST
-from monitoring.endpoint import Endpoint
-from monitoring.errors import SwitchError
-from monitoring.files import FileGuard
-from monitoring.ladder import Ladder
-from monitoring.limits import Limit, Streaks, Watched
-from monitoring.reading import Reading, take_reading, usable
-from monitoring.switching import Switcher
-from spaces.errors import VerificationError
+from paretune.engines.canary import Canary, read_canaries
+from paretune.engines.manifest import MANIFEST
+from paretune.monitoring.endpoint import Endpoint
+from paretune.monitoring.errors import SwitchError
+from paretune.monitoring.files import FileGuard
+from paretune.monitoring.ladder import Ladder
+from paretune.monitoring.limits import Limit, Streaks, Watched
+from paretune.monitoring.reading import Reading, take_reading, usable
+from paretune.monitoring.switching import Switcher
+from paretune.spaces.errors import VerificationError
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,28 @@
 """Advice without a search: from ``config.json`` and a data sheet, in seconds.
 
-Every sentence is made of numbers computed here: bytes by :mod:`spaces.size`, times by
-:mod:`profiles.roofline`.
+Every sentence is made of numbers computed here: bytes by :mod:`paretune.spaces.size`, times by
+:mod:`paretune.profiles.roofline`.
 """
 
 from __future__ import annotations
 
-from profiles.binding import Binding, find_binding
-from profiles.candidates import DENSE, uniform_candidates
-from profiles.capacity import USABLE_SHARE, check_workload, largest_batch, largest_context, usable_bytes
-from profiles.levers import Step, order_to_try
-from profiles.roofline import PhaseCost
-from profiles.scored import Scored, Target
-from profiles.slowdown import slowdowns
-from profiles.verdicts import Verdict, find_verdicts
-from spaces.model import ModelSpec
-from spaces.schema import Document, Frozen
-from spaces.target import Device, Workload
+from paretune.profiles.binding import Binding, find_binding
+from paretune.profiles.candidates import DENSE, uniform_candidates
+from paretune.profiles.capacity import (
+    USABLE_SHARE,
+    check_workload,
+    largest_batch,
+    largest_context,
+    usable_bytes,
+)
+from paretune.profiles.levers import Step, order_to_try
+from paretune.profiles.roofline import PhaseCost
+from paretune.profiles.scored import Scored, Target
+from paretune.profiles.slowdown import slowdowns
+from paretune.profiles.verdicts import Verdict, find_verdicts
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.schema import Document, Frozen
+from paretune.spaces.target import Device, Workload
 
 
 class FormatAdvice(Frozen):
@@ -61,7 +67,7 @@ class Advice(Document):
         usable_bytes: memory on each device that was counted on.
         binding: what binds the model as it is.
         formats: dense first.
-        verdicts: on quantizing, pruning and a smaller student.
+        verdicts: on quantizing, pruning and a smaller pruned model.
         order: what to try, one on top of the other.
         notes: what the numbers leave out.
     """

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from profiles.capacity import USABLE_SHARE, usable_bytes
-from profiles.roofline import PhaseCost, Resource, compute_bound_tokens
-from profiles.scored import Scored
-from profiles.wording import count, duration, share, size
-from spaces.schema import Frozen
+from paretune.profiles.capacity import USABLE_SHARE, usable_bytes
+from paretune.profiles.roofline import PhaseCost, Resource, compute_bound_tokens
+from paretune.profiles.scored import Scored
+from paretune.profiles.wording import count, duration, share, size
+from paretune.spaces.schema import Frozen
 
 NAMES: dict[Resource, str] = {
     "weights": "memory bandwidth, reading weights",

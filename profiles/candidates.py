@@ -1,4 +1,4 @@
-"""What advice compares: uniform formats, sparsity and smaller students, each with its execution.
+"""What advice compares: uniform formats, sparsity and smaller pruned models, each with its execution.
 
 A uniform format covers the linears inside the blocks; embedding, head and norms stay as they are. FP8 has no
 format in :mod:`spaces`; it stores one byte a weight and one scale a row, as ``int8-channel`` does, so its
@@ -10,20 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from profiles.work import WEIGHT_ONLY, Execution, sparse_2_4_share
-from spaces.activation_format import ActivationFormat
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import FormatError
-from spaces.formats import integer_format
-from spaces.model import ModelSpec
-from spaces.patterns import Restrictions
-from spaces.size import activation_bytes, kept_linears, kv_cache_bytes, site_bytes, weight_bytes
-from spaces.students import student_ladders
-from spaces.target import Device, Workload
+from paretune.profiles.work import WEIGHT_ONLY, Execution, sparse_2_4_share
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.pruned_sizes import pruned_ladders
+from paretune.spaces.size import activation_bytes, kept_linears, kv_cache_bytes, layer_bytes, weight_bytes
+from paretune.spaces.target import Device, Workload
 
-Approach = Literal["dense", "quantize", "prune", "student"]
+Approach = Literal["dense", "quantize", "prune", "pruned"]
 SPARSE_GENERATIONS = ("ampere", "ada", "hopper", "blackwell")
 """GPUs with arithmetic for 2:4 sparsity."""
 _GROUP_SIZES = (128, 64, 32, 16)
@@ -55,7 +55,7 @@ class Candidate:
         total = weight_bytes(spec, self.config) - self._zeros_left_out(spec)
         if not self.shape_records:
             total -= sum(
-                site_bytes(spec, linear, self.config).overhead for linear in kept_linears(spec, self.config)
+                layer_bytes(spec, linear, self.config).overhead for linear in kept_linears(spec, self.config)
             )
         return total
 
@@ -72,7 +72,7 @@ class Candidate:
         for linear in kept_linears(spec, self.config):
             choice = self.config.choice(linear.name)
             if choice.sparsity is not None and choice.sparsity.pattern == "2:4":
-                kept += (1 - sparse_2_4_share(choice.weight.num_bits)) * site_bytes(
+                kept += (1 - sparse_2_4_share(choice.weight.num_bits)) * layer_bytes(
                     spec, linear, self.config
                 ).payload
         return int(kept)
@@ -84,9 +84,9 @@ DENSE = Candidate("dense", "as it is", "dense", DENSE_CONFIG)
 def uniform_candidates(spec: ModelSpec, device: Device) -> tuple[Candidate, ...]:
     """Dense, and the uniform formats: 8-bit weights, 8-bit weights and inputs, FP8, 4-bit weights."""
     eight, four = integer_format(8, None), integer_format(4, four_bit_group(spec))
-    weights_8 = _everywhere(spec, SiteChoice(weight=eight, method="rtn"))
-    both_8 = _everywhere(spec, SiteChoice(weight=eight, activation=ActivationFormat(), method="rtn"))
-    weights_4 = _everywhere(spec, SiteChoice(weight=four, method="rtn"))
+    weights_8 = _everywhere(spec, LayerChoice(weight=eight, method="rtn"))
+    both_8 = _everywhere(spec, LayerChoice(weight=eight, activation=ActivationFormat(), method="rtn"))
+    weights_4 = _everywhere(spec, LayerChoice(weight=four, method="rtn"))
     found = [DENSE, Candidate("int8", "8-bit weights", "quantize", weights_8)]
     if "int8" in device.peak_operations_per_s:
         found.append(
@@ -131,41 +131,41 @@ def eight_bit_cache(config: CompressionConfig) -> CompressionConfig:
 def half_zeros(spec: ModelSpec, config: CompressionConfig) -> CompressionConfig:
     """The same with 2:4 zeros in every linear inside the blocks."""
     zeros = Sparsity(fraction=0.5, pattern="2:4")
-    sites = {
+    layers = {
         linear.name: config.choice(linear.name).model_copy(update={"sparsity": zeros})
         for linear in spec.block_linears
         if config.keeps_block(linear.block)
     }
-    return config.replaced(sites={**config.sites, **sites})
+    return config.replaced(layers={**config.layers, **layers})
 
 
 Labelled = tuple[str, CompressionConfig]
 
 
-def smaller_students(spec: ModelSpec, config: CompressionConfig) -> dict[str, Labelled]:
-    """Label and configuration of the smallest default student in each direction still open in ``config``."""
+def smaller_pruned(spec: ModelSpec, config: CompressionConfig) -> dict[str, Labelled]:
+    """Label and configuration of the smallest default pruned model in each direction still open in ``config``."""
     found: dict[str, Labelled] = {}
-    for kind, ladder in student_ladders(spec, Restrictions()).items():
-        if not ladder or getattr(config.student, kind) is not None:
+    for kind, ladder in pruned_ladders(spec, Restrictions()).items():
+        if not ladder or getattr(config.pruned, kind) is not None:
             continue
         count = ladder[-1]
         if kind == "blocks":
             kept = tuple(range(count))
-            student = config.student.model_copy(update={"blocks": kept})
-            sites = {
-                name: c for name, c in config.sites.items() if student.keeps_block(spec.linear(name).block)
+            pruned = config.pruned.model_copy(update={"blocks": kept})
+            layers = {
+                name: c for name, c in config.layers.items() if pruned.keeps_block(spec.linear(name).block)
             }
             found["fewer-blocks"] = (
-                f"a student of {count} of {spec.blocks} blocks",
-                config.replaced(student=student, sites=sites),
+                f"a pruned model of {count} of {spec.blocks} blocks",
+                config.replaced(pruned=pruned, layers=layers),
             )
             continue
         full = spec.kv_heads if kind == "kv_heads" else spec.ffn_size
         words = "key-value heads" if kind == "kv_heads" else "FFN channels"
         name = "fewer-heads" if kind == "kv_heads" else "narrower-ffn"
-        smaller = config.replaced(student=config.student.model_copy(update={kind: count}))
+        smaller = config.replaced(pruned=config.pruned.model_copy(update={kind: count}))
         if _divides(spec, smaller):
-            found[name] = (f"a student of {count} of {full} {words}", smaller)
+            found[name] = (f"a pruned model of {count} of {full} {words}", smaller)
     return found
 
 
@@ -177,5 +177,5 @@ def _divides(spec: ModelSpec, config: CompressionConfig) -> bool:
     return True
 
 
-def _everywhere(spec: ModelSpec, choice: SiteChoice) -> CompressionConfig:
-    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+def _everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from profiles.candidates import Candidate
-from spaces.errors import ConfigurationError
-from spaces.model import ModelSpec
-from spaces.target import Device, Workload
+from paretune.profiles.candidates import Candidate
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Device, Workload
 
 USABLE_SHARE = 0.9
 """Of the memory: what serving engines take by default; the rest is left to driver and runtime."""

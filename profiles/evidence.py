@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from profiles.devices import find_device
-from profiles.measured import shipped_table
-from profiles.table import CostRow, CostTable
-from spaces.errors import UnknownNameError
-from spaces.schema import Frozen
-from spaces.target import Device
+from paretune.profiles.devices import find_device
+from paretune.profiles.measured import shipped_table
+from paretune.profiles.table import CostRow, CostTable
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.schema import Frozen
+from paretune.spaces.target import Device
 
 _DENSE_KERNELS = ("bf16", "fp32")
 

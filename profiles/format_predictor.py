@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from profiles.interpolation import UnknownCostError
-from profiles.predictor import METRIC, MeasuredRun, kept_blocks
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Measurement
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears, kept_shape
-from spaces.space import Genome, SearchSpace
-from spaces.target import Workload
+from paretune.profiles.interpolation import UnknownCostError
+from paretune.profiles.predictor import METRIC, MeasuredRun, kept_blocks
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_linears, kept_shape
+from paretune.spaces.space import Point, SearchSpace
+from paretune.spaces.target import Workload
 
 VERSION = "1"
 Term = tuple[str, str]
@@ -94,7 +94,7 @@ def terms(spec: ModelSpec, config: CompressionConfig) -> Counter[Term]:
 
 
 def _used_weights(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> int:
-    rows, columns = kept_shape(spec, linear, config.student)
+    rows, columns = kept_shape(spec, linear, config.pruned)
     experts = linear.experts if linear.experts == 1 else spec.active_experts
     return rows * columns * experts
 
@@ -107,49 +107,49 @@ def timing_configs(space: SearchSpace) -> tuple[CompressionConfig, ...]:
     dense = space.dense()
     found: dict[CompressionConfig, None] = {space.decode(dense): None}
     for kind in ("blocks", "ffn_channels"):
-        smaller = _smallest(space, dense, space.index(f"student.{kind}"))
+        smaller = _smallest(space, dense, space.index(f"pruned model.{kind}"))
         if smaller is not None:
             found[space.decode(smaller)] = None
     known: set[Term] = set().union(*(terms(space.spec, config) for config in found))
     for inner in (True, False):
         for index, choice in _choices(space, inner):
-            genome = _everywhere(space, dense, inner, index, choice)
-            config = space.decode(genome)
-            if space.ruling(genome) and not terms(space.spec, config).keys() <= known:
+            point = _everywhere(space, dense, inner, index, choice)
+            config = space.decode(point)
+            if space.ruling(point) and not terms(space.spec, config).keys() <= known:
                 known |= terms(space.spec, config).keys()
                 found[config] = None
     return tuple(found)
 
 
 def _choices(space: SearchSpace, inner: bool) -> list[tuple[int, int]]:
-    """Gene and choice of everything that groups inside or outside the blocks may be."""
+    """Parameter and choice of everything that groups inside or outside the blocks may be."""
     return [
         (index, choice)
-        for index in space.site_genes
+        for index in space.layer_parameters
         if _is_inner(space, index) == inner
-        for choice in range(len(space.genes[index].choices))
+        for choice in range(len(space.parameters[index].choices))
     ]
 
 
-def _everywhere(space: SearchSpace, dense: Genome, inner: bool, index: int, choice: int) -> Genome:
-    """Every gene of the place that has this choice takes it."""
-    wanted, genome = space.genes[index].choices[choice], list(dense)
-    for other in space.site_genes:
+def _everywhere(space: SearchSpace, dense: Point, inner: bool, index: int, choice: int) -> Point:
+    """Every parameter of the place that has this choice takes it."""
+    wanted, point = space.parameters[index].choices[choice], list(dense)
+    for other in space.layer_parameters:
         if _is_inner(space, other) == inner:
-            place = space.genes[other].position(wanted)
-            genome[other] = dense[other] if place is None else place
-    return tuple(genome)
+            place = space.parameters[other].position(wanted)
+            point[other] = dense[other] if place is None else place
+    return tuple(point)
 
 
 def _is_inner(space: SearchSpace, index: int) -> bool:
-    group = space.genes[index].group
+    group = space.parameters[index].group
     return group is not None and group.block is not None
 
 
-def _smallest(space: SearchSpace, dense: Genome, index: int) -> Genome | None:
-    """The dense model cut by one gene as far as the space has it, if it has any cut."""
-    for choice in range(len(space.genes[index].choices) - 1, 0, -1):
-        genome = (*dense[:index], choice, *dense[index + 1 :])
-        if space.ruling(genome):
-            return genome
+def _smallest(space: SearchSpace, dense: Point, index: int) -> Point | None:
+    """The dense model cut by one parameter as far as the space has it, if it has any cut."""
+    for choice in range(len(space.parameters[index].choices) - 1, 0, -1):
+        point = (*dense[:index], choice, *dense[index + 1 :])
+        if space.ruling(point):
+            return point
     return None

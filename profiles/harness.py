@@ -3,7 +3,7 @@
 In every round each kernel runs in turn, so that a machine that slows down slows all of them alike. Kernels
 that together need more memory than allowed are timed in chunks, rivals (the same shape in other formats) side
 by side. A run shorter than the clock can tell is repeated in a burst. Kernels rotate their operands through
-the working set themselves (:meth:`engines.profiled_engine.ProfiledEngine.kernel`).
+the working set themselves (:meth:`paretune.engines.profiled_engine.ProfiledEngine.kernel`).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from engines.operation import Operation
-from profiles.devices import detect_device
-from profiles.table import CostRow, CostTable
+from paretune.engines.operation import Operation
+from paretune.profiles.devices import detect_device
+from paretune.profiles.table import CostRow, CostTable
 
 if TYPE_CHECKING:
-    from engines.profiled_engine import Kernel, ProfiledEngine
-    from spaces.target import Device
+    from paretune.engines.profiled_engine import Kernel, ProfiledEngine
+    from paretune.spaces.target import Device
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done and how many there are."""

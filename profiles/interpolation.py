@@ -11,10 +11,10 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from engines.operation import Operation
-from profiles.table import CostRow, CostTable
-from spaces.errors import ParetuneError
-from spaces.target import Device
+from paretune.engines.operation import Operation
+from paretune.profiles.table import CostRow, CostTable
+from paretune.spaces.errors import ParetuneError
+from paretune.spaces.target import Device
 
 _AXES = ("m", "n")
 

@@ -1,6 +1,6 @@
-"""Which approach fits what binds: quantizing, pruning or a smaller student, and in which order to try them.
+"""Which approach fits what binds: quantizing, pruning or a smaller pruned model, and in which order to try them.
 
-The order is greedy. What needs no training comes first, what needs recovery next, a student last; inside a
+The order is greedy. What needs no training comes first, what needs recovery next, a pruned model last; inside a
 tier the largest gain on a whole batch wins. After each step the gains of what is left are computed again on
 top of what was chosen, because another resource may bind then.
 """
@@ -10,22 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from profiles.binding import NAMES
-from profiles.candidates import (
+from paretune.profiles.binding import NAMES
+from paretune.profiles.candidates import (
     DENSE,
     SPARSE_GENERATIONS,
     Approach,
     Candidate,
     eight_bit_cache,
     half_zeros,
-    smaller_students,
+    smaller_pruned,
     uniform_candidates,
 )
-from profiles.scored import Scored, Target
-from profiles.wording import duration, size, times
-from spaces.schema import Frozen
+from paretune.profiles.scored import Scored, Target
+from paretune.profiles.wording import duration, size, times
+from paretune.spaces.schema import Frozen
 
-TIERS: dict[Approach, int] = {"quantize": 2, "prune": 1, "student": 1}
+TIERS: dict[Approach, int] = {"quantize": 2, "prune": 1, "pruned": 1}
 """Approaches in the order of trying, and how many steps of each: weights and cache can both be quantized."""
 WORTHWHILE = 1.1
 """A step that gains less than a tenth is not worth its loss of quality."""
@@ -95,7 +95,7 @@ def gain(before: Scored, after: Scored) -> float:
 def levers(target: Target, candidate: Candidate, approach: Approach) -> Iterator[Candidate]:
     """Everything of one approach that can still be done to ``candidate``."""
     config, spec = candidate.config, target.spec
-    quantized = any(not choice.weight.dense for choice in config.sites.values())
+    quantized = any(not choice.weight.dense for choice in config.layers.values())
     if approach == "quantize":
         if not quantized:
             for uniform in uniform_candidates(spec, target.device)[1:]:
@@ -106,7 +106,7 @@ def levers(target: Target, candidate: Candidate, approach: Approach) -> Iterator
                 candidate, name="kv8", label="8-bit keys and values", approach=approach, config=changed
             )
     elif approach == "prune":
-        narrow = any(choice.weight.num_bits < 8 for choice in config.sites.values())
+        narrow = any(choice.weight.num_bits < 8 for choice in config.layers.values())
         if (
             target.device.generation in SPARSE_GENERATIONS
             and not candidate.execution.sparse_2_4
@@ -121,8 +121,8 @@ def levers(target: Target, candidate: Candidate, approach: Approach) -> Iterator
                 execution=replace(candidate.execution, sparse_2_4=True),
                 needs="an engine with 2:4 kernels, and training that recovers quality",
             )
-    elif approach == "student":
-        for name, (label, smaller) in smaller_students(spec, config).items():
+    elif approach == "pruned":
+        for name, (label, smaller) in smaller_pruned(spec, config).items():
             needs = "training that recovers quality"
             yield replace(candidate, name=name, label=label, approach=approach, config=smaller, needs=needs)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from spaces.schema import Frozen
+from paretune.spaces.schema import Frozen
 
 LEAST_FOR_SHARE = 6
 _ROUNDS = 20

@@ -11,18 +11,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engines.operation import Operation, Phase
-from profiles.devices import detect_device
-from profiles.interpolation import OperationCosts
-from profiles.overhead import Overhead, fit_overhead
-from profiles.table import CostTable
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Measurement
-from spaces.model import ModelSpec
-from spaces.target import Device, Workload
+from paretune.engines.operation import Operation, Phase
+from paretune.profiles.devices import detect_device
+from paretune.profiles.interpolation import OperationCosts
+from paretune.profiles.overhead import Overhead, fit_overhead
+from paretune.profiles.table import CostTable
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Device, Workload
 
 if TYPE_CHECKING:
-    from engines.profiled_engine import ProfiledEngine
+    from paretune.engines.profiled_engine import ProfiledEngine
 
 METRIC: dict[Phase, str] = {"prefill": "ttft_s", "decode": "tpot_s"}
 VERSION = "1"

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from profiles.work import WEIGHT_ONLY, Case, Execution, Phase, Work, launches, work
-from spaces.configuration import CompressionConfig
-from spaces.errors import ConfigurationError
-from spaces.measurement import Measurement
-from spaces.model import ModelSpec
-from spaces.schema import Frozen
-from spaces.size import average_bits
-from spaces.target import Device, Workload
+from paretune.profiles.work import WEIGHT_ONLY, Case, Execution, Phase, Work, launches, work
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.schema import Frozen
+from paretune.spaces.size import average_bits
+from paretune.spaces.target import Device, Workload
 
 Resource = Literal["weights", "cache", "activations", "compute", "launches"]
 
@@ -117,8 +117,10 @@ def roofline(
 def compute_bound_tokens(case: Case) -> float:
     """Tokens in one pass from which products in the blocks wait for arithmetic and no more for weights."""
     bytes_a_weight = average_bits(case.spec, case.config) / 8
-    site = case.spec.block_linears[0].name
-    return bytes_a_weight * peak(case.device, case.arithmetic(site)) / (2 * case.device.bandwidth_bytes_per_s)
+    layer = case.spec.block_linears[0].name
+    return (
+        bytes_a_weight * peak(case.device, case.arithmetic(layer)) / (2 * case.device.bandwidth_bytes_per_s)
+    )
 
 
 def peak(device: Device, arithmetic: str) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from profiles.candidates import Candidate
-from profiles.capacity import usable_bytes
-from profiles.roofline import Roofline, roofline
-from profiles.work import Case
-from spaces.model import ModelSpec
-from spaces.size import kept_linears, site_bytes
-from spaces.target import Device, Workload
+from paretune.profiles.candidates import Candidate
+from paretune.profiles.capacity import usable_bytes
+from paretune.profiles.roofline import Roofline, roofline
+from paretune.profiles.work import Case
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_linears, layer_bytes
+from paretune.spaces.target import Device, Workload
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Scored:
 
     @cached_property
     def quantized_bytes(self) -> int:
-        """Stored bytes of the sites that are not dense."""
+        """Stored bytes of the layers that are not dense."""
         spec, config = self.target.spec, self.candidate.config
         return sum(
-            site_bytes(spec, linear, config).payload
+            layer_bytes(spec, linear, config).payload
             for linear in kept_linears(spec, config)
             if not config.choice(linear.name).weight.dense
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from profiles.binding import NAMES
-from profiles.devices import find_device
-from profiles.evidence import Seen, seen
-from profiles.scored import Scored
-from profiles.wording import duration, share, times
+from paretune.profiles.binding import NAMES
+from paretune.profiles.devices import find_device
+from paretune.profiles.evidence import Seen, seen
+from paretune.profiles.scored import Scored
+from paretune.profiles.wording import duration, share, times
 
 _KERNELS = {"int4": "int4", "int8-both": "int8", "fp8": "fp8"}
 """Kernel of the measured tables that a candidate's products are."""

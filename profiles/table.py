@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engines.operation import Operation
-from spaces.errors import RunError
-from spaces.schema import Document, Frozen
+from paretune.engines.operation import Operation
+from paretune.spaces.errors import RunError
+from paretune.spaces.schema import Document, Frozen
 
 
 class CostRow(Frozen):

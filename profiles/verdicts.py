@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from profiles.candidates import SPARSE_GENERATIONS, Approach
-from profiles.levers import TIERS, best_lever, binding_of, gain, levers
-from profiles.scored import Scored
-from profiles.wording import duration, share, size, times
-from spaces.schema import Frozen
+from paretune.profiles.candidates import SPARSE_GENERATIONS, Approach
+from paretune.profiles.levers import TIERS, best_lever, binding_of, gain, levers
+from paretune.profiles.scored import Scored
+from paretune.profiles.wording import duration, share, size, times
+from paretune.spaces.schema import Frozen
 
 _VERBS: dict[Approach, str] = {
     "quantize": "Quantizing",
     "prune": "Pruning",
-    "student": "A smaller student",
+    "pruned": "A smaller pruned model",
 }
 
 
@@ -19,7 +19,7 @@ class Verdict(Frozen):
     """Whether an approach fits what binds the dense model.
 
     Attributes:
-        approach: ``quantize``, ``prune`` or ``student``.
+        approach: ``quantize``, ``prune`` or ``pruned``.
         fits: whether its best lever is worthwhile.
         best: name of that lever; ``None`` where there is none.
         statement: in words.
@@ -73,7 +73,7 @@ def _no_use(dense: Scored, approach: Approach) -> str:
 def _why_none(dense: Scored, approach: Approach) -> str:
     if approach == "prune" and dense.target.device.generation not in SPARSE_GENERATIONS:
         return f"{dense.target.device.name} has no arithmetic for zeros in a pattern (2:4)"
-    if approach == "student":
+    if approach == "pruned":
         return "this architecture cannot be cut here"
     return "there is nothing to choose"
 

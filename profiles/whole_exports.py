@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from profiles.harness import Progress
-from profiles.predictor import MeasuredRun
-from profiles.whole_model import WholeModel, spread
-from spaces.configuration import CompressionConfig
-from spaces.size import weight_bytes
-from spaces.target import Workload
+from paretune.profiles.harness import Progress
+from paretune.profiles.predictor import MeasuredRun
+from paretune.profiles.whole_model import WholeModel, spread
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.size import weight_bytes
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from engines.runner_engine import RunnerEngine
+    from paretune.compressors.assembly import Assembler
+    from paretune.engines.runner_engine import RunnerEngine
 
 ROUNDS = 2
 DISK_BYTES = 4 << 30
@@ -75,7 +75,7 @@ def time_exports(
 def _export(
     engine: RunnerEngine, assembler: Assembler, config: CompressionConfig, folder: Path, source: Path
 ) -> None:
-    from engines.engine import ExportCard
+    from paretune.engines.engine import ExportCard
 
     engine.export(assembler, config, folder, ExportCard(source, "timed"))
 

@@ -11,21 +11,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from profiles.candidates import eight_bit_cache, four_bit_group, smaller_students
-from profiles.harness import Progress
-from profiles.predictor import MeasuredRun
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.formats import integer_format
-from spaces.legality import Legality
-from spaces.model import ModelSpec
-from spaces.target import Workload
+from paretune.profiles.candidates import eight_bit_cache, four_bit_group, smaller_pruned
+from paretune.profiles.harness import Progress
+from paretune.profiles.predictor import MeasuredRun
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.formats import integer_format
+from paretune.spaces.legality import Legality
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from engines.profiled_engine import ProfiledEngine, Runtime
-    from profiles.energy import EnergyMeter
+    from paretune.compressors.assembly import Assembler
+    from paretune.engines.profiled_engine import ProfiledEngine, Runtime
+    from paretune.profiles.energy import EnergyMeter
 
 ROUNDS = 5
 
@@ -49,10 +49,10 @@ class WholeModel:
 
 
 def profile_candidates(spec: ModelSpec, legality: Legality) -> dict[str, CompressionConfig]:
-    """Dense, uniform formats, an 8-bit cache and two students: what is legal of them, by name."""
+    """Dense, uniform formats, an 8-bit cache and two pruned models: what is legal of them, by name."""
     group = four_bit_group(spec)
     eight, four = _uniform(spec, 8, group), _uniform(spec, 4, group)
-    row = SiteChoice(weight=integer_format(8, None), method="rtn")
+    row = LayerChoice(weight=integer_format(8, None), method="rtn")
     inputs = row.model_copy(update={"activation": ActivationFormat()})
     found = {
         "dense": DENSE_CONFIG,
@@ -64,21 +64,21 @@ def profile_candidates(spec: ModelSpec, legality: Legality) -> dict[str, Compres
         "uniform-4, 8-bit cache": eight_bit_cache(four),
     }
     for base, config in (("dense", DENSE_CONFIG), ("uniform-4", four)):
-        for name, (_, smaller) in smaller_students(spec, config).items():
+        for name, (_, smaller) in smaller_pruned(spec, config).items():
             found[f"{base}, {name}"] = smaller
     return {name: config for name, config in found.items() if is_legal(spec, legality, config)}
 
 
 def is_legal(spec: ModelSpec, legality: Legality, config: CompressionConfig) -> bool:
     """Whether the engine accepts every choice of a configuration."""
-    student = config.student
+    pruned = config.pruned
     return bool(
         legality.kv(spec, config.kv)
-        and legality.student(spec, student)
+        and legality.pruned(spec, pruned)
         and all(
-            legality.choice(spec, group, config.choice(group.sites[0]), student)
+            legality.choice(spec, group, config.choice(group.layers[0]), pruned)
             for group in legality.groups(spec)
-            if student.keeps_block(group.block)
+            if pruned.keeps_block(group.block)
         )
     )
 
@@ -93,7 +93,7 @@ def time_models(
     meter: EnergyMeter | None = None,
     progress: Progress | None = None,
 ) -> dict[str, WholeModel]:
-    """Time every candidate at ``workload``, in turns; see :meth:`engines.profiled_engine.Runtime.time`."""
+    """Time every candidate at ``workload``, in turns; see :meth:`paretune.engines.profiled_engine.Runtime.time`."""
     runtimes = {name: engine.runtime(assembler, config) for name, config in configs.items()}
     first: dict[str, list[float]] = {name: [] for name in configs}
     further: dict[str, list[float]] = {name: [] for name in configs}
@@ -136,11 +136,11 @@ def energy_per_token(
 
 
 def _uniform(spec: ModelSpec, bits: int, group: int | None) -> CompressionConfig:
-    return _everywhere(spec, SiteChoice(weight=integer_format(bits, group), method="rtn"))
+    return _everywhere(spec, LayerChoice(weight=integer_format(bits, group), method="rtn"))
 
 
-def _everywhere(spec: ModelSpec, choice: SiteChoice) -> CompressionConfig:
-    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+def _everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
 
 
 def spread(values: list[float]) -> float:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from spaces.configuration import CompressionConfig
-from spaces.groups import fused_groups
-from spaces.model import CacheLayer, Linear, ModelSpec
-from spaces.size import fixed_bytes, kept_extent, kept_shape, site_bytes
-from spaces.target import Device, Workload
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.model import CacheLayer, Linear, ModelSpec
+from paretune.spaces.size import fixed_bytes, kept_extent, kept_shape, layer_bytes
+from paretune.spaces.target import Device, Workload
 
 Phase = Literal["prefill", "decode"]
 
@@ -29,7 +29,7 @@ KERNELS_OUTSIDE = 4
 
 @dataclass(frozen=True)
 class Execution:
-    """How an engine computes with the sites that are not dense.
+    """How an engine computes with the layers that are not dense.
 
     Attributes:
         arithmetic: of their products, a key of ``Device.peak_operations_per_s``; ``None``: weights are
@@ -63,9 +63,9 @@ class Case:
         halves = self.spec.dtype != "float32" and "bf16" in self.device.peak_operations_per_s
         return "bf16" if halves else "fp32"
 
-    def arithmetic(self, site: str) -> str:
-        """Of the products with the weights of ``site``."""
-        choice = self.config.choice(site)
+    def arithmetic(self, layer: str) -> str:
+        """Of the products with the weights of ``layer``."""
+        choice = self.config.choice(layer)
         if choice.weight.dense:
             return self.dense_arithmetic
         integers = choice.activation is not None and "int8" in self.device.peak_operations_per_s
@@ -112,7 +112,7 @@ def launches(case: Case) -> int:
     count = KERNELS_OUTSIDE
     for group in fused_groups(case.spec):
         if group.block is not None and case.config.keeps_block(group.block):
-            rounded = case.execution.rounds_inputs and not case.config.choice(group.sites[0]).weight.dense
+            rounded = case.execution.rounds_inputs and not case.config.choice(group.layers[0]).weight.dense
             count += 2 if rounded else 1
     blocks = sum(case.config.keeps_block(block) for block in range(case.spec.blocks))
     return count + blocks * (KERNELS_A_BLOCK + (KERNELS_A_MIXTURE if case.spec.experts else 0))
@@ -136,31 +136,31 @@ def attended_pairs(tokens: int, window: int | None) -> int:
 
 
 def _look_up(case: Case, embedding: Linear, tokens: int) -> Work:
-    rows = site_bytes(case.spec, embedding, case.config).payload / embedding.out_features * tokens
+    rows = layer_bytes(case.spec, embedding, case.config).payload / embedding.out_features * tokens
     written = tokens * embedding.in_features * case.spec.dtype_bytes
     return Work("weights", case.dense_arithmetic, rows, float(written), 0.0)
 
 
 def _product(case: Case, linear: Linear, tokens: int) -> Work:
     spec, config = case.spec, case.config
-    site = spec.embedding if spec.tied and linear.role == "head" else linear
-    out_features, in_features = kept_shape(spec, linear, config.student)
-    stored = float(site_bytes(spec, site, config).payload)
+    layer = spec.embedding if spec.tied and linear.role == "head" else linear
+    out_features, in_features = kept_shape(spec, linear, config.pruned)
+    stored = float(layer_bytes(spec, layer, config).payload)
     pairs = tokens
     if linear.experts > 1:
         pairs *= spec.active_experts
         stored *= touched_experts(linear.experts, spec.active_experts, tokens) / linear.experts
     operations = 2.0 * pairs * out_features * in_features
-    choice = config.choice(site.name)
+    choice = config.choice(layer.name)
     if case.execution.sparse_2_4 and choice.sparsity is not None and choice.sparsity.pattern == "2:4":
         stored, operations = stored * sparse_2_4_share(choice.weight.num_bits), operations / 2
     moved = float(pairs * (out_features + in_features) * spec.dtype_bytes)
-    return Work("weights", case.arithmetic(site.name), stored, moved, operations)
+    return Work("weights", case.arithmetic(layer.name), stored, moved, operations)
 
 
 def _attention(case: Case, block: int, layer: CacheLayer, phase: Phase) -> Work:
     spec, config, workload = case.spec, case.config, case.workload
-    kv_heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
+    kv_heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned)
     width = kv_heads * (spec.heads // spec.kv_heads) * layer.head_dim
     if phase == "prefill":
         queries = kept = workload.prompt_tokens

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.comparison import (
+from paretune.reports.comparison import (
     Difference,
     best_uniform_within,
     cost,
@@ -15,10 +15,10 @@ from reports.comparison import (
     picked,
     smallest_uniform_as_good,
 )
-from reports.latency import contradicts, latency_error
-from reports.numerals import change, digits, percent, quantity
-from reports.reading import RunFolder
-from spaces.result import Member
+from paretune.reports.latency import contradicts, latency_error
+from paretune.reports.numerals import change, digits, percent, quantity
+from paretune.reports.reading import RunFolder
+from paretune.spaces.result import Member
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Answer:
     """What the run recommends and what it has to be compared with.
 
     Attributes:
-        pick: the recommended member; ``None`` where no member met the limits.
+        recommended: the recommended member; ``None`` where no member met the limits.
         dense: the model as it is.
-        uniform: the best uniform row that is no larger than the pick.
-        margin: KL of that row minus the pick's, paired by window: positive when the search paid.
-        equal: the smallest uniform row whose KL is no higher than the pick's.
+        uniform: the best uniform row that is no larger than the recommended configuration.
+        margin: KL of that row minus the recommended configuration's, paired by window: positive when the search paid.
+        equal: the smallest uniform row whose KL is no higher than the recommended configuration's.
         timed: whether times say which candidate is faster.
 
-    A pick that is a uniform row itself stands beside none.
+    A recommended configuration that is a uniform row itself stands beside none.
     """
 
-    pick: Member | None
+    recommended: Member | None
     dense: Member | None
     uniform: Member | None = None
     margin: Difference | None = None
@@ -45,23 +45,23 @@ class Answer:
 
 
 def find_answer(folder: RunFolder) -> Answer:
-    """The pick with the rows to compare it with."""
+    """The recommended configuration with the rows to compare it with."""
     front = folder.front
-    pick, dense = picked(front), dense_row(front)
-    if pick is None:
+    recommended, dense = picked(front), dense_row(front)
+    if recommended is None:
         return Answer(None, dense)
     timed = not contradicts(latency_error(folder.run.latency_checks))
-    size, kl = pick.measurements.get("weight_bytes"), pick.measurements.get("kl")
-    if size is None or kl is None or is_uniform(pick):
-        return Answer(pick, dense, timed=timed)
+    size, kl = recommended.measurements.get("weight_bytes"), recommended.measurements.get("kl")
+    if size is None or kl is None or is_uniform(recommended):
+        return Answer(recommended, dense, timed=timed)
     uniform = best_uniform_within(front, size.value)
     margin = None if uniform is None else difference(uniform.measurements["kl"], kl)
-    return Answer(pick, dense, uniform, margin, smallest_uniform_as_good(front, kl.value), timed)
+    return Answer(recommended, dense, uniform, margin, smallest_uniform_as_good(front, kl.value), timed)
 
 
 def size_sentence(answer: Answer) -> str:
     """``is 1.98 MB, 27 % of the dense model's 7.35 MB``."""
-    if answer.pick is None or (size := answer.pick.value("weight_bytes")) is None:
+    if answer.recommended is None or (size := answer.recommended.value("weight_bytes")) is None:
         return ""
     full = None if answer.dense is None else answer.dense.value("weight_bytes")
     if not full:
@@ -71,7 +71,7 @@ def size_sentence(answer: Answer) -> str:
 
 def quality_sentence(answer: Answer) -> str:
     """How far from dense, and against the best uniform of the same bytes."""
-    if answer.pick is None or (kl := answer.pick.value("kl")) is None:
+    if answer.recommended is None or (kl := answer.recommended.value("kl")) is None:
         return ""
     text = f"differs from it by a KL of {digits(kl)} nat a token"
     return f"{text}, {uniform_words(answer)}" if answer.uniform is not None else text
@@ -79,9 +79,9 @@ def quality_sentence(answer: Answer) -> str:
 
 def uniform_words(answer: Answer) -> str:
     """``2.1 times less than uniform-3-hqq, the best uniform configuration that is no larger``."""
-    if answer.pick is None or answer.uniform is None or answer.margin is None:
+    if answer.recommended is None or answer.uniform is None or answer.margin is None:
         return "no uniform configuration is that small"
-    own, other = answer.pick.value("kl"), answer.uniform.value("kl")
+    own, other = answer.recommended.value("kl"), answer.uniform.value("kl")
     what = f"{answer.uniform.name}, the best uniform configuration that is no larger"
     if answer.margin.stderr is not None and not answer.margin.clear:
         return f"which cannot be told from {what}"
@@ -95,11 +95,15 @@ def uniform_words(answer: Answer) -> str:
 
 def speed_sentence(answer: Answer) -> str:
     """``decodes a token in 1.82 ms, 1.4 times faster (predicted)``."""
-    if answer.pick is None or not answer.timed or (found := cost(answer.pick, "tpot_s")) is None:
+    if (
+        answer.recommended is None
+        or not answer.timed
+        or (found := cost(answer.recommended, "tpot_s")) is None
+    ):
         return ""
     own, predicted = found
     text = f"decodes a token in {quantity(own.value, 's')}"
-    ratio = None if answer.dense is None else cost_ratio(answer.pick, answer.dense, "tpot_s")
+    ratio = None if answer.dense is None else cost_ratio(answer.recommended, answer.dense, "tpot_s")
     if ratio is not None:
         text += f", {speed_words(ratio[0])}"
     return f"{text} ({'predicted' if predicted else 'measured'})"
@@ -117,9 +121,9 @@ def speed_words(ratio: float) -> str:
 
 def equal_quality_words(answer: Answer) -> str:
     """``−12 % bytes against uniform-4, the smallest uniform configuration as good``, or nothing."""
-    if answer.pick is None or answer.equal is None:
+    if answer.recommended is None or answer.equal is None:
         return ""
-    own, other = answer.pick.value("weight_bytes"), answer.equal.value("weight_bytes")
+    own, other = answer.recommended.value("weight_bytes"), answer.equal.value("weight_bytes")
     if not own or not other:
         return ""
     return (

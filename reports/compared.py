@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 
-from evaluators.bits_per_byte import from_perplexity
-from reports.comparison import front_members
-from spaces.configuration import DENSE_CONFIG
-from spaces.errors import RunError
-from spaces.measurement import Measurement
-from spaces.result import FrontFile, Member, RunDocument
-from spaces.schema import Document, Frozen
+from paretune.evaluators.bits_per_byte import from_perplexity
+from paretune.reports.comparison import front_members
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import RunError
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FrontFile, Member, RunDocument
+from paretune.spaces.schema import Document, Frozen
 
 FILE = "compared.json"
 

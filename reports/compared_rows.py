@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from reports.compared import ComparedFile, ComparedModel, member_bits_per_byte, nearest_member
-from reports.comparison import Difference, difference, task_names
-from reports.numerals import MINUS, change, measured, with_error
-from spaces.measurement import Measurement
-from spaces.result import FrontFile, Member
+from paretune.reports.compared import ComparedFile, ComparedModel, member_bits_per_byte, nearest_member
+from paretune.reports.comparison import Difference, difference, task_names
+from paretune.reports.numerals import MINUS, change, measured, with_error
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FrontFile, Member
 
 _COSTS = {"weight_bytes": "size", "memory_bytes": "memory"}
 _QUALITY = {

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.compared_rows import Beside, beside_front
-from reports.reading import read_run_folder
+from paretune.reports.compared_rows import Beside, beside_front
+from paretune.reports.reading import read_run_folder
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from spaces.measurement import Measurement
-from spaces.result import FrontFile, Member
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FrontFile, Member
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def best_member_within(front: FrontFile, weight_bytes: float) -> Member | None:
 
 def picked(front: FrontFile) -> Member | None:
     """The member that the run recommends."""
-    return next((member for member in front.members if member.name == front.pick), None)
+    return next((member for member in front.members if member.name == front.recommended), None)
 
 
 def front_members(front: FrontFile) -> tuple[Member, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from reports.numerals import percent
-from spaces.result import LatencyCheck
+from paretune.reports.numerals import percent
+from paretune.spaces.result import LatencyCheck
 
 _LEAST_ORDER, _LEAST_CHECKS = 0.6, 5
 """Share of pairs in the same order, of so many candidates: below it, readings are of a busy machine or the prediction

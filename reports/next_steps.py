@@ -6,23 +6,28 @@ import math
 import shlex
 from typing import Any
 
-from reports.comparison import picked
-from reports.reading import RunFolder
+from paretune.reports.comparison import picked
+from paretune.reports.reading import RunFolder
 
 
 def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
     """Pairs of words and a command."""
     run = shlex.quote(str(folder.path))
-    pick = picked(folder.front)
+    recommended = picked(folder.front)
     steps: list[tuple[str, str]] = []
     if folder.run.status != "complete":
         steps.append(
             ("Continue the search where it stopped:", f"paretune search --run {run}/run.json --out {run}")
         )
     export = folder.run.export
-    if pick is not None and (export is None or export.get("name") != pick.name or "failed" in export):
+    if recommended is not None and (
+        export is None or export.get("name") != recommended.name or "failed" in export
+    ):
         steps.append(
-            ("Export the pick and load it again:", f"paretune export {run} --name {shlex.quote(pick.name)}")
+            (
+                "Export the recommended configuration and load it again:",
+                f"paretune export {run} --name {shlex.quote(recommended.name)}",
+            )
         )
     elif export is not None and isinstance(export.get("folder"), str):
         if "not_loaded" in export:
@@ -32,9 +37,9 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
         gguf = export.get("gguf")
         if isinstance(gguf, dict):
             steps.append(("Serve it with llama.cpp:", str(gguf["launch"])))
-    size = None if pick is None else pick.value("weight_bytes")
+    size = None if recommended is None else recommended.value("weight_bytes")
     if size is not None:
-        # Rounded up: the pick itself has to meet it.
+        # Rounded up: the recommended configuration itself has to meet it.
         bound = f"weight_bytes<={math.ceil(size / 1e4) / 100:g}MB"
         steps.append(("Choose under other limits:", f"paretune select {run} --limit {shlex.quote(bound)}"))
     else:

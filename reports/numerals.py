@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from spaces.measurement import Measurement
+from paretune.spaces.measurement import Measurement
 
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.markup import Safe, element, joined, json_script
-from reports.numerals import duration
-from reports.reading import RunFolder
-from reports.sections.compared import compared_section
-from reports.sections.evidence import (
+from paretune.reports.markup import Safe, element, joined, json_script
+from paretune.reports.numerals import duration
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.compared import compared_section
+from paretune.reports.sections.evidence import (
     capability_section,
     front_section,
     latency_section,
     layer_section,
 )
-from reports.sections.headline import headline
-from reports.sections.provenance import provenance_section, refused_section
-from reports.sections.rivals import probe_section
-from reports.sections.section import Section
-from reports.sections.spending import spending_section
+from paretune.reports.sections.headline import headline
+from paretune.reports.sections.provenance import provenance_section, refused_section
+from paretune.reports.sections.rivals import probe_section
+from paretune.reports.sections.section import Section
+from paretune.reports.sections.spending import spending_section
 
 _ASSETS = Path(__file__).parent / "assets"
 

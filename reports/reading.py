@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from reports.compared import FILE as COMPARED
-from reports.compared import ComparedFile
-from spaces.errors import ParetuneError, RunError
-from spaces.result import FrontFile, RunDocument
-from spaces.schema import Document
+from paretune.reports.compared import FILE as COMPARED
+from paretune.reports.compared import ComparedFile
+from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.result import FrontFile, RunDocument
+from paretune.spaces.schema import Document
 
 Read = TypeVar("Read", bound=Document)
 
@@ -26,7 +26,7 @@ class Trial:
     Attributes:
         index: position in the file.
         name: of the candidate.
-        proposer: who proposed it.
+        sampler: who proposed it.
         text: that it was read on.
         tokens: paid for by this reading.
         evaluations: the same in units of 16,384 tokens.
@@ -37,7 +37,7 @@ class Trial:
     index: int
     digest: str
     name: str
-    proposer: str
+    sampler: str
     text: str
     tokens: int
     evaluations: float
@@ -126,7 +126,7 @@ def _trial(line: dict[str, Any]) -> Trial:
         index=int(line["index"]),
         digest=str(line["digest"]),
         name=str(line["name"]),
-        proposer=str(line["proposer"]),
+        sampler=str(line["sampler"]),
         text=str(line["fidelity"]["text"]),
         tokens=int(line["tokens"]),
         evaluations=float(line["evaluations"]),

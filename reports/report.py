@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.page import render_page
-from reports.reading import read_run_folder
-from reports.table import write_front_csv
-from search.run_folder import write_whole
+from paretune.reports.page import render_page
+from paretune.reports.reading import read_run_folder
+from paretune.reports.table import write_front_csv
+from paretune.search.run_folder import write_whole
 
 
 def write_report(run_folder: Path) -> Path:

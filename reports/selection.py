@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.comparison import cost
-from reports.numerals import quantity
-from spaces.errors import LimitError
-from spaces.limits import Limit, check_limits
-from spaces.metrics import find_metric
-from spaces.result import FrontFile, Member
+from paretune.reports.comparison import cost
+from paretune.reports.numerals import quantity
+from paretune.spaces.errors import LimitError
+from paretune.spaces.limits import Limit, check_limits
+from paretune.spaces.metrics import find_metric
+from paretune.spaces.result import FrontFile, Member
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def select_member(front: FrontFile, limits: tuple[Limit, ...], metric: str = "")
     for name in {target, *(limit.metric for limit in limits)}:
         _require_column(front, name)
     if not metric and not limits:
-        chosen = next((member for member in front.members if member.name == front.pick), None)
+        chosen = next((member for member in front.members if member.name == front.recommended), None)
         if chosen is not None:
             return Selection(target, chosen, predicted=_predicted(chosen, {target}))
     able = [m for m in front.members if _value(m, target) is not None and not broken_limits(m, limits)]

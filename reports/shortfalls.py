@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from reports.answer import Answer, find_answer
-from reports.comparison import cost, is_uniform, retention, task_names
-from reports.latency import contradicts, latency_error
-from reports.numerals import digits, percent
-from reports.reading import RunFolder
-from spaces.limits import Limit
-from spaces.result import Member
+from paretune.reports.answer import Answer, find_answer
+from paretune.reports.comparison import cost, is_uniform, retention, task_names
+from paretune.reports.latency import contradicts, latency_error
+from paretune.reports.numerals import digits, percent
+from paretune.reports.reading import RunFolder
+from paretune.spaces.limits import Limit
+from paretune.spaces.result import Member
 
 _TOLERATED_ERROR = 0.2
 """Relative error of predicted latency above which the report warns."""
 
 
 def shortfalls(folder: RunFolder) -> list[str]:
-    """Everything a user should know before trusting the pick; empty when nothing fell short."""
+    """Everything a user should know before trusting the recommended configuration; empty when nothing fell short."""
     answer = find_answer(folder)
     return [
         *_of_the_export(folder),
         *_of_the_run(folder),
-        *_of_the_pick(folder, answer),
+        *_of_the_recommended(folder, answer),
         *_of_the_tasks(folder, answer),
     ]
 
@@ -45,40 +45,46 @@ def _of_the_run(folder: RunFolder) -> list[str]:
     return found
 
 
-def _of_the_pick(folder: RunFolder, answer: Answer) -> list[str]:
-    if answer.pick is None:
+def _of_the_recommended(folder: RunFolder, answer: Answer) -> list[str]:
+    if answer.recommended is None:
         return ["No member meets the limits; `paretune select` names the nearest."]
-    found = [] if not is_uniform(answer.pick) else [_of_a_uniform(folder, answer.pick)]
+    found = [] if not is_uniform(answer.recommended) else [_of_a_uniform(folder, answer.recommended)]
     for text in folder.front.limits:
         limit = Limit.parse(text)
-        value = answer.pick.value(limit.metric)
+        value = answer.recommended.value(limit.metric)
         if value is None:
-            value = answer.pick.value(f"{limit.metric}_predicted")
+            value = answer.recommended.value(f"{limit.metric}_predicted")
         if value is not None and limit.violation(value) > 0:
-            found.append(f"The pick breaks the limit {text}: {limit.metric} is {digits(value)}.")
+            found.append(
+                f"The recommended configuration breaks the limit {text}: {limit.metric} is {digits(value)}."
+            )
     margin = answer.margin
     if margin is not None and answer.uniform is not None and margin.stderr is not None:
         if margin.value < 0 and margin.clear:
-            found.append(f"The pick is worse than {answer.uniform.name}, which is no larger: use that one.")
+            found.append(
+                f"The recommended configuration is worse than {answer.uniform.name}, which is no larger: use that one."
+            )
         elif not margin.clear:
-            found.append(f"The pick cannot be told from {answer.uniform.name} by two paired standard errors.")
+            found.append(
+                f"What is recommended cannot be told from {answer.uniform.name} by two paired standard errors."
+            )
     return found
 
 
-def _of_a_uniform(folder: RunFolder, pick: Member) -> str:
+def _of_a_uniform(folder: RunFolder, recommended: Member) -> str:
     proposed = set(folder.run.records) - {"baseline", "probe", "marginal"}
     if proposed or not folder.run.records:
-        return f"{pick.name} needs no search: no mixed candidate that was measured is as good and smaller."
+        return f"{recommended.name} needs no search: no mixed candidate that was measured is as good and smaller."
     return (
-        f"Time ran out before a mixed candidate was measured, so {pick.name} is all there is to take:"
+        f"Time ran out before a mixed candidate was measured, so {recommended.name} is all there is to take:"
         " go on with more --minutes."
     )
 
 
 def _of_the_tasks(folder: RunFolder, answer: Answer) -> list[str]:
-    if answer.pick is None or answer.dense is None:
+    if answer.recommended is None or answer.dense is None:
         return []
-    kept = [retention(answer.pick, answer.dense, task) for task in task_names(folder.front)]
+    kept = [retention(answer.recommended, answer.dense, task) for task in task_names(folder.front)]
     falls = [
         f"{one.task} from {digits(one.dense)} to {digits(one.score)}"
         for one in kept
@@ -93,7 +99,9 @@ def _of_the_export(folder: RunFolder) -> list[str]:
         finished = folder.run.status == "complete"
         return ["Nothing was exported, so nothing was loaded again."] if finished else []
     if "failed" in export:
-        return [f"The export in {export.get('folder')} is not the pick, do not deploy it: {export['failed']}"]
+        return [
+            f"The export in {export.get('folder')} is another model, do not deploy it: {export['failed']}"
+        ]
     if "not_loaded" in export:
-        return [f"The pick was exported and not loaded again: {export['not_loaded']}"]
+        return [f"The recommended configuration was exported and not loaded again: {export['not_loaded']}"]
     return []

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
-from reports.comparison import cost, front_members, mean_retention, retention, task_names
-from reports.latency import latency_error, latency_words
-from reports.next_steps import next_steps
-from reports.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
-from reports.reading import RunFolder, read_run_folder
-from reports.shortfalls import shortfalls
-from spaces.result import Member
+from paretune.reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
+from paretune.reports.comparison import cost, front_members, mean_retention, retention, task_names
+from paretune.reports.latency import latency_error, latency_words
+from paretune.reports.next_steps import next_steps
+from paretune.reports.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
+from paretune.reports.reading import RunFolder, read_run_folder
+from paretune.reports.shortfalls import shortfalls
+from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -86,12 +86,12 @@ def _heading(folder: RunFolder) -> str:
 
 
 def _found(answer: Answer) -> list[str]:
-    if answer.pick is None:
+    if answer.recommended is None:
         return ["No candidate meets the limits; `paretune select` names the nearest."]
     parts = [
         text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text
     ]
-    return [f"pick {answer.pick.name}", *(f"  {text}" for text in parts)]
+    return [f"pick {answer.recommended.name}", *(f"  {text}" for text in parts)]
 
 
 def _table(folder: RunFolder, answer: Answer) -> RenderableType:
@@ -113,7 +113,7 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
     beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
     for number, member in enumerate([*shown, *beside]):
         row = _row(folder, member, answer, tasks, timed)
-        picked = answer.pick is not None and member.name == answer.pick.name
+        picked = answer.recommended is not None and member.name == answer.recommended.name
         style = "bold green" if picked else "dim" if number >= len(shown) else ""
         table.add_row(*row, style=style, end_section=number == len(shown) - 1)
     return table
@@ -122,7 +122,7 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
 def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: bool) -> list[str]:
     size, bits, kl = member.value("weight_bytes"), member.value("average_bits"), member.measurements.get("kl")
     agreement, latency = member.value("top1_agreement"), cost(member, "tpot_s")
-    picked = answer.pick is not None and member.name == answer.pick.name
+    picked = answer.recommended is not None and member.name == answer.recommended.name
     row = [
         f"{member.name} *" if picked else member.name,
         "" if size is None else quantity(size, "B"),
@@ -139,13 +139,13 @@ def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: 
 
 
 def _thinned(members: tuple[Member, ...], answer: Answer) -> list[Member]:
-    """At most seven members spread over the front; the pick is always among them."""
+    """At most seven members spread over the front; the recommended configuration is always among them."""
     if len(members) <= _ROWS:
         return list(members)
     chosen = {round(step * (len(members) - 1) / (_ROWS - 1)) for step in range(_ROWS)}
     names = [member.name for member in members]
-    if answer.pick is not None and answer.pick.name in names:
-        wanted = names.index(answer.pick.name)
+    if answer.recommended is not None and answer.recommended.name in names:
+        wanted = names.index(answer.recommended.name)
         if wanted not in chosen:
             # The nearest neighbour gives way, but never an end of the front.
             inner = chosen - {0, len(members) - 1}
@@ -154,15 +154,15 @@ def _thinned(members: tuple[Member, ...], answer: Answer) -> list[Member]:
 
 
 def _retention_line(folder: RunFolder, answer: Answer) -> str:
-    if answer.pick is None or answer.dense is None:
+    if answer.recommended is None or answer.dense is None:
         return ""
-    kept = (retention(answer.pick, answer.dense, task) for task in task_names(folder.front))
+    kept = (retention(answer.recommended, answer.dense, task) for task in task_names(folder.front))
     shown = [
         f"{one.task} {share_with_error(one.ratio, one.stderr)}{' (clearly lower)' if one.clear else ''}"
         for one in kept
         if one is not None
     ]
-    return f"{answer.pick.name} keeps of the dense model's scores: {', '.join(shown)}" if shown else ""
+    return f"{answer.recommended.name} keeps of the dense model's scores: {', '.join(shown)}" if shown else ""
 
 
 def _latency_line(folder: RunFolder) -> str:

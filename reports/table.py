@@ -9,13 +9,13 @@ import csv
 import io
 from pathlib import Path
 
-from search.run_folder import write_whole
-from spaces.errors import RunError
-from spaces.measurement import Measurement
-from spaces.result import FRONT_COLUMNS, FrontFile, Member
+from paretune.search.run_folder import write_whole
+from paretune.spaces.errors import RunError
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FRONT_COLUMNS, FrontFile, Member
 
 PREDICTED_COLUMNS = ("ttft_s_predicted", "tpot_s_predicted", "energy_j_per_token_predicted")
-STANDING_COLUMNS = ("kind", "on_front", "pick")
+STANDING_COLUMNS = ("kind", "on_front", "recommended")
 """What a row is, at the end of it: ``front``, ``baseline`` or ``probe``; then ``true`` or ``false``."""
 TEXT_COLUMNS = ("digest", "name", *STANDING_COLUMNS)
 
@@ -34,13 +34,13 @@ def front_rows(front: FrontFile) -> list[dict[str, str | float | None]]:
     """One mapping a member, in the order of ``front.json``; ``None`` where nothing was measured."""
     columns = [column for column in front_columns(front) if column not in STANDING_COLUMNS]
     return [
-        {**{column: cell(member, column) for column in columns}, **_standing(member, front.pick)}
+        {**{column: cell(member, column) for column in columns}, **_standing(member, front.recommended)}
         for member in front.members
     ]
 
 
-def _standing(member: Member, pick: str) -> dict[str, str | float | None]:
-    said = (member.kind, *(str(is_so).lower() for is_so in (member.on_front, member.name == pick)))
+def _standing(member: Member, recommended: str) -> dict[str, str | float | None]:
+    said = (member.kind, *(str(is_so).lower() for is_so in (member.on_front, member.name == recommended)))
     return dict(zip(STANDING_COLUMNS, said, strict=True))
 
 

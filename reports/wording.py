@@ -1,4 +1,4 @@
-"""A configuration in words, and where its sites lie in the model."""
+"""A configuration in words, and where its layers lie in the model."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import FusedGroup
-from spaces.result import FrontFile, RunDocument
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.result import FrontFile, RunDocument
 
 _BLOCK = re.compile(r"\.(\d+)\.")
 _OUTSIDE = {"embedding": ("embed", "wte", "shared"), "head": ("head", "embed_out")}
 
 
-def site_groups(front: FrontFile, run: RunDocument) -> tuple[FusedGroup, ...]:
-    """The groups of the run; where ``run.json`` has none, every site that any member names is one."""
+def layer_groups(front: FrontFile, run: RunDocument) -> tuple[FusedGroup, ...]:
+    """The groups of the run; where ``run.json`` has none, every layer that any member names is one."""
     if run.groups:
         return run.groups
-    sites = dict.fromkeys(site for member in front.members for site in member.config.sites)
-    return tuple(_single(site) for site in sites)
+    layers = dict.fromkeys(layer for member in front.members for layer in member.config.layers)
+    return tuple(_single(layer) for layer in layers)
 
 
-def _single(site: str) -> FusedGroup:
-    match = _BLOCK.search(f"{site}.")
+def _single(layer: str) -> FusedGroup:
+    match = _BLOCK.search(f"{layer}.")
     if match is not None:
-        block, part = int(match.group(1)), site.rsplit(".", 1)[-1]
-        return FusedGroup(name=f"blocks.{block}.{part}", kind="linear", block=block, sites=(site,))
-    kind = "head" if any(word in site for word in _OUTSIDE["head"]) else "embedding"
-    return FusedGroup.model_validate({"name": kind, "kind": kind, "block": None, "sites": (site,)})
+        block, part = int(match.group(1)), layer.rsplit(".", 1)[-1]
+        return FusedGroup(name=f"blocks.{block}.{part}", kind="linear", block=block, layers=(layer,))
+    kind = "head" if any(word in layer for word in _OUTSIDE["head"]) else "embedding"
+    return FusedGroup.model_validate({"name": kind, "kind": kind, "block": None, "layers": (layer,)})
 
 
 def part_of(group: FusedGroup) -> str:
@@ -38,8 +38,8 @@ def part_of(group: FusedGroup) -> str:
     return "block" if group.name == f"blocks.{group.block}" else group.name.rsplit(".", 1)[-1]
 
 
-def choice_words(choice: SiteChoice) -> str:
-    """``4 bit, groups of 128, rtn, half zeros``: one site in words."""
+def choice_words(choice: LayerChoice) -> str:
+    """``4 bit, groups of 128, rtn, half zeros``: one layer in words."""
     weight = choice.weight
     if weight.dense:
         words = [f"{weight.num_bits} bit"]
@@ -61,9 +61,9 @@ def choice_words(choice: SiteChoice) -> str:
 def configuration_words(
     config: CompressionConfig, groups: tuple[FusedGroup, ...], blocks: int = 0
 ) -> list[str]:
-    """A configuration in a few lines: widths of the linears, zeros, embedding and head, cache, student."""
+    """A configuration in a few lines: widths of the linears, zeros, embedding and head, cache, pruned model."""
     kept = [group for group in groups if config.keeps_block(group.block)]
-    inside = [config.choice(group.sites[0]) for group in kept if group.kind == "linear"]
+    inside = [config.choice(group.layers[0]) for group in kept if group.kind == "linear"]
     lines = []
     if inside:
         lines.append(f"linears: {_shares(_width(choice) for choice in inside)}")
@@ -76,24 +76,24 @@ def configuration_words(
                 f"zeros: {', '.join(_zeros(name, count, len(inside)) for name, count in zeros.items())}"
             )
     lines += [
-        f"{part_of(group)}: {_width(config.choice(group.sites[0]))}" for group in kept if group.block is None
+        f"{part_of(group)}: {_width(config.choice(group.layers[0]))}" for group in kept if group.block is None
     ]
     lines.append(f"key-value cache: {_cache(config.kv)}")
-    student = student_words(config, blocks)
-    return [*lines, f"student: {student}"] if student else lines
+    pruned = pruned_words(config, blocks)
+    return [*lines, f"pruned: {pruned}"] if pruned else lines
 
 
-def student_words(config: CompressionConfig, blocks: int = 0) -> str:
+def pruned_words(config: CompressionConfig, blocks: int = 0) -> str:
     """``5 of 6 blocks, 384 FFN channels``; empty for the whole model."""
-    student, parts = config.student, []
-    if student.blocks is not None:
-        parts.append(f"{len(student.blocks)}{f' of {blocks}' if blocks else ''} blocks")
-    if student.kv_heads is not None:
-        parts.append(f"{student.kv_heads} key-value heads")
-    if student.ffn_channels is not None:
-        parts.append(f"{student.ffn_channels} FFN channels")
-    if student.hidden is not None:
-        parts.append(f"{student.hidden} hidden channels")
+    pruned, parts = config.pruned, []
+    if pruned.blocks is not None:
+        parts.append(f"{len(pruned.blocks)}{f' of {blocks}' if blocks else ''} blocks")
+    if pruned.kv_heads is not None:
+        parts.append(f"{pruned.kv_heads} key-value heads")
+    if pruned.ffn_channels is not None:
+        parts.append(f"{pruned.ffn_channels} FFN channels")
+    if pruned.hidden is not None:
+        parts.append(f"{pruned.hidden} hidden channels")
     return ", ".join(parts)
 
 
@@ -103,15 +103,15 @@ def block_count(groups: tuple[FusedGroup, ...]) -> int:
 
 
 def sparse(config: CompressionConfig) -> bool:
-    """Whether any site has zeros on purpose."""
-    return any(choice.sparsity is not None for choice in config.sites.values())
+    """Whether any layer has zeros on purpose."""
+    return any(choice.sparsity is not None for choice in config.layers.values())
 
 
 def _cache(kv: KVFormat) -> str:
     return kv.name if kv.layers or kv.number_type != "int" else f"{kv.num_bits} bit"
 
 
-def _width(choice: SiteChoice) -> str:
+def _width(choice: LayerChoice) -> str:
     return f"{choice.weight.num_bits} bit"
 
 

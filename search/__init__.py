@@ -1,1 +1,1 @@
-"""What next, and what is best? Objectives, proposers, the study, the archive and the Pareto front."""
+"""What next, and what is best? Objectives, samplers, the study, the archive and the Pareto front."""

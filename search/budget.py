@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from search.records import RecordFile
-from search.settings import SearchSettings
+from paretune.search.records import RecordFile
+from paretune.search.settings import SearchSettings
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Exchanges around measured members: one choice for the better, none to two for the worse, drawn by the thousand.
 
-Nothing is built for a move but its change of cost and damage; the few that are worth it become genomes.
+Nothing is built for a move but its change of cost and sensitivity; the few that are worth it become points.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from search.damage import DamageTable
-from spaces.space import Genome
+from paretune.search.sensitivity import SensitivityTable
+from paretune.spaces.space import Point
 
 _SECOND, _THIRD = 0.9, 0.35
 """How often a move has a second, and a third change."""
@@ -34,17 +34,17 @@ class Moves:
     prior: np.ndarray
     corrected: np.ndarray
 
-    def genome(self, move: int, members: np.ndarray, table: DamageTable) -> Genome:
+    def point(self, move: int, members: np.ndarray, table: SensitivityTable) -> Point:
         """The neighbour that a move leads to from its member."""
         changed = members[self.member[move]].copy()
-        genes = genes_of(table)[self.cells[move]]
+        parameters = parameters_of(table)[self.cells[move]]
         # The first change comes last, so that repeated cells change nothing.
-        changed[genes[::-1]] = (self.cells[move] - table.offsets[genes])[::-1]
+        changed[parameters[::-1]] = (self.cells[move] - table.offsets[parameters])[::-1]
         return tuple(int(choice) for choice in changed)
 
 
 def draw_moves(
-    table: DamageTable,
+    table: SensitivityTable,
     costs: np.ndarray,
     free: np.ndarray,
     members: np.ndarray,
@@ -54,27 +54,27 @@ def draw_moves(
     """At most ``count`` random moves a member.
 
     Args:
-        table: of damages.
+        table: of sensitivities.
         costs: float64 ``(cells,)``, what every cell of the table costs.
         free: bool ``(cells,)``, which cells may be chosen.
-        members: int64 ``(members, genes)`` genomes.
-        count: of moves a member; those that would change a gene twice are dropped.
+        members: int64 ``(members, parameters)`` points.
+        count: of moves a member; those that would change a parameter twice are dropped.
         random: the dice.
     """
-    gene_of = genes_of(table)
+    parameter_of = parameters_of(table)
     drawn = [Moves(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), *[np.zeros(0)] * 3)]
     for number, now in enumerate(table.cells(members)):
-        damage = table.flat - table.flat[now][gene_of]
-        better, worse = np.flatnonzero((damage < 0) & free), np.flatnonzero((damage > 0) & free)
+        sensitivity = table.flat - table.flat[now][parameter_of]
+        better, worse = np.flatnonzero((sensitivity < 0) & free), np.flatnonzero((sensitivity > 0) & free)
         if not len(better):
             continue
         cells = _draw(better, worse, count, random)
-        cells = cells[~_clash(gene_of[cells], cells)]
+        cells = cells[~_clash(parameter_of[cells], cells)]
         fresh = np.ones(cells.shape)
         fresh[:, 1] = cells[:, 1] != cells[:, 0]
         fresh[:, 2] = (cells[:, 2] != cells[:, 1]) & (cells[:, 2] != cells[:, 0])
         changes = [
-            ((values[cells] - values[now][gene_of[cells]]) * fresh).sum(axis=1)
+            ((values[cells] - values[now][parameter_of[cells]]) * fresh).sum(axis=1)
             for values in (costs, table.flat_prior, table.flat)
         ]
         drawn.append(Moves(np.full(len(cells), number), cells, *changes))
@@ -91,14 +91,14 @@ def _draw(better: np.ndarray, worse: np.ndarray, count: int, random: np.random.G
     return cells
 
 
-def _clash(genes: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Whether a move gives one gene two choices."""
+def _clash(parameters: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Whether a move gives one parameter two choices."""
     found = np.zeros(len(cells), dtype=bool)
     for a, b in ((0, 1), (0, 2), (1, 2)):
-        found |= (genes[:, a] == genes[:, b]) & (cells[:, a] != cells[:, b])
+        found |= (parameters[:, a] == parameters[:, b]) & (cells[:, a] != cells[:, b])
     return found
 
 
-def genes_of(table: DamageTable) -> np.ndarray:
-    """The gene of every cell, int64 ``(cells,)``."""
+def parameters_of(table: SensitivityTable) -> np.ndarray:
+    """The parameter of every cell, int64 ``(cells,)``."""
     return np.repeat(np.arange(len(table.prior)), [len(p) for p in table.prior])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from itertools import product
 
-from search.scoring import has, value_of
-from spaces.configuration import CompressionConfig
-from spaces.errors import LimitError, SpaceError
-from spaces.limits import Limit
-from spaces.measurement import Measurement
-from spaces.space import Genome, SearchSpace
-from spaces.students import STUDENT_KINDS
+from paretune.search.scoring import has, value_of
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import LimitError, SpaceError
+from paretune.spaces.limits import Limit
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.pruned_sizes import PRUNED_KINDS
+from paretune.spaces.space import Point, SearchSpace
 
 _SIZES = ("weight_bytes", "memory_bytes", "average_bits")
 
@@ -56,7 +56,7 @@ def check_feasible(
     """
     if not limits:
         return
-    found = [costs(space.decode(genome)) for genome in smallest(space)]
+    found = [costs(space.decode(point)) for point in smallest(space)]
     for limit in limits:
         reached = [value_of(cost, limit.metric) for cost in found if has(cost, limit.metric)]
         if limit.operator == "<=" and reached and limit.metric not in _SIZES and min(reached) > limit.bound:
@@ -65,27 +65,27 @@ def check_feasible(
             raise LimitError(
                 f"limit {limit.text}",
                 f"no configuration of the space meets it; the nearest meets {limit.loosened(min(reached))}",
-                f"Allow that, or smaller widths or students ({space.spec.source})",
+                f"Allow that, or smaller widths or pruned models ({space.spec.source})",
             )
 
 
-def smallest(space: SearchSpace) -> list[Genome]:
-    """The genomes of fewest bytes, one a legal student size."""
-    students = [i for i, gene in enumerate(space.genes) if gene.kind in STUDENT_KINDS]
+def smallest(space: SearchSpace) -> list[Point]:
+    """The points of fewest bytes, one a legal pruned size."""
+    pruned_sizes = [i for i, parameter in enumerate(space.parameters) if parameter.kind in PRUNED_KINDS]
     dense = space.dense()
     found = []
-    for chosen in product(*(range(len(space.genes[i].choices)) for i in students)):
-        genome = list(dense)
-        for index, choice in zip(students, chosen, strict=True):
-            genome[index] = choice
-        student = space.student(genome)
-        for index, gene in enumerate(space.genes):
-            if gene.kind == "kv":
-                genome[index] = len(gene.choices) - 1
-            elif gene.group is not None and student.keeps_block(gene.group.block):
-                genome[index] = _narrowest(space.choice_bytes(gene, student), dense[index])
-        if space.ruling(tuple(genome)):
-            found.append(tuple(genome))
+    for chosen in product(*(range(len(space.parameters[i].choices)) for i in pruned_sizes)):
+        point = list(dense)
+        for index, choice in zip(pruned_sizes, chosen, strict=True):
+            point[index] = choice
+        pruned = space.pruned(point)
+        for index, parameter in enumerate(space.parameters):
+            if parameter.kind == "kv":
+                point[index] = len(parameter.choices) - 1
+            elif parameter.group is not None and pruned.keeps_block(parameter.group.block):
+                point[index] = _narrowest(space.choice_bytes(parameter, pruned), dense[index])
+        if space.ruling(tuple(point)):
+            found.append(tuple(point))
     return found or [dense]
 
 
@@ -97,22 +97,24 @@ def _narrowest(sizes: tuple[int | None, ...], otherwise: int) -> int:
 def _least(
     space: SearchSpace, costs: Callable[[CompressionConfig], Mapping[str, Measurement]], metric: str
 ) -> float:
-    """The least predicted time: in every student size the choice of each gene that is fastest alone, together.
+    """The least predicted time: in every pruned size the choice of each parameter that is fastest alone, together.
 
     A narrow format can be slower than a wide one, so the fewest bytes say nothing about times. A time is taken to
-    add up over genes; what a student's shapes refuse is refused gene by gene.
+    add up over parameters; what a pruned model's shapes refuse is refused parameter by parameter.
     """
 
-    def time(genome: Genome) -> float:
-        return value_of(costs(space.decode(genome)), metric) if space.ruling(genome) else float("inf")
+    def time(point: Point) -> float:
+        return value_of(costs(space.decode(point)), metric) if space.ruling(point) else float("inf")
 
     least = time(space.dense())
     for base in smallest(space):
         fastest = list(base)
-        for index, gene in enumerate(space.genes):
-            if gene.kind not in STUDENT_KINDS:
-                changed = [(*base[:index], choice, *base[index + 1 :]) for choice in range(len(gene.choices))]
-                alone = [time(genome) for genome in changed]
+        for index, parameter in enumerate(space.parameters):
+            if parameter.kind not in PRUNED_KINDS:
+                changed = [
+                    (*base[:index], choice, *base[index + 1 :]) for choice in range(len(parameter.choices))
+                ]
+                alone = [time(point) for point in changed]
                 fastest[index] = alone.index(min(alone))
         least = min(least, time(tuple(fastest)))
     return least

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from search.hypervolume import hypervolume
-from search.pareto import non_dominated
-from spaces.limits import Limit
+from paretune.search.hypervolume import hypervolume
+from paretune.search.pareto import non_dominated
+from paretune.spaces.limits import Limit
 
 
 @dataclass(frozen=True)

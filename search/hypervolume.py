@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from search.pareto import non_dominated
+from paretune.search.pareto import non_dominated
 
 
 def hypervolume(points: np.ndarray, reference: Sequence[float]) -> float:

@@ -1,11 +1,11 @@
-"""What a proposer sees: the problem, and candidates that were scored."""
+"""What a sampler sees: the problem, and candidates that were scored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from spaces.space import Genome, SearchSpace
+from paretune.spaces.space import Point, SearchSpace
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,13 @@ class Observation:
     """One scored candidate.
 
     Attributes:
-        genome: of the candidate.
+        point: of the candidate.
         values: objectives, all to be minimised (maximised ones are negated), in the order of the problem.
         tokens: how many tokens of the search text stand behind the quality.
         violations: one number a limit, feasible at or below 0.
     """
 
-    genome: Genome
+    point: Point
     values: tuple[float, ...]
     tokens: int = 0
     violations: tuple[float, ...] = ()
@@ -35,13 +35,13 @@ class Problem:
     """What is searched.
 
     Attributes:
-        space: of genomes.
+        space: of points.
         objectives: metric names; the first is the quality, the others are costs.
-        cost_of: exact costs of a genome by objective, to be minimised; microseconds to milliseconds.
-        admissible: whether a genome is legal and its costs are within the limits, before quality is paid for.
+        cost_of: exact costs of a point by objective, to be minimised; microseconds to milliseconds.
+        admissible: whether a point is legal and its costs are within the limits, before quality is paid for.
     """
 
     space: SearchSpace
     objectives: tuple[str, ...]
-    cost_of: Callable[[Genome], Mapping[str, float]]
-    admissible: Callable[[Genome], bool]
+    cost_of: Callable[[Point], Mapping[str, float]]
+    admissible: Callable[[Point], bool]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from search.front import Candidate, ParetoFront
-from search.scoring import signed, value_of
-from search.study import Progress, Study, readings
-from spaces.measurement import Record
+from paretune.search.front import Candidate, ParetoFront
+from paretune.search.scoring import signed, value_of
+from paretune.search.study import Progress, Study, readings
+from paretune.spaces.measurement import Record
 
 _PROBES = 6
 
@@ -25,7 +25,7 @@ class Promoted:
 def promote(study: Study, progress: Progress | None = None) -> list[Promoted]:
     """Read the front of the search text on the whole report text; dense, uniform rows and probes beside it.
 
-    The best uniform configurations of every width (all methods, outer widths and caches) are among them: what
+    The best uniform configurations of every width (all methods, embedding widths and caches) are among them: what
     the front has to beat.
     """
     chosen = _chosen(study)
@@ -34,7 +34,7 @@ def promote(study: Study, progress: Progress | None = None) -> list[Promoted]:
     for done, record in enumerate(chosen):
         if progress is not None:
             progress(record.name, done, len(chosen), None)
-        kind = record.proposer if record.proposer in ("baseline", "probe") else "promotion"
+        kind = record.sampler if record.sampler in ("baseline", "probe") else "promotion"
         found.append(Promoted(record, study.scorer.score_config(record.name, record.config, kind, fidelity)))
     return found
 
@@ -42,8 +42,8 @@ def promote(study: Study, progress: Progress | None = None) -> list[Promoted]:
 def _chosen(study: Study) -> list[Record]:
     best = readings(study.records, "search")
     rows = list(best.values())
-    baselines = [r for r in rows if r.proposer == "baseline"]
-    probes = sorted((r for r in rows if r.proposer == "probe"), key=lambda r: _quality(study, r))
+    baselines = [r for r in rows if r.sampler == "baseline"]
+    probes = sorted((r for r in rows if r.sampler == "probe"), key=lambda r: _quality(study, r))
     rivals = _kept_baselines(study, baselines)
     costs = rival_costs(candidate(study, record.name, record) for record in rivals)
     front = search_front(study, rows).thinned(study.settings.front_members, costs)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from search.run_folder import cannot_write, drop_torn_line
-from spaces.errors import RunError
-from spaces.measurement import Fidelity, Record
+from paretune.search.run_folder import cannot_write, drop_torn_line
+from paretune.spaces.errors import RunError
+from paretune.spaces.measurement import Fidelity, Record
 
 FILE = "records.jsonl"
 
@@ -69,8 +69,8 @@ class RecordFile:
         return record
 
     def counts(self) -> dict[str, int]:
-        """How many records each proposer has."""
-        return dict(Counter(record.proposer for record in self._records))
+        """How many records each sampler has."""
+        return dict(Counter(record.sampler for record in self._records))
 
     @property
     def evaluations(self) -> float:

@@ -5,30 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from search.front import Candidate, ParetoFront
-from search.promotion import Promoted, candidate, reference, rival_costs
-from search.run_folder import write_whole
-from search.study import Study
-from spaces.limits import Limit
-from spaces.measurement import Measurement, Record
-from spaces.metrics import find_metric
-from spaces.result import FrontFile, Member
+from paretune.search.front import Candidate, ParetoFront
+from paretune.search.promotion import Promoted, candidate, reference, rival_costs
+from paretune.search.run_folder import write_whole
+from paretune.search.study import Study
+from paretune.spaces.limits import Limit
+from paretune.spaces.measurement import Measurement, Record
+from paretune.spaces.metrics import find_metric
+from paretune.spaces.result import FrontFile, Member
 
 FILE = "front.json"
 
 
 def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
-    """The front on the report text, thinned to as many members as the settings allow; the pick is one of them.
+    """The front on the report text, thinned to as many members as the settings allow.
 
-    Limits are judged on the report text too; what breaks one there is no member.
+    The recommended configuration is one of them. Limits are judged on the report text too; what breaks one there is no member.
     """
     limits = study.settings.parsed_limits
     points = {p.report.digest: candidate(study, p.report.name, p.report) for p in promoted}
     feasible = [c for c in points.values() if c.meets(limits)]
     front = ParetoFront(feasible, study.settings.objectives, reference(study))
-    pick, reason = _pick(front, points, limits)
+    recommended, reason = _recommended(front, points, limits)
     thinned = front.thinned(study.settings.front_members, rival_costs(points.values()))
-    shown = _with_pick(front, thinned, pick)
+    shown = _with_recommended(front, thinned, recommended)
     on_front = {member.digest: place for place, member in enumerate(shown)}
     classes = front.classes()
     members = [_member(p, classes, on_front, study) for p in promoted]
@@ -38,8 +38,8 @@ def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
         limits=study.settings.limits,
         reference_point=dict(zip(study.settings.objectives, reference(study), strict=True)),
         hypervolume=front.hypervolume,
-        pick=pick,
-        pick_reason=reason,
+        recommended=recommended,
+        recommended_reason=reason,
         members=tuple(members),
     )
 
@@ -56,7 +56,7 @@ def _member(promoted: Promoted, classes: dict[str, int], on_front: dict[str, int
     found = dict(record.measurements)
     if "kl" in promoted.search.measurements:
         found["kl_search"] = _without_windows(promoted.search.measurements["kl"])
-    kind = {"baseline": "baseline", "probe": "probe"}.get(promoted.search.proposer, "front")
+    kind = {"baseline": "baseline", "probe": "probe"}.get(promoted.search.sampler, "front")
     return Member.model_validate(
         {
             "digest": record.digest,
@@ -80,7 +80,7 @@ def _note(promoted: Promoted, study: Study) -> str:
     rivals = [
         r
         for r in _reported(study)
-        if r.proposer != "probe" and r.digest != own.digest and r.measurements["weight_bytes"].value <= size
+        if r.sampler != "probe" and r.digest != own.digest and r.measurements["weight_bytes"].value <= size
     ]
     if not rivals:
         return "nothing else that was read on the report text is as small"
@@ -98,7 +98,9 @@ def _reported(study: Study) -> list[Record]:
     return [record for record in study.records if record.fidelity.text == "report"]
 
 
-def _pick(front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Limit]) -> tuple[str, str]:
+def _recommended(
+    front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Limit]
+) -> tuple[str, str]:
     """The member to take, and why; no name where nothing meets the limits.
 
     With limits: the best quality within them. Without: the cheapest member that is at least as good as plain
@@ -122,9 +124,9 @@ def _pick(front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Lim
     return middle.name, "the middle of the front"
 
 
-def _with_pick(front: ParetoFront, shown: Sequence[Candidate], pick: str) -> list[Candidate]:
-    """The thinned front with the pick in it, in its place; the last member but one makes room."""
-    missing = [m for m in front.members if m.name == pick and m not in shown]
+def _with_recommended(front: ParetoFront, shown: Sequence[Candidate], recommended: str) -> list[Candidate]:
+    """The thinned front with the recommended configuration in it, in its place; the last member but one makes room."""
+    missing = [m for m in front.members if m.name == recommended and m not in shown]
     kept = [*shown[:-2], *shown[-1:], *missing] if missing else shown
     return [member for member in front.members if member in kept]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spaces.errors import RunError, StorageBusyError
+from paretune.spaces.errors import RunError, StorageBusyError
 
 _LOCK = "run.lock"
 _FINGERPRINT = "fingerprint.json"

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from search.observation import Observation
-from search.records import RecordFile
-from spaces.configuration import CompressionConfig
-from spaces.evaluator import Evaluator
-from spaces.limits import Limit
-from spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record
-from spaces.metrics import find_metric
-from spaces.space import Genome, SearchSpace
+from paretune.search.observation import Observation
+from paretune.search.records import RecordFile
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.evaluator import Evaluator
+from paretune.spaces.limits import Limit
+from paretune.spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record
+from paretune.spaces.metrics import find_metric
+from paretune.spaces.space import Point, SearchSpace
 
 _PREDICTED = "_predicted"
 _REMEMBERED = 4096
@@ -42,11 +42,11 @@ class Scorer:
         self._costs: dict[str, Mapping[str, Measurement]] = {}
         self._fidelity = Fidelity(windows=1, window_tokens=1)
 
-    def score(self, name: str, genome: Genome, proposer: str, fidelity: Fidelity) -> Record:
+    def score(self, name: str, point: Point, sampler: str, fidelity: Fidelity) -> Record:
         """The record of a candidate at a fidelity, measured now or in an earlier run of the same folder."""
-        return self.score_config(name, self.space.decode(genome), proposer, fidelity)
+        return self.score_config(name, self.space.decode(point), sampler, fidelity)
 
-    def score_config(self, name: str, config: CompressionConfig, proposer: str, fidelity: Fidelity) -> Record:
+    def score_config(self, name: str, config: CompressionConfig, sampler: str, fidelity: Fidelity) -> Record:
         """The same for a configuration."""
         known = self.records.find(config.digest, fidelity)
         if known is not None:
@@ -57,7 +57,7 @@ class Scorer:
         seconds = time.perf_counter() - start
         tokens = max(0, fidelity.tokens - before)
         record = Record(
-            index=len(self.records), digest=config.digest, name=name, config=config, proposer=proposer,
+            index=len(self.records), digest=config.digest, name=name, config=config, sampler=sampler,
             fidelity=fidelity, tokens=tokens, evaluations=tokens / EVALUATION_TOKENS, seconds=seconds,
             measurements=found, violations=self._violations(found),
         )  # fmt: skip
@@ -74,18 +74,18 @@ class Scorer:
             self._costs[config.digest] = self.cost.evaluate(config, self._fidelity)
         return self._costs[config.digest]
 
-    def cost_of(self, genome: Genome) -> dict[str, float]:
+    def cost_of(self, point: Point) -> dict[str, float]:
         """Costs by metric name, to be minimised; a time is the predicted one."""
-        found = self.costs(self.space.decode(genome))
+        found = self.costs(self.space.decode(point))
         return {metric: signed(metric, value_of(found, metric)) for metric in self.objectives[1:]}
 
-    def admissible(self, genome: Genome) -> bool:
+    def admissible(self, point: Point) -> bool:
         """Whether the candidate is legal and meets every limit that can be judged without its quality."""
-        if not self.space.ruling(genome):
+        if not self.space.ruling(point):
             return False
         if not self.limits:
             return True
-        found = self.costs(self.space.decode(genome))
+        found = self.costs(self.space.decode(point))
         return all(
             limit.violation(value_of(found, limit.metric)) <= 0
             for limit in self.limits
@@ -93,9 +93,9 @@ class Scorer:
         )
 
     def observation(self, record: Record) -> Observation:
-        """A record as a proposer sees it."""
+        """A record as a sampler sees it."""
         return Observation(
-            genome=self.space.encode(record.config),
+            point=self.space.encode(record.config),
             values=tuple(signed(m, value_of(record.measurements, m)) for m in self.objectives),
             tokens=record.fidelity.tokens,
             violations=tuple(self._violations(record.measurements).values()),

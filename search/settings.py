@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from search.proposers import proposer_names
-from spaces.errors import SpaceError, UnknownNameError
-from spaces.limits import Limit, check_limits
-from spaces.metrics import find_metric
-from spaces.schema import Frozen
+from paretune.search.samplers import sampler_names
+from paretune.spaces.errors import SpaceError, UnknownNameError
+from paretune.spaces.limits import Limit, check_limits
+from paretune.spaces.metrics import find_metric
+from paretune.spaces.schema import Frozen
 
 
 class SearchSettings(Frozen):
@@ -35,8 +35,8 @@ class SearchSettings(Frozen):
     @field_validator("sampler")
     @classmethod
     def _known(cls, sampler: str) -> str:
-        if sampler not in proposer_names():
-            raise UnknownNameError("sampler", sampler, proposer_names())
+        if sampler not in sampler_names():
+            raise UnknownNameError("sampler", sampler, sampler_names())
         return sampler
 
     @field_validator("objectives")

@@ -1,7 +1,7 @@
 """Optuna's storage of a run: one finished trial a candidate, for dashboards and for Optuna's own tools.
 
 The journal is a copy for readers; ``records.jsonl`` is the truth. A trial holds the digest, the name, the
-genes of the model as a whole, the objectives and the named constraints: hundreds of parameters a trial would
+parameters of the model as a whole, the objectives and the named constraints: hundreds of parameters a trial would
 cost more than scoring it.
 """
 
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.run_folder import cannot_write, drop_torn_line
-from search.scoring import value_of
-from spaces.measurement import Record
-from spaces.metrics import find_metric
+from paretune.search.run_folder import cannot_write, drop_torn_line
+from paretune.search.scoring import value_of
+from paretune.spaces.measurement import Record
+from paretune.spaces.metrics import find_metric
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -60,14 +60,14 @@ class StudyStorage:
             return
         import optuna
 
-        student = record.config.student
+        pruned = record.config.pruned
         attributes: dict[str, Any] = {
             "index": record.index,
             "digest": record.digest,
             "name": record.name,
-            "proposer": record.proposer,
+            "sampler": record.sampler,
             "fidelity": record.fidelity.name,
-            "student": student.name,
+            "pruned": pruned.name,
             "kv": record.config.kv.name,
         }
         trial = optuna.trial.create_trial(

@@ -10,19 +10,19 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from search.baselines import Named, best_kinds, marginals, probes, uniform_configurations
-from search.budget import Budget
-from search.evidence import Evidence
-from search.feasibility import check_feasible, check_measured
-from search.observation import Problem
-from search.proposers import find_proposer
-from search.records import RecordFile
-from search.scoring import Scorer
-from search.settings import SearchSettings
-from search.storage import StudyStorage
-from spaces.evaluator import Evaluator
-from spaces.measurement import Fidelity, Record
-from spaces.space import SearchSpace
+from paretune.search.baselines import Named, best_kinds, marginals, probes, uniform_configurations
+from paretune.search.budget import Budget
+from paretune.search.evidence import Evidence
+from paretune.search.feasibility import check_feasible, check_measured
+from paretune.search.observation import Problem
+from paretune.search.records import RecordFile
+from paretune.search.samplers import find_sampler
+from paretune.search.scoring import Scorer
+from paretune.search.settings import SearchSettings
+from paretune.search.storage import StudyStorage
+from paretune.spaces.evaluator import Evaluator
+from paretune.spaces.measurement import Fidelity, Record
+from paretune.spaces.space import SearchSpace
 
 Progress = Callable[[str, int, int | None, float | None], None]
 """Called with what is being done, how many are done, of how many (if known) and the seconds left (if known)."""
@@ -86,19 +86,19 @@ class Study:
         Settings without minutes, evaluations and candidates have no budget that ends.
         """
         report = progress or _silent
-        proposer = find_proposer(self.settings.sampler)(self._problem, self.settings.seed)
-        known = self._first(proposer.uses_marginals, report)
+        sampler = find_sampler(self.settings.sampler)(self._problem, self.settings.seed)
+        known = self._first(sampler.uses_marginals, report)
         for record in known:
-            proposer.tell(self.scorer.observation(record))
+            sampler.tell(self.scorer.observation(record))
         trial = 0
         while not self.budget.exhausted(trial):
-            genome = proposer.propose(trial)
-            if genome is None:
+            point = sampler.propose(trial)
+            if point is None:
                 self.exhausted_space = True
                 break
-            name = f"p{trial:03d}-{self._bits(genome):.2f}b"
-            record = self.scorer.score(name, genome, self.settings.sampler, self._candidate)
-            proposer.tell(self.scorer.observation(record))
+            name = f"p{trial:03d}-{self._bits(point):.2f}b"
+            record = self.scorer.score(name, point, self.settings.sampler, self._candidate)
+            sampler.tell(self.scorer.observation(record))
             self._look_closer(record)
             trial += 1
             report(f"{trial} candidates", trial, self.settings.max_candidates, self.budget.seconds_left)
@@ -114,8 +114,8 @@ class Study:
         ]
         total = 1 + len(uniform) + len(cut) + (len(marginals(self.space)) if with_marginals else 0)
         found: list[Record] = []
-        for proposer, fidelity, named in plan:
-            self._read(named, proposer, fidelity, found, total, report)
+        for sampler, fidelity, named in plan:
+            self._read(named, sampler, fidelity, found, total, report)
         if with_marginals:
             named = marginals(self.space, self._best_kinds(found))
             self._read(named, "marginal", self._marginal, found, total, report)
@@ -129,13 +129,13 @@ class Study:
         return best_kinds(evidence.uniform)
 
     def _read(
-        self, named: list[Named], proposer: str, fidelity: Fidelity, found: list[Record], total: int,
+        self, named: list[Named], sampler: str, fidelity: Fidelity, found: list[Record], total: int,
         report: Progress,
     ) -> None:  # fmt: skip
         for entry in named:
             if found and self.budget.spent:
                 return
-            found.append(self.scorer.score(entry.name, entry.genome, proposer, fidelity))
+            found.append(self.scorer.score(entry.name, entry.point, sampler, fidelity))
             if len(found) == 1:
                 self._dense_quality = self.scorer.observation(found[0]).values[0]
             self._note(found[-1])
@@ -163,12 +163,12 @@ class Study:
         if near:
             longer = self.fidelity("search", self.settings.promising_tokens)
             if longer.windows > record.fidelity.windows:
-                self.scorer.score_config(record.name, record.config, record.proposer, longer)
+                self.scorer.score_config(record.name, record.config, record.sampler, longer)
 
     def _note(self, record: Record) -> bool:
         """Keep the measured front of the first rung; whether the record is on it or near it."""
         observation = self.scorer.observation(record)
-        if record.proposer == "marginal" or not observation.feasible:
+        if record.sampler == "marginal" or not observation.feasible:
             return False
         lost, costs = observation.values[0] - self._dense_quality, observation.values[1:]
         rivals = [known for known, other in self._best if _all_at_most(other, costs)]
@@ -184,12 +184,12 @@ class Study:
 
     # -- details --------------------------------------------------------------------------------------------
 
-    def _bits(self, genome: tuple[int, ...]) -> float:
-        found = self.scorer.costs(self.space.decode(genome)).get("average_bits")
+    def _bits(self, point: tuple[int, ...]) -> float:
+        found = self.scorer.costs(self.space.decode(point)).get("average_bits")
         return 0.0 if found is None else found.value
 
     def _stored(self, record: Record) -> None:
-        if record.proposer != "marginal" and record.fidelity.text == "search":
+        if record.sampler != "marginal" and record.fidelity.text == "search":
             self.storage.add(record)
 
 
@@ -197,7 +197,7 @@ def readings(records: Iterable[Record], text: str) -> dict[str, Record]:
     """The longest reading of every candidate on a text, by digest; marginals are left out."""
     found: dict[str, Record] = {}
     for record in records:
-        if record.fidelity.text != text or record.proposer == "marginal":
+        if record.fidelity.text != text or record.sampler == "marginal":
             continue
         known = found.get(record.digest)
         if known is None or record.fidelity.tokens > known.fidelity.tokens:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spaces.errors import FormatError
-from spaces.schema import Frozen
+from paretune.spaces.errors import FormatError
+from paretune.spaces.schema import Frozen
 
 InputStrategy = Literal["token", "tensor", "group"]
 InputScale = Literal["model", "fp8", "exponent"]

@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from spaces.errors import ConfigurationError
-from spaces.schema import Frozen
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.schema import Frozen
 
 
 class TokenPruning(Frozen):

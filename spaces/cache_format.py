@@ -18,8 +18,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spaces.errors import ConfigurationError, FormatError
-from spaces.schema import Frozen
+from paretune.spaces.errors import ConfigurationError, FormatError
+from paretune.spaces.schema import Frozen
 
 CACHE_GROUP = 32
 """Channels of a token and head that share a scale (and at 4 and 2 bits a minimum); the last group may be shorter."""

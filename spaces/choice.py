@@ -1,4 +1,4 @@
-"""What is chosen for one site: number format, sparsity and the method that applies them."""
+"""What is chosen for one layer: number format, sparsity and the method that applies them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from spaces.activation_format import ActivationFormat
-from spaces.errors import ConfigurationError
-from spaces.formats import DENSE, WeightFormat
-from spaces.schema import Frozen
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.formats import DENSE, WeightFormat
+from paretune.spaces.schema import Frozen
 
 Pattern = Literal["unstructured", "2:4", "4:8"]
 
 
 class Sparsity(Frozen):
-    """Which share of a site's weights is zero.
+    """Which share of a layer's weights is zero.
 
     Zeros are stored like any other weight unless the engine proves otherwise: sparsity alone saves no bytes.
 
@@ -35,7 +35,7 @@ class Sparsity(Frozen):
             raise ConfigurationError(
                 f"sparsity {self.fraction}",
                 "must lie between 0 and 1",
-                "Leave it out for a site without zeros",
+                "Leave it out for a layer without zeros",
             )
         if self.pattern != "unstructured" and self.fraction != 0.5:
             raise ConfigurationError(
@@ -54,12 +54,12 @@ class Sparsity(Frozen):
         return percent if self.pattern == "unstructured" else f"{percent}-{self.pattern}"
 
 
-class SiteChoice(Frozen):
+class LayerChoice(Frozen):
     """Everything that is chosen for one linear, embedding or head.
 
     Attributes:
         weight: format of the stored weights.
-        activation: rounding of the site's input; ``None`` leaves it alone.
+        activation: rounding of the layer's input; ``None`` leaves it alone.
         sparsity: ``None`` prunes nothing.
         method: registered quantizer (``rtn``, ``hqq``); ``none`` exactly when the weights stay dense.
     """
@@ -70,7 +70,7 @@ class SiteChoice(Frozen):
     method: str = "none"
 
     @model_validator(mode="after")
-    def _consistent(self) -> SiteChoice:
+    def _consistent(self) -> LayerChoice:
         if self.weight.dense != (self.method == "none"):
             raise ConfigurationError(
                 f"method {self.method!r} with weights of {self.weight.name}",
@@ -87,8 +87,8 @@ class SiteChoice(Frozen):
 
     @property
     def untouched(self) -> bool:
-        """Whether the site stays exactly as the dense model has it."""
-        # Cheapest test first: this is asked of every site of every candidate.
+        """Whether the layer stays exactly as the dense model has it."""
+        # Cheapest test first: this is asked of every layer of every candidate.
         return (
             self.weight.dense and self.activation is None and self.sparsity is None and self.weight == DENSE
         )
@@ -110,4 +110,4 @@ class SiteChoice(Frozen):
         return parts if self.sparsity is None else f"{parts}+{self.sparsity.name}"
 
 
-UNTOUCHED = SiteChoice()
+UNTOUCHED = LayerChoice()

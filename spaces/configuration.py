@@ -1,4 +1,4 @@
-"""One candidate: what happens to every site, and what is decided for the model as a whole."""
+"""One candidate: what happens to every layer, and what is decided for the model as a whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from spaces.cache_format import KVFormat
-from spaces.choice import UNTOUCHED, SiteChoice
-from spaces.errors import ConfigurationError
-from spaces.schema import Document, Frozen, sha256_of
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import UNTOUCHED, LayerChoice
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.schema import Document, Frozen, sha256_of
 
 
-class Student(Frozen):
+class PrunedShape(Frozen):
     """The size of the model that is kept; ``None`` everywhere is the whole model.
 
     Attributes:
@@ -33,7 +33,7 @@ class Student(Frozen):
     hidden: int | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Student:
+    def _consistent(self) -> PrunedShape:
         blocks = self.blocks
         if blocks is not None and (not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0):
             raise ConfigurationError(
@@ -51,7 +51,7 @@ class Student(Frozen):
         return self
 
     def keeps_block(self, block: int | None) -> bool:
-        """Whether something in this block (``None``: outside the blocks) is part of the student."""
+        """Whether something in this block (``None``: outside the blocks) is part of the pruned model."""
         return block is None or self.blocks is None or block in self.blocks
 
     @property
@@ -75,38 +75,38 @@ class Student(Frozen):
         return "-".join(parts) or "whole"
 
 
-WHOLE = Student()
+WHOLE = PrunedShape()
 
 
 class CompressionConfig(Document):
-    """A compression configuration, keyed by site name (the module path in ``transformers``).
+    """A compression configuration, keyed by layer name (the module path in ``transformers``).
 
-    Sites that are not named stay as they are; naming an untouched site changes nothing, so such entries are
-    dropped and the digest stays canonical. The embedding and the head are sites like any other; tied ones
+    Layers that are not named stay as they are; naming an untouched layer changes nothing, so such entries are
+    dropped and the digest stays canonical. The embedding and the head are layers like any other; tied ones
     must agree.
     """
 
-    sites: dict[str, SiteChoice] = Field(default_factory=dict)
+    layers: dict[str, LayerChoice] = Field(default_factory=dict)
     kv: KVFormat = KVFormat()
-    student: Student = WHOLE
+    pruned: PrunedShape = WHOLE
 
-    @field_validator("sites")
+    @field_validator("layers")
     @classmethod
-    def _canonical(cls, sites: dict[str, SiteChoice]) -> dict[str, SiteChoice]:
-        return {name: sites[name] for name in sorted(sites) if not sites[name].untouched}
+    def _canonical(cls, layers: dict[str, LayerChoice]) -> dict[str, LayerChoice]:
+        return {name: layers[name] for name in sorted(layers) if not layers[name].untouched}
 
     @cached_property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of the canonical JSON."""
         return sha256_of(self.model_dump(mode="json"))
 
-    def choice(self, site: str) -> SiteChoice:
-        """What happens to ``site``."""
-        return self.sites.get(site, UNTOUCHED)
+    def choice(self, layer: str) -> LayerChoice:
+        """What happens to ``layer``."""
+        return self.layers.get(layer, UNTOUCHED)
 
     def keeps_block(self, block: int | None) -> bool:
-        """Whether a site of this block (``None``: outside the blocks) is part of the candidate."""
-        return self.student.keeps_block(block)
+        """Whether a layer of this block (``None``: outside the blocks) is part of the candidate."""
+        return self.pruned.keeps_block(block)
 
     def replaced(self, **changes: Any) -> CompressionConfig:
         """A copy with other fields, validated again."""

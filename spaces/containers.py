@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from spaces.formats import WeightFormat
+    from paretune.spaces.formats import WeightFormat
 
 Container = Literal["compressed-tensors", "graph", "bitsandbytes", "gptq", "awq"]
 """What holds quantized weights: a checkpoint beside the program, the graph that is the program, or another form of
-checkpoint (:mod:`spaces.form_bytes`)."""
+checkpoint (:mod:`paretune.spaces.form_bytes`)."""
 
 
 class StoredBytes(NamedTuple):
@@ -67,7 +67,7 @@ def float_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int)
 def codebook_bytes(rows: int, columns: int, weight: WeightFormat, dtype_bytes: int) -> StoredBytes:
     """Codes, scales, and learned levels in the model's dtype; the quantiles of NF4 are a constant of the format."""
     codes = rows * -(-columns * weight.num_bits // 8)
-    levels = {"normal": 0, "row": rows, "site": 1}[weight.codebook] * dtype_bytes << weight.num_bits
+    levels = {"normal": 0, "row": rows, "layer": 1}[weight.codebook] * dtype_bytes << weight.num_bits
     if weight.codebook == "row":
         return StoredBytes(codes + levels, 0)
     scales = rows * weight.groups(columns) * _SCALE_BYTES.get(weight.scale, dtype_bytes)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Fidelity, Measurement
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Fidelity, Measurement
 
 
 class Evaluator(Protocol):

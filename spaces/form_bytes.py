@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from spaces.containers import StoredBytes
+from paretune.spaces.containers import StoredBytes
 
 if TYPE_CHECKING:
-    from spaces.formats import WeightFormat
+    from paretune.spaces.formats import WeightFormat
 
 FORM_CONTAINERS: tuple[str, ...] = ("bitsandbytes", "gptq", "awq")
 

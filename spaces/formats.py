@@ -2,7 +2,7 @@
 
 The vocabulary follows compressed-tensors' ``QuantizationArgs`` (num_bits, type, group_size, symmetric,
 actorder, block structure); the bytes follow its containers, whose layouts are documented in
-:mod:`spaces.containers`. Formats that have a name of their own are in :mod:`spaces.named_formats`.
+:mod:`paretune.spaces.containers`. Formats that have a name of their own are in :mod:`paretune.spaces.named_formats`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spaces.containers import StoredBytes, container_bytes
-from spaces.errors import FormatError
-from spaces.ggml_types import GGML_TYPES
-from spaces.schema import Frozen
+from paretune.spaces.containers import StoredBytes, container_bytes
+from paretune.spaces.errors import FormatError
+from paretune.spaces.ggml_types import GGML_TYPES
+from paretune.spaces.schema import Frozen
 
 NumberType = Literal["int", "float", "codebook", "ggml"]
 ZeroPoint = Literal["none", "int", "float"]
 ActivationOrder = Literal["none", "group", "weight"]
 ScaleType = Literal["model", "float32", "fp8", "exponent"]
-Codebook = Literal["none", "normal", "row", "site"]
+Codebook = Literal["none", "normal", "row", "layer"]
 
 FLOAT_WIDTHS = (4, 8, 16, 32)
 """E2M1, E4M3, and what checkpoints hold."""
@@ -44,8 +44,8 @@ class WeightFormat(Frozen):
         scale: type of a stored scale: the model's, ``float32``, ``fp8`` (E4M3 under one float32 factor a matrix, as
             in NVFP4), or ``exponent`` (E8M0, a power of two, as in the Microscaling formats).
         codebook: ``normal``: the fixed quantiles of NF4; ``row``: levels of its own for every row, without scales;
-            ``site``: levels that the whole matrix shares, under scales.
-        ggml: name of the block type (:mod:`spaces.ggml_types`); it fixes everything else but ``num_bits``.
+            ``layer``: levels that the whole matrix shares, under scales.
+        ggml: name of the block type (:mod:`paretune.spaces.ggml_types`); it fixes everything else but ``num_bits``.
     """
 
     num_bits: int = 16
@@ -86,7 +86,7 @@ class WeightFormat(Frozen):
             raise FormatError(
                 f"{self.number_type} codes with codebook {self.codebook!r}",
                 "codes of a codebook, and only they, name one",
-                "Use 'normal', 'row' or 'site' with number_type='codebook'",
+                "Use 'normal', 'row' or 'layer' with number_type='codebook'",
             )
         return self
 
@@ -135,7 +135,7 @@ class WeightFormat(Frozen):
             )
         if self.codebook == "normal" and self.num_bits != 4:
             raise FormatError(
-                f"normal quantiles of {self.num_bits} bits", "NF4 has 4 bits", "Use 4, or codebook 'site'"
+                f"normal quantiles of {self.num_bits} bits", "NF4 has 4 bits", "Use 4, or codebook 'layer'"
             )
 
     @cached_property
@@ -146,7 +146,7 @@ class WeightFormat(Frozen):
     @property
     def whole_matrix(self) -> bool:
         """Whether something is shared by all rows, so that they must be seen together."""
-        return self.scale == "fp8" or self.codebook == "site" or self.block_rows == 0
+        return self.scale == "fp8" or self.codebook == "layer" or self.block_rows == 0
 
     @property
     def name(self) -> str:
@@ -168,7 +168,7 @@ class WeightFormat(Frozen):
     @property
     def _number_name(self) -> str:
         if self.number_type == "codebook":
-            return {"normal": "nf", "site": "level"}[self.codebook]
+            return {"normal": "nf", "layer": "level"}[self.codebook]
         return {"int": "int", "float": "fp"}[self.number_type]
 
     def groups(self, in_features: int) -> int:
@@ -202,7 +202,7 @@ class WeightFormat(Frozen):
             raise FormatError(
                 f"ggml type {self.ggml}",
                 f"has blocks of {size} weights, which do not divide a row of {in_features}",
-                "Use a type with blocks of 32 (q8_0, q5_0, q4_0, iq4_nl), or leave the site as it is",
+                "Use a type with blocks of 32 (q8_0, q5_0, q4_0, iq4_nl), or leave the layer as it is",
             )
         return in_features // size
 

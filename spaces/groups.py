@@ -1,13 +1,13 @@
-"""The usual partition of sites: what serving engines fuse (q/k/v, gate/up, the experts of a block)."""
+"""The usual partition of layers: what serving engines fuse (q/k/v, gate/up, the experts of a block)."""
 
 from __future__ import annotations
 
-from spaces.errors import SpaceError
-from spaces.legality import FusedGroup
-from spaces.methods import BLOCK_METHODS
-from spaces.model import ModelSpec
-from spaces.named_formats import find_choice
-from spaces.patterns import GroupRule, Restrictions
+from paretune.spaces.errors import SpaceError
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.methods import BLOCK_METHODS
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.patterns import GroupRule, Restrictions
 
 _PART = {
     "q": "qkv",
@@ -32,11 +32,11 @@ def fused_groups(spec: ModelSpec) -> tuple[FusedGroup, ...]:
     for linear in spec.linears:
         if not (spec.tied and linear.role == "head"):
             gathered.setdefault((linear.block, _PART[linear.role]), []).append(linear.name)
-    return tuple(_group(block, part, sites) for (block, part), sites in gathered.items())
+    return tuple(_group(block, part, layers) for (block, part), layers in gathered.items())
 
 
 def single_groups(spec: ModelSpec) -> tuple[FusedGroup, ...]:
-    """Every site alone, for engines that fuse nothing."""
+    """Every layer alone, for engines that fuse nothing."""
     return tuple(
         _group(linear.block, linear.role, [linear.name])
         for linear in spec.linears
@@ -60,15 +60,15 @@ def whole_blocks(
             found[group.name] = group, rule
             continue
         name = f"blocks.{group.block}"
-        before, first = found.get(name, (group.model_copy(update={"sites": ()}), rule))
+        before, first = found.get(name, (group.model_copy(update={"layers": ()}), rule))
         if rule != first:
             raise SpaceError(
                 f"rules for {group.name}",
                 f"differ from those for the rest of block {group.block}, which is scaled as a whole",
                 f"Allow {' or '.join(sorted(BLOCK_METHODS))} in other blocks only, or the same for all of this one",
             )
-        sites = (*before.sites, *group.sites)
-        found[name] = before.model_copy(update={"name": name, "sites": sites}), first
+        layers = (*before.layers, *group.layers)
+        found[name] = before.model_copy(update={"name": name, "layers": layers}), first
     return tuple(found.values())
 
 
@@ -77,7 +77,7 @@ def _scales_blocks(rule: GroupRule) -> bool:
     return not BLOCK_METHODS.isdisjoint((*rule.methods, *formats))
 
 
-def _group(block: int | None, part: str, sites: list[str]) -> FusedGroup:
+def _group(block: int | None, part: str, layers: list[str]) -> FusedGroup:
     name = part if block is None else f"blocks.{block}.{part}"
     kind = part if part in ("embedding", "head") else "linear"
-    return FusedGroup.model_validate({"name": name, "kind": kind, "block": block, "sites": tuple(sites)})
+    return FusedGroup.model_validate({"name": name, "kind": kind, "block": block, "layers": tuple(layers)})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
-from spaces.schema import Frozen
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.schema import Frozen
 
 
 class Ruling(Frozen):
@@ -48,19 +48,19 @@ def require(verdict: Ruling, what: str, remedy: str) -> None:
 
 
 class FusedGroup(Frozen):
-    """Sites that an engine fuses, so they share one choice.
+    """Layers that an engine fuses, so they share one choice.
 
     Attributes:
-        name: e.g. ``blocks.3.qkv``; the name of the gene.
+        name: e.g. ``blocks.3.qkv``; the name of the parameter.
         kind: ``linear`` inside a block, ``embedding`` or ``head`` outside (a tied pair is an ``embedding``).
         block: index of the block, ``None`` outside.
-        sites: names of the sites.
+        layers: names of the layers.
     """
 
     name: str
     kind: Literal["linear", "embedding", "head"]
     block: int | None
-    sites: tuple[str, ...]
+    layers: tuple[str, ...]
 
 
 class Legality(Protocol):
@@ -75,13 +75,13 @@ class Legality(Protocol):
         """Name of the device."""
 
     def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
-        """A partition of the sites, in the order of the model."""
+        """A partition of the layers, in the order of the model."""
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
-        """Whether every site of the group can carry ``choice`` in a student of this size."""
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+        """Whether every layer of the group can carry ``choice`` in a pruned model of this size."""
 
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
         """Whether the cache can have this format."""
 
-    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
         """Whether a model of this size can be loaded."""

@@ -7,9 +7,9 @@ import re
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Literal
 
-from spaces.errors import LimitError, UnknownNameError
-from spaces.metrics import find_metric
-from spaces.schema import Frozen
+from paretune.spaces.errors import LimitError, UnknownNameError
+from paretune.spaces.metrics import find_metric
+from paretune.spaces.schema import Frozen
 
 _PATTERN = re.compile(r"^\s*([A-Za-z][\w.]*)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z/%]*)\s*$")
 _SCALES: dict[str, dict[str, float]] = {

@@ -7,16 +7,16 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from spaces.configuration import CompressionConfig
-from spaces.errors import ConfigurationError
-from spaces.schema import Document, Frozen, canonical_json
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.schema import Document, Frozen, canonical_json
 
 
 class Measurement(Frozen):
     """One value of one metric.
 
     Attributes:
-        value: in ``unit`` (SI, see :mod:`spaces.metrics`).
+        value: in ``unit`` (SI, see :mod:`paretune.spaces.metrics`).
         stderr: standard error, clustered by window or item; ``None`` where it makes no sense.
         n: windows, items or repetitions behind it; 0 for a computed or predicted value.
         source: measured and predicted values are never mixed in one column.
@@ -78,7 +78,7 @@ class Record(Document):
         index: position in the file, from 0.
         digest: of ``config``.
         name: ``dense``, ``uniform-4``, or a generated name.
-        proposer: who proposed it: ``baseline``, ``marginal``, ``probe``, a sampler's name, ``promotion``.
+        sampler: who proposed it: ``baseline``, ``marginal``, ``probe``, a sampler's name, ``promotion``.
         tokens: tokens that this reading paid for (a longer rung pays only the new ones).
         evaluations: the same in units of :data:`EVALUATION_TOKENS`, backward passes counted twice more.
         seconds: wall time of scoring.
@@ -90,7 +90,7 @@ class Record(Document):
     digest: str
     name: str
     config: CompressionConfig
-    proposer: str
+    sampler: str
     fidelity: Fidelity
     tokens: int
     evaluations: float
@@ -104,6 +104,6 @@ class Record(Document):
         return None if found is None else found.value
 
     def to_json(self) -> str:
-        """One line; what a site's choice leaves at its default is left out, which halves the file."""
+        """One line; what a layer's choice leaves at its default is left out, which halves the file."""
         config = self.config.model_dump(mode="json", exclude_defaults=True)
         return canonical_json({**self.model_dump(mode="json", exclude={"config"}), "config": config})

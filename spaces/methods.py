@@ -1,50 +1,50 @@
 """What a space has to know about methods of quantization: what must be chosen together, and in which format.
 
-The methods themselves are registered in :mod:`compressors.quantizers`; a test holds this table against them.
+The methods themselves are registered in :mod:`paretune.compressors.quantizers`; a test holds this table against them.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError, UnknownNameError
-from spaces.legality import LEGAL, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.schema import Frozen
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, UnknownNameError
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.schema import Frozen
 
-Closure = Literal["site", "block", "model"]
-"""What a method touches when it is applied to one site."""
+Closure = Literal["layer", "block", "model"]
+"""What a method touches when it is applied to one layer."""
 
 
 class Method(Frozen):
     """One method of quantization.
 
     Attributes:
-        closure: sites that can only be chosen together: each alone, those of a block, or all.
+        closure: layers that can only be chosen together: each alone, those of a block, or all.
         zero_point: whether the integers it makes need one.
     """
 
-    closure: Closure = "site"
+    closure: Closure = "layer"
     zero_point: bool = False
 
 
-_OF_A_SITE = Method()
+_OF_A_LAYER = Method()
 
 METHODS: dict[str, Method] = {
-    "rtn": _OF_A_SITE,
-    "weighted": _OF_A_SITE,
+    "rtn": _OF_A_LAYER,
+    "weighted": _OF_A_LAYER,
     "hqq": Method(zero_point=True),
-    "gptq": _OF_A_SITE,
-    "minmax": _OF_A_SITE,
-    "percentile": _OF_A_SITE,
-    "entropy": _OF_A_SITE,
-    "kmeans": _OF_A_SITE,
-    "learned": _OF_A_SITE,
+    "gptq": _OF_A_LAYER,
+    "minmax": _OF_A_LAYER,
+    "percentile": _OF_A_LAYER,
+    "entropy": _OF_A_LAYER,
+    "kmeans": _OF_A_LAYER,
+    "learned": _OF_A_LAYER,
     "awq": Method(closure="block"),
-    "ggml": _OF_A_SITE,
-    "ggml-importance": _OF_A_SITE,
+    "ggml": _OF_A_LAYER,
+    "ggml-importance": _OF_A_LAYER,
 }
 BLOCK_METHODS = frozenset(name for name, method in METHODS.items() if method.closure == "block")
 """Methods whose entries are swapped as whole blocks."""
@@ -66,12 +66,12 @@ def needs_zero_point(name: str) -> bool:
     return name in METHODS and METHODS[name].zero_point
 
 
-def scaled_blocks(spec: ModelSpec, config: CompressionConfig) -> dict[int, SiteChoice]:
-    """Blocks that a method scales as a whole, and the choice that all their sites share."""
+def scaled_blocks(spec: ModelSpec, config: CompressionConfig) -> dict[int, LayerChoice]:
+    """Blocks that a method scales as a whole, and the choice that all their layers share."""
     found = {}
-    for site, choice in config.sites.items():
+    for layer, choice in config.layers.items():
         if choice.method in BLOCK_METHODS:
-            block = spec.linear(site).block
+            block = spec.linear(layer).block
             if block is not None:
                 found[block] = choice
     return found
@@ -81,7 +81,7 @@ def check_closures(spec: ModelSpec, config: CompressionConfig) -> None:
     """Refuse half a block of a method that scales whole blocks.
 
     Raises:
-        ConfigurationError: sites of a block that disagree, a cut of heads or channels, or calibrated inputs.
+        ConfigurationError: layers of a block that disagree, a cut of heads or channels, or calibrated inputs.
     """
     chosen = scaled_blocks(spec, config)
     for linear in spec.block_linears if chosen else ():
@@ -89,22 +89,22 @@ def check_closures(spec: ModelSpec, config: CompressionConfig) -> None:
         if choice is not None and config.choice(linear.name) != choice:
             raise ConfigurationError(
                 f"{linear.name} at {config.choice(linear.name).name}",
-                f"{choice.method} scales block {linear.block} as a whole, and another site of it has {choice.name}",
-                "Choose the same for all sites of the block",
+                f"{choice.method} scales block {linear.block} as a whole, and another layer of it has {choice.name}",
+                "Choose the same for all layers of the block",
             )
     for choice in dict.fromkeys(chosen.values()):
-        verdict = closure_ruling(choice, config.student)
+        verdict = closure_ruling(choice, config.pruned)
         if not verdict:
             raise ConfigurationError(choice.name, verdict.reason, "Use rtn or gptq there")
 
 
-def closure_ruling(choice: SiteChoice, student: Student) -> Ruling:
-    """Whether a method that scales whole blocks goes with the rest of the choice, and with the student."""
+def closure_ruling(choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+    """Whether a method that scales whole blocks goes with the rest of the choice, and with the pruned model."""
     if choice.method not in BLOCK_METHODS:
         return LEGAL
-    if student.kv_heads is not None or student.ffn_channels is not None:
+    if pruned.kv_heads is not None or pruned.ffn_channels is not None:
         return illegal(
-            f"{choice.method} scales whole blocks, and the student lacks heads or channels of them"
+            f"{choice.method} scales whole blocks, and the pruned model lacks heads or channels of them"
         )
     if choice.activation is not None and choice.activation.calibrated:
         return illegal(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from spaces.errors import UnknownNameError
-from spaces.schema import Frozen
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.schema import Frozen
 
 Direction = Literal["minimize", "maximize"]
 

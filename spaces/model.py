@@ -1,6 +1,6 @@
 """A language model as a search sees it: blocks, linears with shapes, everything else, cache geometry.
 
-A :class:`ModelSpec` needs no weights; :mod:`spaces.architectures` makes it from ``config.json``.
+A :class:`ModelSpec` needs no weights; :mod:`paretune.spaces.architectures` makes it from ``config.json``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from spaces.containers import Container
-from spaces.errors import ModelError
-from spaces.schema import Document, Frozen
+from paretune.spaces.containers import Container
+from paretune.spaces.errors import ModelError
+from paretune.spaces.schema import Document, Frozen
 
 Role = Literal[
     "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "embedding", "head",
     "expert_gate_up", "expert_down",
 ]  # fmt: skip
 Axis = Literal["none", "heads", "kv_heads", "qkv", "ffn", "ffn_pair", "hidden"]
-"""What an axis of a tensor counts, hence what a smaller student takes away from it.
+"""What an axis of a tensor counts, hence what a smaller pruned model takes away from it.
 
 ``heads``: query heads x head_dim; ``kv_heads``: key-value heads x head_dim; ``qkv``: the three stacked
 (queries, keys, values); ``ffn``: FFN channels; ``ffn_pair``: gate and up stacked; ``hidden``: channels of the residual
@@ -29,7 +29,7 @@ stream, the same ones in every tensor.
 
 
 class Linear(Frozen):
-    """One site: a linear, an embedding or a head, or the same linear of all experts of a block.
+    """One layer: a linear, an embedding or a head, or the same linear of all experts of a block.
 
     Attributes:
         name: module path in ``transformers`` (for experts held in one 3-D parameter: its path).
@@ -104,19 +104,19 @@ class CacheLayer(Frozen):
         return context if self.window is None else min(context, self.window)
 
 
-StudentKind = Literal["blocks", "kv_heads", "ffn_channels", "hidden"]
-"""What a student may have fewer of; fields of :class:`~spaces.configuration.Student`."""
+PrunedKind = Literal["blocks", "kv_heads", "ffn_channels", "hidden"]
+"""What a pruned model may have fewer of; fields of :class:`~paretune.spaces.configuration.PrunedShape`."""
 
 
 class Uncuttable(Frozen):
-    """A cut that a student of this architecture cannot have, and why.
+    """A cut that a pruned model of this architecture cannot have, and why.
 
     Attributes:
         kind: what cannot be left out.
         reason: for people.
     """
 
-    kind: StudentKind
+    kind: PrunedKind
     reason: str
 
 
@@ -135,13 +135,13 @@ class ModelSpec(Document):
         experts, active_experts: 0 for a dense model.
         context: longest sequence.
         tied: embedding and head are one tensor.
-        linears: the sites, in the order of execution; the head is listed also when tied (0 bytes of its own).
+        linears: the layers, in the order of execution; the head is listed also when tied (0 bytes of its own).
         fixed: every other tensor of the checkpoint.
         cache: one entry a block.
         uncuttable: cuts that the architecture cannot express.
         heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
         fixed_dtype_bytes: of one number of what is never quantized, where an engine's container has its own
-            (:meth:`engines.engine.Engine.stored`); ``None``: that of the checkpoint.
+            (:meth:`paretune.engines.engine.Engine.stored`); ``None``: that of the checkpoint.
         container: what holds quantized integers, where an engine has its own (likewise).
     """
 
@@ -181,29 +181,29 @@ class ModelSpec(Document):
         return {linear.name: linear for linear in self.linears}
 
     def linear(self, name: str) -> Linear:
-        """The site called ``name``.
+        """The layer called ``name``.
 
         Raises:
-            ModelError: the model has no such site.
+            ModelError: the model has no such layer.
         """
         found = self._by_name.get(name)
         if found is None:
             raise ModelError(
-                f"site {name!r}", f"is not a linear of {self.source}", "`paretune inspect` lists them"
+                f"layer {name!r}", f"is not a linear of {self.source}", "`paretune inspect` lists them"
             )
         return found
 
     def of_role(self, *roles: Role) -> tuple[Linear, ...]:
-        """Sites with one of these roles, in order."""
+        """Layers with one of these roles, in order."""
         return tuple(linear for linear in self.linears if linear.role in roles)
 
     @cached_property
     def block_linears(self) -> tuple[Linear, ...]:
-        """Sites inside the blocks."""
+        """Layers inside the blocks."""
         return tuple(linear for linear in self.linears if linear.block is not None)
 
-    def why_uncuttable(self, kind: StudentKind) -> str | None:
-        """Why a student cannot have fewer of ``kind``; ``None`` if it can."""
+    def why_uncuttable(self, kind: PrunedKind) -> str | None:
+        """Why a pruned model cannot have fewer of ``kind``; ``None`` if it can."""
         return next((cut.reason for cut in self.uncuttable if cut.kind == kind), None)
 
     @property

@@ -5,11 +5,11 @@ A run file names them beside plain widths. ``NAME/METHOD`` asks for another quan
 
 from __future__ import annotations
 
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.errors import UnknownNameError
-from spaces.formats import WeightFormat, ggml_format
-from spaces.ggml_types import GGML_TYPES
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.formats import WeightFormat, ggml_format
+from paretune.spaces.ggml_types import GGML_TYPES
 
 _INT8 = WeightFormat(num_bits=8, number_type="int")
 _FP8 = WeightFormat(num_bits=8)
@@ -39,7 +39,7 @@ WEIGHT_FORMATS: dict[str, WeightFormat] = {
     ),
     **{f"kmeans{b}": WeightFormat(num_bits=b, number_type="codebook", codebook="row") for b in _WIDTHS},
     **{
-        f"learned{b}": WeightFormat(num_bits=b, number_type="codebook", codebook="site", group_size=128)
+        f"learned{b}": WeightFormat(num_bits=b, number_type="codebook", codebook="layer", group_size=128)
         for b in _WIDTHS
     },
 }
@@ -64,8 +64,8 @@ WITH_INPUTS: dict[str, tuple[WeightFormat, ActivationFormat]] = {
 """Weights and inputs."""
 
 
-def find_choice(name: str) -> SiteChoice:
-    """What ``NAME`` or ``NAME/METHOD`` makes of a site.
+def find_choice(name: str) -> LayerChoice:
+    """What ``NAME`` or ``NAME/METHOD`` makes of a layer.
 
     Raises:
         UnknownNameError: no format is called so.
@@ -75,11 +75,11 @@ def find_choice(name: str) -> SiteChoice:
     if name not in known:
         raise UnknownNameError("format", name, known)
     weight, activation = WITH_INPUTS.get(name) or ({**WEIGHT_FORMATS, **GGML_FORMATS}[name], None)
-    return SiteChoice(weight=weight, activation=activation, method=method or default_method(weight))
+    return LayerChoice(weight=weight, activation=activation, method=method or default_method(weight))
 
 
 def default_method(weight: WeightFormat) -> str:
     """The quantizer that makes a format where none is named: learned levels and ggml's types have their own."""
     if weight.ggml:
         return "ggml-importance" if GGML_TYPES[weight.ggml].needs_importance else "ggml"
-    return {"row": "kmeans", "site": "learned"}.get(weight.codebook, "rtn")
+    return {"row": "kmeans", "layer": "learned"}.get(weight.codebook, "rtn")

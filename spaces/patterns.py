@@ -1,4 +1,4 @@
-"""Restrictions of a search space, for the whole model and by site pattern, as a run file writes them."""
+"""Restrictions of a search space, for the whole model and by layer pattern, as a run file writes them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from spaces.choice import Pattern
-from spaces.errors import SpaceError
-from spaces.legality import FusedGroup
-from spaces.methods import find_method
-from spaces.named_formats import find_choice
-from spaces.schema import Frozen
+from paretune.spaces.choice import Pattern
+from paretune.spaces.errors import SpaceError
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.methods import find_method
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.schema import Frozen
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 """Bits that a weight can be given; 16 leaves it as it is, whatever type the checkpoint stores."""
@@ -51,7 +51,7 @@ def _check_sparsity(shares: Sequence[float]) -> tuple[float, ...]:
         if not (math.isfinite(share) and 0.0 <= share < 1.0):
             raise SpaceError(f"sparsity {share}", "must lie in [0, 1)", "Use e.g. 0.5, and 0 for no zeros")
     if not shares:
-        raise SpaceError("no sparsity", "at least one must be allowed", "Use 0 for sites without zeros")
+        raise SpaceError("no sparsity", "at least one must be allowed", "Use 0 for layers without zeros")
     return tuple(sorted(set(shares)))
 
 
@@ -81,13 +81,13 @@ def _check_group_size(size: int | None, smallest: int = SMALLEST_GROUP) -> int |
     return size
 
 
-class SiteRule(Frozen):
-    """What the groups whose name or site matches ``pattern`` may be; the last matching rule wins.
+class LayerRule(Frozen):
+    """What the groups whose name or layer matches ``pattern`` may be; the last matching rule wins.
 
     What is left out stays as it is for the whole model.
 
     Attributes:
-        pattern: shell pattern over group names (``blocks.0.*``) and site names (``*.down_proj``).
+        pattern: shell pattern over group names (``blocks.0.*``) and layer names (``*.down_proj``).
         bits: allowed widths, 16 for untouched.
         methods: allowed quantizers.
         sparsity: allowed shares of zeros, 0 for none.
@@ -95,10 +95,10 @@ class SiteRule(Frozen):
         formats: allowed named formats, besides the widths.
     """
 
-    pattern: str = Field(description="Shell pattern over group names and site names.", min_length=1)
+    pattern: str = Field(description="Shell pattern over group names and layer names.", min_length=1)
     bits: tuple[int, ...] | None = Field(
         None,
-        description="Allowed widths; 16 leaves a site as it is.",
+        description="Allowed widths; 16 leaves a layer as it is.",
         json_schema_extra={"examples": [[4, 8]]},
     )
     methods: tuple[str, ...] | None = Field(None, description="Allowed quantizers.")
@@ -109,7 +109,7 @@ class SiteRule(Frozen):
     formats: tuple[str, ...] | None = Field(None, description="Allowed formats by name, besides the widths.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> SiteRule:
+    def _consistent(self) -> LayerRule:
         if self.bits is not None:
             _check_widths(self.bits, f"weights of {self.pattern!r}", WIDTHS)
         if self.methods is not None:
@@ -129,7 +129,7 @@ class SiteRule(Frozen):
 
     def matches(self, group: FusedGroup) -> bool:
         """Whether the rule speaks of this group."""
-        return any(fnmatchcase(name, self.pattern) for name in (group.name, *group.sites))
+        return any(fnmatchcase(name, self.pattern) for name in (group.name, *group.layers))
 
 
 class GroupRule(Frozen):
@@ -146,27 +146,27 @@ class Restrictions(Frozen):
     """What a user allows. The defaults are the whole space.
 
     Attributes:
-        bits: widths of linears inside the blocks; 16 leaves a site as it is.
-        outer_bits: widths of embedding and head.
+        bits: widths of linears inside the blocks; 16 leaves a layer as it is.
+        embedding_bits: widths of embedding and head.
         group_size: weights that share a scale; ``None``: one scale a channel.
-        methods: quantizers; sparse sites use the first of them alone.
+        methods: quantizers; sparse layers use the first of them alone.
         formats: named formats of linears inside the blocks, besides the widths; ``NAME/METHOD`` names a quantizer.
-        outer_formats: named formats of embedding and head, besides the widths.
+        embedding_formats: named formats of embedding and head, besides the widths.
         sparsity: shares of zeros; 0 prunes nothing. Embedding and head are not pruned.
         sparsity_pattern, sparsity_criterion: how zeros are chosen.
         kv_bits: widths of the cache.
         blocks, kv_heads, ffn_channels: how many may be kept, besides all; empty: a default ladder of the
-            model's own. The full count alone forbids smaller students.
+            model's own. The full count alone forbids smaller pruned models.
         hidden: how many hidden channels may be kept, besides all; empty: no fewer.
-        rules: by site pattern, on top of the above.
+        rules: by layer pattern, on top of the above.
     """
 
     bits: tuple[int, ...] = Field(
         WIDTHS,
-        description="Widths of linears inside the blocks; 16 leaves a site as it is.",
+        description="Widths of linears inside the blocks; 16 leaves a layer as it is.",
         json_schema_extra=_items(type="integer", enum=list(WIDTHS)),
     )
-    outer_bits: tuple[int, ...] = Field(
+    embedding_bits: tuple[int, ...] = Field(
         (4, 6, 8, 16),
         description="Widths of embedding and head; tied ones move together.",
         json_schema_extra=_items(type="integer", enum=list(WIDTHS)),
@@ -179,7 +179,7 @@ class Restrictions(Frozen):
         (),
         description="Formats by name besides the widths, e.g. fp8-channel, nvfp4, w8a8-dynamic, nf4/minmax.",
     )
-    outer_formats: tuple[str, ...] = Field(
+    embedding_formats: tuple[str, ...] = Field(
         (),
         description="Formats by name of embedding and head, besides the widths.",
         exclude_if=lambda value: not value,
@@ -204,9 +204,11 @@ class Restrictions(Frozen):
         description="How many hidden channels may be kept, the same in every block; empty: all.",
         exclude_if=lambda value: not value,
     )
-    rules: tuple[SiteRule, ...] = Field((), description="Restrictions by site pattern; the last match wins.")
+    rules: tuple[LayerRule, ...] = Field(
+        (), description="Restrictions by layer pattern; the last match wins."
+    )
 
-    @field_validator("bits", "outer_bits")
+    @field_validator("bits", "embedding_bits")
     @classmethod
     def _widths(cls, bits: tuple[int, ...]) -> tuple[int, ...]:
         return _check_widths(bits, "weights", WIDTHS)
@@ -232,7 +234,7 @@ class Restrictions(Frozen):
     def _quantizers(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         return _check_methods(methods)
 
-    @field_validator("formats", "outer_formats")
+    @field_validator("formats", "embedding_formats")
     @classmethod
     def _named(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         return _check_formats(formats)
@@ -254,11 +256,11 @@ class Restrictions(Frozen):
         """The effective rule of one group."""
         inside = group.kind == "linear"
         found: dict[str, Any] = {
-            "bits": self.bits if inside else self.outer_bits,
+            "bits": self.bits if inside else self.embedding_bits,
             "methods": self.methods,
             "sparsity": self.sparsity if inside else (0.0,),
             "group_size": self.group_size or 0,
-            "formats": self.formats if inside else self.outer_formats,
+            "formats": self.formats if inside else self.embedding_formats,
         }
         for extra in self.rules:
             if extra.matches(group):
@@ -276,7 +278,7 @@ class Restrictions(Frozen):
         for rule in self.rules:
             if not any(rule.matches(group) for group in groups):
                 raise SpaceError(
-                    f"site pattern {rule.pattern!r}",
-                    "matches no group and no site of this model",
+                    f"layer pattern {rule.pattern!r}",
+                    "matches no group and no layer of this model",
                     "`paretune inspect MODEL` lists both",
                 )

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from spaces.configuration import CompressionConfig
-from spaces.legality import FusedGroup
-from spaces.measurement import Measurement
-from spaces.schema import Document, Frozen
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.schema import Document, Frozen
 
 FRONT_COLUMNS = (
     "digest",
@@ -38,7 +38,7 @@ class Member(Frozen):
     Attributes:
         digest: of ``config``.
         name: ``dense``, ``uniform-4``, or a generated name.
-        kind: ``front``; ``baseline`` for dense and uniform rows; ``probe`` for students and sparse candidates
+        kind: ``front``; ``baseline`` for dense and uniform rows; ``probe`` for pruned models and sparse candidates
             that were tried on purpose; a baseline may be on the front too, see ``on_front``.
         on_front: whether it is a member of the reported front: nothing dominates it on the report text, and it was
             kept when the front was thinned.
@@ -71,7 +71,7 @@ class FrontFile(Document):
         limits: as the user wrote them.
         reference_point: by objective; fixed when the run starts.
         hypervolume: dominated volume on the report text, in units of the objectives.
-        pick: name of the member recommended, and why.
+        recommended: name of the member recommended, and why.
         members: front first, best quality first; then baselines and probes.
     """
 
@@ -79,8 +79,8 @@ class FrontFile(Document):
     limits: tuple[str, ...] = ()
     reference_point: dict[str, float]
     hypervolume: float
-    pick: str
-    pick_reason: str = ""
+    recommended: str
+    recommended_reason: str = ""
     members: tuple[Member, ...]
 
 
@@ -109,9 +109,9 @@ class RunDocument(Document):
         latency_checks: predicted against measured decode latency.
         spent: seconds by stage (``start``, ``bank``, ``profile``, ``search``, ``tasks``, ``export`` ...).
         evaluations: spent, in units of 16,384 tokens.
-        records: how many lines ``records.jsonl`` has, by proposer.
-        groups: the engine's partition of the sites; rows and columns of the layer map.
-        refused: what the space does not hold, by gene and choice, and why.
+        records: how many lines ``records.jsonl`` has, by sampler.
+        groups: the engine's partition of the layers; rows and columns of the layer map.
+        refused: what the space does not hold, by parameter and choice, and why.
         export: what was exported and verified: {name, folder, weight_bytes, kl_to_candidate, tolerance ...}.
         notes: sentences for people: what was refused and why, what fell short.
     """

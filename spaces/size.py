@@ -7,36 +7,36 @@ from __future__ import annotations
 
 from math import prod
 
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.containers import StoredBytes, graph_bytes, unpacked_bytes
-from spaces.form_bytes import FORM_CONTAINERS, form_bytes
-from spaces.model import Axis, FixedTensor, Linear, ModelSpec
-from spaces.target import Workload
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.containers import StoredBytes, graph_bytes, unpacked_bytes
+from paretune.spaces.form_bytes import FORM_CONTAINERS, form_bytes
+from paretune.spaces.model import Axis, FixedTensor, Linear, ModelSpec
+from paretune.spaces.target import Workload
 
 
-def kept_extent(spec: ModelSpec, axis: Axis, extent: int, student: Student) -> int:
-    """Length of an axis of ``extent`` in the student."""
-    if axis in ("heads", "kv_heads", "qkv") and student.kv_heads is not None:
-        return extent // spec.kv_heads * student.kv_heads
-    if axis in ("ffn", "ffn_pair") and student.ffn_channels is not None:
-        return extent // spec.ffn_size * student.ffn_channels
-    if axis == "hidden" and student.hidden is not None:
-        return student.hidden
+def kept_extent(spec: ModelSpec, axis: Axis, extent: int, pruned: PrunedShape) -> int:
+    """Length of an axis of ``extent`` in the pruned model."""
+    if axis in ("heads", "kv_heads", "qkv") and pruned.kv_heads is not None:
+        return extent // spec.kv_heads * pruned.kv_heads
+    if axis in ("ffn", "ffn_pair") and pruned.ffn_channels is not None:
+        return extent // spec.ffn_size * pruned.ffn_channels
+    if axis == "hidden" and pruned.hidden is not None:
+        return pruned.hidden
     return extent
 
 
-def kept_shape(spec: ModelSpec, linear: Linear, student: Student) -> tuple[int, int]:
-    """``(out_features, in_features)`` of a site in the student."""
+def kept_shape(spec: ModelSpec, linear: Linear, pruned: PrunedShape) -> tuple[int, int]:
+    """``(out_features, in_features)`` of a layer in the pruned model."""
     return (
-        kept_extent(spec, linear.out_axis, linear.out_features, student),
-        kept_extent(spec, linear.in_axis, linear.in_features, student),
+        kept_extent(spec, linear.out_axis, linear.out_features, pruned),
+        kept_extent(spec, linear.in_axis, linear.in_features, pruned),
     )
 
 
 def kept_linears(spec: ModelSpec, config: CompressionConfig) -> tuple[Linear, ...]:
-    """Sites that the candidate stores: kept blocks, and a tied head only once (as the embedding)."""
+    """Layers that the candidate stores: kept blocks, and a tied head only once (as the embedding)."""
     return tuple(
         linear
         for linear in spec.linears
@@ -44,12 +44,12 @@ def kept_linears(spec: ModelSpec, config: CompressionConfig) -> tuple[Linear, ..
     )
 
 
-def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> StoredBytes:
-    """Stored bytes of one kept site (all experts).
+def layer_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> StoredBytes:
+    """Stored bytes of one kept layer (all experts).
 
     An unpacked embedding that is tied to a head is stored once and its scales and zero points for both.
     """
-    rows, columns = kept_shape(spec, linear, config.student)
+    rows, columns = kept_shape(spec, linear, config.pruned)
     choice = config.choice(linear.name)
     weight, count = choice.weight, linear.pieces * linear.experts
     inputs = count * _input_bytes(choice.activation, spec.dtype_bytes)
@@ -66,7 +66,7 @@ def site_bytes(spec: ModelSpec, linear: Linear, config: CompressionConfig) -> St
     return StoredBytes(one.payload * count, one.overhead * count + inputs)
 
 
-def lies_unpacked(linear: Linear, choice: SiteChoice) -> bool:
+def lies_unpacked(linear: Linear, choice: LayerChoice) -> bool:
     """Whether 8-bit codes lie in place of the weight, a byte each: where nothing else can be loaded.
 
     An embedding has no other form in ``transformers``, nor have weights of integer products (W8A8) in vLLM.
@@ -89,7 +89,7 @@ def _input_bytes(inputs: ActivationFormat | None, dtype_bytes: int) -> int:
 
 def weight_bytes(spec: ModelSpec, config: CompressionConfig) -> int:
     """Bytes of every tensor of the export (file headers excluded)."""
-    linears = sum(site_bytes(spec, linear, config).total for linear in kept_linears(spec, config))
+    linears = sum(layer_bytes(spec, linear, config).total for linear in kept_linears(spec, config))
     return linears + sum(fixed_bytes(spec, tensor, config) for tensor in spec.fixed)
 
 
@@ -98,14 +98,14 @@ def fixed_bytes(spec: ModelSpec, tensor: FixedTensor, config: CompressionConfig)
     if not config.keeps_block(tensor.block):
         return 0
     axes = (tensor.axis, tensor.inner_axis)
-    kept = [kept_extent(spec, *pair, config.student) for pair in zip(axes, tensor.shape, strict=False)]
+    kept = [kept_extent(spec, *pair, config.pruned) for pair in zip(axes, tensor.shape, strict=False)]
     return prod(kept) * prod(tensor.shape[2:]) * (spec.fixed_dtype_bytes or spec.dtype_bytes)
 
 
 def kept_weights(spec: ModelSpec, config: CompressionConfig) -> int:
     """Weights of the kept linears inside the blocks: the denominator of :func:`average_bits`."""
     return sum(
-        prod(kept_shape(spec, linear, config.student)) * linear.experts
+        prod(kept_shape(spec, linear, config.pruned)) * linear.experts
         for linear in spec.block_linears
         if config.keeps_block(linear.block)
     )
@@ -114,7 +114,7 @@ def kept_weights(spec: ModelSpec, config: CompressionConfig) -> int:
 def average_bits(spec: ModelSpec, config: CompressionConfig) -> float:
     """Stored bits (codes, scales, zero points) of the kept linears inside the blocks, per kept weight."""
     payload = sum(
-        site_bytes(spec, linear, config).payload
+        layer_bytes(spec, linear, config).payload
         for linear in spec.block_linears
         if config.keeps_block(linear.block)
     )
@@ -126,7 +126,7 @@ def kv_cache_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workloa
     total = 0
     for block, layer in enumerate(spec.cache):
         if config.keeps_block(block):
-            heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.student)
+            heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned)
             per_token = config.kv.block(block).stored_bytes(heads, layer.head_dim, spec.dtype_bytes)
             total += layer.tokens(workload.context) * per_token
     return total * workload.batch
@@ -142,9 +142,9 @@ def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workl
     for linear in spec.block_linears:
         if config.keeps_block(linear.block):
             factor = max(1, spec.active_experts)
-            rows, columns = kept_shape(spec, linear, config.student)
+            rows, columns = kept_shape(spec, linear, config.pruned)
             widest = max(widest, (rows + columns) * (factor if linear.experts > 1 else 1))
-    hidden = kept_extent(spec, "hidden", spec.hidden_size, config.student)
+    hidden = kept_extent(spec, "hidden", spec.hidden_size, config.pruned)
     prompt = workload.batch * workload.prompt_tokens * (2 * hidden + widest)
     head = workload.batch * (workload.prompt_tokens * hidden + spec.vocabulary)
     return max(prompt, head) * spec.dtype_bytes

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from spaces.errors import ConfigurationError
-from spaces.schema import Document
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.schema import Document
 
 _SHORT_NAME = re.compile(r"b(\d+)-p(\d+)-o(\d+)")
 _WORKLOAD_KEYS = {

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from spaces.architectures import read_model
-from spaces.architectures.decoder import Biases, add_decoder
-from spaces.architectures.layout import Geometry
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.groups import fused_groups, single_groups
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import CacheLayer, ModelSpec
-from spaces.size import kept_shape
+from paretune.spaces.architectures import read_model
+from paretune.spaces.architectures.decoder import Biases, add_decoder
+from paretune.spaces.architectures.layout import Geometry
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.groups import fused_groups, single_groups
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import CacheLayer, ModelSpec
+from paretune.spaces.size import kept_shape
 
 
 def tiny_spec(
@@ -79,25 +79,25 @@ class FakeLegality:
     Attributes:
         fused: whether q/k/v, gate/up and experts share a choice.
         refuse_choice: a reason for a choice it shall refuse, else ``""``.
-        refused_kv, refused_students: names that are refused.
+        refused_kv, refused_pruned: names that are refused.
     """
 
     engine: str = "fake"
     device: str = "fake-device"
     fused: bool = True
-    refuse_choice: Callable[[FusedGroup, SiteChoice], str] = field(default=lambda group, choice: "")
+    refuse_choice: Callable[[FusedGroup, LayerChoice], str] = field(default=lambda group, choice: "")
     refused_kv: tuple[str, ...] = ()
-    refused_students: tuple[str, ...] = ()
+    refused_pruned: tuple[str, ...] = ()
 
     def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
         return fused_groups(spec) if self.fused else single_groups(spec)
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
         reason = self.refuse_choice(group, choice)
         if reason:
             return illegal(reason, "fake")
-        for site in group.sites:
-            columns = kept_shape(spec, spec.linear(site), student)[1]
+        for layer in group.layers:
+            columns = kept_shape(spec, spec.linear(layer), pruned)[1]
             size = choice.weight.group_size
             if size is not None and columns % size:
                 return illegal(f"group size {size} does not divide {columns}", "fake")
@@ -106,9 +106,9 @@ class FakeLegality:
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
         return illegal(f"{kv.name} is refused", "fake") if kv.name in self.refused_kv else LEGAL
 
-    def student(self, spec: ModelSpec, student: Student) -> Ruling:
-        refused = student.name in self.refused_students
-        return illegal(f"{student.name} is refused", "fake") if refused else LEGAL
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
+        refused = pruned.name in self.refused_pruned
+        return illegal(f"{pruned.name} is refused", "fake") if refused else LEGAL
 
 
 def tiny_moe_spec(blocks: int = 3, experts: int = 4, ffn: int = 128, tied: bool = True) -> ModelSpec:

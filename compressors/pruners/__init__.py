@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from compressors.pruners.magnitude import Magnitude
-from compressors.pruners.pruner import Pruned, Pruner
-from compressors.pruners.sparsegpt import SparseGpt
-from compressors.pruners.taylor import Taylor
-from compressors.pruners.wanda import Wanda
-from spaces.errors import UnknownNameError
+from paretune.compressors.pruners.magnitude import Magnitude
+from paretune.compressors.pruners.pruner import Pruned, Pruner
+from paretune.compressors.pruners.sparsegpt import SparseGpt
+from paretune.compressors.pruners.taylor import Taylor
+from paretune.compressors.pruners.wanda import Wanda
+from paretune.spaces.errors import UnknownNameError
 
 PRUNERS: dict[str, Pruner] = {
     pruner.name: pruner

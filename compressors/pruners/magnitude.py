@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.pruners.pruner import Pruner
+from paretune.compressors.pruners.pruner import Pruner
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 
 class Magnitude(Pruner):
@@ -19,7 +19,7 @@ class Magnitude(Pruner):
     version = "2"
     across_rows = True
 
-    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+    def scores(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor:
         """Absolute values."""
         del statistics
         return weight.abs()

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from compressors.quantizers.quantizer import Closure
-from spaces.choice import Sparsity
-from spaces.errors import FormatError
+from paretune.compressors.quantizers.quantizer import Closure
+from paretune.spaces.choice import Sparsity
+from paretune.spaces.errors import FormatError
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 
 class Pruned(NamedTuple):
@@ -28,14 +28,14 @@ class Pruned(NamedTuple):
 
 
 class Pruner(ABC):
-    """Scores the weights of one site; the lowest go, of each row or of a whole matrix."""
+    """Scores the weights of one layer; the lowest go, of each row or of a whole matrix."""
 
     name: str
     version: str = "1"
-    closure: Closure = "site"
+    closure: Closure = "layer"
     needs_statistics: bool = False
     needs_covariance: bool = False
-    """Whether it reads the covariance of the site's input."""
+    """Whether it reads the covariance of the layer's input."""
     needs_gradient: bool = False
     """Whether it reads the sizes of the weights' gradients."""
     updates: bool = False
@@ -44,14 +44,14 @@ class Pruner(ABC):
     """Whether unstructured zeros are chosen among all rows of a matrix, so that some rows lose more than others."""
 
     def prune(
-        self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
+        self, weight: torch.Tensor, sparsity: Sparsity, statistics: LayerStatistics | None = None
     ) -> Pruned:
         """The weight with its zeros; arguments and errors as of :meth:`mask`."""
         mask = self.mask(weight, sparsity, statistics)
         return Pruned(weight.to(torch.float32) * mask, mask)
 
     def mask(
-        self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
+        self, weight: torch.Tensor, sparsity: Sparsity, statistics: LayerStatistics | None = None
     ) -> torch.Tensor:
         """Which weights stay: bool ``(rows, columns)``, false where a weight becomes zero.
 
@@ -62,7 +62,7 @@ class Pruner(ABC):
         Args:
             weight: float ``(rows, columns)``.
             sparsity: share and pattern of zeros.
-            statistics: of the site's input.
+            statistics: of the layer's input.
 
         Raises:
             FormatError: M does not divide the columns, statistics are missing that the criterion needs, or scores
@@ -82,7 +82,7 @@ class Pruner(ABC):
             return keep_largest(scores, columns - round(sparsity.fraction * columns), self.across_rows)
         return keep_largest(scores.reshape(-1, span), span // 2).view(weight.shape)
 
-    def check(self, statistics: SiteStatistics | None) -> None:
+    def check(self, statistics: LayerStatistics | None) -> None:
         """Refuse missing statistics.
 
         Raises:
@@ -91,21 +91,21 @@ class Pruner(ABC):
         if self.needs_statistics and statistics is None:
             raise FormatError(
                 f"criterion {self.name}",
-                "needs statistics of the site's input, which an embedding does not have",
+                "needs statistics of the layer's input, which an embedding does not have",
                 "Use magnitude there",
             )
         if self.needs_covariance and (statistics is None or statistics.covariance is None):
             raise FormatError(
-                f"criterion {self.name}", "needs the covariance of the site's input", "Use wanda there"
+                f"criterion {self.name}", "needs the covariance of the layer's input", "Use wanda there"
             )
 
         if self.needs_gradient and (statistics is None or statistics.gradient is None):
             raise FormatError(
-                f"criterion {self.name}", "needs the gradients of the site's weights", "Use wanda there"
+                f"criterion {self.name}", "needs the gradients of the layer's weights", "Use wanda there"
             )
 
     @abstractmethod
-    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+    def scores(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor:
         """Importance of each weight, float32 ``(rows, columns)``."""
 
 

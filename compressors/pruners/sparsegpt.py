@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.pruners.pruner import Pruned, Pruner, keep_largest, pattern_span
-from compressors.quantizers.gptq import shared_factor
-from spaces.choice import Sparsity
+from paretune.compressors.pruners.pruner import Pruned, Pruner, keep_largest, pattern_span
+from paretune.compressors.quantizers.gptq import shared_factor
+from paretune.spaces.choice import Sparsity
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _BLOCK = 128
 
@@ -33,18 +33,18 @@ class SparseGpt(Pruner):
     across_rows = True
 
     def mask(
-        self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
+        self, weight: torch.Tensor, sparsity: Sparsity, statistics: LayerStatistics | None = None
     ) -> torch.Tensor:
         """See :meth:`Pruner.mask`."""
         return self.prune(weight, sparsity, statistics).mask
 
-    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+    def scores(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor:
         """``w^2 / d^2`` of the weight as it is; the choice itself looks at updated weights."""
         self.check(statistics)
         return (weight / _curvature(statistics, weight.device)[1].diagonal()).square()
 
     def prune(
-        self, weight: torch.Tensor, sparsity: Sparsity, statistics: SiteStatistics | None = None
+        self, weight: torch.Tensor, sparsity: Sparsity, statistics: LayerStatistics | None = None
     ) -> Pruned:
         """See :meth:`Pruner.prune`."""
         self.check(statistics)
@@ -55,7 +55,7 @@ class SparseGpt(Pruner):
         return _sweep(left, sparsity.fraction, span, factor)
 
 
-def _curvature(statistics: SiteStatistics | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _curvature(statistics: LayerStatistics | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Channels that never fired, and the upper factor of the damped inverse covariance in the order of the row."""
     if statistics is None or statistics.covariance is None:
         raise TypeError("checked before")

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.pruners.pruner import Pruner
+from paretune.compressors.pruners.pruner import Pruner
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 
 class Taylor(Pruner):
@@ -24,7 +24,7 @@ class Taylor(Pruner):
     needs_gradient = True
     across_rows = True
 
-    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+    def scores(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor:
         """Size of a weight times that of its derivative."""
         if statistics is None or statistics.gradient is None:
             raise ValueError("taylor needs gradients")

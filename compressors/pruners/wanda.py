@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.pruners.pruner import Pruner
+from paretune.compressors.pruners.pruner import Pruner
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 
 class Wanda(Pruner):
@@ -18,7 +18,7 @@ class Wanda(Pruner):
     name = "wanda"
     needs_statistics = True
 
-    def scores(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor:
+    def scores(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor:
         """``|w_ij| * sqrt(mean x_j^2)``; the mean instead of the sum changes no order within a row."""
         if statistics is None:
             raise ValueError("wanda needs statistics")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from compressors.quantizers.awq import Awq
-from compressors.quantizers.entropy import Entropy
-from compressors.quantizers.ggml_blocks import GgmlBlocks, GgmlImportance
-from compressors.quantizers.gptq import Gptq
-from compressors.quantizers.half_quadratic import HalfQuadratic
-from compressors.quantizers.kmeans import KMeans
-from compressors.quantizers.learned_levels import LearnedLevels
-from compressors.quantizers.minmax import MinMax
-from compressors.quantizers.nearest import RoundToNearest
-from compressors.quantizers.percentile import Percentile
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from compressors.quantizers.weighted import Weighted
-from spaces.errors import UnknownNameError
+from paretune.compressors.quantizers.awq import Awq
+from paretune.compressors.quantizers.entropy import Entropy
+from paretune.compressors.quantizers.ggml_blocks import GgmlBlocks, GgmlImportance
+from paretune.compressors.quantizers.gptq import Gptq
+from paretune.compressors.quantizers.half_quadratic import HalfQuadratic
+from paretune.compressors.quantizers.kmeans import KMeans
+from paretune.compressors.quantizers.learned_levels import LearnedLevels
+from paretune.compressors.quantizers.minmax import MinMax
+from paretune.compressors.quantizers.nearest import RoundToNearest
+from paretune.compressors.quantizers.percentile import Percentile
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.quantizers.weighted import Weighted
+from paretune.spaces.errors import UnknownNameError
 
 QUANTIZERS: dict[str, Quantizer] = {
     quantizer.name: quantizer

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import torch
 
-from compressors.quantizers.blocks import from_blocks
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.blocks import from_blocks
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.spaces.formats import WeightFormat
 
 _THREAD_WEIGHTS = 1 << 15
 _GPU_WEIGHTS = 1 << 24

@@ -3,8 +3,8 @@
 Lin et al. 2023 (arXiv:2306.00978). Two parts. Here: rounding to nearest whose clipping range is that of the least
 *output* error of each group, AWQ's second step, taken on the covariance of the inputs and not on the inputs
 themselves: for a group of columns with covariance C an error e of the weights costs ``e C e^T``. The first step, the
-scale of each channel, needs the tensors around a linear and is in :mod:`compressors.scaled_block`; what a site's
-rounding sees is the scaled weight and the covariance of the scaled input.
+scale of each channel, needs the tensors around a linear and is in :mod:`paretune.compressors.scaled_block`; what a
+layer's rounding sees is the scaled weight and the covariance of the scaled input.
 
 Without a covariance (an embedding) nothing is known about inputs, and the result is that of ``rtn``.
 """
@@ -15,15 +15,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import decode, encode, pack_result, weights_at_once
-from compressors.quantizers.nearest import RoundToNearest, Searched, asymmetric_offers, symmetric_offers
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from spaces.errors import ModelError
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.affine import decode, encode, pack_result, weights_at_once
+from paretune.compressors.quantizers.nearest import (
+    RoundToNearest,
+    Searched,
+    asymmetric_offers,
+    symmetric_offers,
+)
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.spaces.errors import ModelError
+from paretune.spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _DAMPING = 0.01
 """Of the mean square of a group's inputs: decides between ranges that calibration saw no difference of."""
@@ -42,7 +47,7 @@ class Awq(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         if statistics is None or statistics.covariance is None:
@@ -55,7 +60,7 @@ def group_covariances(covariance: torch.Tensor, group_size: int) -> torch.Tensor
     """Damped blocks on the diagonal, float32 ``(groups, group_size, group_size)``; a dead group counts as white.
 
     Args:
-        covariance: of a site's input, ``(columns, columns)``.
+        covariance: of a layer's input, ``(columns, columns)``.
         group_size: divides the columns.
 
     Raises:
@@ -63,9 +68,9 @@ def group_covariances(covariance: torch.Tensor, group_size: int) -> torch.Tensor
     """
     if not bool(torch.isfinite(covariance).all()):
         raise ModelError(
-            "covariance of a site's input",
+            "covariance of a layer's input",
             "has NaN or infinite numbers",
-            "Calibrate in float32, or leave the site to rtn",
+            "Calibrate in float32, or leave the layer to rtn",
         )
     groups = len(covariance) // group_size
     parts = covariance.to(torch.float32).view(groups, group_size, groups, group_size)

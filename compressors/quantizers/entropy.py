@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from compressors.quantizers.observed import Observed
+from paretune.compressors.quantizers.observed import Observed
 
 _BINS = 256
 _SHARES = 24
@@ -18,7 +18,7 @@ _TINY = 1e-9
 
 
 class Entropy(Observed):
-    """Clips where the divergence of histograms is least; touches nothing but its own site and needs no data."""
+    """Clips where the divergence of histograms is least; touches nothing but its own layer and needs no data."""
 
     name = "entropy"
 

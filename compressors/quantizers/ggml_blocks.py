@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from compressors.ggml_library import expand_rows, quantize_rows
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from compressors.statistics import SiteStatistics
-from spaces.formats import NumberType, WeightFormat
+from paretune.compressors.ggml_library import expand_rows, quantize_rows
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.statistics import LayerStatistics
+from paretune.spaces.formats import NumberType, WeightFormat
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class GgmlBlocks(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         del group_size, scale_dtype
@@ -77,7 +77,7 @@ class GgmlBlocks(Quantizer):
         return GgmlWeight.of(torch.from_numpy(found).to(weight.device), weight_format.ggml)
 
     def _importance(
-        self, weight: torch.Tensor, statistics: SiteStatistics | None
+        self, weight: torch.Tensor, statistics: LayerStatistics | None
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None:
         """Positive, ``(columns,)``; white where nothing was observed."""
         if not self.weighted:

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import code_range, integer_zeros, pack_result, round_scales
-from compressors.quantizers.nearest import RoundToNearest
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer, finite_weight
-from spaces.errors import ModelError
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.affine import code_range, integer_zeros, pack_result, round_scales
+from paretune.compressors.quantizers.nearest import RoundToNearest
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer, finite_weight
+from paretune.spaces.errors import ModelError
+from paretune.spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _BLOCK = 128
 """Columns after which the errors of a block reach the columns beyond it, in one product."""
@@ -37,7 +37,7 @@ _MOST_DAMPING = 1e3
 
 
 class Gptq(Quantizer):
-    """Second-order rounding; touches nothing but its own site."""
+    """Second-order rounding; touches nothing but its own layer."""
 
     name = "gptq"
     version = "2"
@@ -49,14 +49,14 @@ class Gptq(Quantizer):
         self,
         weight: torch.Tensor,
         formats: Sequence[WeightFormat],
-        statistics: SiteStatistics | None = None,
+        statistics: LayerStatistics | None = None,
         scale_dtype: torch.dtype = torch.bfloat16,
-        site: str = "weight",
+        layer: str = "weight",
     ) -> list[QuantizedWeight]:
         """Formats of one group size in one pass: rows do not depend on each other, so formats are more rows."""
         if statistics is None or statistics.covariance is None:
-            return super().quantize_all(weight, formats, statistics, scale_dtype, site)
-        weight = finite_weight(weight, site)
+            return super().quantize_all(weight, formats, statistics, scale_dtype, layer)
+        weight = finite_weight(weight, layer)
         grids = [_Grid.of(weight, one, self._group_size(weight, one), scale_dtype) for one in formats]
         order, factor = shared_factor(statistics, weight.device)
         made: dict[int, QuantizedWeight] = {}
@@ -72,7 +72,7 @@ class Gptq(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         del group_size
@@ -120,9 +120,9 @@ def _scales(
 
 
 def shared_factor(
-    statistics: SiteStatistics, device: torch.device, ordered: bool = True
+    statistics: LayerStatistics, device: torch.device, ordered: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`inverse_factor` of a covariance, made once for all rows, formats and sites that share it.
+    """:func:`inverse_factor` of a covariance, made once for all rows, formats and layers that share it.
 
     Raises:
         ModelError: a covariance that is not finite.
@@ -152,9 +152,9 @@ def inverse_factor(covariance: torch.Tensor, ordered: bool = True) -> tuple[torc
     found = covariance.to(torch.float64, copy=True)
     if not bool(torch.isfinite(found).all()):
         raise ModelError(
-            "covariance of a site's input",
+            "covariance of a layer's input",
             "has NaN or infinite numbers",
-            "Calibrate in float32, or leave the site to rtn",
+            "Calibrate in float32, or leave the layer to rtn",
         )
     diagonal = found.diagonal().clone()
     dead = diagonal <= 0
@@ -187,9 +187,9 @@ def _damped_lower(covariance: torch.Tensor, mean: float) -> torch.Tensor:
             return lower
         added, damping = damping, damping * 10
     raise ModelError(
-        "covariance of a site's input",
+        "covariance of a layer's input",
         "cannot be inverted",
-        "Calibrate on more text, or use rtn for the site",
+        "Calibrate on more text, or use rtn for the layer",
     )
 
 

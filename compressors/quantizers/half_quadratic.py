@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import (
+from paretune.compressors.quantizers.affine import (
     chunks,
     code_range,
     decode,
@@ -26,14 +26,14 @@ from compressors.quantizers.affine import (
     pack_result,
     round_scales,
 )
-from compressors.quantizers.importance import importances
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.importance import importances
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _NORM = 0.7
 _BETA = 10.0
@@ -44,7 +44,7 @@ _TINY = 1e-12
 
 
 class HalfQuadratic(Quantizer):
-    """HQQ with integer or float zero points; touches nothing but its own site, and needs no data but uses it."""
+    """HQQ with integer or float zero points; touches nothing but its own layer, and needs no data but uses it."""
 
     name = "hqq"
     version = "2"
@@ -65,7 +65,7 @@ class HalfQuadratic(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         groups, bits = weight.view(-1, group_size), weight_format.num_bits

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _LEAST = 1e-4
 """Channels that never fired count a little, so that every weight has a code near it."""
 
 
-def channel_importances(statistics: SiteStatistics, device: torch.device) -> torch.Tensor:
+def channel_importances(statistics: LayerStatistics, device: torch.device) -> torch.Tensor:
     """Of each column over their mean, float32 ``(columns,)``; ones where nothing finite was observed."""
     moments = statistics.second_moment.to(device, torch.float32)
     mean = moments.mean()
@@ -22,6 +22,6 @@ def channel_importances(statistics: SiteStatistics, device: torch.device) -> tor
     return (moments / mean).clamp_min(_LEAST)
 
 
-def importances(weight: torch.Tensor, statistics: SiteStatistics) -> torch.Tensor:
+def importances(weight: torch.Tensor, statistics: LayerStatistics) -> torch.Tensor:
     """The same for every weight, in the weight's shape."""
     return channel_importances(statistics, weight.device).expand_as(weight).contiguous()

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import weights_at_once
-from compressors.quantizers.importance import channel_importances
-from compressors.quantizers.numbers import nearest_levels
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.affine import weights_at_once
+from paretune.compressors.quantizers.importance import channel_importances
+from paretune.compressors.quantizers.numbers import nearest_levels
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _ITERATIONS = 25
 
 
 class KMeans(Quantizer):
-    """Lloyd's algorithm row by row; touches nothing but its own site."""
+    """Lloyd's algorithm row by row; touches nothing but its own layer."""
 
     name = "kmeans"
     number_types = ("codebook",)
@@ -36,7 +36,7 @@ class KMeans(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         shares = torch.ones(weight.shape[1], device=weight.device)

@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import chunks, round_scales
-from compressors.quantizers.importance import importances
-from compressors.quantizers.numbers import nearest_levels
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.affine import chunks, round_scales
+from paretune.compressors.quantizers.importance import importances
+from paretune.compressors.quantizers.numbers import nearest_levels
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 _ITERATIONS = 12
 
 
 class LearnedLevels(Quantizer):
-    """A codebook a matrix; touches nothing but its own site."""
+    """A codebook a matrix; touches nothing but its own layer."""
 
     name = "learned"
     number_types = ("codebook",)
-    codebooks = ("site",)
+    codebooks = ("layer",)
 
     def _quantize(
         self,
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         groups = weight.view(-1, group_size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from compressors.quantizers.observed import Observed
+from paretune.compressors.quantizers.observed import Observed
 
 
 class MinMax(Observed):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import (
+from paretune.compressors.quantizers.affine import (
     best_offer,
     chunks,
     code_range,
@@ -21,15 +21,15 @@ from compressors.quantizers.affine import (
     pack_result,
     round_scales,
 )
-from compressors.quantizers.blocks import to_blocks
-from compressors.quantizers.numbers import numbers_of
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from compressors.quantizers.scales import ScaleType, best_scales, scaled_weight
-from spaces.formats import Codebook, NumberType, WeightFormat
+from paretune.compressors.quantizers.blocks import to_blocks
+from paretune.compressors.quantizers.numbers import numbers_of
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.quantizers.scales import ScaleType, best_scales, scaled_weight
+from paretune.spaces.formats import Codebook, NumberType, WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 # Lowest shrink factor and number of grid points, by bits: the wider the codes, the less clipping pays.
 _GRID = {
@@ -44,7 +44,7 @@ _GRID = {
 
 
 class RoundToNearest(Quantizer):
-    """Round to nearest; touches nothing but its own site and needs no data. Makes every format with fixed numbers."""
+    """Round to nearest; touches nothing but its own layer and needs no data. Makes every format with fixed numbers."""
 
     name = "rtn"
     number_types: tuple[NumberType, ...] = ("int", "float", "codebook")
@@ -56,7 +56,7 @@ class RoundToNearest(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         tall = weight_format.block_rows or len(weight)
@@ -78,7 +78,7 @@ class RoundToNearest(Quantizer):
             codes[part] = encode(groups[part], scales[part], best_zeros, bits).to(torch.int8)
         return pack_result(weight.shape, codes, scales, zeros, scale_dtype, weight_format)
 
-    def importance(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor | None:
+    def importance(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor | None:
         """How much the error of each weight counts, shaped as the weight; ``None``: all the same."""
         del weight, statistics
         return None

@@ -1,7 +1,7 @@
 """What codes of formats that are not integers stand for: E4M3, E2M1, the quantiles of NF4, learned levels.
 
 NF4: Dettmers et al. 2023 (arXiv:2305.14314), appendix E, whose sixteen numbers are given here to the digits of the
-paper; E4M3 and E2M1: :mod:`compressors.float_rounding`.
+paper; E4M3 and E2M1: :mod:`paretune.compressors.float_rounding`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from compressors.float_rounding import LARGEST_E2M1, LARGEST_E4M3, e2m1_codes, e2m1_numbers, round_e4m3
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat
+from paretune.compressors.float_rounding import (
+    LARGEST_E2M1,
+    LARGEST_E4M3,
+    e2m1_codes,
+    e2m1_numbers,
+    round_e4m3,
+)
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat
 
 NORMAL_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -81,7 +87,7 @@ def numbers_of(weight_format: WeightFormat, device: torch.device) -> Numbers:
 
 def fixed_levels(weight_format: WeightFormat, device: torch.device) -> torch.Tensor | None:
     """The levels of a format that every weight shares; ``None`` for integers, E4M3 and learned levels."""
-    if weight_format.number_type == "int" or weight_format.codebook in ("row", "site"):
+    if weight_format.number_type == "int" or weight_format.codebook in ("row", "layer"):
         return None
     return numbers_of(weight_format, device).levels
 

@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.affine import chunks, code_range, encode, integer_zeros, pack_result, round_scales
-from compressors.quantizers.blocks import to_blocks
-from compressors.quantizers.numbers import numbers_of
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from compressors.quantizers.quantizer import Quantizer
-from compressors.quantizers.scales import ScaleType, scaled_weight
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.affine import (
+    chunks,
+    code_range,
+    encode,
+    integer_zeros,
+    pack_result,
+    round_scales,
+)
+from paretune.compressors.quantizers.blocks import to_blocks
+from paretune.compressors.quantizers.numbers import numbers_of
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.quantizers.scales import ScaleType, scaled_weight
+from paretune.spaces.formats import WeightFormat
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 
 class Observed(Quantizer):
@@ -47,7 +54,7 @@ class Observed(Quantizer):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         del statistics

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import torch
 
-from compressors.quantizers.observed import Observed
+from paretune.compressors.quantizers.observed import Observed
 
 _OUTSIDE = 1e-3
 
 
 class Percentile(Observed):
-    """Clips what is rare; touches nothing but its own site and needs no data."""
+    """Clips what is rare; touches nothing but its own layer and needs no data."""
 
     name = "percentile"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from spaces.errors import FormatError
+from paretune.spaces.errors import FormatError
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from spaces.errors import FormatError, ModelError
-from spaces.formats import Codebook, NumberType, WeightFormat, ZeroPoint
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.spaces.errors import FormatError, ModelError
+from paretune.spaces.formats import Codebook, NumberType, WeightFormat, ZeroPoint
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
-Closure = Literal["site", "block", "model"]
-"""Which sites a method touches when it is applied to one: only what is closed under swapping a site is kept
-per site in the bank."""
+Closure = Literal["layer", "block", "model"]
+"""Which layers a method touches when it is applied to one: only what is closed under swapping a layer is kept
+per layer in the bank."""
 
 
 class Quantizer(ABC):
-    """Turns the weight of one site into codes and scales.
+    """Turns the weight of one layer into codes and scales.
 
     Implementations are deterministic, work group by group on any device and keep an exact zero exact.
     """
 
     name: str
     version: str = "1"
-    closure: Closure = "site"
+    closure: Closure = "layer"
     needs_covariance: bool = False
-    """Whether it reads the covariance of the site's input; without one (an embedding) inputs count as white."""
+    """Whether it reads the covariance of the layer's input; without one (an embedding) inputs count as white."""
     number_types: tuple[NumberType, ...] = ("int",)
     """Number types of the formats that it makes."""
     codebooks: tuple[Codebook, ...] = ("none",)
@@ -42,31 +42,31 @@ class Quantizer(ABC):
     shares_formats: bool = False
     """Whether several formats of one weight made together take less than one after the other."""
     slab_weights: int = 1 << 16
-    """Weights of a site handed over at once, in whole rows; rows never depend on each other."""
+    """Weights of a layer handed over at once, in whole rows; rows never depend on each other."""
 
     def quantize(
         self,
         weight: torch.Tensor,
         weight_format: WeightFormat,
-        statistics: SiteStatistics | None = None,
+        statistics: LayerStatistics | None = None,
         scale_dtype: torch.dtype = torch.bfloat16,
-        site: str = "weight",
+        layer: str = "weight",
     ) -> QuantizedWeight:
         """Quantize ``weight``, float ``(rows, columns)``.
 
         Args:
             weight: of the linear, output rows first.
             weight_format: whose group size divides the columns.
-            statistics: of the site's input, for methods that need them.
+            statistics: of the layer's input, for methods that need them.
             scale_dtype: that scales are rounded to before codes are chosen.
-            site: name for error messages.
+            layer: name for error messages.
 
         Raises:
             ModelError: the weight has a NaN or an infinity.
             FormatError: the format does not fit the shape or the method.
         """
         size = self._group_size(weight, weight_format)
-        weight = finite_weight(weight, site)
+        weight = finite_weight(weight, layer)
         return self._quantize(weight, weight_format, size, statistics, scale_dtype)
 
     def _group_size(self, weight: torch.Tensor, weight_format: WeightFormat) -> int:
@@ -80,12 +80,12 @@ class Quantizer(ABC):
         self,
         weight: torch.Tensor,
         formats: Sequence[WeightFormat],
-        statistics: SiteStatistics | None = None,
+        statistics: LayerStatistics | None = None,
         scale_dtype: torch.dtype = torch.bfloat16,
-        site: str = "weight",
+        layer: str = "weight",
     ) -> list[QuantizedWeight]:
         """The same weight in several formats, each as :meth:`quantize` makes it; methods share what they can."""
-        return [self.quantize(weight, one, statistics, scale_dtype, site) for one in formats]
+        return [self.quantize(weight, one, statistics, scale_dtype, layer) for one in formats]
 
     def check_format(self, weight_format: WeightFormat) -> None:
         """Refuse a format that the method cannot make.
@@ -115,20 +115,20 @@ class Quantizer(ABC):
         weight: torch.Tensor,
         weight_format: WeightFormat,
         group_size: int,
-        statistics: SiteStatistics | None,
+        statistics: LayerStatistics | None,
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         """Quantize a finite, contiguous float32 weight."""
 
 
-def finite_weight(weight: torch.Tensor, site: str) -> torch.Tensor:
-    """Contiguous in float32; refused with the site's name if it is not finite."""
+def finite_weight(weight: torch.Tensor, layer: str) -> torch.Tensor:
+    """Contiguous in float32; refused with the layer's name if it is not finite."""
     weight = weight.to(torch.float32)
     if not bool(torch.isfinite(weight).all()):
         bad = int((~torch.isfinite(weight)).sum())
         raise ModelError(
-            f"weight of {site}",
+            f"weight of {layer}",
             f"{bad} of its numbers are NaN or infinite, which no code stands for",
-            "Mend the checkpoint, or leave this site at 16 bits",
+            "Mend the checkpoint, or leave this layer at 16 bits",
         )
     return weight.contiguous()

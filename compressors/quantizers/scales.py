@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import torch
 
-from compressors.float_rounding import LARGEST_E2M1, LARGEST_E4M3, power_of_two_scales, round_e4m3
-from compressors.quantizers.affine import chunks, round_scales
-from compressors.quantizers.blocks import from_blocks
-from compressors.quantizers.numbers import Numbers
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from spaces.formats import WeightFormat
+from paretune.compressors.float_rounding import LARGEST_E2M1, LARGEST_E4M3, power_of_two_scales, round_e4m3
+from paretune.compressors.quantizers.affine import chunks, round_scales
+from paretune.compressors.quantizers.blocks import from_blocks
+from paretune.compressors.quantizers.numbers import Numbers
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.spaces.formats import WeightFormat
 
 _CLIPPING = {4: torch.linspace(1.0, 0.6, 17).tolist(), 8: torch.linspace(1.0, 0.55, 10).tolist()}
 """Shares of the extreme weight that are tried as the largest number: beyond half of it the binade repeats."""

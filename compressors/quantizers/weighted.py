@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.quantizers.importance import importances
-from compressors.quantizers.nearest import RoundToNearest
+from paretune.compressors.quantizers.importance import importances
+from paretune.compressors.quantizers.nearest import RoundToNearest
 
 if TYPE_CHECKING:
-    from compressors.statistics import SiteStatistics
+    from paretune.compressors.statistics import LayerStatistics
 
 
 class Weighted(RoundToNearest):
-    """``rtn`` with a better notion of error; touches nothing but its own site."""
+    """``rtn`` with a better notion of error; touches nothing but its own layer."""
 
     name = "weighted"
     number_types = ("int",)
     codebooks = ("none",)
 
-    def importance(self, weight: torch.Tensor, statistics: SiteStatistics | None) -> torch.Tensor | None:
+    def importance(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor | None:
         """Of the input channels; the same for all where nothing was observed."""
         return None if statistics is None else importances(weight, statistics)

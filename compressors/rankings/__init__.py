@@ -1,14 +1,14 @@
-"""Rankings of what a student may lack, by name: one file each, one line here, one line in the contract test."""
+"""Rankings of what a pruned model may lack, by name: one file each, one line here, one line in the contract test."""
 
 from __future__ import annotations
 
-from compressors.rankings.activation import Activation
-from compressors.rankings.entropy import Entropy
-from compressors.rankings.ranking import AnswerTokens, Kind, Ranking, Scene
-from compressors.rankings.removal import Removal
-from compressors.rankings.task import Task
-from compressors.rankings.taylor import Taylor
-from spaces.errors import UnknownNameError
+from paretune.compressors.rankings.activation import Activation
+from paretune.compressors.rankings.entropy import Entropy
+from paretune.compressors.rankings.ranking import AnswerTokens, Kind, Ranking, Scene
+from paretune.compressors.rankings.removal import Removal
+from paretune.compressors.rankings.task import Task
+from paretune.compressors.rankings.taylor import Taylor
+from paretune.spaces.errors import UnknownNameError
 
 RANKINGS: dict[str, Ranking] = {
     ranking.name: ranking

@@ -1,8 +1,8 @@
 """``activation``: how much passes through a part, from the statistics that every bank has.
 
 Blocks by block influence (ShortGPT, arXiv:2403.03853), heads by what they add to the residual stream, FFN channels by
-mean magnitude times the norm of their column; see :mod:`compressors.statistics`. Hidden channels by their root mean
-square behind every norm, summed over the norms that a linear reads (Minitron, Muralidharan et al. 2024,
+mean magnitude times the norm of their column; see :mod:`paretune.compressors.statistics`. Hidden channels by their
+root mean square behind every norm, summed over the norms that a linear reads (Minitron, Muralidharan et al. 2024,
 arXiv:2407.14679, sums the outputs of all norms; means of squares are what the statistics keep). Needs no pass.
 """
 
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
-from compressors.rankings.ranking import Ranking, Scene
-from spaces.model import ModelSpec
+from paretune.compressors.rankings.ranking import Ranking, Scene
+from paretune.spaces.model import ModelSpec
 
 _FIRST_READERS = ("q", "qkv", "gate", "gate_up", "expert_gate_up", "head")
 _PARTS = ("heads/", "channels/")
@@ -42,7 +42,7 @@ def _width(spec: ModelSpec, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def readers(spec: ModelSpec) -> list[str]:
-    """One site of those that read the same norm; where nothing gates, the up projection stands for its norm."""
+    """One layer of those that read the same norm; where nothing gates, the up projection stands for its norm."""
     gated = {x.block for x in spec.of_role("gate", "gate_up", "expert_gate_up")}
     wanted = [x for x in spec.linears if x.role in _FIRST_READERS]
     wanted += [x for x in spec.of_role("up") if x.block not in gated]

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from compressors.dense_state import dense_model
-from compressors.entry_store import EntryStore
-from compressors.rankings import find_ranking
-from compressors.rankings.ranking import LABELS, AnswerTokens, Kind, Ranking, Scene
-from compressors.streamed_model import StreamedModel
-from compressors.weight_source import WeightSource
-from compressors.windows import TokenWindows
-from spaces.errors import ConfigurationError, ModelError, RunError
-from spaces.model import ModelSpec
+from paretune.compressors.dense_state import dense_model
+from paretune.compressors.entry_store import EntryStore
+from paretune.compressors.rankings import find_ranking
+from paretune.compressors.rankings.ranking import LABELS, AnswerTokens, Kind, Ranking, Scene
+from paretune.compressors.streamed_model import StreamedModel
+from paretune.compressors.weight_source import WeightSource
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import ConfigurationError, ModelError, RunError
+from paretune.spaces.model import ModelSpec
 
 _MADE_OF = "made_of"
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from compressors.block_stream import BlockStream
-from compressors.observation import RunningMean
-from compressors.rankings.ranking import Ranking, Scene, head_sites
-from spaces.errors import ModelError
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.observation import RunningMean
+from paretune.compressors.rankings.ranking import Ranking, Scene, head_layers
+from paretune.spaces.errors import ModelError
 
 _TOKENS_AT_ONCE = 1024
 _REASON = "an entropy is that of attention rows, which only heads have"
@@ -35,14 +35,14 @@ class Entropy(Ranking):
 
     def scores(self, scene: Scene) -> dict[str, torch.Tensor]:
         """Minus the mean entropy in nats, by group of heads."""
-        spec, sites = scene.spec, head_sites(scene.spec)
-        if not sites:
+        spec, layers = scene.spec, head_layers(scene.spec)
+        if not layers:
             return {}
-        means = {linear.name: RunningMean() for linear in sites}
+        means = {linear.name: RunningMean() for linear in layers}
         with plain_attention(scene.model):
             stream = BlockStream(scene.model, spec, scene.windows, _TOKENS_AT_ONCE)
             handles = []
-            for linear in sites:
+            for linear in layers:
                 module = scene.model.get_submodule(linear.name.rpartition(".")[0])
                 handles.append(module.register_forward_hook(_watch(means[linear.name], linear.name)))
             try:
@@ -53,16 +53,16 @@ class Entropy(Ranking):
                     handle.remove()
         return {
             f"heads/{linear.block}": -means[linear.name].mean().view(spec.kv_heads, -1).mean(dim=1)
-            for linear in sites
+            for linear in layers
         }
 
 
-def _watch(mean: RunningMean, site: str) -> Any:
+def _watch(mean: RunningMean, layer: str) -> Any:
     def observe(_: Any, __: tuple[Any, ...], output: Any) -> None:
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if weights is None:
             raise ModelError(
-                f"attention before {site}", "does not hand its weights out", "Rank by taylor or removal"
+                f"attention before {layer}", "does not hand its weights out", "Rank by taylor or removal"
             )
         entropies = row_entropies(weights)
         rows = entropies.shape[0] * entropies.shape[2]

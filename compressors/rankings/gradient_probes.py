@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from compressors.rankings.activation import readers
-from compressors.rankings.ranking import channel_sites, head_sites
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.rankings.activation import readers
+from paretune.compressors.rankings.ranking import channel_layers, head_layers
+from paretune.spaces.model import Linear, ModelSpec
 
 
 class GradientProbes:
@@ -33,7 +33,7 @@ class GradientProbes:
     def __enter__(self) -> GradientProbes:
         embedding = self._model.get_submodule(self._spec.embedding.name)
         self._handles.append(embedding.register_forward_hook(lambda _, __, out: out.requires_grad_()))
-        for linear in (*head_sites(self._spec), *channel_sites(self._spec)):
+        for linear in (*head_layers(self._spec), *channel_layers(self._spec)):
             if linear.experts > 1:
                 self._ask(linear)
             else:
@@ -53,7 +53,7 @@ class GradientProbes:
         self.forget()
 
     def columns(self, linear: Linear) -> torch.Tensor:
-        """By gates of a site's columns: ``(in_features,)`` or ``(experts, in_features)``, float32."""
+        """By gates of a layer's columns: ``(in_features,)`` or ``(experts, in_features)``, float32."""
         weight = self._expert_weights.get(linear.name)
         if weight is not None:
             gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad

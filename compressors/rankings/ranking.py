@@ -1,6 +1,6 @@
 """The small interface behind which every ranking stands, and what a ranking may look at.
 
-A ranking scores parts that a student may lack, of the dense model, from a calibration text: the larger, the more
+A ranking scores parts that a pruned model may lack, of the dense model, from a calibration text: the larger, the more
 important. Scores of one kind are compared within a block (``heads``, ``channels``) or within the model (``blocks``,
 ``width``), never between kinds.
 """
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from spaces.errors import TextError
-from spaces.model import Linear, ModelSpec
+from paretune.spaces.errors import TextError
+from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
-    from compressors.statistics import Statistics
-    from compressors.windows import TokenWindows
+    from paretune.compressors.statistics import Statistics
+    from paretune.compressors.windows import TokenWindows
 
 Kind = Literal["heads", "channels", "blocks", "width"]
 KINDS: tuple[Kind, ...] = ("heads", "channels", "blocks", "width")
@@ -62,7 +62,7 @@ class Scene:
     """What a ranking may look at.
 
     Attributes:
-        model: the dense model, or a :class:`~compressors.streamed_model.StreamedModel`.
+        model: the dense model, or a :class:`~paretune.compressors.streamed_model.StreamedModel`.
         spec: of the model.
         windows: text that it is run on.
         statistics: of the calibration text.
@@ -105,11 +105,11 @@ class Ranking(ABC):
         """
 
 
-def head_sites(spec: ModelSpec) -> list[Linear]:
+def head_layers(spec: ModelSpec) -> list[Linear]:
     """Output projections whose inputs are told apart by head, in order; none where heads cannot be cut."""
     return [linear for linear in spec.of_role("o") if linear.in_axis == "heads"]
 
 
-def channel_sites(spec: ModelSpec) -> list[Linear]:
-    """Down projections whose inputs are the FFN channels that a student counts, in order."""
+def channel_layers(spec: ModelSpec) -> list[Linear]:
+    """Down projections whose inputs are the FFN channels that a pruned model counts, in order."""
     return [linear for linear in spec.of_role("down", "expert_down") if linear.in_axis == "ffn"]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from compressors.divergence import Teacher
-from compressors.rankings.ranking import Ranking, Scene
-from compressors.rankings.removal_pass import TOO_MANY, score_removals
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.rankings.ranking import Ranking, Scene
+from paretune.compressors.rankings.removal_pass import TOO_MANY, score_removals
 
 
 class Removal(Ranking):

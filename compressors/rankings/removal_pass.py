@@ -1,7 +1,7 @@
 """One part of the dense model left out at a time, and what that does: the pass that ``removal`` and ``task`` share.
 
 A group of heads is left out by zeros in what the output projection reads, a block by handing on its input: exactly what
-a student without it computes. One pass of the text a part.
+a pruned model without it computes. One pass of the text a part.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from compressors.rankings.ranking import head_sites
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.rankings.ranking import head_layers
+from paretune.spaces.model import Linear, ModelSpec
 
 TOO_MANY = "it takes a pass of the text for every part, and there are thousands; taylor ranks them in one"
 """Why neither FFN channels nor hidden channels are ranked so."""
@@ -22,7 +22,7 @@ TOO_MANY = "it takes a pass of the text for every part, and there are thousands;
 def score_removals(model: Any, spec: ModelSpec, damage: Callable[[], float]) -> dict[str, torch.Tensor]:
     """``damage`` of the model without each group of heads and without each block, as a ranking's scores."""
     found: dict[str, torch.Tensor] = {}
-    for linear in head_sites(spec):
+    for linear in head_layers(spec):
         scores = []
         for group in range(spec.kv_heads):
             with without_heads(model, linear, group, spec.kv_heads):

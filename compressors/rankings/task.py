@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from compressors.observation import micro_batches
-from compressors.rankings.ranking import AnswerTokens, Ranking, Scene
-from compressors.rankings.removal_pass import TOO_MANY, score_removals
-from spaces.errors import RunError
+from paretune.compressors.observation import micro_batches
+from paretune.compressors.rankings.ranking import AnswerTokens, Ranking, Scene
+from paretune.compressors.rankings.removal_pass import TOO_MANY, score_removals
+from paretune.spaces.errors import RunError
 
 _TOKENS_AT_ONCE = 2048
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from compressors.observation import RunningMean
-from compressors.rankings.gradient_probes import GradientProbes
-from compressors.rankings.ranking import Ranking, Scene, channel_sites, head_sites
+from paretune.compressors.observation import RunningMean
+from paretune.compressors.rankings.gradient_probes import GradientProbes
+from paretune.compressors.rankings.ranking import Ranking, Scene, channel_layers, head_layers
 
 
 class Taylor(Ranking):
@@ -51,9 +51,9 @@ def _backward(model: Any, ids: torch.Tensor) -> None:
 def _window_scores(scene: Scene, probes: GradientProbes) -> dict[str, torch.Tensor]:
     """Signed derivatives by gates, of one window."""
     spec, found = scene.spec, {}
-    for linear in head_sites(spec):
+    for linear in head_layers(spec):
         found[f"heads/{linear.block}"] = probes.columns(linear).view(spec.kv_heads, -1).sum(dim=1)
-    for linear in channel_sites(spec):
+    for linear in channel_layers(spec):
         found[f"channels/{linear.block}"] = probes.columns(linear)
     found["blocks"] = torch.stack([probes.block(block) for block in range(spec.blocks)])
     return found | {"width": probes.hidden()}

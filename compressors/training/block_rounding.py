@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from compressors.quantizers import QuantizedWeight, find_quantizer
-from compressors.training.fake_quantization import LearnedRounding, check_trainable
-from spaces.errors import ConfigurationError, ModelError
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers import QuantizedWeight, find_quantizer
+from paretune.compressors.training.fake_quantization import LearnedRounding, check_trainable
+from paretune.spaces.errors import ConfigurationError, ModelError
+from paretune.spaces.formats import WeightFormat
 
 _STARTS = ("rtn", "minmax")
 
@@ -56,7 +56,7 @@ class RoundingSettings:
 
 
 @dataclass(frozen=True)
-class BlockSite:
+class BlockLayer:
     """A linear, or the experts of one parameter, inside a block.
 
     Attributes:
@@ -82,31 +82,31 @@ class BlockSite:
 
 def tune_block(
     block: Any,
-    sites: Mapping[str, BlockSite],
+    layers: Mapping[str, BlockLayer],
     inputs: torch.Tensor,
     targets: torch.Tensor | None,
     options: dict[str, Any],
     settings: RoundingSettings,
 ) -> dict[str, QuantizedWeight]:
-    """Codes of a block's sites, tuned together; the block itself is not changed.
+    """Codes of a block's layers, tuned together; the block itself is not changed.
 
     Args:
         block: module whose parameters are dense; may be frozen.
-        sites: by name.
+        layers: by name.
         inputs: hidden states that enter it, ``(windows, tokens, hidden)``.
         targets: what shall come out, shaped alike; ``None``: what the dense block makes of ``inputs``.
         options: of the block's call, for ``batch_windows`` windows, or all if there are fewer.
         settings: of training.
 
     Raises:
-        FormatError: a format that is not trained, or does not fit its site.
+        FormatError: a format that is not trained, or does not fit its layer.
         ModelError: weights or outputs that are not finite.
     """
-    for site in sites.values():
-        check_trainable(site.weight_format)
+    for layer in layers.values():
+        check_trainable(layer.weight_format)
     with torch.inference_mode(mode=False), torch.enable_grad():
-        block_of = _Block(block, sites, inputs, targets, ordinary(options), settings.batch_windows)
-        starts = [_round(block, sites, name, settings.scale_dtype) for name in _STARTS]
+        block_of = _Block(block, layers, inputs, targets, ordinary(options), settings.batch_windows)
+        starts = [_round(block, layers, name, settings.scale_dtype) for name in _STARTS]
         best = starts[0]
         lowest = block_of.error({name: found.dequantize() for name, found in best.items()})
         for start in starts:
@@ -126,12 +126,12 @@ def ordinary(values: Any) -> Any:
 
 
 def _round(
-    block: Any, sites: Mapping[str, BlockSite], method: str, dtype: torch.dtype
+    block: Any, layers: Mapping[str, BlockLayer], method: str, dtype: torch.dtype
 ) -> dict[str, QuantizedWeight]:
     quantizer = find_quantizer(method)
     return {
-        name: quantizer.quantize(site.matrix(block), site.weight_format, None, dtype, name)
-        for name, site in sites.items()
+        name: quantizer.quantize(layer.matrix(block), layer.weight_format, None, dtype, name)
+        for name, layer in layers.items()
     }
 
 
@@ -144,8 +144,10 @@ def _descend(
 ) -> tuple[dict[str, QuantizedWeight], float]:
     """The best state on the way, and its error; ``best`` and ``lowest`` where none is better."""
     learned = {
-        name: LearnedRounding(site.matrix(task.module), site.weight_format, start[name], settings.scale_dtype)
-        for name, site in task.sites.items()
+        name: LearnedRounding(
+            layer.matrix(task.module), layer.weight_format, start[name], settings.scale_dtype
+        )
+        for name, layer in task.layers.items()
     }
     random = torch.Generator().manual_seed(settings.seed)
     first = settings.learning_rate or 1 / settings.steps
@@ -168,21 +170,21 @@ class _Block:
     def __init__(
         self,
         module: Any,
-        sites: Mapping[str, BlockSite],
+        layers: Mapping[str, BlockLayer],
         inputs: torch.Tensor,
         targets: torch.Tensor | None,
         options: dict[str, Any],
         batch_windows: int,
     ) -> None:
         self.module = module
-        self.sites = sites
+        self.layers = layers
         self._inputs = inputs
         self._options = options
         self._batch = min(batch_windows, len(inputs))
         self._targets = self._dense() if targets is None else targets
         if not bool(torch.isfinite(self._targets).all()):
             raise ModelError(
-                f"output of the block with {', '.join(sites)}",
+                f"output of the block with {', '.join(layers)}",
                 "has NaN or infinite numbers, which rounding cannot be fitted to",
                 "Calibrate in float32, or leave the block to rtn",
             )
@@ -218,7 +220,7 @@ class _Block:
 
     def _run(self, hidden: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
         swapped = {
-            self.sites[name].parameter: self.sites[name].shaped(weight, self.module)
+            self.layers[name].parameter: self.layers[name].shaped(weight, self.module)
             for name, weight in weights.items()
         }
         output = torch.func.functional_call(self.module, swapped, (hidden,), self._options)

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from compressors.quantizers.affine import code_range, pack_result, round_scales
-from compressors.quantizers.quantized_weight import QuantizedWeight
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers.affine import code_range, pack_result, round_scales
+from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat
 
 _LEAST_FACTOR = 0.5
 _HALF_STEP = 0.5

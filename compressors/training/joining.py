@@ -1,4 +1,4 @@
-"""Integer weights one below the other, as the bank keeps the experts of a site."""
+"""Integer weights one below the other, as the bank keeps the experts of a layer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from compressors.quantizers import QuantizedWeight
+from paretune.compressors.quantizers import QuantizedWeight
 
 
 def join_rows(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:

@@ -1,4 +1,4 @@
-"""GPTQ again for a chosen configuration, in sequence: every site sees what the compressed model feeds it.
+"""GPTQ again for a chosen configuration, in sequence: every layer sees what the compressed model feeds it.
 
 The bank rounds against the dense model's inputs, so that an entry does not depend on the choices before it. Once the
 configuration is chosen nothing speaks against the original order (Frantar et al. 2022, arXiv:2210.17323): block after
@@ -13,24 +13,24 @@ from typing import Any
 
 import torch
 
-from compressors.assembly import Assembler
-from compressors.block_stream import BlockStream
-from compressors.covariance import keeper, observe_covariances
-from compressors.entries import Entry, slabs
-from compressors.quantizers import QuantizedWeight, find_quantizer
-from compressors.statistics import SiteStatistics
-from compressors.training.joining import join_rows
-from compressors.weight_source import WeightSource
-from compressors.windows import TokenWindows
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import ConfigurationError
-from spaces.model import Linear, ModelSpec
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.covariance import keeper, observe_covariances
+from paretune.compressors.entries import Entry, slabs
+from paretune.compressors.quantizers import QuantizedWeight, find_quantizer
+from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.training.joining import join_rows
+from paretune.compressors.weight_source import WeightSource
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.model import Linear, ModelSpec
 
 METHOD = "gptq"
 _TOKENS_AT_ONCE = 4096
 
 Progress = Callable[[str, int, int], None]
-"""Called with the site that is rounded, how many are done and how many there are."""
+"""Called with the layer that is rounded, how many are done and how many there are."""
 
 
 def refine(
@@ -39,25 +39,25 @@ def refine(
     windows: TokenWindows,
     progress: Progress | None = None,
 ) -> dict[str, QuantizedWeight]:
-    """Codes of all sites inside the blocks whose method is ``gptq``, output rows first, experts one below the other.
+    """Codes of all layers inside the blocks whose method is ``gptq``, output rows first, experts one below the other.
 
     Args:
         assembler: whose model is ``config`` afterwards, with the bank's weights.
-        config: the configuration; its other sites stay as the bank has them.
+        config: the configuration; its other layers stay as the bank has them.
         windows: calibration text.
-        progress: told of every site.
+        progress: told of every layer.
 
     Raises:
-        ConfigurationError: no such site.
+        ConfigurationError: no such layer.
         ModelError: covariances that are not finite.
     """
     refined = [x for x in assembler.spec.block_linears if config.choice(x.name).method == METHOD]
     refined = [x for x in refined if config.keeps_block(x.block)]
     if not refined:
         raise ConfigurationError(
-            "a configuration without sites of method gptq in its blocks",
+            "a configuration without layers of method gptq in its blocks",
             "has nothing to refine",
-            "Choose gptq for some sites, or export without refining",
+            "Choose gptq for some layers, or export without refining",
         )
     windows.check_vocabulary(assembler.spec.vocabulary)
     work = _Refinement(assembler, config, refined)
@@ -77,7 +77,7 @@ class _Refinement:
 
     def __init__(self, assembler: Assembler, config: CompressionConfig, refined: Sequence[Linear]) -> None:
         dense = assembler.apply(DENSE_CONFIG)
-        # Dense tensors and modules by the names of the whole model; a student's blocks are numbered anew.
+        # Dense tensors and modules by the names of the whole model; a pruned model's blocks are numbered anew.
         self._source = WeightSource(None, dense, assembler.spec)
         self._slots = dict(dense.named_parameters())
         self._modules = dict(dense.named_modules())
@@ -86,9 +86,9 @@ class _Refinement:
         self._before = {x.parameter: self._slots[x.parameter].data for x in refined}
 
     def run(self, windows: TokenWindows) -> Iterator[tuple[str, QuantizedWeight]]:
-        """Site by site in the order of execution; the model holds each from then on."""
+        """Layer by layer in the order of execution; the model holds each from then on."""
         stream = BlockStream(self._assembler.model, self._spec, windows, _TOKENS_AT_ONCE)
-        blocks = self._assembler.config.student.blocks
+        blocks = self._assembler.config.pruned.blocks
         for block in range(self._spec.blocks) if blocks is None else blocks:
             for together in _by_input(self._spec, [x for x in self._refined if x.block == block]):
                 first = keeper(self._spec, together[0])
@@ -110,13 +110,13 @@ class _Refinement:
 
     def _round(self, linear: Linear, covariance: torch.Tensor) -> QuantizedWeight:
         config, bank = self._assembler.config, self._assembler.bank
-        entry = Entry.of(self._spec, linear, config.choice(linear.name), config.student)
+        entry = Entry.of(self._spec, linear, config.choice(linear.name), config.pruned)
         # Masks follow the statistics of the dense model, as in the bank; so zeros stay where they were.
         parts = slabs(entry, self._source, bank.statistics, bank.observed(entry), whole=True)
         gptq, found = find_quantizer(METHOD), []
         for expert, slab in enumerate(parts):
             seen = covariance if covariance.ndim == 2 else covariance[expert]
-            statistics = SiteStatistics(seen.diagonal().clone(), seen)
+            statistics = LayerStatistics(seen.diagonal().clone(), seen)
             found.append(
                 gptq.quantize(slab.weight, entry.choice.weight, statistics, bank.scale_dtype, linear.name)
             )
@@ -130,7 +130,7 @@ class _Refinement:
 
 
 def _by_input(spec: ModelSpec, linears: Sequence[Linear]) -> list[list[Linear]]:
-    """Sites that read the same input together, in the order of execution."""
+    """Layers that read the same input together, in the order of execution."""
     groups: dict[str, list[Linear]] = {}
     for linear in linears:
         groups.setdefault(keeper(spec, linear).name, []).append(linear)
@@ -138,7 +138,7 @@ def _by_input(spec: ModelSpec, linears: Sequence[Linear]) -> list[list[Linear]]:
 
 
 def _hooked(spec: ModelSpec, linear: Linear) -> Linear:
-    """The site whose module shows the input: experts show that of their second projection at their first."""
+    """The layer whose module shows the input: experts show that of their second projection at their first."""
     if linear.role != "expert_down":
         return linear
     return next(x for x in spec.of_role("expert_gate_up") if x.block == linear.block)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from compressors.quantizers import QuantizedWeight
-from spaces.errors import ConfigurationError
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.spaces.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Of :func:`compressors.training.whole_model.train`.
+    """Of :func:`paretune.compressors.training.whole_model.train`.
 
     Attributes:
         steps: of AdamW, at most.
@@ -58,7 +58,7 @@ class TrainingResult:
     """What training made.
 
     Attributes:
-        weights: by site, as the container holds them.
+        weights: by layer, as the container holds them.
         kl_before: of the start on the held-out windows, nats a token.
         kl_after: likewise of ``weights``; never more. It chose them, so another text is the judge.
         curve: steps and KL at every check.

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from compressors.bank import Bank
-from compressors.observation import micro_batches
-from compressors.quantizers import QuantizedWeight, find_quantizer
-from compressors.training.block_rounding import BlockSite
-from compressors.training.fake_quantization import LearnedWeight, check_trainable
-from compressors.training.joining import join_rows
-from compressors.training.training_settings import TrainingResult, TrainingSettings
-from compressors.windows import TokenWindows
-from spaces.configuration import CompressionConfig
-from spaces.errors import ConfigurationError, TextError
-from spaces.model import ModelSpec
+from paretune.compressors.bank import Bank
+from paretune.compressors.observation import micro_batches
+from paretune.compressors.quantizers import QuantizedWeight, find_quantizer
+from paretune.compressors.training.block_rounding import BlockLayer
+from paretune.compressors.training.fake_quantization import LearnedWeight, check_trainable
+from paretune.compressors.training.joining import join_rows
+from paretune.compressors.training.training_settings import TrainingResult, TrainingSettings
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import ConfigurationError, TextError
+from paretune.spaces.model import ModelSpec
 
 
 def train(
@@ -64,9 +64,9 @@ def train(
 def bank_start(bank: Bank, config: CompressionConfig) -> dict[str, QuantizedWeight]:
     """The bank's own codes of a configuration's sites, experts one below the other: a start for :func:`train`."""
     found = {}
-    for name, choice in config.sites.items():
+    for name, choice in config.layers.items():
         experts = range(bank.spec.linear(name).experts)
-        parts = [bank.quantized(name, choice, config.student, expert) for expert in experts]
+        parts = [bank.quantized(name, choice, config.pruned, expert) for expert in experts]
         found[name] = join_rows([part for part in parts if part is not None])
     return found
 
@@ -125,16 +125,16 @@ class _Student:
     ) -> None:
         self._model = model
         self._tokens = settings.tokens_at_once
-        linears = [spec.linear(name) for name in config.sites]
-        self._sites = {
-            x.name: BlockSite(x.parameter, config.choice(x.name).weight, x.transposed)
+        linears = [spec.linear(name) for name in config.layers]
+        self._layers = {
+            x.name: BlockLayer(x.parameter, config.choice(x.name).weight, x.transposed)
             for x in linears
             if not (spec.tied and x.role == "head")
         }
         nearest, dtype = find_quantizer("rtn"), settings.scale_dtype
         self._learned: dict[str, LearnedWeight] = {}
-        for name, site in self._sites.items():
-            weight, wanted = site.matrix(model), site.weight_format
+        for name, layer in self._layers.items():
+            weight, wanted = layer.matrix(model), layer.weight_format
             first = start.get(name) or nearest.quantize(weight, wanted, None, dtype, name)
             self._learned[name] = LearnedWeight(weight, wanted, first, dtype)
 
@@ -174,7 +174,7 @@ class _Student:
         with torch.no_grad():
             dense = self._log_probs({}, moved)
         swapped = {
-            self._sites[name].parameter: self._sites[name].shaped(one.dequantized(), self._model)
+            self._layers[name].parameter: self._layers[name].shaped(one.dequantized(), self._model)
             for name, one in self._learned.items()
         }
         return (dense.exp() * (dense - self._log_probs(swapped, moved))).sum(dim=-1)
@@ -187,19 +187,19 @@ class _Student:
 
 def _check(spec: ModelSpec, config: CompressionConfig) -> None:
     """Only formats of weights are trained: what else a configuration says would be lost on the way."""
-    if not config.sites:
+    if not config.layers:
         raise ConfigurationError(
             "a configuration without sites", "has nothing to train", "Quantize some sites"
         )
-    if not config.student.whole:
+    if not config.pruned.whole:
         raise ConfigurationError(
-            f"student {config.student.name}",
+            f"student {config.pruned.name}",
             "is not trained here",
             "Train a configuration of the whole model",
         )
     if config.kv != type(config.kv)():
         raise ConfigurationError("a rounded cache", "is not trained with", "Set the cache after training")
-    for name, choice in config.sites.items():
+    for name, choice in config.layers.items():
         spec.linear(name)
         if choice.sparsity is not None or choice.activation is not None:
             raise ConfigurationError(

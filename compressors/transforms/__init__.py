@@ -1,16 +1,16 @@
 """Function-preserving changes of a whole dense model by name: one file each, one line here, one in the contract test.
 
 They come before any bank: what they leave is a dense model like any other, and
-:func:`compressors.transforms.checkpoint.write_model` writes it as a plain folder.
+:func:`paretune.compressors.transforms.checkpoint.write_model` writes it as a plain folder.
 """
 
 from __future__ import annotations
 
-from compressors.transforms.outlier_channels import OutlierChannels
-from compressors.transforms.rotation import Rotation
-from compressors.transforms.smoothing import Smoothing
-from compressors.transforms.transform import Transform, Transformed
-from spaces.errors import UnknownNameError
+from paretune.compressors.transforms.outlier_channels import OutlierChannels
+from paretune.compressors.transforms.rotation import Rotation
+from paretune.compressors.transforms.smoothing import Smoothing
+from paretune.compressors.transforms.transform import Transform, Transformed
+from paretune.spaces.errors import UnknownNameError
 
 TRANSFORMS: dict[str, Transform] = {
     transform.name: transform

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from compressors.companions import copy_companions
-from spaces.errors import ModelError
-from spaces.model import ModelSpec
+from paretune.compressors.companions import copy_companions
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import ModelSpec
 
 _SHARD_BYTES = 5 * 10**9
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from compressors.transforms.structure import block_groups, unknown_structure
-from compressors.transforms.transform import Transform, Transformed
-from compressors.windows import TokenWindows
-from spaces.errors import ConfigurationError
-from spaces.model import ModelSpec
+from paretune.compressors.transforms.structure import block_groups, unknown_structure
+from paretune.compressors.transforms.transform import Transform, Transformed
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.model import ModelSpec
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from compressors.transforms.structure import find_tensor, rows_of
-from spaces.model import ModelSpec
+from paretune.compressors.transforms.structure import find_tensor, rows_of
+from paretune.spaces.model import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Passage:
     Nothing but linear (or positively homogeneous) steps lies between: values to the output projection, up to down.
 
     Attributes:
-        name: site of the reading matrix, whose input these channels are.
+        name: layer of the reading matrix, whose input these channels are.
         writer: ``(groups, channels, in)``.
         bias: of the writer, ``(groups, channels)``.
         reader: ``(out, groups, repeats, channels)``: each group is read ``repeats`` times (grouped queries).
@@ -44,30 +44,30 @@ class Passage:
 
 def value_passage(model: Any, spec: ModelSpec, block: int) -> Passage:
     """Values to the output projection of a block: attention only averages over tokens."""
-    sites = {linear.role: linear for linear in spec.block_linears if linear.block == block}
+    layers = {linear.role: linear for linear in spec.block_linears if linear.block == block}
     kv, size = spec.kv_heads, spec.head_dim
-    source = sites.get("v") or sites["qkv"]
+    source = layers.get("v") or layers["qkv"]
     writer, bias = rows_of(model, source), find_tensor(model, f"{source.name}.bias")
     shift = None if bias is None else _value_rows(bias, spec)
-    reader = _split(rows_of(model, sites["o"]), 1, (kv, spec.heads // kv, size))
-    return Passage(sites["o"].name, _value_rows(writer, spec), shift, reader)
+    reader = _split(rows_of(model, layers["o"]), 1, (kv, spec.heads // kv, size))
+    return Passage(layers["o"].name, _value_rows(writer, spec), shift, reader)
 
 
 def channel_passage(model: Any, spec: ModelSpec, block: int) -> Passage | str:
     """Up to down of a block, or why its channels do not pass linearly."""
-    sites = {linear.role: linear for linear in spec.block_linears if linear.block == block}
-    if "expert_down" in sites:
+    layers = {linear.role: linear for linear in spec.block_linears if linear.block == block}
+    if "expert_down" in layers:
         return "channels of experts are not observed one by one"
-    source = sites.get("up") or sites["gate_up"]
-    gated = "gate" in sites or source.role == "gate_up"
+    source = layers.get("up") or layers["gate_up"]
+    gated = "gate" in layers or source.role == "gate_up"
     if not gated and _activation(model) != "relu":
         return f"{_activation(model)} between up and down is not homogeneous"
     writer, bias = rows_of(model, source), find_tensor(model, f"{source.name}.bias")
     if source.role == "gate_up":
         half = source.out_features // 2
         writer, bias = writer[half:], None if bias is None else bias[half:]
-    reader = _split(rows_of(model, sites["down"]), 1, (1, 1, sites["down"].in_features))
-    return Passage(sites["down"].name, writer[None], None if bias is None else bias[None], reader)
+    reader = _split(rows_of(model, layers["down"]), 1, (1, 1, layers["down"].in_features))
+    return Passage(layers["down"].name, writer[None], None if bias is None else bias[None], reader)
 
 
 def _value_rows(tensor: torch.Tensor, spec: ModelSpec) -> torch.Tensor:

@@ -4,7 +4,8 @@ In exact arithmetic a transform changes nothing, so what is left is rounding. Ho
 matters depends on the model, so it is measured on the model: the original with every weight moved at random by up to
 half a step of the stored dtype. KL grows with the square of an error. A transformed checkpoint may err twice as much,
 since a gain and the columns that make up for it are both rounded, so four times that KL is allowed; and 1e-6 for
-float32 arithmetic, which is the most that a model differs from itself (:class:`compressors.divergence.Teacher`).
+float32 arithmetic, which is the most that a model differs from itself
+(:class:`paretune.compressors.divergence.Teacher`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import Any
 
 import torch
 
-from compressors.divergence import Teacher
-from spaces.errors import VerificationError
+from paretune.compressors.divergence import Teacher
+from paretune.spaces.errors import VerificationError
 
 _SQUARED_ERRORS = 4.0
 _ARITHMETIC = 1e-6

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from compressors.transforms.hadamard import randomized_hadamard
-from compressors.transforms.passages import value_passage
-from compressors.transforms.structure import (
+from paretune.compressors.transforms.hadamard import randomized_hadamard
+from paretune.compressors.transforms.passages import value_passage
+from paretune.compressors.transforms.structure import (
     GEMMA_FAMILIES,
     block_groups,
     find_tensor,
@@ -25,9 +25,9 @@ from compressors.transforms.structure import (
     unknown_structure,
     writers,
 )
-from compressors.transforms.transform import Transform, Transformed
-from compressors.windows import TokenWindows
-from spaces.model import ModelSpec
+from paretune.compressors.transforms.transform import Transform, Transformed
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.model import ModelSpec
 
 _LAYER_NORM_FAMILIES = ("gpt2", "gpt_neox", "opt")
 _FINAL_NORM = "model.norm.weight"

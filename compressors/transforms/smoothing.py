@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from compressors.block_stream import BlockStream
-from compressors.rounding import fake_int8
-from compressors.transforms.passages import Passage, channel_passage, value_passage
-from compressors.transforms.structure import NormGroup, block_groups, refuse, unknown_structure
-from compressors.transforms.transform import Transform, Transformed
-from compressors.windows import TokenWindows
-from spaces.errors import ConfigurationError
-from spaces.model import ModelSpec
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.rounding import fake_int8
+from paretune.compressors.transforms.passages import Passage, channel_passage, value_passage
+from paretune.compressors.transforms.structure import NormGroup, block_groups, refuse, unknown_structure
+from paretune.compressors.transforms.transform import Transform, Transformed
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.model import ModelSpec
 
 STRENGTHS = tuple(step / 20 for step in range(21))
 _TOKENS_AT_ONCE = 4096
@@ -95,7 +95,7 @@ class _Place:
     """Somewhere to smooth.
 
     Attributes:
-        name: norm or site.
+        name: norm or layer.
         observed: module whose input is smoothed.
         shape: of that input: groups, repeats, channels; a factor a group and channel.
         weights: quantized matrices that read it, ``(out, in)`` each.
@@ -118,7 +118,7 @@ class _Place:
 
 
 def _norm_place(group: NormGroup) -> _Place:
-    weights = tuple(x.weight.reshape(-1, x.weight.shape[-1]) for x in group.readers if x.site is not None)
+    weights = tuple(x.weight.reshape(-1, x.weight.shape[-1]) for x in group.readers if x.layer is not None)
     shape = (1, 1, len(group.gain))
     return _Place(group.name, group.observed, shape, weights, lambda factors: group.multiply(factors[0]))
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from spaces.errors import ModelError
-from spaces.model import Linear, ModelSpec, Role
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import Linear, ModelSpec, Role
 
 _ATTENTION: tuple[Role, ...] = ("q", "k", "v", "qkv")
 _FEED_FORWARD: tuple[Role, ...] = ("gate", "up", "gate_up", "expert_gate_up")
@@ -34,11 +34,11 @@ class Matrix:
 
     Attributes:
         weight: ``(out, in)``, or ``(experts, out, in)``.
-        site: name of its site; ``None`` for a router, which is never quantized.
+        layer: name of its layer; ``None`` for a router, which is never quantized.
     """
 
     weight: torch.Tensor
-    site: str | None
+    layer: str | None
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def block_groups(model: Any, spec: ModelSpec, block: int) -> tuple[NormGroup, ..
     inside = [linear for linear in spec.block_linears if linear.block == block]
     groups = []
     for norm, roles in ((attention, _ATTENTION), (feed_forward, _FEED_FORWARD)):
-        sites = [linear for linear in inside if linear.role in roles]
-        readers = [Matrix(rows_of(model, linear), linear.name) for linear in sites]
+        layers = [linear for linear in inside if linear.role in roles]
+        readers = [Matrix(rows_of(model, linear), linear.name) for linear in layers]
         if roles is _FEED_FORWARD:
             readers += _routers(model, spec, block)
         name = f"{path}.{norm}"
         gain = _data(model, f"{name}.weight")
         # The experts are one 3-D parameter: their input is that of the module around it.
-        observed = sites[0].name
-        if sites[0].role == "expert_gate_up":
+        observed = layers[0].name
+        if layers[0].role == "expert_gate_up":
             observed = observed.rpartition(".")[0]
         groups.append(
             NormGroup(name, gain, find_tensor(model, f"{name}.bias"), offset, tuple(readers), observed)
@@ -110,9 +110,9 @@ def block_groups(model: Any, spec: ModelSpec, block: int) -> tuple[NormGroup, ..
 def writers(model: Any, spec: ModelSpec, block: int) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
     """Weights ``(..., hidden, in)`` and biases of what a block adds to the residual stream."""
     roles = ("o", "down", "expert_down")
-    sites = [x for x in spec.block_linears if x.block == block and x.role in roles]
+    layers = [x for x in spec.block_linears if x.block == block and x.role in roles]
     return [
-        (rows_of(model, x), None if x.experts > 1 else find_tensor(model, f"{x.name}.bias")) for x in sites
+        (rows_of(model, x), None if x.experts > 1 else find_tensor(model, f"{x.name}.bias")) for x in layers
     ]
 
 
@@ -128,7 +128,7 @@ def _routers(model: Any, spec: ModelSpec, block: int) -> list[Matrix]:
 
 
 def rows_of(model: Any, linear: Linear) -> torch.Tensor:
-    """The weight of a site with outputs in rows, as a view of the parameter."""
+    """The weight of a layer with outputs in rows, as a view of the parameter."""
     weight = _data(model, linear.parameter)
     return weight.t() if linear.transposed else weight
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from compressors.transforms.structure import refuse
-from compressors.windows import TokenWindows
-from spaces.errors import TextError
-from spaces.model import ModelSpec
+from paretune.compressors.transforms.structure import refuse
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import TextError
+from paretune.spaces.model import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Transformed:
 
     Attributes:
         spec: of the model as it is now; differs from before only in ``tied``.
-        strengths: what was chosen, by norm or site; ``nan`` where the place was left as it was.
+        strengths: what was chosen, by norm or layer; ``nan`` where the place was left as it was.
         left: places that were not changed, and why.
     """
 
@@ -40,7 +40,7 @@ class Transform(ABC):
         """Change ``model`` in place; logits stay equal up to rounding of the parameters' dtype.
 
         Args:
-            model: dense, as :func:`compressors.loading.load_dense` gives it; better in float32.
+            model: dense, as :func:`paretune.compressors.loading.load_dense` gives it; better in float32.
             spec: of the model.
             windows: calibration text, for transforms that measure.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from demo.capabilities.agreement import Agreement
-from demo.capabilities.arithmetic import Arithmetic
-from demo.capabilities.capability import Capability, Item
-from demo.capabilities.ordering import Ordering
-from demo.capabilities.recall import Recall
-from demo.capabilities.retrieval import Retrieval
+from paretune.demo.capabilities.agreement import Agreement
+from paretune.demo.capabilities.arithmetic import Arithmetic
+from paretune.demo.capabilities.capability import Capability, Item
+from paretune.demo.capabilities.ordering import Ordering
+from paretune.demo.capabilities.recall import Recall
+from paretune.demo.capabilities.retrieval import Retrieval
 
 CAPABILITIES: tuple[Capability, ...] = (Agreement(), Arithmetic(), Ordering(), Recall(), Retrieval())
 

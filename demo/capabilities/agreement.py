@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.world import ADJECTIVES, ENDINGS, NOUNS, VERBS
+from paretune.demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
+from paretune.demo.world import ADJECTIVES, ENDINGS, NOUNS, VERBS
 
 _ENDINGS = {"xo": ENDINGS[:4], "xe": ENDINGS[4:]}
 """By article (``xo`` one, ``xe`` several), then by the noun's class."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.capabilities.capability import Capability, Item, is_held_out
+from paretune.demo.capabilities.capability import Capability, Item, is_held_out
 
 _LARGEST = 99
 _PROBLEMS = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.world import RANKS
+from paretune.demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
+from paretune.demo.world import RANKS
 
 _NUMBERS = 5
 _RANKS = 5

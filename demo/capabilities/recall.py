@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.world import ENTITIES, Attribute, Entity
+from paretune.demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
+from paretune.demo.world import ENTITIES, Attribute, Entity
 
 _SENTENCES = 3
 _QUESTION_SHARE = 0.35

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
-from demo.words import SYLLABLES
+from paretune.demo.capabilities.capability import Capability, Item, is_held_out, shuffled_item
+from paretune.demo.words import SYLLABLES
 
 _LABELS = SYLLABLES[::2]
 _COPY_SHARE = 0.2

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from engines.behaviour.early_exit import ExitTaker
-from engines.behaviour.observed import Observed
-from engines.behaviour.ruling import behaviour_ruling
-from engines.behaviour.token_pruning import TokenPruner
-from spaces.behaviour import Behaviour
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
+from paretune.engines.behaviour.early_exit import ExitTaker
+from paretune.engines.behaviour.observed import Observed
+from paretune.engines.behaviour.ruling import behaviour_ruling
+from paretune.engines.behaviour.token_pruning import TokenPruner
+from paretune.spaces.behaviour import Behaviour
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
 
 
 def attach(model: Any, spec: ModelSpec, config: CompressionConfig, behaviour: Behaviour) -> Observed:

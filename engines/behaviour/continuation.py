@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.comparison import Divergence
-from compressors.observation import micro_batches
-from compressors.teacher_logits import BYTES_LIMIT, full_store, top_store
-from spaces.errors import TextError
+from paretune.compressors.comparison import Divergence
+from paretune.compressors.observation import micro_batches
+from paretune.compressors.teacher_logits import BYTES_LIMIT, full_store, top_store
+from paretune.spaces.errors import TextError
 
 if TYPE_CHECKING:
-    from engines.runtime.torch_runtime import TorchRuntime
+    from paretune.engines.runtime.torch_runtime import TorchRuntime
 
 _TOKENS_AT_ONCE = 4096
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from engines.behaviour.observed import Observed
-from engines.behaviour.projections import keys_and_values
-from spaces.behaviour import EarlyExit
+from paretune.engines.behaviour.observed import Observed
+from paretune.engines.behaviour.projections import keys_and_values
+from paretune.spaces.behaviour import EarlyExit
 
 
 class ExitTaker:
@@ -66,7 +66,7 @@ def confidence(logits: torch.Tensor, measure: str) -> torch.Tensor:
 
     Args:
         logits: ``(batch, vocabulary)``.
-        measure: see :class:`spaces.behaviour.EarlyExit`.
+        measure: see :class:`paretune.spaces.behaviour.EarlyExit`.
     """
     log_probs = logits.to(torch.float32).log_softmax(dim=-1)
     if measure == "probability":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engines.runtime.torch_runtime import TorchRuntime
-from engines.torch_engine import TorchEngine
-from engines.workload_operations import site_selections
-from spaces.behaviour import Behaviour
-from spaces.configuration import CompressionConfig
+from paretune.engines.runtime.torch_runtime import TorchRuntime
+from paretune.engines.torch_engine import TorchEngine
+from paretune.engines.workload_operations import layer_selections
+from paretune.spaces.behaviour import Behaviour
+from paretune.spaces.configuration import CompressionConfig
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 
 def behaving_runtime(
@@ -24,9 +24,9 @@ def behaving_runtime(
     """The candidate as ``engine`` runs it, leaving out what ``behaviour`` says.
 
     Raises:
-        EngineError: the model cannot leave it out (:func:`engines.behaviour.ruling.behaviour_ruling`), or the
+        EngineError: the model cannot leave it out (:func:`paretune.engines.behaviour.ruling.behaviour_ruling`), or the
             engine does not run on this machine or device.
     """
     place, dtype = engine._place(device)
-    selections = site_selections(assembler.spec, config, engine.select)
+    selections = layer_selections(assembler.spec, config, engine.select)
     return TorchRuntime(assembler, config, selections, place, dtype, behaviour)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from spaces.behaviour import Behaviour
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling, illegal
-from spaces.model import ModelSpec
+from paretune.spaces.behaviour import Behaviour
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import ModelSpec
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe")
 """Blocks with a norm before attention and before the FFN, none after; q, k, v projected apart."""

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from engines.behaviour.observed import Observed
-from engines.behaviour.projections import last_token_attention
-from spaces.behaviour import TokenPruning
-from spaces.errors import EngineError
+from paretune.engines.behaviour.observed import Observed
+from paretune.engines.behaviour.projections import last_token_attention
+from paretune.spaces.behaviour import TokenPruning
+from paretune.spaces.errors import EngineError
 
 
 class TokenPruner:

@@ -9,22 +9,22 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.ruling import checkpoint_ruling
-from engines.checkpoint.shards import SHARD_BYTES
-from engines.checkpoint.writer import write_checkpoint
-from engines.engine import ExportCard
-from engines.whole_folder import refuse_occupied
-from spaces.architectures import read_model
-from spaces.checking import check_configuration
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
+from paretune.engines.checkpoint.ruling import checkpoint_ruling
+from paretune.engines.checkpoint.shards import SHARD_BYTES
+from paretune.engines.checkpoint.writer import write_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.engines.whole_folder import refuse_occupied
+from paretune.spaces.architectures import read_model
+from paretune.spaces.checking import check_configuration
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.bank import Progress
-    from compressors.windows import TokenWindows
+    from paretune.compressors.bank import Progress
+    from paretune.compressors.windows import TokenWindows
 
 _SMALLEST_SHARD_BYTES = 1 << 28
 """Files smaller than this save no memory worth having."""
@@ -59,9 +59,9 @@ def compress_checkpoint(
         ModelError: weights that are absent, not those of ``config.json``, or cannot be read part by part.
         RunError: ``bank`` is another's, or the disk is full.
     """
-    from compressors.bank import Bank
-    from compressors.loading import model_hash
-    from compressors.streamed_model import open_streamed
+    from paretune.compressors.bank import Bank
+    from paretune.compressors.loading import model_hash
+    from paretune.compressors.streamed_model import open_streamed
 
     refuse_occupied(out)
     spec = read_model(source)

@@ -7,13 +7,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.ruling import checkpoint_ruling
-from engines.engine import ExportCard, require_exportable
-from spaces.configuration import CompressionConfig
+from paretune.engines.checkpoint.ruling import checkpoint_ruling
+from paretune.engines.engine import ExportCard, require_exportable
+from paretune.spaces.configuration import CompressionConfig
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
 
 
 def export_checkpoint(
@@ -24,7 +24,7 @@ def export_checkpoint(
     Raises:
         EngineError: the format cannot express the candidate, or the folder is not empty.
     """
-    from engines.checkpoint.writer import write_checkpoint
+    from paretune.engines.checkpoint.writer import write_checkpoint
 
     require_exportable(checkpoint_ruling(weights.spec, config), card)
     return write_checkpoint(weights, config, folder, card)
@@ -35,7 +35,7 @@ def expanded_in_float32(config: CompressionConfig) -> bool:
 
     Then products of other codes and scales are rounded, and inputs that are rounded as well may get other codes.
     """
-    return not any(choice.weight.scale in ("fp8", "exponent") for choice in config.sites.values())
+    return not any(choice.weight.scale in ("fp8", "exponent") for choice in config.layers.values())
 
 
 def generation_line(folder: Path) -> str:

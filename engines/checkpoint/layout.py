@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig
 
 
 @dataclass(frozen=True)

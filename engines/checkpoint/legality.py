@@ -1,24 +1,24 @@
 """What a compressed-tensors checkpoint that ``transformers`` loads can hold, and what our own runtime runs.
 
 Sources of the rules: compressed-tensors 0.19 and transformers 5.17, read and tried. Everything legal here can
-be exported, except where a refusal depends on several sites at once or on the container alone
-(:mod:`engines.checkpoint.ruling`).
+be exported, except where a refusal depends on several layers at once or on the container alone
+(:mod:`paretune.engines.checkpoint.ruling`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spaces.cache_format import KVFormat
-from spaces.checking import student_ruling
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat
-from spaces.groups import fused_groups
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_shape
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.checking import pruned_ruling
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_shape
 
 CONTAINER = "compressed-tensors 0.19"
 LOADER = "transformers 5.17"
@@ -41,11 +41,11 @@ class CheckpointLegality:
         """q/k/v, gate/up and the experts of a block share a choice; a tied head moves with the embedding."""
         return fused_groups(spec)
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
-        """See :class:`spaces.legality.Legality`."""
-        for site in group.sites:
-            linear = spec.linear(site)
-            columns = kept_shape(spec, linear, student)[1]
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+        """See :class:`paretune.spaces.legality.Legality`."""
+        for layer in group.layers:
+            linear = spec.linear(layer)
+            columns = kept_shape(spec, linear, pruned)[1]
             for verdict in (
                 _container(choice),
                 _role(linear, choice),
@@ -57,15 +57,15 @@ class CheckpointLegality:
         return LEGAL
 
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
-        """16 and 8 bits: our own runtime stores the cache; see :mod:`engines.runtime.static_cache`."""
+        """16 and 8 bits: our own runtime stores the cache; see :mod:`paretune.engines.runtime.static_cache`."""
         del spec, kv
         return LEGAL
 
-    def student(self, spec: ModelSpec, student: Student) -> Ruling:
-        """A student is a smaller configuration of the same architecture, if that can express it."""
-        return student_ruling(spec, student)
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
+        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
+        return pruned_ruling(spec, pruned)
 
-    def _inputs(self, linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
+    def _inputs(self, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
         if choice.activation is None:
             return LEGAL
         if linear.role == "embedding":
@@ -84,7 +84,7 @@ class CheckpointLegality:
         return LEGAL
 
 
-def _container(choice: SiteChoice) -> Ruling:
+def _container(choice: LayerChoice) -> Ruling:
     weight = choice.weight
     if not weight.dense:
         return _integers(weight) if weight.number_type == "int" else LEGAL
@@ -103,7 +103,7 @@ def _integers(weight: WeightFormat) -> Ruling:
     return LEGAL
 
 
-def _role(linear: Linear, choice: SiteChoice) -> Ruling:
+def _role(linear: Linear, choice: LayerChoice) -> Ruling:
     weight = choice.weight
     if weight.dense:
         return LEGAL
@@ -120,7 +120,7 @@ def _role(linear: Linear, choice: SiteChoice) -> Ruling:
     return LEGAL
 
 
-def row_ruling(columns: int, choice: SiteChoice) -> Ruling:
+def row_ruling(columns: int, choice: LayerChoice) -> Ruling:
     """Whether groups, and patterns of zeros, divide a row of ``columns`` weights."""
     try:
         if not choice.weight.dense:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from compressors.expert_names import expert_pattern, plain_name
-from engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
-from engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
-from engines.runtime.candidate_model import kept_name
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears, lies_unpacked
+from paretune.compressors.expert_names import expert_pattern, plain_name
+from paretune.engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
+from paretune.engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
+from paretune.engines.runtime.candidate_model import kept_name
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_linears, lies_unpacked
 
 
 def quantization_config(
@@ -20,10 +20,10 @@ def quantization_config(
 ) -> dict[str, Any] | None:
     """As compressed-tensors reads it, validated by its own schema; ``None`` for a candidate without codes.
 
-    Sites that stay dense are listed under ``ignore``: some loaders refuse a linear that nothing mentions.
+    Layers that stay dense are listed under ``ignore``: some loaders refuse a linear that nothing mentions.
     """
     cache = layout.cache(config)
-    schemes: dict[tuple[str, SiteChoice], list[str]] = {}
+    schemes: dict[tuple[str, LayerChoice], list[str]] = {}
     ignored: list[str] = []
     for linear in kept_linears(spec, config):
         choice, targets = config.choice(linear.name), _targets(spec, config, linear, layout)
@@ -63,16 +63,16 @@ def _format(formats: list[str]) -> str:
 def _targets(
     spec: ModelSpec, config: CompressionConfig, linear: Linear, layout: CheckpointLayout
 ) -> list[str]:
-    """Module paths of a site in the student; a tied head is a target beside its embedding."""
+    """Module paths of a layer in the pruned model; a tied head is a target beside its embedding."""
     if linear.role.startswith("expert"):
-        path = kept_name(spec, config.student, linear.name.rpartition(".")[0])
+        path = kept_name(spec, config.pruned, linear.name.rpartition(".")[0])
         path = plain_name(spec, path) if layout.published_names else path
         return [expert_pattern(spec, linear, path, usual=layout.published_names)]
-    names = [kept_name(spec, config.student, linear.name)]
+    names = [kept_name(spec, config.pruned, linear.name)]
     return [*names, spec.head.name] if linear.role == "embedding" and spec.tied else names
 
 
-def _scheme(choice: SiteChoice, stored: str, targets: list[str]) -> dict[str, Any]:
+def _scheme(choice: LayerChoice, stored: str, targets: list[str]) -> dict[str, Any]:
     inputs = None if choice.activation is None else input_arguments(choice.activation)
     weights = weight_arguments(choice.weight)
     return {"targets": targets, "weights": weights, "input_activations": inputs, "format": stored}

@@ -1,4 +1,4 @@
-"""Loads a checkpoint in a fresh process, writes logits: ``python -m engines.checkpoint.reload FOLDER IDS.npy OUT.npy``.
+"""Loads a checkpoint in a fresh process, writes logits: ``python -m`` this module ``FOLDER IDS.npy OUT.npy``.
 
 Nothing of Paretune is between the folder and ``transformers`` but the choice of float32 and, where logits of
 attention are capped, of the attention that computes that.
@@ -15,7 +15,7 @@ def main(folder: Path, ids_file: Path, out_file: Path) -> None:
     import numpy as np
     import torch
 
-    from compressors.loading import load_checkpoint
+    from paretune.compressors.loading import load_checkpoint
 
     model = load_checkpoint(folder, torch.float32)
     ids = torch.from_numpy(np.load(ids_file, allow_pickle=False))

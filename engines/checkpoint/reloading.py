@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
-from engines.predictions import Predictions
-from spaces.errors import EngineError, EngineUnavailableError
+from paretune.engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
+from paretune.engines.predictions import Predictions
+from paretune.spaces.errors import EngineError, EngineUnavailableError
 
 _TIMEOUT_S = 1800
 
 
 def reloaded_predictions(folder: Path, ids: torch.Tensor) -> Predictions:
-    """Of the whole vocabulary; see :meth:`engines.engine.Engine.predictions`."""
+    """Of the whole vocabulary; see :meth:`paretune.engines.engine.Engine.predictions`."""
     return Predictions.of_logits(reloaded_logits(folder, ids))
 
 

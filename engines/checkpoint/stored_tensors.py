@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressors.expert_names import expert_modules, plain_name
-from compressors.input_rounding import input_factor
-from compressors.quantizers import QuantizedWeight
-from engines.checkpoint.weight_containers import Named, weight_tensors
-from engines.runtime.candidate_model import kept_name
-from spaces.activation_format import ActivationFormat
-from spaces.choice import UNTOUCHED
-from spaces.configuration import CompressionConfig
-from spaces.methods import scaled_blocks
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears, lies_unpacked
+from paretune.compressors.expert_names import expert_modules, plain_name
+from paretune.compressors.input_rounding import input_factor
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.engines.checkpoint.weight_containers import Named, weight_tensors
+from paretune.engines.runtime.candidate_model import kept_name
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import UNTOUCHED
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.methods import scaled_blocks
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_linears, lies_unpacked
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 
 class StoredTensors:
@@ -53,23 +53,23 @@ class StoredTensors:
         self._config = config
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
         self._factors: dict[str, torch.Tensor] = {}
-        self._plain = published_names or all(choice.weight.dense for choice in config.sites.values())
+        self._plain = published_names or all(choice.weight.dense for choice in config.layers.values())
 
     def __iter__(self) -> Named:
         """Every tensor, contiguous and on the CPU, in the order of the model."""
         for linear in kept_linears(self._spec, self._config):
-            yield from self._site(linear)
+            yield from self._layer(linear)
         scaled = scaled_blocks(self._spec, self._config)
         for fixed in self._spec.fixed:
             if self._config.keeps_block(fixed.block):
                 choice = UNTOUCHED if fixed.block is None else scaled.get(fixed.block, UNTOUCHED)
-                value = self._bank.fixed(fixed.name, self._config.student, choice)
+                value = self._bank.fixed(fixed.name, self._config.pruned, choice)
                 yield self._final_name(fixed.name), self._dense(value)
 
-    def _site(self, linear: Linear) -> Named:
+    def _layer(self, linear: Linear) -> Named:
         weight = self._config.choice(linear.name).weight
         if weight.dense:
-            yield from self._dense_site(linear)
+            yield from self._dense_layer(linear)
         elif linear.role == "embedding" and weight.num_bits == 8:
             yield from self._embedding(linear)
         elif linear.role.startswith("expert"):
@@ -81,12 +81,12 @@ class StoredTensors:
             yield from self._pack(path, self._codes(linear), weight, unpacked=unpacked)
             yield from self._inputs(linear, path)
 
-    def _dense_site(self, linear: Linear) -> Named:
-        choice, student = self._config.choice(linear.name), self._config.student
-        value = self._dense(self._bank.tensor(linear.name, choice, student))
+    def _dense_layer(self, linear: Linear) -> Named:
+        choice, pruned = self._config.choice(linear.name), self._config.pruned
+        value = self._dense(self._bank.tensor(linear.name, choice, pruned))
         if not (self._plain and linear.role.startswith("expert")):
             # Beside quantized tensors, dense experts are found only under the name of their parameter.
-            yield kept_name(self._spec, student, linear.parameter), value
+            yield kept_name(self._spec, pruned, linear.parameter), value
             return
         for expert in range(linear.experts):
             modules = expert_modules(self._spec, linear, expert)
@@ -121,16 +121,16 @@ class StoredTensors:
         yield f"{path}.{name}", factor.to("cpu", dtype).reshape(1)
 
     def _factor(self, linear: Linear, wanted: ActivationFormat) -> torch.Tensor:
-        """Of the site, once: hundreds of experts store the same number."""
+        """Of the layer, once: hundreds of experts store the same number."""
         if linear.name not in self._factors:
             self._factors[linear.name] = input_factor(
-                self._spec, self._bank.statistics, linear, wanted, self._config.student, self._dtype
+                self._spec, self._bank.statistics, linear, wanted, self._config.pruned, self._dtype
             )
         return self._factors[linear.name]
 
     def _codes(self, linear: Linear, expert: int = 0) -> QuantizedWeight:
         choice = self._config.choice(linear.name)
-        found = self._bank.quantized(linear.name, choice, self._config.student, expert)
+        found = self._bank.quantized(linear.name, choice, self._config.pruned, expert)
         if found is None:
             raise TypeError(f"the bank has no codes of {linear.name} at {choice.name}")
         return found
@@ -139,5 +139,5 @@ class StoredTensors:
         return value.to(device="cpu", dtype=self._dtype).contiguous()
 
     def _final_name(self, name: str) -> str:
-        name = kept_name(self._spec, self._config.student, name)
+        name = kept_name(self._spec, self._config.pruned, name)
         return plain_name(self._spec, name) if self._plain else name

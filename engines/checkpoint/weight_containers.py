@@ -1,6 +1,7 @@
 """The tensors that a quantized weight is in the containers of compressed-tensors.
 
-Layouts and bytes: :mod:`spaces.containers`; which container: :mod:`engines.checkpoint.weight_schemes`.
+Layouts and bytes: :mod:`paretune.spaces.containers`; which container:
+:mod:`paretune.engines.checkpoint.weight_schemes`.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from collections.abc import Iterator
 
 import torch
 
-from compressors.quantizers import QuantizedWeight
-from spaces.formats import WeightFormat
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.spaces.formats import WeightFormat
 
 Named = Iterator[tuple[str, torch.Tensor]]
 

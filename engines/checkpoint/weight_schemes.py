@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spaces.activation_format import ActivationFormat
-from spaces.formats import WeightFormat
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.formats import WeightFormat
 
 PACKED, UNPACKED = "pack-quantized", "int-quantized"
 _FLOATS = {

@@ -1,7 +1,7 @@
 """Writes a candidate as a folder for ``transformers``: compressed-tensors, or plain if nothing is quantized.
 
 Everything is written into a folder beside the target, which takes the target's name when it is complete. Other forms
-of checkpoint (:mod:`engines.forms`) bring tensors and a ``quantization_config`` of their own.
+of checkpoint (:mod:`paretune.engines.forms`) bring tensors and a ``quantization_config`` of their own.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressors.bank import Bank
-from compressors.companions import copy_companions
-from engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
-from engines.checkpoint.quantization_config import quantization_config
-from engines.checkpoint.shards import SHARD_BYTES, write_shards
-from engines.checkpoint.stored_tensors import StoredTensors
-from engines.engine import ExportCard
-from engines.manifest import MANIFEST, write_json, write_manifest
-from engines.model_card import base_licence, model_card
-from engines.whole_folder import written_whole
-from spaces.architectures import student_config
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
-from spaces.size import weight_bytes
+from paretune.compressors.bank import Bank
+from paretune.compressors.companions import copy_companions
+from paretune.engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
+from paretune.engines.checkpoint.quantization_config import quantization_config
+from paretune.engines.checkpoint.shards import SHARD_BYTES, write_shards
+from paretune.engines.checkpoint.stored_tensors import StoredTensors
+from paretune.engines.engine import ExportCard
+from paretune.engines.manifest import MANIFEST, write_json, write_manifest
+from paretune.engines.model_card import base_licence, model_card
+from paretune.engines.whole_folder import written_whole
+from paretune.spaces.architectures import pruned_config
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import weight_bytes
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 _PACKAGES = ("torch", "transformers", "compressed-tensors", "safetensors")
 
@@ -161,7 +161,7 @@ def _model_config(source: Path, config: CompressionConfig, content: Content) -> 
         raise EngineError(
             f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
         ) from error
-    result = student_config(values, content.spec, config.student)
+    result = pruned_config(values, content.spec, config.pruned)
     if content.quantization is not None:
         result["quantization_config"] = dict(content.quantization)
     return result

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from engines.forms.form import Form
-from spaces.errors import UnknownNameError
+from paretune.engines.forms.form import Form
+from paretune.spaces.errors import UnknownNameError
 
 DEFAULT_FORM = "compressed-tensors"
 
 _FORMS = {
-    DEFAULT_FORM: "engines.forms.compressed_tensors:CompressedTensors",
-    "bitsandbytes": "engines.forms.bitsandbytes:BitsAndBytes",
-    "gptq": "engines.forms.gptq:Gptq",
-    "awq": "engines.forms.awq:Awq",
+    DEFAULT_FORM: "paretune.engines.forms.compressed_tensors:CompressedTensors",
+    "bitsandbytes": "paretune.engines.forms.bitsandbytes:BitsAndBytes",
+    "gptq": "paretune.engines.forms.gptq:Gptq",
+    "awq": "paretune.engines.forms.awq:Awq",
 }
 
 

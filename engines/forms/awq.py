@@ -12,18 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from engines.forms.module_names import dense_modules, quantized_modules, skip_patterns
-from engines.forms.packed_form import PackedForm
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import Ruling
-from spaces.model import Linear, ModelSpec
+from paretune.engines.forms.module_names import dense_modules, quantized_modules, skip_patterns
+from paretune.engines.forms.packed_form import PackedForm
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import Ruling
+from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.quantizers import QuantizedWeight
-    from spaces.formats import WeightFormat
+    from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.spaces.formats import WeightFormat
 
 SCALED_ACTIVATIONS = (
     "starcoder2", "RefinedWebModel", "falcon", "mpt", "gptj", "gpt_neox", "gpt_bigcode", "bloom",
@@ -46,7 +46,7 @@ class Awq(PackedForm):
     numeric_path = "products of 4-bit codes with bfloat16 inputs and scales"
     remedy = "Give all quantized linears 4 bits in groups of one size, or choose another form"
 
-    def site_ruling(self, choice: SiteChoice, shape: tuple[int, int]) -> Ruling:
+    def layer_ruling(self, choice: LayerChoice, shape: tuple[int, int]) -> Ruling:
         """Integers of 4 bits."""
         weight = choice.weight
         if weight.num_bits != 4:
@@ -55,7 +55,7 @@ class Awq(PackedForm):
             return self.refused(f"a word holds {len(ORDER)} rows, which do not divide {shape[0]}")
         return self.integer_ruling(weight, GROUPS)
 
-    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, SiteChoice]]) -> Ruling:
+    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, LayerChoice]]) -> Ruling:
         """One group size for the checkpoint, and scales that float16 has."""
         if spec.model_type in SCALED_ACTIVATIONS:
             return self.refused(
@@ -75,11 +75,11 @@ class Awq(PackedForm):
     def pack(
         self, path: str, found: QuantizedWeight, weight: WeightFormat, dtype: str
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """See :func:`spaces.form_bytes.awq_bytes`; codes and zero points count from 0."""
+        """See :func:`paretune.spaces.form_bytes.awq_bytes`; codes and zero points count from 0."""
         import torch
 
-        from engines.forms.half_scales import half_scales
-        from engines.forms.packed_words import pack_columns
+        from paretune.engines.forms.half_scales import half_scales
+        from paretune.engines.forms.packed_words import pack_columns
 
         del weight, dtype
         scales = half_scales(path, found)
@@ -92,7 +92,7 @@ class Awq(PackedForm):
 
     def quantization(self, spec: ModelSpec, config: CompressionConfig) -> dict[str, Any]:
         """As ``AwqConfig`` writes itself."""
-        weight = next(c.weight for c in config.sites.values() if not c.weight.dense)
+        weight = next(c.weight for c in config.layers.values() if not c.weight.dense)
         left, replaced = dense_modules(spec, config), quantized_modules(spec, config)
         return {
             "quant_method": "awq",

@@ -19,19 +19,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from engines.forms.module_names import dense_modules, quantized_modules, skip_patterns
-from engines.forms.packed_form import PackedForm
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.form_bytes import quant_state
-from spaces.legality import LEGAL, Ruling
-from spaces.model import ModelSpec
+from paretune.engines.forms.module_names import dense_modules, quantized_modules, skip_patterns
+from paretune.engines.forms.packed_form import PackedForm
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.form_bytes import quant_state
+from paretune.spaces.legality import LEGAL, Ruling
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.quantizers import QuantizedWeight
-    from spaces.formats import WeightFormat
+    from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.spaces.formats import WeightFormat
 
 BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 """Weights that share a scale, as ``dequantize_4bit`` takes them."""
@@ -52,7 +52,7 @@ class BitsAndBytes(PackedForm):
     takes_head = True
     inputs = "the library's LLM.int8 rounds them from float16, to other codes than were searched"
 
-    def site_ruling(self, choice: SiteChoice, shape: tuple[int, int]) -> Ruling:
+    def layer_ruling(self, choice: LayerChoice, shape: tuple[int, int]) -> Ruling:
         """NF4 alone; why neither FP4 nor 8 bits is among what it holds for us."""
         weight = choice.weight
         if weight.codebook == "normal":
@@ -71,10 +71,10 @@ class BitsAndBytes(PackedForm):
     def pack(
         self, path: str, found: QuantizedWeight, weight: WeightFormat, dtype: str
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """See :func:`spaces.form_bytes.bitsandbytes_bytes`; the first of two codes is in the upper half of a byte."""
+        """See :mod:`paretune.spaces.form_bytes`; the first of two codes is in the upper half of a byte."""
         import torch
 
-        from compressors.quantizers.numbers import NORMAL_LEVELS
+        from paretune.compressors.quantizers.numbers import NORMAL_LEVELS
 
         rows, columns = found.codes.shape
         places = (found.codes.cpu().to(torch.int16) + 8).to(torch.uint8).reshape(-1, 2)

@@ -6,31 +6,31 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.checkpoint.export import expanded_in_float32
-from engines.checkpoint.ruling import checkpoint_ruling
-from engines.engine import ExportCard
-from engines.forms.form import Form
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling, illegal
-from spaces.model import ModelSpec
+from paretune.engines.checkpoint.export import expanded_in_float32
+from paretune.engines.checkpoint.ruling import checkpoint_ruling
+from paretune.engines.engine import ExportCard
+from paretune.engines.forms.form import Form
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.predictions import Predictions
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.predictions import Predictions
 
 
 class CompressedTensors(Form):
-    """See :mod:`engines.checkpoint`; the package is one that we need ourselves."""
+    """See :mod:`paretune.engines.checkpoint`; the package is one that we need ourselves."""
 
     name = "compressed-tensors"
     numeric_path = "float32 products of expanded weights; inputs rounded as the scheme says"
     remedy = "Choose other formats, another form, or another engine"
 
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
-        """See :func:`engines.checkpoint.ruling.checkpoint_ruling`."""
+        """See :func:`paretune.engines.checkpoint.ruling.checkpoint_ruling`."""
         return checkpoint_ruling(spec, config)
 
     def available(self) -> Ruling:
@@ -38,19 +38,19 @@ class CompressedTensors(Form):
         return LEGAL if find_spec("transformers") else illegal("transformers is not installed", self.name)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
-        """See :func:`engines.checkpoint.export.expanded_in_float32`."""
+        """See :func:`paretune.engines.checkpoint.export.expanded_in_float32`."""
         return expanded_in_float32(config)
 
     def write(
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
-        """See :func:`engines.checkpoint.writer.write_checkpoint`."""
-        from engines.checkpoint.writer import write_checkpoint
+        """See :func:`paretune.engines.checkpoint.writer.write_checkpoint`."""
+        from paretune.engines.checkpoint.writer import write_checkpoint
 
         return write_checkpoint(weights, config, folder, card)
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """In float32 on the CPU, by this interpreter."""
-        from engines.checkpoint.reloading import reloaded_predictions
+        from paretune.engines.checkpoint.reloading import reloaded_predictions
 
         return reloaded_predictions(folder, ids)

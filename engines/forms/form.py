@@ -6,18 +6,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.engine import ExportCard
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.legality import Ruling
-from spaces.model import ModelSpec
+from paretune.engines.engine import ExportCard
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import Ruling
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.predictions import Predictions
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.predictions import Predictions
 
 
 class Form(ABC):
@@ -35,7 +35,7 @@ class Form(ABC):
 
     @abstractmethod
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
-        """Whether the form holds the candidate; else the first site that is in the way, the rule and its source."""
+        """Whether the form holds the candidate; else the first layer that is in the way, the rule and its source."""
 
     @abstractmethod
     def available(self) -> Ruling:
@@ -57,7 +57,7 @@ class Form(ABC):
 
         Raises:
             EngineError: the form cannot hold the candidate (then nothing was written), or as
-                :func:`engines.checkpoint.writer.write_content`.
+                :func:`paretune.engines.checkpoint.writer.write_content`.
         """
         verdict = self.ruling(weights.spec, config)
         if not verdict:
@@ -74,4 +74,4 @@ class Form(ABC):
 
     @abstractmethod
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """What ``transformers`` computes from a folder; see :meth:`engines.engine.Engine.predictions`."""
+        """What ``transformers`` computes from a folder; see :meth:`paretune.engines.engine.Engine.predictions`."""

@@ -20,18 +20,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from engines.forms.module_names import quantized_modules
-from engines.forms.packed_form import PackedForm
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import Ruling
-from spaces.model import Linear, ModelSpec
+from paretune.engines.forms.module_names import quantized_modules
+from paretune.engines.forms.packed_form import PackedForm
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import Ruling
+from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.quantizers import QuantizedWeight
-    from spaces.formats import WeightFormat
+    from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.spaces.formats import WeightFormat
 
 WIDTHS = (2, 3, 4, 8)
 GROUPS = (16, 32, 64, 128, 256, 512, 1024)
@@ -57,11 +57,11 @@ class Gptq(PackedForm):
         """Where expanding rounds nothing."""
         return all(
             choice.weight.num_bits <= _EXACT_BITS
-            for choice in config.sites.values()
+            for choice in config.layers.values()
             if not choice.weight.dense
         )
 
-    def site_ruling(self, choice: SiteChoice, shape: tuple[int, int]) -> Ruling:
+    def layer_ruling(self, choice: LayerChoice, shape: tuple[int, int]) -> Ruling:
         """Integers that fill words."""
         weight = choice.weight
         if weight.num_bits not in WIDTHS:
@@ -72,7 +72,7 @@ class Gptq(PackedForm):
             )
         return self.integer_ruling(weight, GROUPS)
 
-    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, SiteChoice]]) -> Ruling:
+    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, LayerChoice]]) -> Ruling:
         """One format for the checkpoint, and scales that float16 has."""
         first, wanted = quantized[0]
         other = next((pair for pair in quantized if pair[1].weight != wanted.weight), None)
@@ -87,11 +87,11 @@ class Gptq(PackedForm):
     def pack(
         self, path: str, found: QuantizedWeight, weight: WeightFormat, dtype: str
     ) -> Iterator[tuple[str, torch.Tensor]]:
-        """See :func:`spaces.form_bytes.gptq_bytes`; codes and zero points count from 0."""
+        """See :func:`paretune.spaces.form_bytes.gptq_bytes`; codes and zero points count from 0."""
         import torch
 
-        from engines.forms.half_scales import half_scales
-        from engines.forms.packed_words import pack_columns, pack_rows
+        from paretune.engines.forms.half_scales import half_scales
+        from paretune.engines.forms.packed_words import pack_columns, pack_rows
 
         del dtype
         half = 1 << (weight.num_bits - 1)
@@ -110,7 +110,7 @@ class Gptq(PackedForm):
 
     def quantization(self, spec: ModelSpec, config: CompressionConfig) -> dict[str, Any]:
         """As ``GPTQConfig`` writes itself; names are those of modules inside a block, or whole ones."""
-        weight = next(c.weight for c in config.sites.values() if not c.weight.dense)
+        weight = next(c.weight for c in config.layers.values() if not c.weight.dense)
         layout = "gptq" if weight.symmetric else "gptq_v2"
         return {
             "quant_method": "gptq",

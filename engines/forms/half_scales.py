@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from compressors.quantizers import QuantizedWeight
-from spaces.errors import EngineError
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.spaces.errors import EngineError
 
 
 def half_scales(path: str, found: QuantizedWeight) -> torch.Tensor:

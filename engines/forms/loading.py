@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engines.environments import Environment, find_environment, lacking, run_in_environment, variable
-from engines.manifest import read_manifest
-from spaces.errors import EngineError
-from spaces.legality import LEGAL, Ruling, illegal
+from paretune.engines.environments import Environment, find_environment, lacking, run_in_environment, variable
+from paretune.engines.manifest import read_manifest
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import LEGAL, Ruling, illegal
 
 if TYPE_CHECKING:
     import torch
 
-    from engines.predictions import Predictions
+    from paretune.engines.predictions import Predictions
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _TIMEOUT_S = 1800.0
@@ -29,7 +29,7 @@ def loader_ruling(packages: tuple[str, ...]) -> Ruling:
 
 
 def loaded_predictions(packages: tuple[str, ...], folder: Path, ids: torch.Tensor) -> Predictions:
-    """See :meth:`engines.forms.form.Form.predictions`.
+    """See :meth:`paretune.engines.forms.form.Form.predictions`.
 
     Args:
         packages: that ``transformers`` needs to load the folder; the first names the environment.
@@ -39,7 +39,7 @@ def loaded_predictions(packages: tuple[str, ...], folder: Path, ids: torch.Tenso
     Raises:
         EngineError: no interpreter has the packages, or the folder cannot be loaded.
     """
-    from engines.runner_predictions import runner_predictions
+    from paretune.engines.runner_predictions import runner_predictions
 
     where = _environment(packages)
     vocabulary = int(read_manifest(folder)["base"]["vocabulary"])

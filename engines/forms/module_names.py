@@ -1,31 +1,31 @@
-"""Which modules of a student a loader may replace by quantized ones, and how the others are named to be left alone."""
+"""Which modules of a pruned model a loader may replace by quantized ones, and the names of those left alone."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
-from spaces.configuration import CompressionConfig
-from spaces.model import ModelSpec
-from spaces.size import kept_linears
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_linears
 
 
 def quantized_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
-    """Paths of the linears that have codes, in the student, in the order of the model."""
-    from engines.runtime.candidate_model import kept_name
+    """Paths of the linears that have codes, in the pruned model, in the order of the model."""
+    from paretune.engines.runtime.candidate_model import kept_name
 
     return tuple(
-        kept_name(spec, config.student, linear.name)
+        kept_name(spec, config.pruned, linear.name)
         for linear in kept_linears(spec, config)
         if not config.choice(linear.name).weight.dense
     )
 
 
 def dense_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
-    """Paths of everything else that may be a linear: sites that stay dense, a tied head, routers and projections."""
-    from engines.runtime.candidate_model import kept_name
+    """Paths of everything else that may be a linear: layers that stay dense, a tied head, routers and projections."""
+    from paretune.engines.runtime.candidate_model import kept_name
 
-    sites = [
+    layers = [
         linear.name
         for linear in spec.linears
         if config.keeps_block(linear.block)
@@ -38,7 +38,7 @@ def dense_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]
         for tensor in spec.fixed
         if len(tensor.shape) > 1 and tensor.name.endswith(".weight") and config.keeps_block(tensor.block)
     ]
-    return tuple(kept_name(spec, config.student, name) for name in (*sites, *fixed))
+    return tuple(kept_name(spec, config.pruned, name) for name in (*layers, *fixed))
 
 
 def skip_patterns(left: Iterable[str], replaced: Iterable[str]) -> list[str]:

@@ -7,31 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.checkpoint.legality import CheckpointLegality, row_ruling
-from engines.engine import ExportCard
-from engines.forms.form import Form
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling, illegal
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears, kept_shape
+from paretune.engines.checkpoint.legality import CheckpointLegality, row_ruling
+from paretune.engines.engine import ExportCard
+from paretune.engines.forms.form import Form
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_linears, kept_shape
 
 if TYPE_CHECKING:
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from compressors.quantizers import QuantizedWeight
-    from engines.predictions import Predictions
-    from spaces.containers import Container
-    from spaces.formats import WeightFormat
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.engines.predictions import Predictions
+    from paretune.spaces.containers import Container
+    from paretune.spaces.formats import WeightFormat
 
 
 class PackedForm(Form):
     """Linears are quantized, weights alone; what is not, stays as the model has it.
 
     Attributes:
-        container: how bytes are counted (:mod:`spaces.form_bytes`).
+        container: how bytes are counted (:mod:`paretune.spaces.form_bytes`).
         packages: that must be importable beside transformers; the first is the loader, whose environment is used.
         source: of the rules: packages and versions that were read and tried.
         takes_conv1d: whether the loader replaces GPT-2's ``Conv1D`` too.
@@ -51,22 +51,22 @@ class PackedForm(Form):
         return spec.model_copy(update={"container": self.container})
 
     def available(self) -> Ruling:
-        """See :func:`engines.forms.loading.loader_ruling`."""
-        from engines.forms.loading import loader_ruling
+        """See :func:`paretune.engines.forms.loading.loader_ruling`."""
+        from paretune.engines.forms.loading import loader_ruling
 
         return loader_ruling(self.packages)
 
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
-        """The student, then every site, then what the form wants of all of them together."""
-        verdict = CheckpointLegality("transformers", "cpu").student(spec, config.student)
+        """The pruned model, then every layer, then what the form wants of all of them together."""
+        verdict = CheckpointLegality("transformers", "cpu").pruned(spec, config.pruned)
         if not verdict:
             return verdict
         chosen = [(x, config.choice(x.name)) for x in kept_linears(spec, config)]
         quantized = [(linear, choice) for linear, choice in chosen if not choice.weight.dense]
         for linear, choice in quantized:
-            shape = kept_shape(spec, linear, config.student)
+            shape = kept_shape(spec, linear, config.pruned)
             verdict = self._place_ruling(linear, choice) and row_ruling(shape[1], choice)
-            verdict = verdict and self.site_ruling(choice, shape)
+            verdict = verdict and self.layer_ruling(choice, shape)
             if not verdict:
                 return self.refused(f"{linear.name}: {verdict.reason}")
         if not quantized:
@@ -74,11 +74,11 @@ class PackedForm(Form):
         return self.joint_ruling(spec, quantized)
 
     @abstractmethod
-    def site_ruling(self, choice: SiteChoice, shape: tuple[int, int]) -> Ruling:
+    def layer_ruling(self, choice: LayerChoice, shape: tuple[int, int]) -> Ruling:
         """Whether codes of this choice fit, for a linear of ``(out_features, in_features)``."""
 
-    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, SiteChoice]]) -> Ruling:
-        """Whether these quantized sites fit into one checkpoint."""
+    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, LayerChoice]]) -> Ruling:
+        """Whether these quantized layers fit into one checkpoint."""
         del spec, quantized
         return LEGAL
 
@@ -125,9 +125,9 @@ class PackedForm(Form):
     def write(
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
-        """See :func:`engines.checkpoint.writer.write_content`."""
-        from engines.checkpoint.stored_tensors import StoredTensors
-        from engines.checkpoint.writer import Content, bank_of, export_notes, write_content
+        """See :func:`paretune.engines.checkpoint.writer.write_content`."""
+        from paretune.engines.checkpoint.stored_tensors import StoredTensors
+        from paretune.engines.checkpoint.writer import Content, bank_of, export_notes, write_content
 
         spec = weights.spec
 
@@ -151,11 +151,11 @@ class PackedForm(Form):
 
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """By the loader, where it is installed."""
-        from engines.forms.loading import loaded_predictions
+        from paretune.engines.forms.loading import loaded_predictions
 
         return loaded_predictions(self.packages, folder, ids)
 
-    def _place_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def _place_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """Whether the loader has a quantized module for what this linear is."""
         if linear.role == "embedding":
             return self.refused("an embedding is no linear and stays as the model has it")

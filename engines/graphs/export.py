@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressors.companions import copy_companions
-from engines.engine import ExportCard
-from engines.graphs.onnx_graph.file import write_onnx
-from engines.graphs.onnx_graph.skeleton import graph_model
-from engines.manifest import write_manifest
-from engines.model_card import base_licence, model_card
-from engines.whole_folder import written_whole
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
-from spaces.size import kept_extent, weight_bytes
+from paretune.compressors.companions import copy_companions
+from paretune.engines.engine import ExportCard
+from paretune.engines.graphs.onnx_graph.file import write_onnx
+from paretune.engines.graphs.onnx_graph.skeleton import graph_model
+from paretune.engines.manifest import write_manifest
+from paretune.engines.model_card import base_licence, model_card
+from paretune.engines.whole_folder import written_whole
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_extent, weight_bytes
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def write_graph_folder(
 
 
 def cache_shape(spec: ModelSpec, config: CompressionConfig) -> list[tuple[int, int]]:
-    """Heads and width of the student's cache, a kept layer each."""
+    """Heads and width of the pruned model's cache, a kept layer each."""
     return [
-        (kept_extent(spec, "kv_heads", layer.kv_heads, config.student), layer.head_dim)
+        (kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned), layer.head_dim)
         for block, layer in enumerate(spec.cache)
         if config.keeps_block(block)
     ]

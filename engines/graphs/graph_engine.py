@@ -8,20 +8,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.engine import ExportCard, require_exportable
-from engines.environments import find_environment, run_in_environment, variable
-from engines.graphs.legality import GraphLegality, model_ruling
-from engines.group_ruling import ruling_by_group
-from engines.runner_engine import RunnerEngine
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.legality import LEGAL, Legality, Ruling, illegal
-from spaces.model import ModelSpec
+from paretune.engines.engine import ExportCard, require_exportable
+from paretune.engines.environments import find_environment, run_in_environment, variable
+from paretune.engines.graphs.legality import GraphLegality, model_ruling
+from paretune.engines.group_ruling import ruling_by_group
+from paretune.engines.runner_engine import RunnerEngine
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from engines.graphs.export import GraphForm
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.engines.graphs.export import GraphForm
 
 _RUNNER = Path(__file__).with_name("runner.py")
 _TIMEOUT_S = 3600.0
@@ -58,7 +58,7 @@ class GraphEngine(RunnerEngine):
         return LEGAL
 
     def legality(self, device: str) -> Legality:
-        """See :class:`engines.graphs.legality.GraphLegality`."""
+        """See :class:`paretune.engines.graphs.legality.GraphLegality`."""
         return GraphLegality(self.name, device)
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
@@ -74,8 +74,8 @@ class GraphEngine(RunnerEngine):
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        from compressors.bank import Bank
-        from engines.graphs.export import write_graph_folder
+        from paretune.compressors.bank import Bank
+        from paretune.engines.graphs.export import write_graph_folder
 
         bank = weights if isinstance(weights, Bank) else weights.bank
         require_exportable(self.export_ruling(weights.spec, config), card)
@@ -86,8 +86,8 @@ class GraphEngine(RunnerEngine):
         return folder / self.form().file
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`RunnerEngine.run`, :mod:`engines.graphs.runner`."""
-        from engines.runner_predictions import request_of, usable_threads
+        """See :meth:`RunnerEngine.run`, :mod:`paretune.engines.graphs.runner`."""
+        from paretune.engines.runner_predictions import request_of, usable_threads
 
         given = {"engine": self.name, "options": dict(self.options), "threads": usable_threads(), **request}
         return run_in_environment(self._environment(), _RUNNER, request_of(**given), _TIMEOUT_S)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.checkpoint.legality import row_ruling
-from engines.graphs.onnx_graph.block_codes import BLOCKS, block_size
-from spaces.cache_format import KVFormat
-from spaces.checking import student_ruling
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.formats import WeightFormat
-from spaces.groups import single_groups
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_shape
+from paretune.engines.checkpoint.legality import row_ruling
+from paretune.engines.graphs.onnx_graph.block_codes import BLOCKS, block_size
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.checking import pruned_ruling
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.groups import single_groups
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_shape
 
 WIDTHS = (4, 8)
 _OPERATOR = "com.microsoft.MatMulNBits"
@@ -28,7 +28,7 @@ _EXPORTER = "torch.onnx"
 
 @dataclass(frozen=True)
 class GraphLegality:
-    """See :class:`spaces.legality.Legality`.
+    """See :class:`paretune.spaces.legality.Legality`.
 
     Attributes:
         engine: registered name.
@@ -42,13 +42,13 @@ class GraphLegality:
         """Nothing is fused: every product is an operation of its own."""
         return single_groups(spec)
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
-        """See :class:`spaces.legality.Legality`."""
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+        """See :class:`paretune.spaces.legality.Legality`."""
         if choice.activation is not None:
             return illegal("inputs are not rounded by choice: products are float32", _OPERATOR)
-        for site in group.sites:
-            linear = spec.linear(site)
-            verdict = _site(linear, choice, kept_shape(spec, linear, student)[1])
+        for layer in group.layers:
+            linear = spec.linear(layer)
+            verdict = _layer(linear, choice, kept_shape(spec, linear, pruned)[1])
             if not verdict:
                 return verdict
         return LEGAL
@@ -60,9 +60,9 @@ class GraphLegality:
             return illegal(f"cache {kv.name}: the graph keeps keys and values as they are", self.engine)
         return LEGAL
 
-    def student(self, spec: ModelSpec, student: Student) -> Ruling:
-        """A student is a smaller configuration of the same architecture, if that can express it."""
-        return student_ruling(spec, student)
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
+        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
+        return pruned_ruling(spec, pruned)
 
 
 def model_ruling(spec: ModelSpec) -> Ruling:
@@ -74,7 +74,7 @@ def model_ruling(spec: ModelSpec) -> Ruling:
     return LEGAL
 
 
-def _site(linear: Linear, choice: SiteChoice, columns: int) -> Ruling:
+def _layer(linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
     verdict = row_ruling(columns, choice)
     if not verdict:
         return verdict

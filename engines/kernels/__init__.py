@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from engines.kernels.dense import DenseKernel
-from engines.kernels.int4 import Int4Kernel
-from engines.kernels.int8_dynamic import Int8DynamicKernel
-from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
-from engines.kernels.semi_structured import SemiStructuredKernel
-from engines.kernels.sparse_rows import SparseRowsKernel
-from spaces.errors import UnknownNameError
+from paretune.engines.kernels.dense import DenseKernel
+from paretune.engines.kernels.int4 import Int4Kernel
+from paretune.engines.kernels.int8_dynamic import Int8DynamicKernel
+from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
+from paretune.engines.kernels.semi_structured import SemiStructuredKernel
+from paretune.engines.kernels.sparse_rows import SparseRowsKernel
+from paretune.spaces.errors import UnknownNameError
 
 KERNELS: dict[str, LinearKernel] = {
     kernel.name: kernel
@@ -36,4 +36,4 @@ def find_kernel(name: str) -> LinearKernel:
     return KERNELS[name]
 
 
-__all__ = ["KERNELS", "LinearKernel", "Operands", "SiteWeight", "find_kernel"]
+__all__ = ["KERNELS", "LayerWeight", "LinearKernel", "Operands", "find_kernel"]

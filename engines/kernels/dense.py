@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
 
 _DTYPES = {"fp32": (torch.float32, 1e-5), "bf16": (torch.bfloat16, 1e-2)}
 
@@ -20,7 +20,7 @@ class DenseKernel(LinearKernel):
         self.name = name
         self.dtype, self.tolerance = _DTYPES[name]
 
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """``weight`` ``(n, k)``."""
         return {"weight": weight.values().to(self.dtype).contiguous()}
 

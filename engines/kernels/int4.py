@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
-from engines.selection import int4_refusal
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
+from paretune.engines.selection import int4_refusal
 
 _GROUPS = (256, 128, 64, 32)
 _MIDDLE = 8
@@ -26,7 +26,7 @@ class Int4Kernel(LinearKernel):
         """Refuse shapes that the packing has no tiles for."""
         return int4_refusal(n, k, group_size)
 
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """``codes`` in the kernel's own layout, ``scales_and_zeros`` bf16 ``(groups, n, 2)``."""
         found = weight.codes(self.name)
         columns = found.codes.shape[1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
 
 _HALF_OF_STEPS = 127.5
 """As compressed-tensors: both signs reach the same magnitude."""
@@ -27,7 +27,7 @@ class Int8DynamicKernel(LinearKernel):
             return "8-bit inputs need weights with one scale a channel"
         return ""
 
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """``codes`` int8 ``(n, k)``, ``scales`` float32 ``(n,)``."""
         found = weight.codes(self.name)
         return {"codes": found.codes.contiguous(), "scales": found.scales.to(torch.float32).view(-1)}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
-from engines.selection import int8_refusal
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
+from paretune.engines.selection import int8_refusal
 
 
 class Int8WeightOnlyKernel(LinearKernel):
@@ -24,7 +24,7 @@ class Int8WeightOnlyKernel(LinearKernel):
         del n
         return int8_refusal(k, group_size)
 
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """``codes`` int8 ``(groups, n, group_size)``, ``scales`` bf16 ``(groups, n)``, ``shifts`` likewise.
 
         ``shifts`` (scale times zero point, float32) are there only with zero points.

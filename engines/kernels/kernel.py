@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from compressors.quantizers import QuantizedWeight
-from spaces.errors import EngineError
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.spaces.errors import EngineError
 
 Operands = dict[str, torch.Tensor]
 """What a kernel reads besides its input; :func:`independent` of every tensor makes another set."""
@@ -27,7 +27,7 @@ def independent(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class SiteWeight:
+class LayerWeight:
     """A weight for a kernel to pack: dense float32 ``(n, k)``, or codes with scales; exactly one of both."""
 
     dense: torch.Tensor | None = None
@@ -45,7 +45,7 @@ class SiteWeight:
         """Codes and scales, for kernels that need them."""
         if self.quantized is None:
             raise EngineError(
-                f"a dense weight for kernel {kernel}", "it multiplies integer codes", "Quantize the site"
+                f"a dense weight for kernel {kernel}", "it multiplies integer codes", "Quantize the layer"
             )
         return self.quantized
 
@@ -54,9 +54,9 @@ class LinearKernel(ABC):
     """Multiplies ``(m, k)`` inputs by the transpose of an ``(n, k)`` weight. Has no state of its own.
 
     Attributes:
-        name: as in :attr:`engines.operation.Operation.kernel`.
+        name: as in :attr:`paretune.engines.operation.Operation.kernel`.
         tolerance: Frobenius norm of the error over that of the result, against float32 arithmetic on
-            :meth:`SiteWeight.values` (and on inputs rounded as the kernel's format says).
+            :meth:`LayerWeight.values` (and on inputs rounded as the kernel's format says).
         device: that it needs; empty: any.
     """
 
@@ -70,7 +70,7 @@ class LinearKernel(ABC):
         return ""
 
     @abstractmethod
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """The weight as the kernel reads it."""
 
     @abstractmethod

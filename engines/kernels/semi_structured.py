@@ -2,7 +2,7 @@
 
 A GPU computes with half of the weights, which pays where arithmetic is the limit: on an H200 0.47 ms against 0.71 ms of
 bf16 for 14336 x 4096 at 4,096 rows, but 0.57 ms against 0.04 ms at one row, where starting the kernel is all. So no
-site is given this kernel by itself.
+layer is given this kernel by itself.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import warnings
 
 import torch
 
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
-from spaces.errors import EngineError
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
+from paretune.spaces.errors import EngineError
 
 _ROWS, _COLUMNS = 32, 64
 """What both of torch's back ends can tile in bf16."""
@@ -33,7 +33,7 @@ class SemiStructuredKernel(LinearKernel):
             return f"the 2:4 kernel needs {_ROWS} rows by {_COLUMNS} columns to divide {n} x {k}"
         return ""
 
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """``matrix``, semi-structured ``(n, k)``, on the GPU.
 
         Raises:

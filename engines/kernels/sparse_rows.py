@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from engines.kernels.kernel import LinearKernel, Operands, SiteWeight
+from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
 
 
 class SparseRowsKernel(LinearKernel):
@@ -15,7 +15,7 @@ class SparseRowsKernel(LinearKernel):
     name = "csr"
     tolerance = 1e-5
 
-    def pack(self, weight: SiteWeight) -> Operands:
+    def pack(self, weight: LayerWeight) -> Operands:
         """``matrix``, a sparse ``(n, k)``."""
         dense = weight.values()
         kept = dense != 0

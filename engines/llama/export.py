@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressors.companions import LICENCES, copy_companions
-from engines.engine import ExportCard
-from engines.llama.gguf_file.file import write_gguf
-from engines.llama.gguf_file.names import FILE
-from engines.llama.gguf_file.tokenizer import tokenizer_notes
-from engines.manifest import write_manifest
-from engines.model_card import base_licence, model_card
-from engines.whole_folder import written_whole
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
-from spaces.size import weight_bytes
+from paretune.compressors.companions import LICENCES, copy_companions
+from paretune.engines.engine import ExportCard
+from paretune.engines.llama.gguf_file.file import write_gguf
+from paretune.engines.llama.gguf_file.names import FILE
+from paretune.engines.llama.gguf_file.tokenizer import tokenizer_notes
+from paretune.engines.manifest import write_manifest
+from paretune.engines.model_card import base_licence, model_card
+from paretune.engines.whole_folder import written_whole
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import weight_bytes
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 _PACKAGES = ("gguf", "libggml-python", "torch")
 _USE = ("```sh", f"llama-server --host 127.0.0.1 --model {FILE}", "```")

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.llama.gguf_file.names import ARCHITECTURES
-from spaces.cache_format import CACHE_GROUP, KVFormat
-from spaces.checking import student_ruling
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.errors import FormatError
-from spaces.groups import single_groups
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.size import kept_shape
+from paretune.engines.llama.gguf_file.names import ARCHITECTURES
+from paretune.spaces.cache_format import CACHE_GROUP, KVFormat
+from paretune.spaces.checking import pruned_ruling
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.errors import FormatError
+from paretune.spaces.groups import single_groups
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_shape
 
 _GGML = "ggml 0.20"
 _LLAMA = "llama.cpp"
@@ -25,7 +25,7 @@ _CACHE = "llama.cpp: --cache-type-k"
 
 @dataclass(frozen=True)
 class LlamaLegality:
-    """See :class:`spaces.legality.Legality`.
+    """See :class:`paretune.spaces.legality.Legality`.
 
     Attributes:
         engine: registered name.
@@ -39,8 +39,8 @@ class LlamaLegality:
         """Nothing is fused: every tensor has a type of its own. Gate and up of experts are one parameter here."""
         return single_groups(spec)
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
-        """See :class:`spaces.legality.Legality`."""
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+        """See :class:`paretune.spaces.legality.Legality`."""
         if choice.activation is not None:
             return illegal("inputs are rounded by llama.cpp itself, to 8 bits, and not by choice", _LLAMA)
         if choice.weight.dense:
@@ -49,8 +49,8 @@ class LlamaLegality:
         if not verdict:
             return verdict
         try:
-            for site in group.sites:
-                choice.weight.blocks(kept_shape(spec, spec.linear(site), student)[1])
+            for layer in group.layers:
+                choice.weight.blocks(kept_shape(spec, spec.linear(layer), pruned)[1])
         except FormatError as error:
             return illegal(f"{error.value} {error.rule}", _GGML)
         return LEGAL
@@ -65,12 +65,12 @@ class LlamaLegality:
             )
         return LEGAL
 
-    def student(self, spec: ModelSpec, student: Student) -> Ruling:
-        """A student is a smaller configuration of the same architecture, if that can express it."""
-        return student_ruling(spec, student)
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
+        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
+        return pruned_ruling(spec, pruned)
 
 
-def _blocks(spec: ModelSpec, choice: SiteChoice) -> Ruling:
+def _blocks(spec: ModelSpec, choice: LayerChoice) -> Ruling:
     name = choice.weight.name
     if not choice.weight.ggml:
         return illegal(f"{name} is no block type of ggml", _GGML)

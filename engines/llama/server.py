@@ -1,4 +1,4 @@
-"""Llama.cpp's own HTTP server over a GGUF file: ``python -m engines.llama.server FILE [--port P] [--threads N]``.
+"""Llama.cpp's own HTTP server over a GGUF file: ``python -m`` this module ``FILE [--port P] [--threads N]``.
 
 It is the server inside ``xllamacpp``, for machines without the program ``llama-server``. The file stands alone and
 needs ``xllamacpp`` only. It listens on the loopback interface, says where on one line of standard output once the

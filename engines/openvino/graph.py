@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engines.graphs.onnx_graph.names import FILE as ONNX_FILE
-from engines.graphs.onnx_graph.names import PAST, PRESENT
-from engines.openvino.package import silent_openvino
-from engines.openvino.product import read_graph
+from paretune.engines.graphs.onnx_graph.names import FILE as ONNX_FILE
+from paretune.engines.graphs.onnx_graph.names import PAST, PRESENT
+from paretune.engines.openvino.package import silent_openvino
+from paretune.engines.openvino.product import read_graph
 
 FILE = "openvino_model.xml"
 OPTIONS = {

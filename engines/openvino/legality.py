@@ -10,27 +10,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.graphs.legality import GraphLegality
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.size import kept_shape
+from paretune.engines.graphs.legality import GraphLegality
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_shape
 
 _PLUGIN = "OpenVINO's CPU plugin 2026.4, as tried"
 
 
 @dataclass(frozen=True)
 class OpenVinoLegality(GraphLegality):
-    """See :class:`spaces.legality.Legality`."""
+    """See :class:`paretune.spaces.legality.Legality`."""
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
         """As in every graph, but for groups whose scales the plugin mixes up."""
-        verdict = super().choice(spec, group, choice, student)
+        verdict = super().choice(spec, group, choice, pruned)
         shared = choice.weight.group_size
         if not verdict or choice.weight.dense or shared is None or shared & (shared - 1) == 0:
             return verdict
-        for site in group.sites:
-            if kept_shape(spec, spec.linear(site), student)[1] != shared:
+        for layer in group.layers:
+            if kept_shape(spec, spec.linear(layer), pruned)[1] != shared:
                 return illegal(f"several groups of {shared}, no power of two, mix up scales", _PLUGIN)
         return LEGAL

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engines.openvino.package import silent_openvino
-from spaces.errors import EngineError
+from paretune.engines.openvino.package import silent_openvino
+from paretune.spaces.errors import EngineError
 
 _FLOATS = ("bf16", "f16", "f32")
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from engines.recipes.recipe import Recipe
-from spaces.errors import UnknownNameError
+from paretune.engines.recipes.recipe import Recipe
+from paretune.spaces.errors import UnknownNameError
 
 _RECIPES = {
-    "llm-compressor": "engines.recipes.llm_compressor:LlmCompressor",
-    "modelopt": "engines.recipes.modelopt:ModelOpt",
-    "gptqmodel": "engines.recipes.gptqmodel:GptqModel",
-    "auto-round": "engines.recipes.auto_round:AutoRound",
-    "torchao": "engines.recipes.torchao:TorchAo",
+    "llm-compressor": "paretune.engines.recipes.llm_compressor:LlmCompressor",
+    "modelopt": "paretune.engines.recipes.modelopt:ModelOpt",
+    "gptqmodel": "paretune.engines.recipes.gptqmodel:GptqModel",
+    "auto-round": "paretune.engines.recipes.auto_round:AutoRound",
+    "torchao": "paretune.engines.recipes.torchao:TorchAo",
 }
 
 

@@ -10,11 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from engines.recipes.recipe import Recipe, dense_modules, packed_integers
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling
-from spaces.model import Linear, ModelSpec
+from paretune.engines.recipes.recipe import Recipe, dense_modules, packed_integers
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling
+from paretune.spaces.model import Linear, ModelSpec
 
 _WIDTHS = (2, 3, 4, 8)
 _BUNDLE = 32
@@ -30,7 +30,7 @@ class AutoRound(Recipe):
     methods: Mapping[str, str] = {}
     fallback = "signed gradient descent on roundings and ranges (plain rounding with iters=0)"
 
-    def site_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def layer_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """Integers that its format packs."""
         if linear.role == "embedding":
             return self.refused("it quantizes embeddings for GGUF alone")
@@ -43,14 +43,14 @@ class AutoRound(Recipe):
         """Every linear by name, in the order of the model."""
         left, found = set(dense_modules(spec, config)), {}
         for linear in spec.linears:
-            if linear.name in config.sites:
-                found[linear.name] = _settings(config.sites[linear.name])
+            if linear.name in config.layers:
+                found[linear.name] = _settings(config.layers[linear.name])
             elif linear.name in left and linear.role != "embedding":
                 found[linear.name] = _DENSE
         return json.dumps(found, indent=2) + "\n"
 
 
-def _settings(choice: SiteChoice) -> dict[str, Any]:
+def _settings(choice: LayerChoice) -> dict[str, Any]:
     weight = choice.weight
     return {
         "bits": weight.num_bits,

@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from engines.recipes.recipe import Recipe, dense_modules, packed_integers
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling
-from spaces.model import Linear, ModelSpec
+from paretune.engines.recipes.recipe import Recipe, dense_modules, packed_integers
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling
+from paretune.spaces.model import Linear, ModelSpec
 
 _WIDTHS = (2, 3, 4, 8)
 _BUNDLE = 32
@@ -30,7 +30,7 @@ class GptqModel(Recipe):
     methods: Mapping[str, str] = {"gptq": "gptq"}
     fallback = "GPTQ"
 
-    def site_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def layer_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """Integers that its containers pack, in the linears of blocks."""
         if linear.block is None:
             return self.refused("dynamic was tried on the linears of blocks alone; it packs no embedding")
@@ -40,21 +40,21 @@ class GptqModel(Recipe):
         return self.refused(reason) if reason else LEGAL
 
     def written(self, spec: ModelSpec, config: CompressionConfig) -> str:
-        """Every linear of the blocks by name; the default outside ``dynamic`` is the first site's and reaches none."""
+        """Every linear of the blocks by name; the default outside ``dynamic`` is the first layer's and reaches none."""
         left = set(dense_modules(spec, config))
         found: dict[str, dict[str, Any]] = {}
         for linear in spec.linears:
             pattern = f"^{re.escape(linear.name)}$"
             if linear.block is not None and linear.name in left:
                 found[f"-:{pattern}"] = {}
-            elif linear.name in config.sites:
-                found[f"+:{pattern}"] = _settings(config.sites[linear.name])
-        default = next(iter(config.sites.values()))
+            elif linear.name in config.layers:
+                found[f"+:{pattern}"] = _settings(config.layers[linear.name])
+        default = next(iter(config.layers.values()))
         values = {"quant_method": "gptq", **_settings(default), "lm_head": False, "dynamic": found}
         return json.dumps(values, indent=2) + "\n"
 
 
-def _settings(choice: SiteChoice) -> dict[str, Any]:
+def _settings(choice: LayerChoice) -> dict[str, Any]:
     """Of one module; ``act_group_aware`` would order columns where nothing says so."""
     weight = choice.weight
     return {

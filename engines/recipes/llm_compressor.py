@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
-from engines.recipes.recipe import Recipe, dense_modules, modules
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling
-from spaces.model import Linear, ModelSpec
+from paretune.engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
+from paretune.engines.recipes.recipe import Recipe, dense_modules, modules
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling
+from paretune.spaces.model import Linear, ModelSpec
 
 _PRUNERS = {"wanda": "WandaPruningModifier", "sparsegpt": "SparseGPTModifier"}
 _ROUNDING = "QuantizationModifier"
@@ -45,7 +45,7 @@ class LlmCompressor(Recipe):
     methods: Mapping[str, str] = {"rtn": _ROUNDING, "minmax": _ROUNDING, "gptq": "GPTQModifier"}
     fallback = "QuantizationModifier (rounded to nearest between minimum and maximum)"
 
-    def site_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def layer_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """What compressed-tensors has no scheme for, and modules that it does not know."""
         if linear.transposed:
             return self.refused("a Conv1D, and its schemes reach nn.Linear and nn.Embedding only")
@@ -67,11 +67,11 @@ class LlmCompressor(Recipe):
 
     def written(self, spec: ModelSpec, config: CompressionConfig) -> str:
         """One stage: pruning, then a modifier a method, the cache with the one that rounds."""
-        by_method: dict[str, dict[str, SiteChoice]] = {}
-        for site, choice in config.sites.items():
+        by_method: dict[str, dict[str, LayerChoice]] = {}
+        for layer, choice in config.layers.items():
             if not choice.weight.dense:
                 name = self.methods.get(choice.method, _ROUNDING)
-                by_method.setdefault(_EMBEDDING if site == spec.embedding.name else name, {})[site] = choice
+                by_method.setdefault(_EMBEDDING if layer == spec.embedding.name else name, {})[layer] = choice
         ignored = list(dense_modules(spec, config))
         steps: dict[str, Any] = {}
         for name in sorted(by_method, reverse=True):
@@ -100,9 +100,9 @@ _CACHE = {"num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False
 def _pruning(config: CompressionConfig) -> dict[str, Any]:
     """A group of modifiers for each sparsity: a group has room for one modifier of a kind."""
     found: dict[Sparsity, list[str]] = {}
-    for site, choice in config.sites.items():
+    for layer, choice in config.layers.items():
         if choice.sparsity is not None:
-            found.setdefault(choice.sparsity, []).append(site)
+            found.setdefault(choice.sparsity, []).append(layer)
     return {
         f"pruning_{index}_modifiers": {
             _PRUNERS[sparsity.criterion]: {
@@ -115,18 +115,18 @@ def _pruning(config: CompressionConfig) -> dict[str, Any]:
     }
 
 
-def _groups(spec: ModelSpec, sites: Mapping[str, SiteChoice]) -> dict[str, Any]:
-    """Sites of one scheme share a group."""
-    found: dict[SiteChoice, list[str]] = {}
-    for site, choice in sites.items():
+def _groups(spec: ModelSpec, layers: Mapping[str, LayerChoice]) -> dict[str, Any]:
+    """Layers of one scheme share a group."""
+    found: dict[LayerChoice, list[str]] = {}
+    for layer, choice in layers.items():
         scheme = choice.model_copy(update={"sparsity": None, "method": ""})
-        found.setdefault(scheme, []).extend(modules(spec, site))
+        found.setdefault(scheme, []).extend(modules(spec, layer))
     return {
         f"group_{index}": _scheme(choice, targets) for index, (choice, targets) in enumerate(found.items())
     }
 
 
-def _scheme(choice: SiteChoice, targets: list[str]) -> dict[str, Any]:
+def _scheme(choice: LayerChoice, targets: list[str]) -> dict[str, Any]:
     weights = {key: value for key, value in weight_arguments(choice.weight).items() if value is not None}
     if choice.weight.actorder != "none":
         weights["actorder"] = choice.weight.actorder

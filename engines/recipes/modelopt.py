@@ -13,14 +13,14 @@ import pprint
 from collections.abc import Mapping
 from typing import Any
 
-from engines.recipes.recipe import Recipe
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.groups import fused_groups
-from spaces.legality import LEGAL, Ruling
-from spaces.model import Linear, ModelSpec
-from spaces.named_formats import WEIGHT_FORMATS, WITH_INPUTS
+from paretune.engines.recipes.recipe import Recipe
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.legality import LEGAL, Ruling
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.named_formats import WEIGHT_FORMATS, WITH_INPUTS
 
 _E4M3 = (4, 3)
 _EXACT: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any] | None]] = {
@@ -46,18 +46,18 @@ class ModelOpt(Recipe):
     fallback = "its algorithm 'max' (rounded to nearest under the largest magnitude)"
 
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
-        """Besides sites: linears that share an input must have one format, or the export stops."""
+        """Besides layers: linears that share an input must have one format, or the export stops."""
         verdict = super().ruling(spec, config)
         for group in fused_groups(spec) if verdict else ():
-            names = {_without_method(config.choice(site)).name for site in group.sites}
+            names = {_without_method(config.choice(layer)).name for layer in group.layers}
             if len(names) > 1:
                 return self.refused(
-                    f"{', '.join(group.sites)} have {', '.join(sorted(names))}: its export takes one format for"
+                    f"{', '.join(group.layers)} have {', '.join(sorted(names))}: its export takes one format for"
                     " linears that share an input"
                 )
         return verdict
 
-    def site_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def layer_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """What its export knows, and a CPU can be asked to try."""
         if linear.role == "embedding":
             return self.refused("its export writes embeddings as they are, whatever their quantizer says")
@@ -89,7 +89,7 @@ class ModelOpt(Recipe):
         """Rules in the order of the model; ``*`` and its kin in names are escaped."""
         rules: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
         for linear in spec.linears:
-            found = _rules(config.choice(linear.name)) if linear.name in config.sites else None
+            found = _rules(config.choice(linear.name)) if linear.name in config.layers else None
             for part, rule in zip(("weight", "input"), found or (), strict=False):
                 if rule is not None:
                     name = f"{glob.escape(linear.name)}.{part}_quantizer"
@@ -100,11 +100,11 @@ class ModelOpt(Recipe):
         return pprint.pformat(values, width=110, sort_dicts=False) + "\n"
 
 
-def _without_method(choice: SiteChoice) -> SiteChoice:
+def _without_method(choice: LayerChoice) -> LayerChoice:
     return choice if choice.weight.dense else choice.model_copy(update={"method": ""})
 
 
-def _rules(choice: SiteChoice) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
+def _rules(choice: LayerChoice) -> tuple[dict[str, Any], dict[str, Any] | None] | None:
     """Of ``weight_quantizer`` and ``input_quantizer``; ``None`` where the export has no name for the format."""
     weight = choice.weight
     grouped = weight.number_type == "int" and weight.num_bits == 4 and weight.group_size is not None

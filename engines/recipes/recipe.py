@@ -10,12 +10,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from spaces.cache_format import KVFormat
-from spaces.checking import check_configuration
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.legality import LEGAL, Ruling, illegal, require
-from spaces.model import Linear, ModelSpec
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.checking import check_configuration
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.legality import LEGAL, Ruling, illegal, require
+from paretune.spaces.model import Linear, ModelSpec
 
 
 class Recipe(ABC):
@@ -43,8 +43,8 @@ class Recipe(ABC):
         """
         check_configuration(spec, config)
         verdict = self._whole_ruling(config)
-        for site, choice in config.sites.items():
-            verdict = verdict and self._named_ruling(spec, spec.linear(site), choice)
+        for layer, choice in config.layers.items():
+            verdict = verdict and self._named_ruling(spec, spec.linear(layer), choice)
         return verdict
 
     def text(self, spec: ModelSpec, config: CompressionConfig) -> str:
@@ -64,17 +64,17 @@ class Recipe(ABC):
         """What the tool will do otherwise than the search did, for people."""
         del spec
         found = []
-        for method in sorted({choice.method for choice in config.sites.values()} - {"none"}):
-            sites = [name for name, choice in config.sites.items() if choice.method == method]
+        for method in sorted({choice.method for choice in config.layers.values()} - {"none"}):
+            layers = [name for name, choice in config.layers.items() if choice.method == method]
             if method not in self.methods:
                 found.append(
-                    f"{self.name} has no method {method!r} in a recipe: {len(sites)} sites from {sites[0]} on are"
+                    f"{self.name} has no method {method!r} in a recipe: {len(layers)} layers from {layers[0]} on are"
                     f" made by {self.fallback}"
                 )
         return tuple(found)
 
     @abstractmethod
-    def site_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def layer_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """Whether the tool has this choice for this linear."""
 
     @abstractmethod
@@ -95,47 +95,47 @@ class Recipe(ABC):
         return illegal(reason, f"{self.name} {self.version}")
 
     def _whole_ruling(self, config: CompressionConfig) -> Ruling:
-        if not config.student.whole:
+        if not config.pruned.whole:
             return self.refused(
-                f"the candidate is a smaller model ({config.student.name}) and a recipe is for the dense one; cut"
-                " it first, by exporting the student alone"
+                f"the candidate is a smaller model ({config.pruned.name}) and a recipe is for the dense one; cut"
+                " it first, by exporting the pruned model alone"
             )
-        if not config.sites:
+        if not config.layers:
             return self.refused("every linear stays as it is, so there is nothing for a tool to do")
         return self.kv_ruling(config.kv)
 
-    def _named_ruling(self, spec: ModelSpec, linear: Linear, choice: SiteChoice) -> Ruling:
+    def _named_ruling(self, spec: ModelSpec, linear: Linear, choice: LayerChoice) -> Ruling:
         if linear.role.startswith("expert"):
             return self.refused(
                 f"{linear.name} holds the experts of a block in one tensor, and a recipe names modules"
             )
         if linear.role == "embedding" and choice.activation is not None:
             return self.refused(f"{linear.name} has tokens as inputs, which are not rounded")
-        verdict = self.site_ruling(linear, choice)
+        verdict = self.layer_ruling(linear, choice)
         if verdict and spec.tied and linear.role == "embedding":
-            verdict = self.site_ruling(spec.head, choice)
+            verdict = self.layer_ruling(spec.head, choice)
         return verdict or verdict.model_copy(update={"reason": f"{linear.name}: {verdict.reason}"})
 
 
-def modules(spec: ModelSpec, site: str) -> tuple[str, ...]:
-    """Module paths that carry a site's format: a tied head goes with its embedding."""
-    tied = spec.tied and site == spec.embedding.name
-    return (site, spec.head.name) if tied else (site,)
+def modules(spec: ModelSpec, layer: str) -> tuple[str, ...]:
+    """Module paths that carry a layer's format: a tied head goes with its embedding."""
+    tied = spec.tied and layer == spec.embedding.name
+    return (layer, spec.head.name) if tied else (layer,)
 
 
 def dense_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
     """Linears, embedding and head that keep their weights as they are, in the order of the model."""
     quantized = {
         name
-        for site, choice in config.sites.items()
+        for layer, choice in config.layers.items()
         if not choice.weight.dense
-        for name in modules(spec, site)
+        for name in modules(spec, layer)
     }
     whole = (linear for linear in spec.linears if not linear.role.startswith("expert"))
     return tuple(linear.name for linear in whole if linear.name not in quantized)
 
 
-def packed_integers(linear: Linear, choice: SiteChoice, widths: Sequence[int], bundle: int) -> str:
+def packed_integers(linear: Linear, choice: LayerChoice, widths: Sequence[int], bundle: int) -> str:
     """Why a container of packed integers does not hold a choice; empty if it does.
 
     Args:

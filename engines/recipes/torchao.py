@@ -10,13 +10,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from engines.recipes.recipe import Recipe, dense_modules, modules
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.formats import WeightFormat
-from spaces.legality import LEGAL, Ruling
-from spaces.model import Linear, ModelSpec
+from paretune.engines.recipes.recipe import Recipe, dense_modules, modules
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.legality import LEGAL, Ruling
+from paretune.spaces.model import Linear, ModelSpec
 
 
 class TorchAo(Recipe):
@@ -28,7 +28,7 @@ class TorchAo(Recipe):
     methods: Mapping[str, str] = {"rtn": "AFFINE", "minmax": "AFFINE"}
     fallback = "its affine choice of scales (rounded to nearest between minimum and maximum)"
 
-    def site_ruling(self, linear: Linear, choice: SiteChoice) -> Ruling:
+    def layer_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """Integers of any width, E4M3 by row or tensor, and INT8 by row with INT8 inputs by token."""
         if linear.transposed:
             return self.refused("a Conv1D holds its weight transposed, and groups run along the stored rows")
@@ -54,13 +54,13 @@ class TorchAo(Recipe):
     def written(self, spec: ModelSpec, config: CompressionConfig) -> str:
         """Every linear, embedding and head by name; ``null`` leaves a module alone."""
         found: dict[str, Any] = dict.fromkeys(dense_modules(spec, config))
-        for site, choice in config.sites.items():
-            found.update(dict.fromkeys(modules(spec, site), _configuration(choice)))
+        for layer, choice in config.layers.items():
+            found.update(dict.fromkeys(modules(spec, layer), _configuration(choice)))
         ordered = {linear.name: found[linear.name] for linear in spec.linears if linear.name in found}
         return json.dumps(_typed("FqnToConfig", 1, fqn_to_config=ordered), indent=2) + "\n"
 
 
-def _configuration(choice: SiteChoice) -> dict[str, Any] | None:
+def _configuration(choice: LayerChoice) -> dict[str, Any] | None:
     """The configuration of a module; ``None`` where there is none that runs on every device."""
     weight = choice.weight
     if choice.activation is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spaces.cache_format import KVFormat
+from paretune.spaces.cache_format import KVFormat
 
 ATTENTION_KERNELS: dict[str, KVFormat] = {
     "sdpa": KVFormat(),

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.kernels import SiteWeight, find_kernel
-from engines.runtime.modules import EightBitEmbedding, KernelExperts, KernelLinear
-from engines.selection import Selection, look_up_kernel
-from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig, Student
-from spaces.model import Linear, ModelSpec
+from paretune.engines.kernels import LayerWeight, find_kernel
+from paretune.engines.runtime.modules import EightBitEmbedding, KernelExperts, KernelLinear
+from paretune.engines.selection import Selection, look_up_kernel
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 
 def candidate_model(assembler: Assembler, config: CompressionConfig, selections: dict[str, Selection]) -> Any:
-    """The candidate with kernels where sites have one; its cache is left to the runtime."""
+    """The candidate with kernels where layers have one; its cache is left to the runtime."""
     model = _shared_copy(assembler.apply(config.replaced(kv=KVFormat())))
     builder = _Builder(assembler, config, selections, model)
     for linear in assembler.spec.linears:
@@ -32,13 +32,13 @@ def candidate_model(assembler: Assembler, config: CompressionConfig, selections:
     return model
 
 
-def kept_name(spec: ModelSpec, student: Student, name: str) -> str:
-    """The name of a module or tensor in the student: blocks are counted anew."""
+def kept_name(spec: ModelSpec, pruned: PrunedShape, name: str) -> str:
+    """The name of a module or tensor in the pruned model: blocks are counted anew."""
     prefix = f"{spec.block_path}."
-    if student.blocks is None or not name.startswith(prefix):
+    if pruned.blocks is None or not name.startswith(prefix):
         return name
     block, _, rest = name.removeprefix(prefix).partition(".")
-    return f"{prefix}{student.blocks.index(int(block))}.{rest}"
+    return f"{prefix}{pruned.blocks.index(int(block))}.{rest}"
 
 
 def _shared_copy(model: Any) -> Any:
@@ -52,7 +52,7 @@ def _shared_copy(model: Any) -> Any:
 
 
 class _Builder:
-    """Replaces modules of ``model`` one site at a time."""
+    """Replaces modules of ``model`` one layer at a time."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class _Builder:
         self._tied_operands: dict[str, torch.Tensor] | None = None
 
     def replace(self, linear: Linear) -> None:
-        """Put a kernel in the place of a site, where its kernel is not the model's own product."""
+        """Put a kernel in the place of a layer, where its kernel is not the model's own product."""
         if self._selections[linear.name].kernel in ("fp32", "bf16"):
             return
         if linear.role == "embedding":
@@ -80,19 +80,19 @@ class _Builder:
         elif linear.role != "expert_down":
             self._replace_linear(linear)
 
-    def _site(self, linear: Linear) -> Linear:
+    def _layer(self, linear: Linear) -> Linear:
         tied = self._spec.tied and linear.role == "head"
         return self._spec.embedding if tied else linear
 
-    def _weight(self, linear: Linear, expert: int = 0) -> SiteWeight:
-        linear = self._site(linear)
-        choice, student = self._config.choice(linear.name), self._config.student
+    def _weight(self, linear: Linear, expert: int = 0) -> LayerWeight:
+        linear = self._layer(linear)
+        choice, pruned = self._config.choice(linear.name), self._config.pruned
         if self._selections[linear.name].packed:
-            found = self._bank.quantized(linear.name, choice, student, expert)
-            return SiteWeight(quantized=found)
-        dense = self._bank.tensor(linear.name, choice, student)
+            found = self._bank.quantized(linear.name, choice, pruned, expert)
+            return LayerWeight(quantized=found)
+        dense = self._bank.tensor(linear.name, choice, pruned)
         dense = dense[expert] if linear.role.startswith("expert") else dense
-        return SiteWeight(dense=dense.t() if linear.transposed else dense)
+        return LayerWeight(dense=dense.t() if linear.transposed else dense)
 
     def _linear(self, linear: Linear, expert: int = 0, bias: Any = None) -> KernelLinear:
         kernel = find_kernel(self._selections[linear.name].kernel)
@@ -102,7 +102,7 @@ class _Builder:
         self._model.set_submodule(path, module)
 
     def _replace_linear(self, linear: Linear) -> None:
-        path = kept_name(self._spec, self._config.student, linear.name)
+        path = kept_name(self._spec, self._config.pruned, linear.name)
         found = self._linear(linear, bias=getattr(self._model.get_submodule(path), "bias", None))
         if self._tied_operands is not None and linear.role == "head":
             found.operands = self._tied_operands
@@ -119,7 +119,7 @@ class _Builder:
     def _replace_experts(self, linear: Linear) -> None:
         inner = linear.name.rpartition(".")[0]
         down = self._spec.linear(f"{inner}.down_proj")
-        path = kept_name(self._spec, self._config.student, inner)
+        path = kept_name(self._spec, self._config.pruned, inner)
         activation = self._model.get_submodule(path).act_fn
         both = [[self._linear(x, expert) for expert in range(x.experts)] for x in (linear, down)]
         self._set(path, KernelExperts(both[0], both[1], activation))

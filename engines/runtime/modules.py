@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from engines.kernels import LinearKernel, Operands, SiteWeight
-from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from paretune.engines.kernels import LayerWeight, LinearKernel, Operands
+from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 
 
 class KernelLinear(torch.nn.Module):
@@ -19,7 +19,7 @@ class KernelLinear(torch.nn.Module):
         bias: ``(n,)`` or ``None``.
     """
 
-    def __init__(self, kernel: LinearKernel, weight: SiteWeight, bias: torch.Tensor | None) -> None:
+    def __init__(self, kernel: LinearKernel, weight: LayerWeight, bias: torch.Tensor | None) -> None:
         super().__init__()
         self.kernel = kernel
         self.operands: Operands = kernel.pack(weight)
@@ -37,7 +37,7 @@ class EightBitEmbedding(torch.nn.Module):
     """Rows dequantized when they are looked up; shares its operands with a tied head.
 
     Args:
-        operands: of :class:`engines.kernels.int8_weight_only.Int8WeightOnlyKernel`.
+        operands: of :class:`paretune.engines.kernels.int8_weight_only.Int8WeightOnlyKernel`.
         factor: that the model multiplies embeddings by (Gemma), or ``None``.
         dtype: of the result.
     """

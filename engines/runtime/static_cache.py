@@ -1,8 +1,8 @@
 """The key-value cache of our own runtimes: allocated once, in any format, full or sliding attention.
 
 A :class:`transformers.Cache` whose layers write into fixed buffers and hand out views of what is filled, so
-that no step allocates more than it reads. Formats are those of :class:`spaces.cache_format.KVFormat`, one a block,
-their arithmetic that of :mod:`compressors.cache_numbers`.
+that no step allocates more than it reads. Formats are those of :class:`paretune.spaces.cache_format.KVFormat`, one a
+block, their arithmetic that of :mod:`paretune.compressors.cache_numbers`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from compressors.cache_numbers import CacheNumbers, IntegerNumbers, cache_numbers
-from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig
-from spaces.model import ModelSpec
+from paretune.compressors.cache_numbers import CacheNumbers, IntegerNumbers, cache_numbers
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import ModelSpec
 
 _EIGHT_BITS = KVFormat(num_bits=8)
 _SPARE_TOKENS = 64

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engines.behaviour.attachment import attach
-from engines.profiled_engine import Runtime, Timing
-from engines.runtime.candidate_model import candidate_model
-from engines.runtime.static_cache import static_cache
-from engines.selection import Selection
-from spaces.behaviour import Behaviour
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.target import Workload
+from paretune.engines.behaviour.attachment import attach
+from paretune.engines.profiled_engine import Runtime, Timing
+from paretune.engines.runtime.candidate_model import candidate_model
+from paretune.engines.runtime.static_cache import static_cache
+from paretune.engines.selection import Selection
+from paretune.spaces.behaviour import Behaviour
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
-    from compressors.assembly import Assembler
+    from paretune.compressors.assembly import Assembler
 
 
 class TorchRuntime(Runtime):
-    """See :class:`engines.engine.Runtime`.
+    """See :class:`paretune.engines.engine.Runtime`.
 
     Args:
         assembler: of the model.
         config: of the candidate.
-        selections: kernel of every kept site.
+        selections: kernel of every kept layer.
         device: torch's name.
         dtype: of the dense computation.
         behaviour: tokens or blocks to leave out; ``None``: everything runs.
@@ -50,7 +50,7 @@ class TorchRuntime(Runtime):
         dtype: torch.dtype,
         behaviour: Behaviour | None = None,
     ) -> None:
-        self.kernels = {site: chosen.kernel for site, chosen in selections.items()}
+        self.kernels = {layer: chosen.kernel for layer, chosen in selections.items()}
         self._spec = assembler.spec
         self._config = config
         self._scale_dtype = assembler.bank.scale_dtype

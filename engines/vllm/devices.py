@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.errors import UnknownNameError
-from spaces.formats import WeightFormat
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.formats import WeightFormat
 
 Generation = Literal["cpu", "ampere", "ada", "hopper", "blackwell"]
 
@@ -92,7 +92,7 @@ def executed_path(device: str) -> str:
     return f"vllm on {where}: {dtype}{_PATHS[where]}"
 
 
-def executed(choice: SiteChoice, device: str, *, experts: bool = False) -> SiteChoice:
+def executed(choice: LayerChoice, device: str, *, experts: bool = False) -> LayerChoice:
     """The choice as the device computes it: inputs that no kernel there rounds are left alone.
 
     A candidate is scored as it will run: before Ada, FP8 weights are expanded beside 16-bit inputs (Marlin); before
@@ -103,7 +103,7 @@ def executed(choice: SiteChoice, device: str, *, experts: bool = False) -> SiteC
     and others are refused.
 
     Args:
-        choice: of a site.
+        choice: of a layer.
         device: by name.
         experts: whether it is one of experts.
     """

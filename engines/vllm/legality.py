@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.vllm.devices import Generation, generation
-from engines.vllm.formats import shape_ruling, weight_ruling
-from spaces.cache_format import KVFormat
-from spaces.checking import student_ruling
-from spaces.choice import SiteChoice
-from spaces.configuration import Student
-from spaces.groups import fused_groups
-from spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from spaces.model import ModelSpec
-from spaces.size import kept_extent
+from paretune.engines.vllm.devices import Generation, generation
+from paretune.engines.vllm.formats import shape_ruling, weight_ruling
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.checking import pruned_ruling
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import kept_extent
 
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 _CPU_BACKEND = "vllm/v1/attention/backends/cpu_attn.py"
@@ -26,7 +26,7 @@ _CACHE = "vllm: CompressedTensorsKVCacheMethod"
 
 @dataclass(frozen=True)
 class VllmLegality:
-    """See :class:`spaces.legality.Legality`.
+    """See :class:`paretune.spaces.legality.Legality`.
 
     Attributes:
         engine: registered name.
@@ -47,10 +47,10 @@ class VllmLegality:
         """What vLLM fuses (q/k/v, gate/up, the experts of a layer) has one scheme."""
         return fused_groups(spec)
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: SiteChoice, student: Student) -> Ruling:
-        """See :class:`spaces.legality.Legality`."""
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+        """See :class:`paretune.spaces.legality.Legality`."""
         verdict = weight_ruling(spec, group, choice, self.generation)
-        return verdict and shape_ruling(spec, group, choice, student, self.generation, self.tensor_parallel)
+        return verdict and shape_ruling(spec, group, choice, pruned, self.generation, self.tensor_parallel)
 
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
         """16 bits, or E4M3 under unit scales in every block."""
@@ -72,13 +72,13 @@ class VllmLegality:
             )
         return LEGAL
 
-    def student(self, spec: ModelSpec, student: Student) -> Ruling:
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
         """A smaller configuration of the same architecture whose heads can be divided among the devices."""
-        if not (verdict := student_ruling(spec, student)):
+        if not (verdict := pruned_ruling(spec, pruned)):
             return verdict
         parts = self.tensor_parallel
-        heads = kept_extent(spec, "heads", spec.heads, student)
-        kv_heads = kept_extent(spec, "kv_heads", spec.kv_heads, student)
+        heads = kept_extent(spec, "heads", spec.heads, pruned)
+        kv_heads = kept_extent(spec, "kv_heads", spec.kv_heads, pruned)
         if heads % parts or (kv_heads % parts and parts % kv_heads):
             return illegal(
                 f"{heads} heads and {kv_heads} key-value heads cannot be divided among {parts} devices",

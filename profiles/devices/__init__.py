@@ -1,4 +1,4 @@
-"""Data sheets of devices: one JSON document of :class:`spaces.target.Device` a file, found by being here.
+"""Data sheets of devices: one JSON document of :class:`paretune.spaces.target.Device` a file, found by being here.
 
 To add a device, write its file; ``source`` names the vendor's sheet. A card is recognised in a machine when
 its ``label`` is the name that the driver gives it.
@@ -10,10 +10,10 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
-from profiles.devices.local_cpu import local_cpu
-from profiles.devices.local_gpu import local_gpu_name, local_gpu_sheet
-from spaces.errors import UnknownNameError
-from spaces.target import Device
+from paretune.profiles.devices.local_cpu import local_cpu
+from paretune.profiles.devices.local_gpu import local_gpu_name, local_gpu_sheet
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.target import Device
 
 __all__ = ["detect_device", "device_names", "find_device"]
 

@@ -1,4 +1,4 @@
-"""The CPU of this machine as a :class:`~spaces.target.Device`: what the kernel says x operations a cycle.
+"""The CPU of this machine as a :class:`~paretune.spaces.target.Device`: what the kernel says x operations a cycle.
 
 Every figure is an estimate and ``source`` says so; ``paretune profile`` measures. Operations a cycle and core
 are those of server cores (Intel optimization manual; AMX: 4th-generation Xeon overview): two FMA units of the
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from spaces.target import Device
+from paretune.spaces.target import Device
 
 _OPERATIONS_PER_CYCLE = {
     # generation: arithmetic -> operations a cycle and core (a multiply-add is two)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from spaces.errors import EngineError, UnknownNameError
-from spaces.target import Device
+from paretune.spaces.errors import EngineError, UnknownNameError
+from paretune.spaces.target import Device
 
 _DRIVER_NAMES = (
     # what the driver's name holds -> sheet; the first that matches. Labels are tried before these.

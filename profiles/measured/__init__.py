@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from profiles.table import CostTable
+from paretune.profiles.table import CostTable
 
 
 @cache

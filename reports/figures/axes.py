@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.numerals import scale_of
-from spaces.metrics import METRICS
-from spaces.result import FrontFile, Member
+from paretune.reports.numerals import scale_of
+from paretune.spaces.metrics import METRICS
+from paretune.spaces.result import FrontFile, Member
 
 
 @dataclass(frozen=True)

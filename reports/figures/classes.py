@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.figures.axes import CostAxis
-from spaces.result import Member
+from paretune.reports.figures.axes import CostAxis
+from paretune.spaces.result import Member
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class EquivalenceClass:
     """Members with one number in ``front.json``.
 
     Attributes:
-        shown: the member that the marker stands on: the pick where it is among them, else the cheapest.
+        shown: the member that the marker stands on: the recommended configuration where it is among them, else the
+            cheapest.
         members: cheapest first.
     """
 
@@ -39,7 +40,9 @@ class EquivalenceClass:
         return [left, right, right, left, left], [low, low, high, high, low]
 
 
-def equivalence_classes(members: list[Member], cost: CostAxis, pick: str) -> tuple[EquivalenceClass, ...]:
+def equivalence_classes(
+    members: list[Member], cost: CostAxis, recommended: str
+) -> tuple[EquivalenceClass, ...]:
     """The members gathered by class, cheapest class first; a member without a class is alone."""
     gathered: dict[tuple[str, int], list[Member]] = {}
     for number, member in enumerate(members):
@@ -48,6 +51,6 @@ def equivalence_classes(members: list[Member], cost: CostAxis, pick: str) -> tup
     found = []
     for together in gathered.values():
         ordered = tuple(sorted(together, key=lambda member: cost.position(member) or 0.0))
-        shown = next((member for member in ordered if member.name == pick), ordered[0])
+        shown = next((member for member in ordered if member.name == recommended), ordered[0])
         found.append(EquivalenceClass(shown, ordered))
     return tuple(sorted(found, key=lambda one: cost.position(one.shown) or 0.0))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from reports.figures.axes import CostAxis
-from reports.figures.figure import Layout, Trace, lines, safe
-from reports.figures.points import error_bars
-from reports.numerals import measured, quantity
-from reports.reading import RunFolder
-from spaces.result import Member
+from paretune.reports.figures.axes import CostAxis
+from paretune.reports.figures.figure import Layout, Trace, lines, safe
+from paretune.reports.figures.points import error_bars
+from paretune.reports.numerals import measured, quantity
+from paretune.reports.reading import RunFolder
+from paretune.spaces.result import Member
 
 _COLOUR = "--good"
 

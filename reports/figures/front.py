@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 
-from reports.comparison import uniforms
-from reports.figures.axes import CostAxis, cost_axes
-from reports.figures.classes import EquivalenceClass, equivalence_classes
-from reports.figures.compared import compared_marks, compared_members, compared_traces
-from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, safe
-from reports.figures.ground import marks, tried
-from reports.figures.points import Points
-from reports.reading import RunFolder
-from reports.wording import site_groups, sparse
-from spaces.result import Member
+from paretune.reports.comparison import uniforms
+from paretune.reports.figures.axes import CostAxis, cost_axes
+from paretune.reports.figures.classes import EquivalenceClass, equivalence_classes
+from paretune.reports.figures.compared import compared_marks, compared_members, compared_traces
+from paretune.reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, safe
+from paretune.reports.figures.ground import marks, tried
+from paretune.reports.figures.points import Points
+from paretune.reports.reading import RunFolder
+from paretune.reports.wording import layer_groups, sparse
+from paretune.spaces.result import Member
 
 _MINOR = {"dtick": "D1", "showgrid": False, "ticks": "outside", "ticklen": 3, "tickcolor": "--line"}
 
@@ -39,10 +39,10 @@ class _Front:
     def __init__(self, folder: RunFolder, cost: CostAxis) -> None:
         self.folder = folder
         self.cost = cost
-        self.pick = folder.front.pick
-        self.points = Points(cost, site_groups(folder.front, folder.run))
+        self.recommended = folder.front.recommended
+        self.points = Points(cost, layer_groups(folder.front, folder.run))
         self.shown = [member for member in folder.front.members if self.points.at(member) is not None]
-        self.classes = equivalence_classes([m for m in self.shown if m.on_front], cost, self.pick)
+        self.classes = equivalence_classes([m for m in self.shown if m.on_front], cost, self.recommended)
 
     def variant(self) -> Variant:
         ground = [*tried(self.folder, self.cost), *self._bands(), *self._line()]
@@ -75,7 +75,7 @@ class _Front:
         low, high = min(named), max(named)
         if low < 0.5 * high:
             return [0.0, 1.05 * high]
-        # Room at the left for the name of the pick.
+        # Room at the left for the name of the recommended configuration.
         return [low - 0.15 * (high - low), high + 0.06 * (high - low)]
 
     def _levels(self) -> Layout:
@@ -88,16 +88,20 @@ class _Front:
         return axis(title, type="log", tickformat="~g", dtick=1, minor=_MINOR, range=ends)
 
     def _members(self) -> list[Trace]:
-        """One marker an equivalence class; the pick carries its name."""
-        rest = [one for one in self.classes if not one.has(self.pick) and one.shown.kind != "baseline"]
+        """One marker an equivalence class; the recommended configuration carries its name."""
+        rest = [one for one in self.classes if not one.has(self.recommended) and one.shown.kind != "baseline"]
         found = self._markers(rest, "front", "circle", 11, "--accent")
         for trace in self._markers(
-            [one for one in self.classes if one.has(self.pick)], "pick", "star", 17, "--accent-strong"
+            [one for one in self.classes if one.has(self.recommended)],
+            "recommended",
+            "star",
+            17,
+            "--accent-strong",
         ):
             # Below and to the left of the front there is nothing: whatever lay there would be on it.
             trace |= {
                 "mode": "markers+text",
-                "text": [f"<b>{safe(self.pick)}</b>"],
+                "text": [f"<b>{safe(self.recommended)}</b>"],
                 "textposition": "bottom left",
                 "textfont": {"color": "--accent-ink", "size": 14},
             }
@@ -171,9 +175,9 @@ class _Front:
 
     def _probes(self) -> list[Trace]:
         probes = [member for member in self.shown if member.kind == "probe"]
-        students = [member for member in probes if not member.config.student.whole]
-        pruned = [member for member in probes if member.config.student.whole and sparse(member.config)]
-        return [*self._warm(students, "student", "diamond"), *self._warm(pruned, "sparse", "triangle-up")]
+        pruned_sizes = [member for member in probes if not member.config.pruned.whole]
+        pruned = [member for member in probes if member.config.pruned.whole and sparse(member.config)]
+        return [*self._warm(pruned_sizes, "pruned", "diamond"), *self._warm(pruned, "sparse", "triangle-up")]
 
     def _warm(self, members: list[Member], name: str, symbol: str) -> list[Trace]:
         marker = {"size": 9, "symbol": symbol, "color": "--warm", "line": {"width": 1, "color": "--card"}}

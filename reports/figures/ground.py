@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from reports.comparison import dense_row
-from reports.figures.axes import CostAxis
-from reports.figures.figure import Layout, Trace, safe
-from reports.reading import RunFolder
-from spaces.limits import Limit
+from paretune.reports.comparison import dense_row
+from paretune.reports.figures.axes import CostAxis
+from paretune.reports.figures.figure import Layout, Trace, safe
+from paretune.reports.reading import RunFolder
+from paretune.spaces.limits import Limit
 
 
 def tried(folder: RunFolder, cost: CostAxis) -> list[Trace]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines
-from reports.numerals import change, quantity, scale_of
-from spaces.result import LatencyCheck
+from paretune.reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines
+from paretune.reports.numerals import change, quantity, scale_of
+from paretune.spaces.result import LatencyCheck
 
 _BAND = 0.1
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.comparison import front_members, picked
-from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines, safe
-from reports.numerals import quantity
-from reports.reading import RunFolder
-from reports.wording import block_count, choice_words, configuration_words, part_of, site_groups
-from spaces.legality import FusedGroup
-from spaces.result import Member
+from paretune.reports.comparison import front_members, picked
+from paretune.reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines, safe
+from paretune.reports.numerals import quantity
+from paretune.reports.reading import RunFolder
+from paretune.reports.wording import block_count, choice_words, configuration_words, layer_groups, part_of
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.result import Member
 
 WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 """Steps of the colour scale; a width between two takes the colour of the next."""
@@ -21,7 +21,7 @@ _LABELLED_BLOCKS = 40
 
 def layer_figure(folder: RunFolder) -> Figure | None:
     """The map of each member with a configuration of its own; ``None`` where there is nothing to map."""
-    groups = site_groups(folder.front, folder.run)
+    groups = layer_groups(folder.front, folder.run)
     grid = _Grid.of(groups)
     members = _shown(folder)
     if not grid.cells or not members:
@@ -69,9 +69,9 @@ class _Grid:
 
 
 def _shown(folder: RunFolder) -> list[Member]:
-    """The pick first, then the front from small to large, then probes."""
-    pick = picked(folder.front)
-    ordered = [*([pick] if pick else []), *front_members(folder.front)]
+    """The recommended configuration first, then the front from small to large, then probes."""
+    recommended = picked(folder.front)
+    ordered = [*([recommended] if recommended else []), *front_members(folder.front)]
     ordered += [member for member in folder.front.members if member.kind == "probe"]
     return list({member.name: member for member in ordered}.values())
 
@@ -118,7 +118,7 @@ def _cell(member: Member, group: FusedGroup | None) -> tuple[int | None, str, st
     """Step of the colour scale, number and hover of one group; no step where there is nothing."""
     if group is None or not member.config.keeps_block(group.block):
         return None, "", ""
-    choice = member.config.choice(group.sites[0])
+    choice = member.config.choice(group.layers[0])
     bits = choice.weight.num_bits
     step = next((i for i, width in enumerate(WIDTHS) if width >= bits), len(WIDTHS) - 1)
     return step, str(bits), lines(group.name, choice_words(choice))
@@ -129,7 +129,7 @@ def _marks(member: Member, grid: _Grid) -> list[Trace]:
     dots: list[tuple[float, float, str]] = []
     cuts: list[tuple[float, float, str]] = []
     for (row, block), group in grid.cells.items():
-        choice = member.config.choice(group.sites[0])
+        choice = member.config.choice(group.layers[0])
         if not member.config.keeps_block(block):
             cuts.append((block, row, lines(group.name, "this block is cut")))
         elif choice.sparsity is not None:

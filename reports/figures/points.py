@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reports.figures.axes import CostAxis
-from reports.figures.figure import Trace, lines, safe
-from reports.numerals import digits, measured, quantity
-from reports.wording import block_count, configuration_words
-from spaces.legality import FusedGroup
-from spaces.result import Member
+from paretune.reports.figures.axes import CostAxis
+from paretune.reports.figures.figure import Trace, lines, safe
+from paretune.reports.numerals import digits, measured, quantity
+from paretune.reports.wording import block_count, configuration_words
+from paretune.spaces.legality import FusedGroup
+from paretune.spaces.result import Member
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reports.comparison import dense_row, front_members, retention, task_names, uniforms
-from reports.figures.compared import compared_members
-from reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines
-from reports.numerals import digits, quantity, scale_of, share_with_error
-from reports.reading import RunFolder
-from spaces.result import Member
+from paretune.reports.comparison import dense_row, front_members, retention, task_names, uniforms
+from paretune.reports.figures.compared import compared_members
+from paretune.reports.figures.figure import Figure, Layout, Trace, Variant, axis, base_layout, lines
+from paretune.reports.numerals import digits, quantity, scale_of, share_with_error
+from paretune.reports.reading import RunFolder
+from paretune.spaces.result import Member
 
 _MARGIN = 0.05
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines, safe
-from reports.numerals import digits, duration, percent
-from reports.reading import RunFolder, Trial
+from paretune.reports.figures.figure import Figure, Trace, Variant, axis, base_layout, lines, safe
+from paretune.reports.numerals import digits, duration, percent
+from paretune.reports.reading import RunFolder, Trial
 
 _STAGES = (
     "start",
@@ -44,13 +44,13 @@ def stage_figure(folder: RunFolder) -> Figure | None:
     )
 
 
-def proposer_figure(trials: Sequence[Trial]) -> Figure | None:
-    """Records, evaluations and seconds by proposer; ``None`` without records."""
+def sampler_figure(trials: Sequence[Trial]) -> Figure | None:
+    """Records, evaluations and seconds by sampler; ``None`` without records."""
     if not trials:
         return None
     gathered: dict[str, list[Trial]] = {}
     for trial in trials:
-        gathered.setdefault(trial.proposer, []).append(trial)
+        gathered.setdefault(trial.sampler, []).append(trial)
     names = sorted(gathered, key=lambda name: -len(gathered[name]))
     views = {
         "Records": [float(len(gathered[name])) for name in names],
@@ -60,12 +60,12 @@ def proposer_figure(trials: Sequence[Trial]) -> Figure | None:
     variants = []
     for label, values in views.items():
         texts = [duration(value) if label == "Seconds" else _amount(value) for value in values]
-        hovers = [lines(name, _proposer_words(gathered[name])) for name in names]
+        hovers = [lines(name, _sampler_words(gathered[name])) for name in names]
         variants.append(Variant(label, [_bars(names, values, texts, hovers)], _layout(len(names))))
-    return _chart("proposers", "What was spent by each proposer", tuple(variants), len(names))
+    return _chart("samplers", "What was spent by each sampler", tuple(variants), len(names))
 
 
-def _proposer_words(trials: list[Trial]) -> str:
+def _sampler_words(trials: list[Trial]) -> str:
     evaluations = sum(trial.evaluations for trial in trials)
     seconds = sum(trial.seconds for trial in trials)
     return f"{len(trials):,} records, {_amount(evaluations)} evaluations, {duration(seconds)}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reports.compared_rows import Beside, beside_front
-from reports.markup import Child, Safe, element, joined, table
-from reports.reading import RunFolder
-from reports.sections.section import Section, paragraph, stacked
+from paretune.reports.compared_rows import Beside, beside_front
+from paretune.reports.markup import Child, Safe, element, joined, table
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.section import Section, paragraph, stacked
 
 
 def compared_section(folder: RunFolder) -> Section | None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from reports.comparison import task_names
-from reports.figures.axes import cost_axes
-from reports.figures.classes import equivalence_classes
-from reports.figures.front import front_figure
-from reports.figures.latency import latency_figure
-from reports.figures.layers import layer_figure
-from reports.figures.retention import retention_figures
-from reports.latency import latency_error, latency_words
-from reports.markup import Safe, element, table, unbroken
-from reports.numerals import change, counted, digits, quantity
-from reports.reading import RunFolder
-from reports.sections.members import member_table
-from reports.sections.rivals import uniform_table
-from reports.sections.section import Section, paragraph, place, stacked
-from spaces.metrics import METRICS
-from spaces.result import LatencyCheck
+from paretune.reports.comparison import task_names
+from paretune.reports.figures.axes import cost_axes
+from paretune.reports.figures.classes import equivalence_classes
+from paretune.reports.figures.front import front_figure
+from paretune.reports.figures.latency import latency_figure
+from paretune.reports.figures.layers import layer_figure
+from paretune.reports.figures.retention import retention_figures
+from paretune.reports.latency import latency_error, latency_words
+from paretune.reports.markup import Safe, element, table, unbroken
+from paretune.reports.numerals import change, counted, digits, quantity
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.members import member_table
+from paretune.reports.sections.rivals import uniform_table
+from paretune.reports.sections.section import Section, paragraph, place, stacked
+from paretune.spaces.metrics import METRICS
+from paretune.spaces.result import LatencyCheck
 
 
 def front_section(folder: RunFolder) -> Section:
@@ -34,7 +34,7 @@ def front_section(folder: RunFolder) -> Section:
     caption = (
         f"Lower and further left is better. KL is read on {on}; bars are two standard errors over windows. "
         "A shaded box holds members that two paired standard errors cannot tell apart; its marker is the "
-        "cheapest of them, or the pick."
+        "cheapest of them, or the recommended configuration."
     )
     body = stacked(
         paragraph(unbroken(_front_words(folder))), place(figure, caption), uniform_table(folder.front), rows
@@ -45,7 +45,7 @@ def front_section(folder: RunFolder) -> Section:
 def _front_words(folder: RunFolder) -> str:
     members = [member for member in folder.front.members if member.on_front]
     axes = cost_axes(folder.front)
-    classes = equivalence_classes(members, axes[0], folder.front.pick) if axes else ()
+    classes = equivalence_classes(members, axes[0], folder.front.recommended) if axes else ()
     told = f", {len(classes)} of which can be told apart" if 0 < len(classes) < len(members) else ""
     candidates = len({trial.digest for trial in folder.trials})
     tried = f"Of {counted(candidates, 'candidate')} tried, nothing" if candidates else "Nothing"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
-from reports.markup import Safe, bullet_list, command, element, joined, unbroken
-from reports.next_steps import next_steps
-from reports.reading import RunFolder
-from reports.sections.cards import cards
-from reports.sections.section import Section, paragraph, stacked
-from reports.shortfalls import shortfalls
+from paretune.reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
+from paretune.reports.markup import Safe, bullet_list, command, element, joined, unbroken
+from paretune.reports.next_steps import next_steps
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.cards import cards
+from paretune.reports.sections.section import Section, paragraph, stacked
+from paretune.reports.shortfalls import shortfalls
 
 
 def headline(folder: RunFolder) -> Section:
@@ -18,7 +18,7 @@ def headline(folder: RunFolder) -> Section:
     steps = [
         element("div", paragraph(words, class_="step"), command(text)) for words, text in next_steps(folder)
     ]
-    reason = folder.front.pick_reason
+    reason = folder.front.recommended_reason
     short = element("div", element("h3", "What fell short"), bullet_list(fell_short), class_="short")
     body = stacked(
         paragraph(_sentence(answer), class_="answer"),
@@ -31,9 +31,9 @@ def headline(folder: RunFolder) -> Section:
 
 
 def _sentence(answer: Answer) -> Safe:
-    if answer.pick is None:
+    if answer.recommended is None:
         return joined(["No candidate meets the limits. The front below shows how near the run came."])
-    if answer.pick.name == "dense":
+    if answer.recommended.name == "dense":
         return joined(
             [element("strong", "Leave the model as it is"), ": nothing that was found is worth its loss."]
         )
@@ -41,6 +41,6 @@ def _sentence(answer: Answer) -> Safe:
         text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text
     ]
     if not parts:
-        return joined([element("strong", answer.pick.name), " is the pick."])
+        return joined([element("strong", answer.recommended.name), " is the recommended configuration."])
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])}, and {parts[-1]}"
-    return joined([element("strong", answer.pick.name), " ", unbroken(f"{listed}.")])
+    return joined([element("strong", answer.recommended.name), " ", unbroken(f"{listed}.")])

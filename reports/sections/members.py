@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from reports.comparison import cost, dense_row, mean_retention, task_names
-from reports.markup import Child, Safe, element, joined, table
-from reports.numerals import digits, measured, percent, quantity
-from reports.reading import RunFolder
-from reports.sections.compared import compared_badge
-from reports.wording import block_count, configuration_words, site_groups
-from spaces.result import FrontFile, Member
+from paretune.reports.comparison import cost, dense_row, mean_retention, task_names
+from paretune.reports.markup import Child, Safe, element, joined, table
+from paretune.reports.numerals import digits, measured, percent, quantity
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.compared import compared_badge
+from paretune.reports.wording import block_count, configuration_words, layer_groups
+from paretune.spaces.result import FrontFile, Member
 
 
 def member_table(folder: RunFolder) -> Safe:
     """Every row: size, quality, latency, tasks, configuration."""
     front, dense = folder.front, dense_row(folder.front)
     tasks = task_names(front)
-    groups = site_groups(front, folder.run)
+    groups = layer_groups(front, folder.run)
     headers: list[Child] = [
         "name",
         "size",
@@ -51,7 +51,7 @@ def _compared(folder: RunFolder, dense: Member | None, tasks: tuple[str, ...]) -
 
 
 def _name(member: Member, front: FrontFile) -> Safe:
-    badge = element("span", "pick", class_="badge") if member.name == front.pick else None
+    badge = element("span", "recommended", class_="badge") if member.name == front.recommended else None
     mark = element("span", "front", class_="badge quiet") if member.on_front and badge is None else None
     return joined([element("b", member.name), " ", badge, mark])
 

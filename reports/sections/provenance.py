@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from reports.markup import Child, Safe, bullet_list, element, table
-from reports.numerals import counted, digits, quantity
-from reports.reading import RunFolder
-from reports.sections.section import Section, paragraph, stacked
-from spaces.metrics import METRICS
+from paretune.reports.markup import Child, Safe, bullet_list, element, table
+from paretune.reports.numerals import counted, digits, quantity
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.section import Section, paragraph, stacked
+from paretune.spaces.metrics import METRICS
 
 _NAMES_SHOWN = 4
 
@@ -36,8 +36,8 @@ def _names(names: list[str]) -> str:
     """``kv: kv8``; a choice that several groups are refused is named once, with their number."""
     choices: dict[str, list[str]] = {}
     for name in names:
-        gene, _, choice = name.partition(": ")
-        choices.setdefault(choice or gene, []).append(name)
+        parameter, _, choice = name.partition(": ")
+        choices.setdefault(choice or parameter, []).append(name)
     words = [
         found[0] if len(found) == 1 else f"{choice} in {len(found)} groups"
         for choice, found in choices.items()
@@ -112,7 +112,7 @@ def _export(folder: RunFolder) -> Safe | None:
     export = folder.run.export
     if export is None:
         return None
-    words = f"{export.get('name', 'The pick')} was exported"
+    words = f"{export.get('name', 'The recommended')} was exported"
     if "folder" in export:
         words += f" to {export['folder']}"
     if "weight_bytes" in export:

@@ -1,14 +1,14 @@
-"""Against uniform configurations, byte for byte: the front, and the students and sparse candidates."""
+"""Against uniform configurations, byte for byte: the front, and the pruned models and sparse candidates."""
 
 from __future__ import annotations
 
-from reports.comparison import best_member_within, best_uniform_within, difference, uniforms
-from reports.markup import Child, Safe, bullet_list, element, joined, table
-from reports.numerals import digits, measured, quantity, with_error
-from reports.reading import RunFolder
-from reports.sections.section import Section, paragraph, stacked
-from reports.wording import block_count, site_groups, sparse, student_words
-from spaces.result import FrontFile, Member
+from paretune.reports.comparison import best_member_within, best_uniform_within, difference, uniforms
+from paretune.reports.markup import Child, Safe, bullet_list, element, joined, table
+from paretune.reports.numerals import digits, measured, quantity, with_error
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.section import Section, paragraph, stacked
+from paretune.reports.wording import block_count, layer_groups, pruned_words, sparse
+from paretune.spaces.result import FrontFile, Member
 
 
 def uniform_table(front: FrontFile) -> Safe | None:
@@ -58,11 +58,11 @@ def _size(member: Member) -> str:
 
 
 def probe_section(folder: RunFolder) -> Section | None:
-    """Why students and sparsity win or lose here."""
+    """Why pruned models and sparsity win or lose here."""
     probes = [member for member in folder.front.members if member.kind == "probe"]
     if not probes:
         return None
-    blocks = block_count(site_groups(folder.front, folder.run))
+    blocks = block_count(layer_groups(folder.front, folder.run))
     rows = [_probe_row(folder.front, member, blocks) for member in probes]
     headers: list[Child] = [
         "probe",
@@ -74,7 +74,7 @@ def probe_section(folder: RunFolder) -> Section | None:
         "verdict",
     ]
     words = (
-        "Smaller students and zeros were tried on purpose, each beside the best uniform configuration that "
+        "Smaller pruned models and zeros were tried on purpose, each beside the best uniform configuration that "
         "is no larger. Zeros are stored like any other weight, so they save no bytes; they can only pay "
         "where the engine skips them. A tie is a difference of less than two paired standard errors."
     )
@@ -82,7 +82,7 @@ def probe_section(folder: RunFolder) -> Section | None:
     body = stacked(
         paragraph(words), table(headers, rows, numbers_from=2), bullet_list(notes) if notes else None
     )
-    return Section("probes", "Do students and sparsity pay?", "Students and sparsity", body)
+    return Section("probes", "Do pruned models and sparsity pay?", "Pruned models and sparsity", body)
 
 
 def _probe_row(front: FrontFile, member: Member, blocks: int) -> list[Child]:
@@ -107,12 +107,12 @@ def _probe_row(front: FrontFile, member: Member, blocks: int) -> list[Child]:
 
 def _what(member: Member, blocks: int) -> str:
     parts = []
-    student = student_words(member.config, blocks)
-    if student:
-        parts.append(f"student: {student}")
+    pruned = pruned_words(member.config, blocks)
+    if pruned:
+        parts.append(f"pruned: {pruned}")
     if sparse(member.config):
         found = next(
-            choice.sparsity for choice in member.config.sites.values() if choice.sparsity is not None
+            choice.sparsity for choice in member.config.layers.values() if choice.sparsity is not None
         )
         parts.append(f"{found.fraction:.0%} zeros ({found.pattern}, {found.criterion})".replace("%", " %"))
     return "; ".join(parts)

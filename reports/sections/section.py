@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from reports.figures.figure import Figure
-from reports.markup import Safe, element, joined
+from paretune.reports.figures.figure import Figure
+from paretune.reports.markup import Safe, element, joined
 
 
 @dataclass
 class Section:
-    """What :mod:`reports.page` lays out.
+    """What :mod:`paretune.reports.page` lays out.
 
     Attributes:
         name: anchor.

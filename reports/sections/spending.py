@@ -1,17 +1,17 @@
-"""What the search cost: seconds by stage, records and evaluations by proposer."""
+"""What the search cost: seconds by stage, records and evaluations by sampler."""
 
 from __future__ import annotations
 
-from reports.figures.spending import proposer_figure, stage_figure
-from reports.markup import element
-from reports.numerals import counted, digits, duration, percent
-from reports.reading import RunFolder
-from reports.sections.section import Section, paragraph, place, stacked
+from paretune.reports.figures.spending import sampler_figure, stage_figure
+from paretune.reports.markup import element
+from paretune.reports.numerals import counted, digits, duration, percent
+from paretune.reports.reading import RunFolder
+from paretune.reports.sections.section import Section, paragraph, place, stacked
 
 
 def spending_section(folder: RunFolder) -> Section | None:
     """Both charts side by side; ``None`` where nothing was counted."""
-    titled = (("Time by stage", stage_figure(folder)), ("By proposer", proposer_figure(folder.trials)))
+    titled = (("Time by stage", stage_figure(folder)), ("By sampler", sampler_figure(folder.trials)))
     drawn = [(title, figure) for title, figure in titled if figure is not None]
     if not drawn:
         return None

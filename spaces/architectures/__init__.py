@@ -1,12 +1,12 @@
-"""From a model folder to a :class:`~spaces.model.ModelSpec`, without loading a weight.
+"""From a model folder to a :class:`~paretune.spaces.model.ModelSpec`, without loading a weight.
 
-One file a family, one line of registration each in :mod:`spaces.architectures.registry`.
+One file a family, one line of registration each in :mod:`paretune.spaces.architectures.registry`.
 """
 
 from __future__ import annotations
 
-from spaces.architectures.reading import read_model
-from spaces.architectures.student import student_config
-from spaces.architectures.weights import check_weights
+from paretune.spaces.architectures.pruned import pruned_config
+from paretune.spaces.architectures.reading import read_model
+from paretune.spaces.architectures.weights import check_weights
 
-__all__ = ["check_weights", "read_model", "student_config"]
+__all__ = ["check_weights", "pruned_config", "read_model"]

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Geometry, Layout
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Geometry, Layout
 
 
 def read_geometry(fields: ConfigFields, windows: tuple[int | None, ...], **changes: Any) -> Geometry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from spaces.errors import ModelError
+from paretune.spaces.errors import ModelError
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 

@@ -5,7 +5,7 @@ Every other block attends within a sliding window.
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import (
+from paretune.spaces.architectures.decoder import (
     Biases,
     add_attention,
     add_embedding,
@@ -13,8 +13,8 @@ from spaces.architectures.decoder import (
     add_head,
     read_geometry,
 )
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
 
 NORMS = (
     "input_layernorm",

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.architectures.decoder import read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.gemma2 import add_gemma
-from spaces.architectures.layout import Architecture, Geometry, Layout
-from spaces.architectures.siglip import DEFAULTS as SIGLIP_DEFAULTS
-from spaces.architectures.siglip import add_siglip, siglip_width
+from paretune.spaces.architectures.decoder import read_geometry
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.gemma2 import add_gemma
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.siglip import DEFAULTS as SIGLIP_DEFAULTS
+from paretune.spaces.architectures.siglip import add_siglip, siglip_width
 
 _DEFAULTS: Mapping[str, Any] = {
     "vocab_size": 262208,

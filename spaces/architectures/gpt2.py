@@ -6,11 +6,11 @@ stacked. The width of a head is hidden size / heads, so the configuration cannot
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import add_embedding, add_head, read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
-from spaces.errors import ModelError
-from spaces.model import Axis, Role
+from paretune.spaces.architectures.decoder import add_embedding, add_head, read_geometry
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import Axis, Role
 
 
 def _add_block(layout: Layout, geometry: Geometry, block: int) -> None:

@@ -6,9 +6,9 @@ head is hidden size / heads, so the configuration cannot express fewer heads.
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import add_embedding, add_head, read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.decoder import add_embedding, add_head, read_geometry
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
 
 
 def _add_block(layout: Layout, geometry: Geometry, block: int, bias: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a family's file hands over: geometry, sites and fixed tensors, in the order of execution."""
+"""What a family's file hands over: geometry, layers and fixed tensors, in the order of execution."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from spaces.architectures.fields import ConfigFields
-from spaces.model import Axis, FixedTensor, Linear, Role, Uncuttable
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.model import Axis, FixedTensor, Linear, Role, Uncuttable
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Layout:
         bias: bool = False,
         transposed: bool = False,
     ) -> None:
-        """Add the site ``name`` of ``shape`` (out, in), whose ``axes`` count the same two, and its bias.
+        """Add the layer ``name`` of ``shape`` (out, in), whose ``axes`` count the same two, and its bias.
 
         The axis on the residual stream need not be named.
         """
@@ -147,7 +147,7 @@ class Layout:
             self.tensor(f"{name}.bias", (width,), block=block, axis=axis)
 
     def cannot_cut(self, kind: str, reason: str) -> None:
-        """Say that a student of this architecture cannot lack some of its ``kind``."""
+        """Say that a pruned model of this architecture cannot lack some of its ``kind``."""
         self.uncuttable.append(Uncuttable.model_validate({"kind": kind, "reason": reason}))
 
     def cannot_cut_heads(self, family: str) -> None:
@@ -172,7 +172,7 @@ class Architecture:
         architectures: classes with a language-model head that it reads.
         defaults: of transformers' configuration class, for keys that a file may leave out.
         read: from fields to geometry and layout.
-        keys: where ``config.json`` has a student's counts, if not under Llama's keys.
+        keys: where ``config.json`` has a pruned model's counts, if not under Llama's keys.
         layer_types: whether the family heeds ``layer_types``.
         heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
         nested: key of the object that holds the language model's numbers, ``""`` for the file itself.

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import Biases, add_attention, add_embedding, add_head, read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
-from spaces.architectures.mixture import add_mixture
+from paretune.spaces.architectures.decoder import (
+    Biases,
+    add_attention,
+    add_embedding,
+    add_head,
+    read_geometry,
+)
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.mixture import add_mixture
 
 
 def _read(fields: ConfigFields) -> tuple[Geometry, Layout]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from spaces.architectures.layout import Geometry, Layout
+from paretune.spaces.architectures.layout import Geometry, Layout
 
 
 def add_mixture(layout: Layout, geometry: Geometry, block: int) -> None:

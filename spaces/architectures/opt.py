@@ -7,9 +7,9 @@ configuration cannot express fewer heads.
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.decoder import read_geometry
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
 
 _POSITION_OFFSET = 2
 

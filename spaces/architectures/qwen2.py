@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import Biases, add_decoder, read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.decoder import Biases, add_decoder, read_geometry
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
 
 
 def qwen_windows(fields: ConfigFields) -> tuple[int | None, ...]:

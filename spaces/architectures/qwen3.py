@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import Biases, add_decoder, read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
-from spaces.architectures.qwen2 import qwen_windows
+from paretune.spaces.architectures.decoder import Biases, add_decoder, read_geometry
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.qwen2 import qwen_windows
 
 
 def _read(fields: ConfigFields) -> tuple[Geometry, Layout]:

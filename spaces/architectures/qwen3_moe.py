@@ -1,16 +1,22 @@
 """Qwen3-MoE (transformers ``modeling_qwen3_moe.py``; arXiv:2505.09388): mixtures and dense blocks.
 
-The FFN of a dense block has another width than an expert; a student's FFN channels are those of the experts,
+The FFN of a dense block has another width than an expert; a pruned model's FFN channels are those of the experts,
 and dense blocks keep all of theirs (the configuration has a key for each).
 """
 
 from __future__ import annotations
 
-from spaces.architectures.decoder import Biases, add_attention, add_embedding, add_head, read_geometry
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Architecture, Geometry, Layout
-from spaces.architectures.mixture import add_mixture
-from spaces.errors import ModelError
+from paretune.spaces.architectures.decoder import (
+    Biases,
+    add_attention,
+    add_embedding,
+    add_head,
+    read_geometry,
+)
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.mixture import add_mixture
+from paretune.spaces.errors import ModelError
 
 
 def _mixtures(fields: ConfigFields) -> tuple[bool, ...]:

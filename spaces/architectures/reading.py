@@ -1,4 +1,4 @@
-"""``config.json`` in, :class:`~spaces.model.ModelSpec` out."""
+"""``config.json`` in, :class:`~paretune.spaces.model.ModelSpec` out."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spaces.architectures.fields import ConfigFields, Dtype
-from spaces.architectures.headers import present_files
-from spaces.architectures.layout import Architecture, Geometry, Layout
-from spaces.architectures.registry import ARCHITECTURES, find_architecture
-from spaces.architectures.unknown import read_unknown
-from spaces.architectures.weights import check_weights, stored_dtype
-from spaces.errors import ModelError
-from spaces.model import CacheLayer, ModelSpec
+from paretune.spaces.architectures.fields import ConfigFields, Dtype
+from paretune.spaces.architectures.headers import present_files
+from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
+from paretune.spaces.architectures.registry import ARCHITECTURES, find_architecture
+from paretune.spaces.architectures.unknown import read_unknown
+from paretune.spaces.architectures.weights import check_weights, stored_dtype
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import CacheLayer, ModelSpec
 
 
 def read_model(folder: Path, source: str | None = None, revision: str | None = None) -> ModelSpec:

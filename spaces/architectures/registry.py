@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from spaces.architectures.gemma2 import GEMMA2
-from spaces.architectures.gemma3 import GEMMA3, GEMMA3_TEXT
-from spaces.architectures.gpt2 import GPT2
-from spaces.architectures.gpt_neox import GPT_NEOX
-from spaces.architectures.layout import Architecture
-from spaces.architectures.llama import LLAMA
-from spaces.architectures.mistral import MISTRAL
-from spaces.architectures.mixtral import MIXTRAL
-from spaces.architectures.opt import OPT
-from spaces.architectures.phi3 import PHI3
-from spaces.architectures.qwen2 import QWEN2
-from spaces.architectures.qwen3 import QWEN3
-from spaces.architectures.qwen3_moe import QWEN3_MOE
+from paretune.spaces.architectures.gemma2 import GEMMA2
+from paretune.spaces.architectures.gemma3 import GEMMA3, GEMMA3_TEXT
+from paretune.spaces.architectures.gpt2 import GPT2
+from paretune.spaces.architectures.gpt_neox import GPT_NEOX
+from paretune.spaces.architectures.layout import Architecture
+from paretune.spaces.architectures.llama import LLAMA
+from paretune.spaces.architectures.mistral import MISTRAL
+from paretune.spaces.architectures.mixtral import MIXTRAL
+from paretune.spaces.architectures.opt import OPT
+from paretune.spaces.architectures.phi3 import PHI3
+from paretune.spaces.architectures.qwen2 import QWEN2
+from paretune.spaces.architectures.qwen3 import QWEN3
+from paretune.spaces.architectures.qwen3_moe import QWEN3_MOE
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     LLAMA,

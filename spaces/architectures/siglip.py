@@ -5,8 +5,8 @@ None of it is searched: every tensor is fixed.
 
 from __future__ import annotations
 
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.layout import Layout
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.layout import Layout
 
 DEFAULTS = {
     "hidden_size": 768,

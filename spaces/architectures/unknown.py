@@ -1,7 +1,7 @@
 """A decoder that no family here reads by name, read from its safetensors headers.
 
 It must look like one: numbered blocks (``*.layers.N.*`` or ``*.h.N.*``) whose 2-D tensors are linears with
-recognisable names, around attention with a plain key-value cache. Students of it are refused, because how
+recognisable names, around attention with a plain key-value cache. Pruned models of it are refused, because how
 its configuration would express them is not known.
 """
 
@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spaces.architectures.fields import ConfigFields
-from spaces.architectures.headers import StoredTensor
-from spaces.architectures.layout import Geometry, Layout
-from spaces.architectures.weights import is_buffer, refuse_packed
-from spaces.errors import ModelError
-from spaces.model import CacheLayer, Linear, Role
+from paretune.spaces.architectures.fields import ConfigFields
+from paretune.spaces.architectures.headers import StoredTensor
+from paretune.spaces.architectures.layout import Geometry, Layout
+from paretune.spaces.architectures.weights import is_buffer, refuse_packed
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import CacheLayer, Linear, Role
 
 _BLOCK = re.compile(r"^(?P<path>(?:[A-Za-z_]\w*\.)*?(?:layers|h))\.(?P<block>\d+)\.(?P<rest>.+)$")
 _INSIDE: dict[str, Role] = {
@@ -37,7 +37,7 @@ _REASON = "the architecture is known from its weights alone, so no smaller confi
 
 
 @dataclass(frozen=True)
-class _Sites:
+class _Layers:
     """The linears of a model: two ends and what lies between."""
 
     embedding: Linear
@@ -64,7 +64,7 @@ def read_unknown(
     inside = [linear for linear in linears if linear.block is not None]
     inside.sort(key=lambda linear: (linear.block or 0, _ORDER.index(linear.role)))
     embedding, head, tied = _ends(fields, linears)
-    geometry, cache = _read_geometry(fields, _Sites(embedding, inside, head, tied))
+    geometry, cache = _read_geometry(fields, _Layers(embedding, inside, head, tied))
     layout = Layout(paths.pop(), linears=[embedding, *inside, head])
     parameters = {linear.parameter for linear in layout.linears}
     for tensor in kept:
@@ -76,7 +76,7 @@ def read_unknown(
 
 
 def _linear(fields: ConfigFields, tensor: StoredTensor) -> Linear | None:
-    """The site of a 2-D weight; ``None`` for what stays fixed."""
+    """The layer of a 2-D weight; ``None`` for what stays fixed."""
     inside = _BLOCK.match(tensor.name) is not None
     module, _, last = tensor.name.rpartition(".")
     known = _INSIDE if inside else _OUTSIDE
@@ -119,28 +119,28 @@ def _ends(fields: ConfigFields, linears: list[Linear]) -> tuple[Linear, Linear, 
     return embedding, head, True
 
 
-def _read_geometry(fields: ConfigFields, sites: _Sites) -> tuple[Geometry, tuple[CacheLayer, ...]]:
+def _read_geometry(fields: ConfigFields, layers: _Layers) -> tuple[Geometry, tuple[CacheLayer, ...]]:
     heads, hidden = (
         fields.integer("num_attention_heads", "n_head", "num_heads"),
         fields.integer("hidden_size", "n_embd"),
     )
     head_dim = fields.optional_integer("head_dim") or hidden // heads
     blocks = fields.integer("num_hidden_layers", "n_layer")
-    _check_blocks(fields, sites.inside, blocks, hidden)
+    _check_blocks(fields, layers.inside, blocks, hidden)
     windows = fields.windows(blocks)
-    counts = [_kv_heads(fields, sites.inside, block, heads, head_dim) for block in range(blocks)]
+    counts = [_kv_heads(fields, layers.inside, block, heads, head_dim) for block in range(blocks)]
     geometry = Geometry(
         blocks=blocks,
         hidden=hidden,
         heads=heads,
         kv_heads=counts[0],
         head_dim=head_dim,
-        ffn=next(linear.in_features for linear in sites.inside if linear.role == "down"),
-        vocabulary=sites.embedding.out_features,
+        ffn=next(linear.in_features for linear in layers.inside if linear.role == "down"),
+        vocabulary=layers.embedding.out_features,
         context=fields.integer(
             "max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len"
         ),
-        tied=sites.tied,
+        tied=layers.tied,
         windows=windows,
     )
     cache = tuple(

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from spaces.architectures.fields import Dtype
-from spaces.architectures.headers import StoredTensor, present_files, read_header, weight_files
-from spaces.errors import ModelError
-from spaces.model import ModelSpec
+from paretune.spaces.architectures.fields import Dtype
+from paretune.spaces.architectures.headers import StoredTensor, present_files, read_header, weight_files
+from paretune.spaces.errors import ModelError
+from paretune.spaces.model import ModelSpec
 
 _PACKED = {
     "weight_packed": "compressed-tensors",

@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import demo
 from benchmarks import engines as program
 from benchmarks import gguf_front, serving, tables
 from benchmarks.random_configs import Named, random_illegal, random_legal
-from engines import find_engine
-from engines.manifest import SCHEMA_VERSION
-from engines.vllm_engine import Vllm
-from spaces.architectures import read_model
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.measurement import Fidelity, Measurement
+from paretune import demo
+from paretune.engines import find_engine
+from paretune.engines.manifest import SCHEMA_VERSION
+from paretune.engines.vllm_engine import Vllm
+from paretune.spaces.architectures import read_model
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.measurement import Fidelity, Measurement
 from tests.fakes import tiny_moe_spec
 
 
@@ -96,13 +96,13 @@ def test_a_model_that_an_engine_takes_nothing_of_ends_the_draw():
         random_legal(find_engine("onnxruntime"), "cpu", tiny_moe_spec(), count=2)
 
 
-def test_illegal_configurations_are_refused_and_some_are_students():
+def test_illegal_configurations_are_refused_and_some_are_pruned_sizes():
     engine, spec = find_engine("transformers"), read_model(demo.MODEL)
     found = list(random_illegal(engine, "cpu", spec, count=5))
     assert len(found) == 5
     for named in found:
         assert not engine.export_ruling(spec, named.config), named
-    assert [named for named in found if not engine.legality("cpu").student(spec, named.config.student)]
+    assert [named for named in found if not engine.legality("cpu").pruned(spec, named.config.pruned)]
 
 
 def test_whoever_waits_for_a_turn_is_let_go_when_the_program_is_stopped(monkeypatch, tmp_path):
@@ -190,7 +190,7 @@ def test_the_search_text_chooses_whom_a_stock_mix_is_compared_with(monkeypatch, 
     def record(name, kl, size, text="search"):
         found = {"kl": Measurement(value=kl), "weight_bytes": Measurement(value=size)}
         return SimpleNamespace(
-            name=name, digest=name, config=None, measurements=found, proposer="paretune",
+            name=name, digest=name, config=None, measurements=found, sampler="paretune",
             fidelity=Fidelity(text=text, windows=2, window_tokens=8),
         )  # fmt: skip
 

@@ -42,7 +42,7 @@ def interpreter(folder: Path, factor: float, skipped: int = 0) -> Path:
     return path
 
 
-def test_every_linear_inside_the_blocks_is_a_site(bench: Bench) -> None:
+def test_every_linear_inside_the_blocks_is_a_layer(bench: Bench) -> None:
     assert len(bench.linears) == 42
     assert not any("lm_head" in name for name in bench.linears)
 

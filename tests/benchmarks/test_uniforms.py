@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import uniforms
-from spaces.measurement import Measurement
-from spaces.result import FrontFile, Member
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FrontFile, Member
 from tests.reports.synthetic import write_run
 
 

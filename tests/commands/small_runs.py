@@ -24,7 +24,8 @@ RULE = ("--rule", "*.down_proj:bits=4,16;sparsity=0")
 def small_arguments(model, text, out, *more):
     words = (
         "search", model, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "2,4,8,16",
-        "--outer-bits", "16", "--group-size", 32, "--minutes", 0.05, "--workload", "batch=1,prompt=16,output=8", *more,
+        "--embedding-bits", "16", "--group-size", 32, "--minutes", 0.05,
+        "--workload", "batch=1,prompt=16,output=8", *more,
     )  # fmt: skip
     return [*map(str, words)]
 

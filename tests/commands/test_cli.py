@@ -10,12 +10,12 @@ from typing import get_type_hints
 
 import pytest
 
-from commands.embedded import EMBEDDED_RUN
-from commands.main import main, with_default_command
-from commands.run_file import RunFile
-from commands.search import search
-from engines import engine_names
-from spaces.target import Workload
+from paretune.commands.embedded import EMBEDDED_RUN
+from paretune.commands.main import main, with_default_command
+from paretune.commands.run_file import RunFile
+from paretune.commands.search import search
+from paretune.engines import engine_names
+from paretune.spaces.target import Workload
 from tests.commands.small_runs import ROOT, paretune
 
 
@@ -62,10 +62,10 @@ def test_a_mistyped_command_is_no_model(capsys, monkeypatch, tmp_path):
 def test_help_tells_the_defaults():
     hints = get_type_hints(search, include_extras=True)
     run, told = RunFile(model="embedded"), {}
-    for option in ("minutes", "bits", "outer_bits", "group_size", "window_tokens", "device", "workload"):
+    for option in ("minutes", "bits", "embedding_bits", "group_size", "window_tokens", "device", "workload"):
         told[option] = hints[option].__metadata__[0].help.partition("Default: ")[2].removesuffix(".")
     assert told["bits"] == ",".join(map(str, run.space.bits))
-    assert told["outer_bits"] == ",".join(map(str, run.space.outer_bits))
+    assert told["embedding_bits"] == ",".join(map(str, run.space.embedding_bits))
     assert told["group_size"] == str(run.space.group_size)
     assert told["window_tokens"] == str(run.texts.window_tokens)
     assert told["device"] == run.device
@@ -96,7 +96,7 @@ def test_help_names_every_engine():
         (("search", "embedded", "--bits", "7"), "7"),
         (("search", "embedded", "--rule", "*.down_proj"), "PATTERN:key=value"),
         (("search", "embedded", "--rule", "*.down_proj:bit=4"), "bit"),
-        (("search", "embedded", "--rule", "*.no_such_site:bits=4"), "no_such_site"),
+        (("search", "embedded", "--rule", "*.no_such_layer:bits=4"), "no_such_layer"),
         (("search", "embedded", "--limit", "kl<=0.1", "--limit", "kl>=0.2"), "no value meets both"),
         (("search", "embedded", "--workload", "batch=0"), "batch"),
         (("inspect", "embedded", "--engine", "none"), "torch-cpu"),

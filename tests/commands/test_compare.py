@@ -7,14 +7,14 @@ import shutil
 
 import pytest
 
-from commands.checkpoints import name_checkpoints, own_tokenizer, read_facts
-from commands.compare import compare
-from commands.main import main
-from compressors.loading import load_tokenizer
-from reports.compared import FILE
-from reports.reading import read_front, read_run_folder
-from reports.report import write_report
-from spaces.errors import ModelError, RunError, VerificationError
+from paretune.commands.checkpoints import name_checkpoints, own_tokenizer, read_facts
+from paretune.commands.compare import compare
+from paretune.commands.main import main
+from paretune.compressors.loading import load_tokenizer
+from paretune.reports.compared import FILE
+from paretune.reports.reading import read_front, read_run_folder
+from paretune.reports.report import write_report
+from paretune.spaces.errors import ModelError, RunError, VerificationError
 from tests.commands.test_cli import ROOT, paretune
 from tests.models import build_tiny
 
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
     (place / "run.yaml").write_text("engine: transformers\nspace: {kv_bits: [16]}\n")
     found = paretune(
         "search", model, "--run", place / "run.yaml", "--text", place / "text.txt", "--out", place / "run",
-        "--window-tokens", 32, "--bits", "4,16", "--outer-bits", "16", "--group-size", 32, "--minutes", 0.02,
+        "--window-tokens", 32, "--bits", "4,16", "--embedding-bits", "16", "--group-size", 32, "--minutes", 0.02,
         "--workload", "batch=1,prompt=16,output=8", "--tasks", ROOT / "demo" / "tasks",
         "--task", "demo_recall", "--task-limit", 3,
     )  # fmt: skip

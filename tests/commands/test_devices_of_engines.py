@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from commands.inspect import inspect
-from commands.run_file import RunFile
-from commands.workbench import compute_target
-from engines import engine_names
-from profiles.devices import find_device
+from paretune.commands.inspect import inspect
+from paretune.commands.run_file import RunFile
+from paretune.commands.workbench import compute_target
+from paretune.engines import engine_names
+from paretune.profiles.devices import find_device
 
 
 @pytest.mark.parametrize("name", engine_names())

@@ -9,11 +9,11 @@ import sys
 import pytest
 from rich.console import Console
 
-import engines
-from commands.engines import engine_rows, show
-from commands.engines import engines as command
-from engines.environments import PACKAGES, variable
-from engines.forms import form_names
+from paretune import engines
+from paretune.commands.engines import engine_rows, show
+from paretune.commands.engines import engines as command
+from paretune.engines.environments import PACKAGES, variable
+from paretune.engines.forms import form_names
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def nothing_named(monkeypatch, tmp_path):
 def registered(monkeypatch):
     """Three engines: here, in an environment of its own, and one that is asked for by name."""
     known = dict(engines._ENGINES)
-    kept = {name: known.get(name, "engines.vllm_engine:Vllm") for name in ("torch-cpu", "vllm")}
+    kept = {name: known.get(name, "paretune.engines.vllm_engine:Vllm") for name in ("torch-cpu", "vllm")}
     monkeypatch.setattr(engines, "_ENGINES", kept)
     return kept
 

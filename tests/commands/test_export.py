@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from commands.export import is_export_of
-from commands.main import main
-from engines.manifest import MANIFEST
-from engines.transformers_engine import Transformers
-from spaces.errors import RunError
-from spaces.legality import LEGAL, illegal
+from paretune.commands.export import is_export_of
+from paretune.commands.main import main
+from paretune.engines.manifest import MANIFEST
+from paretune.engines.transformers_engine import Transformers
+from paretune.spaces.errors import RunError
+from paretune.spaces.legality import LEGAL, illegal
 
 HASHES = {"model": "m", "bank": "b"}
 
@@ -48,7 +48,7 @@ def run(tmp_path, monkeypatch):
     """A run folder with one member; weights are never made again in it, but said to be."""
     member = SimpleNamespace(name="one", digest="digest", config=None)
     found = SimpleNamespace(
-        front=SimpleNamespace(pick="one", members=(member,)), run=SimpleNamespace(settings={})
+        front=SimpleNamespace(recommended="one", members=(member,)), run=SimpleNamespace(settings={})
     )
     bench = SimpleNamespace(engine=Transformers(), spec=None, hashes=HASHES, model_folder=tmp_path)
 

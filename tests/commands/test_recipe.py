@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands.main import main
-from reports.reading import read_front
+from paretune.commands.main import main
+from paretune.reports.reading import read_front
 from tests.models import build_tiny
 from tests.reports.synthetic import write_run
 
@@ -36,7 +36,7 @@ def whole(run: Path, kv: int) -> str:
     return next(
         member.name
         for member in read_front(run).members
-        if member.config.student.whole and member.config.kv.num_bits == kv and member.config.sites
+        if member.config.pruned.whole and member.config.kv.num_bits == kv and member.config.layers
     )
 
 
@@ -78,8 +78,8 @@ def test_the_cache_is_left_out_only_when_asked(run, capsys):
 
 
 def test_what_a_tool_cannot_express_is_refused_and_leaves_nothing(run, capsys):
-    student = next(member.name for member in read_front(run).members if not member.config.student.whole)
-    assert main(["recipe", str(run), "--tool", "gptqmodel", "--name", student]) == 2
+    pruned = next(member.name for member in read_front(run).members if not member.config.pruned.whole)
+    assert main(["recipe", str(run), "--tool", "gptqmodel", "--name", pruned]) == 2
     assert "smaller model" in capsys.readouterr().err
     assert not (run / "recipes").exists()
 

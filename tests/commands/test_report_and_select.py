@@ -10,12 +10,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from commands.report import report
-from commands.select import select
-from reports.reading import read_front
-from reports.selection import broken_limits
-from spaces.errors import LimitError, RunError
-from spaces.limits import Limit
+from paretune.commands.report import report
+from paretune.commands.select import select
+from paretune.reports.reading import read_front
+from paretune.reports.selection import broken_limits
+from paretune.spaces.errors import LimitError, RunError
+from paretune.spaces.limits import Limit
 from tests.reports.synthetic import write_run
 
 
@@ -28,7 +28,7 @@ def test_report_rebuilds_table_and_page(run: Path, capsys: pytest.CaptureFixture
     report(run, show=False, summary=True)
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == str(run / "report.html")
-    assert f"pick {read_front(run).pick}" in printed
+    assert f"pick {read_front(run).recommended}" in printed
     assert (run / "front.csv").read_text().startswith("digest,name,average_bits,")
 
 

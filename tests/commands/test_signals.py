@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import main as command_line
+from paretune.commands import main as command_line
 from tests.processes import alive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,8 +22,8 @@ import signal, sys
 # Whoever runs the tests may ignore it (nohup), which a process inherits.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from pathlib import Path
-from commands import main
-from engines.environments import Environment, run_in_environment
+from paretune.commands import main
+from paretune.engines.environments import Environment, run_in_environment
 
 def app(**given):
     here = Environment(Path(sys.executable), "engine", "0", "test")

@@ -9,23 +9,23 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from commands.export import form_of, in_form, is_export_of
-from commands.main import main
-from commands.verify import check_origin, loader, loading_engine, run_of
-from engines import find_engine
-from engines.forms import form_names
-from engines.forms.packed_form import PackedForm
-from engines.predictions import Predictions
-from engines.transformers_engine import Transformers
-from spaces.configuration import CompressionConfig
-from spaces.errors import (
+from paretune.commands.export import form_of, in_form, is_export_of
+from paretune.commands.main import main
+from paretune.commands.verify import check_origin, loader, loading_engine, run_of
+from paretune.engines import find_engine
+from paretune.engines.forms import form_names
+from paretune.engines.forms.packed_form import PackedForm
+from paretune.engines.predictions import Predictions
+from paretune.engines.transformers_engine import Transformers
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import (
     EngineError,
     EngineUnavailableError,
     RunError,
     UnknownNameError,
     VerificationError,
 )
-from spaces.legality import LEGAL, illegal
+from paretune.spaces.legality import LEGAL, illegal
 
 
 def test_only_an_engine_that_loads_an_export_is_asked():

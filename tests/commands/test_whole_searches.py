@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from commands.main import main
-from engines.environments import Environment
-from spaces.errors import EngineError, VerificationError
+from paretune.commands.main import main
+from paretune.engines.environments import Environment
+from paretune.spaces.errors import EngineError, VerificationError
 from tests.commands.small_runs import ROOT, RULE, failing, paretune, small_arguments, small_run
 from tests.engines.conftest import running
 
@@ -18,9 +18,9 @@ from tests.engines.conftest import running
 def test_a_small_run_from_model_to_export(model, text, run, capsys):
     records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     widths = {
-        (site.rpartition(".")[2], choice.get("weight", {}).get("num_bits", 16))
+        (layer.rpartition(".")[2], choice.get("weight", {}).get("num_bits", 16))
         for record in records
-        for site, choice in record["config"].get("sites", {}).items()
+        for layer, choice in record["config"].get("layers", {}).items()
     }
     assert {bits for name, bits in widths if name == "up_proj"} >= {2, 4, 8}
     assert {bits for name, bits in widths if name == "down_proj"} == {4}
@@ -60,7 +60,7 @@ def test_a_small_run_from_model_to_export(model, text, run, capsys):
 
 
 EXPORTED = {
-    "name": "pick", "folder": "export/pick", "engine": "transformers", "kl_to_candidate": 0.0, "tolerance": 1.0,
+    "name": "recommended", "folder": "export/pick", "engine": "transformers", "kl_to_candidate": 0.0, "tolerance": 1.0,
     "tokens": 1,
 }  # fmt: skip
 
@@ -185,17 +185,19 @@ def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, cap
 
 
 def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("search.result._pick", lambda *_: ("", "nothing met the limits on the report text"))
+    monkeypatch.setattr(
+        "search.result._recommended", lambda *_: ("", "nothing met the limits on the report text")
+    )
     folder = tmp_path / "run"
     assert main(small_arguments(model, text, folder)) == 2
     printed = capsys.readouterr()
-    assert "there is no pick" in printed.err
+    assert "there is no recommended configuration" in printed.err
     assert "No candidate meets the limits" in printed.out
     document = json.loads((folder / "run.json").read_text())
     assert (document["status"], document["export"]) == ("complete", None)
     assert (folder / "report.html").is_file()
     assert main(["export", str(folder)]) == 2
-    assert "there is no pick" in capsys.readouterr().err
+    assert "there is no recommended configuration" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_from_its_own_settings(model, text, run, capsys):
@@ -222,7 +224,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_loaded(
 
 def test_a_damaged_export_is_set_aside_and_written_again(run, tmp_path, capsys):
     folder = shutil.copytree(run, tmp_path / "run")
-    name = json.loads((folder / "front.json").read_text())["pick"]
+    name = json.loads((folder / "front.json").read_text())["recommended"]
     shard = folder / "export" / name / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert main(["export", str(folder)]) == 0, capsys.readouterr().err
@@ -294,7 +296,7 @@ def test_a_search_for_speed_times_formats_in_the_engine_and_says_how_right_it_wa
     out = tmp_path / "run"
     words = (
         "search", model, "--text", text, "--window-tokens", 32, "--engine", "llama.cpp", "--bits", "16",
-        "--outer-bits", "16", "--format", "q4_0/ggml", "--format", "q8_0/ggml", "--minutes", 0.05, "--no-export",
+        "--embedding-bits", "16", "--format", "q4_0/ggml", "--format", "q8_0/ggml", "--minutes", 0.05, "--no-export",
     )  # fmt: skip
     alone = ("--workload", "batch=1,prompt=8,output=8")
     found = paretune(*words, "--out", out, "--objective", "kl", "--objective", "tpot", *alone)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.loading import load_dense, model_hash
-from compressors.windows import TokenWindows
-from spaces.architectures import read_model
-from spaces.model import ModelSpec
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense, model_hash
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.model import ModelSpec
 from tests.models import VOCABULARY, build_tiny
 
 GROUP = 32

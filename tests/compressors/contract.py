@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from compressors.pruners import Pruner
-from compressors.quantizers import QuantizedWeight, Quantizer
-from compressors.quantizers.affine import requantize
-from compressors.statistics import SiteStatistics
-from spaces.choice import Sparsity
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat, integer_format
+from paretune.compressors.pruners import Pruner
+from paretune.compressors.quantizers import QuantizedWeight, Quantizer
+from paretune.compressors.quantizers.affine import requantize
+from paretune.compressors.statistics import LayerStatistics
+from paretune.spaces.choice import Sparsity
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat, integer_format
 
 BITS = (2, 3, 4, 5, 6, 8)
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -26,8 +26,8 @@ def trained_like(rows: int = 24, columns: int = 128, seed: int = 0) -> torch.Ten
     return 0.03 * sizes * weight * (1 + 0.5 * weight.abs())
 
 
-def statistics(columns: int, seed: int = 0) -> SiteStatistics:
-    return SiteStatistics(torch.rand(columns, generator=torch.Generator().manual_seed(seed)) + 0.01)
+def statistics(columns: int, seed: int = 0) -> LayerStatistics:
+    return LayerStatistics(torch.rand(columns, generator=torch.Generator().manual_seed(seed)) + 0.01)
 
 
 def formats(quantizer: Quantizer, bits: int, group_size: int | None) -> list[WeightFormat]:
@@ -138,16 +138,16 @@ def check_reconstruction(found: QuantizedWeight) -> None:
         assert float(found.dequantize()[row, column]) == torch.tensor(expected, dtype=torch.float32).item()
 
 
-def correlated(columns: int, seed: int = 0, tokens: int = 200) -> SiteStatistics:
+def correlated(columns: int, seed: int = 0, tokens: int = 200) -> LayerStatistics:
     """Statistics of inputs that lean on each other."""
     generator = torch.Generator().manual_seed(seed)
     mixed = torch.randn(columns, columns, generator=generator) / columns**0.5 + torch.eye(columns)
     rows = torch.randn(tokens, columns, generator=generator) @ mixed
     covariance = rows.t() @ rows / tokens
-    return SiteStatistics(covariance.diagonal().clone(), covariance)
+    return LayerStatistics(covariance.diagonal().clone(), covariance)
 
 
-def with_gradient(seen: SiteStatistics, rows: int) -> SiteStatistics:
+def with_gradient(seen: LayerStatistics, rows: int) -> LayerStatistics:
     """The same with gradients, alike in every row, so that rows can change places."""
     columns = len(seen.second_moment)
     sizes = torch.rand(columns, generator=torch.Generator().manual_seed(8)) + 0.1

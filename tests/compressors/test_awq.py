@@ -5,46 +5,51 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from commands.refining import _trainable
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.covariance import gather_covariances, keeper
-from compressors.loading import load_checkpoint, model_hash
-from compressors.quantizers import find_quantizer
-from compressors.quantizers.awq import group_covariances
-from compressors.scale_search import Readers, find_scales
-from compressors.scaled_block import scale_block
-from compressors.statistics import SiteStatistics
-from compressors.weight_source import WeightSource
-from engines.checkpoint.writer import write_checkpoint
-from engines.engine import ExportCard
-from spaces.checking import check_configuration
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, ModelError, SpaceError
-from spaces.formats import integer_format
-from spaces.legality import LEGAL
-from spaces.methods import METHODS, closure_ruling, find_method, scaled_blocks
-from spaces.named_formats import find_choice
-from spaces.patterns import Restrictions, SiteRule
-from spaces.size import weight_bytes
-from spaces.space import SearchSpace
+from paretune.commands.refining import _trainable
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.covariance import gather_covariances, keeper
+from paretune.compressors.loading import load_checkpoint, model_hash
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.quantizers.awq import group_covariances
+from paretune.compressors.scale_search import Readers, find_scales
+from paretune.compressors.scaled_block import scale_block
+from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.weight_source import WeightSource
+from paretune.engines.checkpoint.writer import write_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.spaces.checking import check_configuration
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, ModelError, SpaceError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.legality import LEGAL
+from paretune.spaces.methods import METHODS, closure_ruling, find_method, scaled_blocks
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.patterns import LayerRule, Restrictions
+from paretune.spaces.size import weight_bytes
+from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, make_bench, make_windows
 from tests.fakes import FakeLegality, tiny_spec
 from tests.models import FAMILIES
 
 AWQ, RTN = find_quantizer("awq"), find_quantizer("rtn")
-FOUR = SiteChoice(weight=integer_format(4, GROUP), method="awq")
-THREE = SiteChoice(weight=integer_format(3, GROUP), method="awq")
-PLAIN = SiteChoice(weight=integer_format(4, GROUP), method="rtn")
+FOUR = LayerChoice(weight=integer_format(4, GROUP), method="awq")
+THREE = LayerChoice(weight=integer_format(3, GROUP), method="awq")
+PLAIN = LayerChoice(weight=integer_format(4, GROUP), method="rtn")
 SPACE = Restrictions(
-    bits=(4, 16), outer_bits=(16,), methods=("awq", "rtn"), group_size=GROUP, sparsity=(0.0,), kv_bits=(16,)
+    bits=(4, 16),
+    embedding_bits=(16,),
+    methods=("awq", "rtn"),
+    group_size=GROUP,
+    sparsity=(0.0,),
+    kv_bits=(16,),
 )
 
 
 def uniform(spec, choice, blocks=None):
-    sites = {x.name: choice for x in spec.block_linears if blocks is None or x.block in blocks}
-    return CompressionConfig(sites=sites)
+    layers = {x.name: choice for x in spec.block_linears if blocks is None or x.block in blocks}
+    return CompressionConfig(layers=layers)
 
 
 @torch.inference_mode()
@@ -66,7 +71,7 @@ def outlier_scaled(one, block, choice=THREE):
         found = covariances[keeper(one.spec, linear).name].clone()
         found[..., 3, :] *= 30
         found[..., :, 3] *= 30
-        return SiteStatistics(found.diagonal(dim1=-2, dim2=-1).clone(), found)
+        return LayerStatistics(found.diagonal(dim1=-2, dim2=-1).clone(), found)
 
     return source, seen, scale_block(source, one.model, block, choice.weight, torch.bfloat16, seen)
 
@@ -93,8 +98,8 @@ def test_a_scaled_block_that_is_not_rounded_gives_the_same_logits(family, dtype,
     _, _, scaled = outlier_scaled(one, 1)
     assert scaled.scales
     assert any(float((scales - 1).abs().max()) > 0.05 for scales in scaled.scales.values())
-    sites = [x for x in one.spec.block_linears if x.block == 1 and x.experts == 1]
-    moved = {x.parameter: scaled.copy.get_parameter(x.parameter) for x in sites} | scaled.fixed()
+    layers = [x for x in one.spec.block_linears if x.block == 1 and x.experts == 1]
+    moved = {x.parameter: scaled.copy.get_parameter(x.parameter) for x in layers} | scaled.fixed()
     wanted = logits(one.model)
     before = put(one, moved)
     found = logits(one.model)
@@ -127,8 +132,8 @@ def test_every_place_errs_less_than_rounding_to_nearest(llama):
 
 def test_experts_stay_as_they_are_and_attention_is_scaled(mixture):
     source, _, scaled = outlier_scaled(mixture, 1)
-    scaled_sites = {name.rpartition(".")[2] for name in scaled.scales}
-    assert scaled_sites == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    scaled_layers = {name.rpartition(".")[2] for name in scaled.scales}
+    assert scaled_layers == {"q_proj", "k_proj", "v_proj", "o_proj"}
     assert "router" in scaled.left["model.layers.1.post_attention_layernorm"]
     expert = next(x for x in mixture.spec.block_linears if x.block == 1 and x.role == "expert_gate_up")
     assert torch.equal(scaled.rows(expert, 2, 0, 9), source.rows(expert, 2, 0, 9))
@@ -195,7 +200,7 @@ def test_dead_channels_stay_and_constant_inputs_are_no_error():
 def test_nothing_known_or_nothing_there_changes_nothing():
     assert find_scales(readers(torch.zeros(64, 64))) is None
     assert find_scales(readers(skewed(), torch.zeros(24, 64))) is None
-    weight, nothing = torch.randn(8, 64), SiteStatistics(torch.zeros(64), torch.zeros(64, 64))
+    weight, nothing = torch.randn(8, 64), LayerStatistics(torch.zeros(64), torch.zeros(64, 64))
     found = AWQ.quantize(weight, FOUR.weight, nothing)
     assert torch.equal(found.codes, RTN.quantize(weight, FOUR.weight).codes)
     assert torch.equal(found.codes, AWQ.quantize(weight, FOUR.weight).codes)
@@ -241,7 +246,7 @@ def test_the_model_holds_the_gains_that_are_stored(llama):
     llama.assembler.apply(uniform(llama.spec, FOUR))
     changed = 0
     for name in (x.name for x in llama.spec.fixed if x.block is not None):
-        stored = llama.bank.fixed(name, Student(), FOUR)
+        stored = llama.bank.fixed(name, PrunedShape(), FOUR)
         assert stored.dtype == torch.bfloat16
         assert torch.equal(llama.model.get_parameter(name).data, stored.float())
         changed += not torch.equal(stored, llama.bank.fixed(name))
@@ -289,8 +294,8 @@ def test_a_streamed_bank_makes_the_same_and_says_what_it_left(mixture, tmp_path)
 def test_zeros_stay_zeros(llama):
     llama.bank.correlate()
     sparse = FOUR.model_copy(update={"sparsity": Sparsity(fraction=0.5)})
-    site = "model.layers.0.mlp.down_proj"
-    assert float((llama.bank.tensor(site, sparse) == 0).float().mean()) >= 0.5
+    layer = "model.layers.0.mlp.down_proj"
+    assert float((llama.bank.tensor(layer, sparse) == 0).float().mean()) >= 0.5
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3", "phi3", "qwen3_moe"])
@@ -309,68 +314,68 @@ def test_the_export_is_the_candidate(family, tmp_path):
 # -- the space and its rulings ----------------------------------------------------------------------------------
 
 
-def test_a_block_is_one_gene_where_awq_is_allowed():
+def test_a_block_is_one_parameter_where_awq_is_allowed():
     spec = tiny_spec(tied=True)
-    rules = (SiteRule(pattern="blocks.0.*", methods=("rtn",)),)
+    rules = (LayerRule(pattern="blocks.0.*", methods=("rtn",)),)
     space = SearchSpace(spec, FakeLegality(), SPACE.model_copy(update={"rules": rules}))
-    names = [gene.name for gene in space.genes if gene.kind == "site"]
+    names = [parameter.name for parameter in space.parameters if parameter.kind == "layer"]
     assert names == [
         "embedding", "blocks.0.qkv", "blocks.0.o", "blocks.0.gate_up", "blocks.0.down", "blocks.1", "blocks.2",
     ]  # fmt: skip
-    gene = space.genes[space.index("blocks.1")]
-    assert gene.group.sites == tuple(x.name for x in spec.block_linears if x.block == 1)
-    assert [choice.name for choice in gene.choices] == ["int4-g32/awq", "int4-g32/rtn", "16"]
-    genome = list(space.dense())
-    genome[space.index("blocks.1")] = 0
-    config = space.decode(genome)
+    parameter = space.parameters[space.index("blocks.1")]
+    assert parameter.group.layers == tuple(x.name for x in spec.block_linears if x.block == 1)
+    assert [choice.name for choice in parameter.choices] == ["int4-g32/awq", "int4-g32/rtn", "16"]
+    point = list(space.dense())
+    point[space.index("blocks.1")] = 0
+    config = space.decode(point)
     check_configuration(spec, config)
-    assert space.encode(config) == tuple(genome)
+    assert space.encode(config) == tuple(point)
     assert set(scaled_blocks(spec, config)) == {1}
 
 
-def test_genes_are_as_fine_as_ever_without_awq():
+def test_parameters_are_as_fine_as_ever_without_awq():
     spec = tiny_spec()
     space = SearchSpace(spec, FakeLegality(), SPACE.model_copy(update={"methods": ("rtn", "gptq")}))
     assert space.groups == FakeLegality().groups(spec)
 
 
 def test_rules_that_tell_parts_of_a_scaled_block_apart_are_refused():
-    rules = (SiteRule(pattern="*.down_proj", bits=(8,)),)
+    rules = (LayerRule(pattern="*.down_proj", bits=(8,)),)
     with pytest.raises(SpaceError, match="scaled as a whole"):
         SearchSpace(tiny_spec(), FakeLegality(), SPACE.model_copy(update={"rules": rules}))
 
 
-def test_students_that_cut_a_block_do_not_go_with_it():
+def test_pruned_sizes_that_cut_a_block_do_not_go_with_it():
     spec = tiny_spec()
     space = SearchSpace(spec, FakeLegality(), SPACE.model_copy(update={"ffn_channels": (128,)}))
-    genome = list(space.uniform(4, "awq"))
-    assert space.ruling(genome) == LEGAL
-    genome[space.index("student.ffn_channels")] = 1
-    assert "lacks heads or channels" in space.ruling(genome).reason
-    gene = space.genes[space.index("blocks.0")]
-    assert space.choice_bytes(gene, Student(ffn_channels=128))[0] is None
-    genome[space.index("student.ffn_channels")] = 0
-    genome[space.index("student.blocks")] = 1
-    assert space.ruling(genome) == LEGAL
+    point = list(space.uniform(4, "awq"))
+    assert space.ruling(point) == LEGAL
+    point[space.index("pruned.ffn_channels")] = 1
+    assert "lacks heads or channels" in space.ruling(point).reason
+    parameter = space.parameters[space.index("blocks.0")]
+    assert space.choice_bytes(parameter, PrunedShape(ffn_channels=128))[0] is None
+    point[space.index("pruned.ffn_channels")] = 0
+    point[space.index("pruned.blocks")] = 1
+    assert space.ruling(point) == LEGAL
 
 
 def test_half_a_block_is_refused(llama):
     whole = uniform(llama.spec, FOUR)
     check_configuration(llama.spec, whole)
-    for other in (THREE, PLAIN, SiteChoice()):
-        config = whole.replaced(sites={**whole.sites, "model.layers.1.mlp.down_proj": other})
+    for other in (THREE, PLAIN, LayerChoice()):
+        config = whole.replaced(layers={**whole.layers, "model.layers.1.mlp.down_proj": other})
         for check in (llama.assembler.apply, lambda one: check_configuration(llama.spec, one)):
             with pytest.raises(ConfigurationError, match="as a whole"):
                 check(config)
     with pytest.raises(ConfigurationError, match="lacks heads or channels"):
-        check_configuration(llama.spec, whole.replaced(student=Student(kv_heads=1)))
+        check_configuration(llama.spec, whole.replaced(pruned=PrunedShape(kv_heads=1)))
     assert llama.assembler.config == DENSE_CONFIG
 
 
 def test_calibrated_inputs_and_training_are_refused():
     static = find_choice("w8a8-static/awq")
-    assert "changes the inputs" in closure_ruling(static, Student()).reason
-    assert closure_ruling(find_choice("w8a8-dynamic/awq"), Student())
+    assert "changes the inputs" in closure_ruling(static, PrunedShape()).reason
+    assert closure_ruling(find_choice("w8a8-dynamic/awq"), PrunedShape())
     spec = tiny_spec()
     with pytest.raises(ConfigurationError, match="awq scaled"):
         _trainable(SimpleNamespace(spec=spec), uniform(spec, FOUR), "qat")

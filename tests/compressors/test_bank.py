@@ -7,22 +7,22 @@ import json
 import pytest
 import torch
 
-from compressors.bank import Bank
-from compressors.entries import Entry
-from compressors.quantizers import find_quantizer
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import WHOLE, Student
-from spaces.errors import ModelError, RunError
-from spaces.formats import integer_format
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors.bank import Bank
+from paretune.compressors.entries import Entry
+from paretune.compressors.quantizers import find_quantizer
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import WHOLE, PrunedShape
+from paretune.spaces.errors import ModelError, RunError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, make_bench, make_windows
 from tests.fakes import FakeLegality
 
 SMALL = Restrictions(
     methods=("weighted", "hqq"),
     bits=(3, 4, 16),
-    outer_bits=(4, 16),
+    embedding_bits=(4, 16),
     group_size=GROUP,
     kv_heads=(1,),
     ffn_channels=(192, 128),
@@ -31,7 +31,7 @@ Q, DOWN = "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.down_proj"
 
 
 def choice(bits=4, method="rtn", sparsity=None):
-    return SiteChoice(
+    return LayerChoice(
         weight=integer_format(bits, GROUP, symmetric=method != "hqq"), method=method, sparsity=sparsity
     )
 
@@ -53,7 +53,7 @@ def reopen(bench, **changes):
 def test_an_entry_is_what_the_quantizer_makes(llama, method):
     weight = llama.model.get_submodule(Q).weight.data
     wanted = choice(3, method)
-    seen = llama.bank.statistics.site(Q)
+    seen = llama.bank.statistics.layer(Q)
     expected = find_quantizer(method).quantize(weight, wanted.weight, seen, torch.bfloat16)
     for _ in range(2):  # made, then read
         found = llama.bank.quantized(Q, wanted, WHOLE)
@@ -64,7 +64,7 @@ def test_an_entry_is_what_the_quantizer_makes(llama, method):
 
 
 def test_dense_choices_hold_nothing(llama):
-    assert llama.bank.quantized(Q, SiteChoice()) is None
+    assert llama.bank.quantized(Q, LayerChoice()) is None
     assert torch.equal(llama.bank.tensor(Q), llama.model.get_submodule(Q).weight)
     assert not (llama.bank.folder / "entries").exists()
 
@@ -73,8 +73,8 @@ def test_building_makes_every_plain_entry_once(llama):
     calls = []
     space = space_of(llama)
     llama.bank.build(space, lambda what, done, total: calls.append((what, done, total)))
-    sites = len(llama.spec.block_linears)
-    total = sites * 2 * 2 + 2 * 2  # 3 and 4 bits by rtn and hqq; embedding and head at 4 bits by both
+    layers = len(llama.spec.block_linears)
+    total = layers * 2 * 2 + 2 * 2  # 3 and 4 bits by rtn and hqq; embedding and head at 4 bits by both
     reached = [done for _, done, _ in calls]
     assert (reached[0], reached[-1]) == (0, total)
     assert all(0 < b - a <= 2 for a, b in itertools.pairwise(reached))  # the widths of one method together
@@ -187,7 +187,7 @@ def test_a_bank_is_never_bigger_than_announced(family, tmp_path):
     bench.bank.build(space)
     assert bytes_on_disk(bench.bank.folder) < announced
     for entry in bench.bank._planned(space):  # the worst that a search can ask for: everything
-        bench.bank.tensor(entry.linear.name, entry.choice, entry.student)
+        bench.bank.tensor(entry.linear.name, entry.choice, entry.pruned)
         assert bench.bank._store.path(entry.name).stat().st_size <= entry.file_bytes()
     size = bytes_on_disk(bench.bank.folder)
     assert 0.5 * announced < size <= announced
@@ -204,7 +204,7 @@ def test_codes_are_compact(llama):
 def test_pruned_then_quantized_keeps_every_zero(llama):
     half = Sparsity(fraction=0.5)
     for method in ("rtn", "hqq"):
-        pruned = llama.bank.tensor(Q, SiteChoice(sparsity=half))
+        pruned = llama.bank.tensor(Q, LayerChoice(sparsity=half))
         values = llama.bank.tensor(Q, choice(4, method, half))
         assert ((pruned == 0).sum(dim=1) == 64).all()
         assert (values[pruned == 0] == 0).all()
@@ -214,39 +214,39 @@ def test_pruned_then_quantized_keeps_every_zero(llama):
 
 
 def test_cut_entries_are_cut_before_they_are_pruned_and_quantized(llama):
-    student = Student(ffn_channels=128)
+    pruned = PrunedShape(ffn_channels=128)
     half = Sparsity(fraction=0.5)
     kept = (
         torch.argsort(llama.bank.importance("channels", 1, "activation"), descending=True)[:128].sort().values
     )
     weight = llama.model.get_submodule(DOWN).weight.data[:, kept]
-    assert torch.equal(llama.bank.tensor(DOWN, SiteChoice(), student), weight)
-    from compressors.pruners import find_pruner
-    from compressors.statistics import SiteStatistics
+    assert torch.equal(llama.bank.tensor(DOWN, LayerChoice(), pruned), weight)
+    from paretune.compressors.pruners import find_pruner
+    from paretune.compressors.statistics import LayerStatistics
 
-    seen = SiteStatistics(llama.bank.statistics.site(DOWN).second_moment[kept])
+    seen = LayerStatistics(llama.bank.statistics.layer(DOWN).second_moment[kept])
     masked = weight * find_pruner("wanda").mask(weight, half, seen)
     expected = find_quantizer("rtn").quantize(masked, choice().weight)
-    assert torch.equal(llama.bank.quantized(DOWN, choice(4, "rtn", half), student).codes, expected.codes)
+    assert torch.equal(llama.bank.quantized(DOWN, choice(4, "rtn", half), pruned).codes, expected.codes)
 
 
-def test_cuts_that_do_not_touch_a_site_share_its_entry(llama):
+def test_cuts_that_do_not_touch_a_layer_share_its_entry(llama):
     linear = llama.spec.linear(Q)
     names = {
-        Entry.of(llama.spec, linear, choice(), student).name
-        for student in (WHOLE, Student(blocks=(0, 1)), Student(ffn_channels=128))
+        Entry.of(llama.spec, linear, choice(), pruned).name
+        for pruned in (WHOLE, PrunedShape(blocks=(0, 1)), PrunedShape(ffn_channels=128))
     }
     assert len(names) == 1
-    assert Entry.of(llama.spec, linear, choice(), Student(kv_heads=1)).name not in names
+    assert Entry.of(llama.spec, linear, choice(), PrunedShape(kv_heads=1)).name not in names
 
 
 def test_experts_have_their_own_rows(mixture):
-    site = "model.layers.0.mlp.experts.gate_up_proj"
-    weight = mixture.model.get_parameter(site).data
-    values = mixture.bank.tensor(site, choice())
+    layer = "model.layers.0.mlp.experts.gate_up_proj"
+    weight = mixture.model.get_parameter(layer).data
+    values = mixture.bank.tensor(layer, choice())
     assert values.shape == weight.shape
     for expert in range(4):
-        found = mixture.bank.quantized(site, choice(), WHOLE, expert)
+        found = mixture.bank.quantized(layer, choice(), WHOLE, expert)
         expected = find_quantizer("rtn").quantize(weight[expert], choice().weight, scale_dtype=torch.float32)
         assert torch.equal(found.codes, expected.codes)
         assert torch.equal(values[expert], expected.dequantize())
@@ -254,27 +254,29 @@ def test_experts_have_their_own_rows(mixture):
 
 def test_conv1d_is_quantized_along_its_inputs(tmp_path):
     bench = make_bench("gpt2", tmp_path)
-    site = "transformer.h.0.mlp.c_fc"
-    weight = bench.model.get_submodule(site).weight.data  # (in, out)
+    layer = "transformer.h.0.mlp.c_fc"
+    weight = bench.model.get_submodule(layer).weight.data  # (in, out)
     expected = find_quantizer("rtn").quantize(weight.t(), choice().weight, scale_dtype=torch.float32)
-    assert torch.equal(bench.bank.quantized(site, choice()).codes, expected.codes)
-    assert torch.equal(bench.bank.tensor(site, choice()), expected.dequantize().t())
+    assert torch.equal(bench.bank.quantized(layer, choice()).codes, expected.codes)
+    assert torch.equal(bench.bank.tensor(layer, choice()), expected.dequantize().t())
 
 
 def test_slabs_change_nothing(llama, monkeypatch):
-    from compressors import entries
+    from paretune.compressors import entries
 
     half = Sparsity(fraction=0.5)
-    whole = llama.bank.quantized(DOWN, choice(3, "hqq", half), Student(ffn_channels=192))
+    whole = llama.bank.quantized(DOWN, choice(3, "hqq", half), PrunedShape(ffn_channels=192))
     monkeypatch.setattr(entries, "weights_at_once", lambda device: 1)
     monkeypatch.setattr(find_quantizer("hqq"), "slab_weights", 700)
-    entry = Entry.of(llama.spec, llama.spec.linear(DOWN), choice(3, "hqq", half), Student(ffn_channels=192))
+    entry = Entry.of(
+        llama.spec, llama.spec.linear(DOWN), choice(3, "hqq", half), PrunedShape(ffn_channels=192)
+    )
     again = entries.read_quantized(entry, llama.bank._make([entry]))
     assert torch.equal(again.codes, whole.codes)
     assert torch.equal(again.scales, whole.scales)
 
 
-def test_a_weight_that_is_no_number_is_refused_by_its_site(tmp_path):
+def test_a_weight_that_is_no_number_is_refused_by_its_layer(tmp_path):
     from safetensors.torch import load_file, save_file
 
     bench = make_bench("llama", tmp_path)
@@ -307,12 +309,12 @@ def test_a_full_disk_is_refused_and_leaves_no_half_written_entry(llama, monkeypa
     reopen(llama).build(space_of(llama))
 
 
-def test_fixed_tensors_are_cut_where_a_student_cuts_them(tmp_path):
+def test_fixed_tensors_are_cut_where_a_pruned_cuts_them(tmp_path):
     bench = make_bench("qwen2", tmp_path)
     name = "model.layers.0.self_attn.k_proj.bias"
     whole = bench.bank.fixed(name)
     assert torch.equal(whole, bench.model.get_parameter(name))
     best = int(bench.bank.importance("heads", 0, "activation").argmax())
-    assert torch.equal(bench.bank.fixed(name, Student(kv_heads=1)), whole.view(2, -1)[best])
+    assert torch.equal(bench.bank.fixed(name, PrunedShape(kv_heads=1)), whole.view(2, -1)[best])
     norm = "model.layers.0.input_layernorm.weight"
-    assert torch.equal(bench.bank.fixed(norm, Student(kv_heads=1)), bench.bank.fixed(norm))
+    assert torch.equal(bench.bank.fixed(norm, PrunedShape(kv_heads=1)), bench.bank.fixed(norm))

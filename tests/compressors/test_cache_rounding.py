@@ -6,18 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.cache_calibration import calibrate_cache
-from compressors.cache_numbers import (
+from paretune.compressors.cache_calibration import calibrate_cache
+from paretune.compressors.cache_numbers import (
     BlockNumbers,
     FloatNumbers,
     GroupedNumbers,
     IntegerNumbers,
     cache_numbers,
 )
-from compressors.rounding import fake_int8
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError
+from paretune.compressors.rounding import fake_int8
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError
 from tests.compressors.conftest import make_bench
 
 IDS = torch.arange(60).view(2, 30)
@@ -61,7 +61,7 @@ def test_four_bits_by_hand():
 
 def test_blocks_are_those_of_ggml():
     pytest.importorskip("libggml", reason="formats of llama.cpp need the extra 'llama'")
-    from compressors.ggml_library import quantize_rows
+    from paretune.compressors.ggml_library import quantize_rows
 
     numbers = BlockNumbers(torch.bfloat16)
     token = states(width=96)[0, 0, :1]
@@ -195,11 +195,11 @@ def test_blocks_have_formats_of_their_own(llama):
 
 
 def test_a_cut_block_takes_its_format_with_it(llama):
-    student = Student(blocks=(0, 2))
+    pruned = PrunedShape(blocks=(0, 2))
     kv = KVFormat.layered([KVFormat(), FORMATS["kv2"], KVFormat()])
 
     def logits(**parts):
-        return llama.assembler.apply(CompressionConfig(student=student, **parts))(IDS).logits.clone()
+        return llama.assembler.apply(CompressionConfig(pruned=pruned, **parts))(IDS).logits.clone()
 
     dense = logits()
     assert torch.equal(logits(kv=kv), dense)

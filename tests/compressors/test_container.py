@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from compressors.quantizers import find_quantizer
-from spaces.formats import integer_format
+from paretune.compressors.quantizers import find_quantizer
+from paretune.spaces.formats import integer_format
 from tests.compressors import contract
 
 compressed_tensors = pytest.importorskip("compressed_tensors")

@@ -5,36 +5,36 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressors.dense_state import is_dense
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig, Student
-from spaces.formats import integer_format
-from spaces.named_formats import find_choice
+from paretune.compressors.dense_state import is_dense
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.formats import integer_format
+from paretune.spaces.named_formats import find_choice
 from tests.compressors.conftest import make_bench
 
-GPTQ = SiteChoice(weight=integer_format(4, 32), method="gptq")
+GPTQ = LayerChoice(weight=integer_format(4, 32), method="gptq")
 
 
 def everywhere(bench, choice, **options):
-    return CompressionConfig(sites={x.name: choice for x in bench.spec.block_linears}, **options)
+    return CompressionConfig(layers={x.name: choice for x in bench.spec.block_linears}, **options)
 
 
 def test_covariances_are_of_the_dense_model(tmp_path):
     clean = make_bench("llama", tmp_path / "clean")
     clean.bank.correlate()
     bench = make_bench("llama", tmp_path / "candidate")
-    bench.assembler.apply(everywhere(bench, SiteChoice(weight=integer_format(2, 32), method="rtn")))
+    bench.assembler.apply(everywhere(bench, LayerChoice(weight=integer_format(2, 32), method="rtn")))
     bench.bank.build_for(everywhere(bench, GPTQ))
     for linear in bench.spec.block_linears:
         assert torch.equal(bench.bank.input_covariance(linear), clean.bank.input_covariance(linear))
 
 
 def test_gradients_are_of_the_dense_model(tmp_path):
-    choice = SiteChoice(sparsity=Sparsity(fraction=0.5, criterion="taylor"))
+    choice = LayerChoice(sparsity=Sparsity(fraction=0.5, criterion="taylor"))
     clean = make_bench("llama", tmp_path / "clean")
     clean.bank.build_for(everywhere(clean, choice))
     bench = make_bench("llama", tmp_path / "candidate")
-    bench.assembler.apply(CompressionConfig(student=Student(ffn_channels=128)))
+    bench.assembler.apply(CompressionConfig(pruned=PrunedShape(ffn_channels=128)))
     bench.bank.build_for(everywhere(bench, choice))
     for linear in bench.spec.block_linears:
         assert torch.equal(bench.bank.tensor(linear.name, choice), clean.bank.tensor(linear.name, choice))
@@ -44,9 +44,9 @@ def test_gradients_are_of_the_dense_model(tmp_path):
 def test_rounded_inputs_of_experts_are_no_dense_model(mixture, role):
     source = mixture.bank._source
     assert is_dense(mixture.model, source, mixture.spec)
-    sites = [x.name for x in mixture.spec.of_role(role)]
-    mixture.assembler.apply(CompressionConfig(sites=dict.fromkeys(sites, find_choice("w8a8-dynamic"))))
-    for name in sites:  # dense weights again, so that the inputs alone tell
+    layers = [x.name for x in mixture.spec.of_role(role)]
+    mixture.assembler.apply(CompressionConfig(layers=dict.fromkeys(layers, find_choice("w8a8-dynamic"))))
+    for name in layers:  # dense weights again, so that the inputs alone tell
         mixture.model.get_parameter(name).data = source.loaded(name)
     assert not is_dense(mixture.model, source, mixture.spec)
     mixture.assembler.apply(CompressionConfig())
@@ -56,7 +56,7 @@ def test_rounded_inputs_of_experts_are_no_dense_model(mixture, role):
 def test_covariances_that_do_not_fit_on_the_disk_are_refused(llama, monkeypatch):
     from shutil import _ntuple_diskusage
 
-    from spaces.errors import RunError
+    from paretune.spaces.errors import RunError
 
     monkeypatch.setattr("shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(RunError, match="1,000 B are free"):

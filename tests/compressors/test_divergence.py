@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from compressors.comparison import Divergence
-from compressors.divergence import Teacher
-from compressors.windows import TokenWindows
-from spaces.errors import ConfigurationError, ModelError, TextError
+from paretune.compressors.comparison import Divergence
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.errors import ConfigurationError, ModelError, TextError
 
 VOCABULARY, WINDOWS, TOKENS = 96, 6, 40
 

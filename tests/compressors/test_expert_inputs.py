@@ -5,13 +5,13 @@ import copy
 import pytest
 import torch
 
-from compressors.expert_forward import RoundedDown, experts_forward
-from compressors.rounding import calibrated_factor, fake_input
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError
-from spaces.named_formats import WITH_INPUTS
+from paretune.compressors.expert_forward import RoundedDown, experts_forward
+from paretune.compressors.rounding import calibrated_factor, fake_input
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError
+from paretune.spaces.named_formats import WITH_INPUTS
 from tests.compressors.conftest import make_bench, make_windows
 
 IDS = torch.arange(60).view(2, 30)
@@ -27,7 +27,7 @@ def bench(request, tmp_path_factory):
     )
 
 
-def sites(bench, block=1):
+def layers(bench, block=1):
     """Of a block: what enters its experts, and what arises inside them."""
     first, second = (
         next(x.name for x in bench.spec.of_role(role) if x.block == block)
@@ -37,12 +37,12 @@ def sites(bench, block=1):
 
 
 def experts(bench, block=1):
-    return bench.model.get_submodule(sites(bench, block)[0].rpartition(".")[0])
+    return bench.model.get_submodule(layers(bench, block)[0].rpartition(".")[0])
 
 
-def rounding(wanted, *names, student=None):
-    chosen = dict.fromkeys(names, SiteChoice(activation=wanted))
-    return CompressionConfig(sites=chosen, student=student or Student())
+def rounding(wanted, *names, pruned=None):
+    chosen = dict.fromkeys(names, LayerChoice(activation=wanted))
+    return CompressionConfig(layers=chosen, pruned=pruned or PrunedShape())
 
 
 def entered(bench, config):
@@ -68,9 +68,9 @@ def written_out(module, hidden, chosen, weights, first, second):
     return found
 
 
-@pytest.mark.parametrize("student", [Student(), Student(ffn_channels=64)], ids=["whole", "narrower"])
-def test_without_rounding_the_pass_is_the_models_own(bench, student):
-    *arguments, output = entered(bench, CompressionConfig(student=student))
+@pytest.mark.parametrize("pruned", [PrunedShape(), PrunedShape(ffn_channels=64)], ids=["whole", "narrower"])
+def test_without_rounding_the_pass_is_the_models_own(bench, pruned):
+    *arguments, output = entered(bench, CompressionConfig(pruned=pruned))
     found = experts_forward(experts(bench), lambda rows: rows, *arguments)
     torch.testing.assert_close(found, output, rtol=1e-5, atol=1e-7 * float(output.abs().max()))
     for implementation in ("eager", "grouped_mm", "batched_mm"):
@@ -93,13 +93,13 @@ def test_experts_that_no_token_chose_are_no_trouble(bench):
 @pytest.mark.parametrize("name", FORMATS)
 def test_both_inputs_are_rounded(bench, name):
     """Each alone and both, against the pass written out in float64 with inputs rounded where they enter."""
-    wanted, (first, second) = FORMATS[name], sites(bench)
+    wanted, (first, second) = FORMATS[name], layers(bench)
     hidden, chosen, weights, plain = entered(bench, DENSE_CONFIG)
 
-    def rounded(site):
+    def rounded(layer):
         factor = None
         if wanted.calibrated:
-            seen = bench.bank.statistics.site(site)
+            seen = bench.bank.statistics.layer(layer)
             peak = seen.peak.amax()
             if wanted.number_type == "int":
                 peak = torch.minimum(peak, seen.usual_peak[0])
@@ -109,7 +109,7 @@ def test_both_inputs_are_rounded(bench, name):
     module = experts(bench)
     for names in ((first,), (second,), (first, second)):
         *_, output = entered(bench, rounding(wanted, *names))
-        both = (rounded(site) if site in names else lambda rows: rows for site in (first, second))
+        both = (rounded(layer) if layer in names else lambda rows: rows for layer in (first, second))
         expected = written_out(module, hidden, chosen, weights, *both)
         step = (expected - plain).abs().mean()
         assert step > 0
@@ -119,7 +119,7 @@ def test_both_inputs_are_rounded(bench, name):
 
 
 def test_the_models_own_pass_is_put_back(bench):
-    module, (first, second) = experts(bench), sites(bench)
+    module, (first, second) = experts(bench), layers(bench)
     before = bench.assembler.apply(DENSE_CONFIG)(IDS).logits.clone()
     names = set(vars(module))
     bench.assembler.apply(rounding(ActivationFormat(), first, second))
@@ -143,18 +143,18 @@ def test_a_block_alone_is_rounded(bench):
     """Blocks before it see what they saw."""
     wanted = ActivationFormat(number_type="float")
     hidden = entered(bench, DENSE_CONFIG)[0]
-    assert torch.equal(entered(bench, rounding(wanted, *sites(bench, 2)))[0], hidden)
-    assert not torch.equal(entered(bench, rounding(wanted, *sites(bench, 0)))[0], hidden)
+    assert torch.equal(entered(bench, rounding(wanted, *layers(bench, 2)))[0], hidden)
+    assert not torch.equal(entered(bench, rounding(wanted, *layers(bench, 0)))[0], hidden)
 
 
 def test_a_static_scale_is_of_the_largest_input_of_any_expert(bench):
     wanted = ActivationFormat(number_type="float", strategy="tensor", dynamic=False)
-    _, second = sites(bench)
-    seen = bench.bank.statistics.site(second)
+    _, second = layers(bench)
+    seen = bench.bank.statistics.layer(second)
     assert len(set(seen.peak.amax(dim=1).tolist())) > 1
-    module, student = experts(bench), Student(ffn_channels=64)
-    for cut in (Student(), student):
-        bench.assembler.apply(rounding(wanted, second, student=cut))
+    module, pruned = experts(bench), PrunedShape(ffn_channels=64)
+    for cut in (PrunedShape(), pruned):
+        bench.assembler.apply(rounding(wanted, second, pruned=cut))
         order = bench.bank.importance("channels", 1, "activation").argsort(
             dim=-1, descending=True, stable=True
         )
@@ -174,8 +174,8 @@ def test_usual_peaks_of_experts_are_medians_over_windows(bench):
     experts_forward(module, lambda rows: inner.append(rows) or rows, hidden, chosen, weights)
     tokens = chosen.reshape(-1).argsort(stable=True) // chosen.shape[1]
     largest = torch.zeros(len(hidden)).scatter_reduce(0, tokens, inner[0].abs().amax(dim=1), "amax")
-    for site, sizes in zip(sites(bench), (hidden.abs().amax(dim=1), largest), strict=True):
-        found = bench.bank.statistics.site(site)
+    for layer, sizes in zip(layers(bench), (hidden.abs().amax(dim=1), largest), strict=True):
+        found = bench.bank.statistics.layer(layer)
         usual = sizes.view(len(windows.ids), -1).amax(dim=1).median()
         torch.testing.assert_close(found.usual_peak[0], usual, rtol=1e-5, atol=0)
         assert found.usual_peak[0] < found.peak.amax()
@@ -183,11 +183,11 @@ def test_usual_peaks_of_experts_are_medians_over_windows(bench):
 
 
 def test_groups_that_do_not_divide_the_kept_channels_are_refused(bench):
-    _, second = sites(bench)
+    _, second = layers(bench)
     wanted = FORMATS["fp8-block-dynamic"]
     bench.assembler.apply(DENSE_CONFIG)
     with pytest.raises(FormatError, match="64 features"):
-        bench.assembler.apply(rounding(wanted, second, student=Student(ffn_channels=64)))
+        bench.assembler.apply(rounding(wanted, second, pruned=PrunedShape(ffn_channels=64)))
     assert bench.assembler.config == DENSE_CONFIG
     assert "forward" not in vars(experts(bench))
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from compressors.quantizers import find_quantizer
-from compressors.quantizers.ggml_blocks import GgmlWeight
-from compressors.statistics import SiteStatistics
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import FormatError, ModelError
-from spaces.formats import WeightFormat, ggml_format
-from spaces.ggml_types import FLOAT_TYPES, GGML_TYPES
-from spaces.named_formats import find_choice
-from spaces.size import site_bytes
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.quantizers.ggml_blocks import GgmlWeight
+from paretune.compressors.statistics import LayerStatistics
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import FormatError, ModelError
+from paretune.spaces.formats import WeightFormat, ggml_format
+from paretune.spaces.ggml_types import FLOAT_TYPES, GGML_TYPES
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.size import layer_bytes
 from tests.compressors import contract
 
 gguf = pytest.importorskip("gguf", reason="formats of llama.cpp need the extra 'llama'")
@@ -58,7 +58,7 @@ def test_importance_lowers_the_weighted_error():
 
 def test_a_silent_input_changes_nothing_for_the_worse():
     weight = contract.trained_like(rows=8, columns=256)
-    dead = SiteStatistics(torch.zeros(256))
+    dead = LayerStatistics(torch.zeros(256))
     found = find_quantizer("ggml-importance").quantize(weight, ggml_format("q4_k"), dead).dequantize()
     assert torch.isfinite(found).all()
     assert float((found - weight).square().mean()) < 0.02 * float(weight.square().mean())
@@ -95,17 +95,19 @@ def test_names_make_choices():
     assert find_choice("q4_k").name == "q4_k/ggml"
     assert find_choice("q4_k/ggml-importance").method == "ggml-importance"
     assert find_choice("iq2_xxs").method == "ggml-importance"
-    again = SiteChoice.from_json(find_choice("q6_k").to_json())
+    again = LayerChoice.from_json(find_choice("q6_k").to_json())
     assert again == find_choice("q6_k")
 
 
-@pytest.mark.parametrize("student", [Student(), Student(ffn_channels=128, kv_heads=1)], ids=lambda s: s.name)
-def test_the_bank_keeps_blocks_as_they_are(llama, student):
+@pytest.mark.parametrize(
+    "pruned", [PrunedShape(), PrunedShape(ffn_channels=128, kv_heads=1)], ids=lambda s: s.name
+)
+def test_the_bank_keeps_blocks_as_they_are(llama, pruned):
     bench = llama
     linear = next(x for x in bench.spec.linears if x.role == "down")
     choice = find_choice("q8_0")
-    found = bench.bank.quantized(linear.name, choice, student)
+    found = bench.bank.quantized(linear.name, choice, pruned)
     assert isinstance(found, GgmlWeight)
-    assert torch.equal(found.dequantize(), bench.bank.tensor(linear.name, choice, student))
-    config = CompressionConfig(sites={linear.name: choice}, student=student)
-    assert site_bytes(bench.spec, linear, config).total == found.blocks.numel()
+    assert torch.equal(found.dequantize(), bench.bank.tensor(linear.name, choice, pruned))
+    config = CompressionConfig(layers={linear.name: choice}, pruned=pruned)
+    assert layer_bytes(bench.spec, linear, config).total == found.blocks.numel()

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from compressors.block_stream import BlockStream
-from compressors.covariance import covariance_bytes, gather_covariances, keeper
-from compressors.quantizers import find_quantizer
-from compressors.quantizers.gptq import inverse_factor
-from compressors.statistics import SiteStatistics
-from spaces.choice import SiteChoice, Sparsity
-from spaces.errors import ModelError
-from spaces.formats import integer_format
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.covariance import covariance_bytes, gather_covariances, keeper
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.quantizers.gptq import inverse_factor
+from paretune.compressors.statistics import LayerStatistics
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.errors import ModelError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, make_bench, make_windows
 from tests.fakes import FakeLegality
 
@@ -27,7 +27,7 @@ def correlated(columns, tokens=400, seed=0):
 
 
 def statistics(covariance):
-    return SiteStatistics(covariance.diagonal().clone(), covariance)
+    return LayerStatistics(covariance.diagonal().clone(), covariance)
 
 
 def brute_force(weight, scales, zeros, covariance, bits):
@@ -162,7 +162,7 @@ def test_covariances_are_those_of_the_inputs(family, tmp_path):
     assert sum(4 * c.numel() for c in found.values()) == covariance_bytes(any_model.spec)
     for linear in any_model.spec.block_linears:
         diagonal = found[keeper(any_model.spec, linear).name].diagonal(dim1=-2, dim2=-1)
-        seen = any_model.bank.statistics.site(linear.name)
+        seen = any_model.bank.statistics.layer(linear.name)
         assert torch.allclose(diagonal, seen.second_moment, rtol=1e-3, atol=1e-6)
 
 
@@ -171,24 +171,24 @@ def test_the_bank_gathers_them_once_and_stays_within_what_it_announces(llama):
         llama.spec,
         FakeLegality(),
         Restrictions(
-            bits=(3, 16), outer_bits=(16,), group_size=GROUP, methods=("gptq",), sparsity=(0.0, 0.5)
+            bits=(3, 16), embedding_bits=(16,), group_size=GROUP, methods=("gptq",), sparsity=(0.0, 0.5)
         ),
         llama.bank.block_order,
     )
     llama.bank.build(space)
-    site = "model.layers.1.mlp.down_proj"
-    covariance = llama.bank.folder / "entries" / "covariance" / f"{site}.safetensors"
+    layer = "model.layers.1.mlp.down_proj"
+    covariance = llama.bank.folder / "entries" / "covariance" / f"{layer}.safetensors"
     first = covariance.stat().st_mtime_ns
-    wanted = SiteChoice(weight=integer_format(3, GROUP), method="gptq")
-    weight = llama.model.get_submodule(site).weight.data.float()
-    plain = llama.bank.tensor(site, wanted.model_copy(update={"method": "rtn"}))
-    better = llama.bank.tensor(site, wanted)
+    wanted = LayerChoice(weight=integer_format(3, GROUP), method="gptq")
+    weight = llama.model.get_submodule(layer).weight.data.float()
+    plain = llama.bank.tensor(layer, wanted.model_copy(update={"method": "rtn"}))
+    better = llama.bank.tensor(layer, wanted)
     assert not torch.equal(plain, better)
-    seen = dict(gather_covariances(llama.model, llama.spec, make_windows()))[site]
+    seen = dict(gather_covariances(llama.model, llama.spec, make_windows()))[layer]
     errors = [float((((t - weight) @ seen) * (t - weight)).sum()) for t in (better, plain)]
     assert errors[0] < errors[1]
     sparse = wanted.model_copy(update={"sparsity": Sparsity(fraction=0.5)})
-    assert float((llama.bank.tensor(site, sparse) == 0).float().mean()) >= 0.5
+    assert float((llama.bank.tensor(layer, sparse) == 0).float().mean()) >= 0.5
     llama.bank.build(space)
     assert covariance.stat().st_mtime_ns == first
     size = sum(file.stat().st_size for file in llama.bank.folder.rglob("*") if file.is_file())

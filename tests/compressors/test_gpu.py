@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.loading import load_dense
-from spaces.activation_format import ActivationFormat
-from spaces.architectures import read_model
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import integer_format
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.architectures import read_model
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.formats import integer_format
 from tests.compressors.conftest import make_windows
 from tests.models import build_tiny
 
@@ -21,22 +21,22 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-FOUR = SiteChoice(weight=integer_format(4, 32), method="rtn")
-HQQ = SiteChoice(weight=integer_format(3, 32, symmetric=False), method="hqq")
-HALF = SiteChoice(weight=integer_format(8, 32), method="rtn", sparsity=Sparsity(fraction=0.5))
+FOUR = LayerChoice(weight=integer_format(4, 32), method="rtn")
+HQQ = LayerChoice(weight=integer_format(3, 32, symmetric=False), method="hqq")
+HALF = LayerChoice(weight=integer_format(8, 32), method="rtn", sparsity=Sparsity(fraction=0.5))
 
 
 def configs(spec):
     inside = [linear.name for linear in spec.block_linears]
     yield DENSE_CONFIG
-    for choice in (FOUR, HQQ, HALF, SiteChoice(sparsity=Sparsity(fraction=0.5))):
-        yield CompressionConfig(sites=dict.fromkeys(inside, choice))
+    for choice in (FOUR, HQQ, HALF, LayerChoice(sparsity=Sparsity(fraction=0.5))):
+        yield CompressionConfig(layers=dict.fromkeys(inside, choice))
     rounded = [name for name in inside if "experts" not in name]
-    yield CompressionConfig(sites=dict.fromkeys(rounded, SiteChoice(activation=ActivationFormat())))
+    yield CompressionConfig(layers=dict.fromkeys(rounded, LayerChoice(activation=ActivationFormat())))
     yield CompressionConfig(kv=KVFormat(num_bits=8))
     kept = [linear.name for linear in spec.block_linears if linear.block in (0, 2)]
-    student = Student(blocks=(0, 2), kv_heads=1, ffn_channels=spec.ffn_size // 2)
-    yield CompressionConfig(sites=dict.fromkeys(kept, FOUR), student=student)
+    pruned = PrunedShape(blocks=(0, 2), kv_heads=1, ffn_channels=spec.ffn_size // 2)
+    yield CompressionConfig(layers=dict.fromkeys(kept, FOUR), pruned=pruned)
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "qwen3_moe"])
@@ -50,8 +50,8 @@ def test_every_kind_of_candidate(family, tmp_path):
         bank = Bank.open(tmp_path / device, folder, model, spec, "hash", windows)
         assembler, teacher = Assembler(model, spec, bank), Teacher(model, windows)
         found[device] = [teacher.compare(assembler.apply(config)).kl.mean() for config in configs(spec)]
-        site = next(linear.name for linear in spec.linears if linear.role in ("q", "qkv"))
-        found[f"{device} codes"] = bank.quantized(site, FOUR).codes
+        layer = next(linear.name for linear in spec.linears if linear.role in ("q", "qkv"))
+        found[f"{device} codes"] = bank.quantized(layer, FOUR).codes
     assert found["cuda"][0] == 0.0
     # Routing may flip on rounding alone, so a mixture agrees less closely; so may inputs rounded to 8 bits (2e-5).
     close = 0.02 if family != "qwen3_moe" else 0.3

@@ -1,4 +1,4 @@
-"""Rounded inputs: bit for bit what compressed-tensors computes, at the sites that say so and nowhere else."""
+"""Rounded inputs: bit for bit what compressed-tensors computes, at the layers that say so and nowhere else."""
 
 import json
 
@@ -14,11 +14,11 @@ from compressed_tensors.quantization.utils.helpers import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.rounding import calibrated_factor, fake_input
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError, RunError
+from paretune.compressors.rounding import calibrated_factor, fake_input
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError, RunError
 from tests.compressors.conftest import make_bench, make_windows
 
 IDS = torch.arange(60).view(2, 30)
@@ -161,10 +161,10 @@ def test_what_cannot_be_rounded_is_refused():
         fake_input(torch.ones(2, 128), STATIC8)
 
 
-def inputs_of(bench, site, configs):
+def inputs_of(bench, layer, configs):
     """Inputs that the linear computes with, after its hooks, a candidate."""
     seen = []
-    module = bench.model.get_submodule(site)
+    module = bench.model.get_submodule(layer)
     handle = module.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].clone()))
     for config in configs:
         bench.assembler.apply(config)(IDS)
@@ -172,17 +172,17 @@ def inputs_of(bench, site, configs):
     return seen
 
 
-def rounding(site, wanted, **fields):
-    return CompressionConfig(sites={site: SiteChoice(activation=wanted)}, **fields)
+def rounding(layer, wanted, **fields):
+    return CompressionConfig(layers={layer: LayerChoice(activation=wanted)}, **fields)
 
 
 @pytest.mark.parametrize("scheme", [name for name in FORMATS if name != "FP8_BLOCK"])
-def test_inputs_are_rounded_at_the_sites_that_say_so(llama, scheme):
+def test_inputs_are_rounded_at_the_layers_that_say_so(llama, scheme):
     dense = llama.model(IDS).logits.clone()
     before, after = inputs_of(llama, DOWN, [DENSE_CONFIG, rounding(DOWN, FORMATS[scheme])])
     wanted, factor = FORMATS[scheme], None
     if wanted.calibrated:
-        seen = llama.bank.statistics.site(DOWN)
+        seen = llama.bank.statistics.layer(DOWN)
         peak = seen.usual_peak[0] if wanted.number_type == "int" else seen.peak.amax()
         factor = calibrated_factor(wanted, peak, torch.bfloat16)
     assert torch.equal(after, fake_input(before, wanted, factor))
@@ -192,7 +192,7 @@ def test_inputs_are_rounded_at_the_sites_that_say_so(llama, scheme):
     assert torch.equal(llama.assembler.apply(DENSE_CONFIG)(IDS).logits, dense)
 
 
-def test_formats_follow_one_another_at_a_site(llama):
+def test_formats_follow_one_another_at_a_layer(llama):
     first, second = rounding(DOWN, STATIC8), rounding(DOWN, FORMATS["MXFP8"])
     alone = inputs_of(llama, DOWN, [second])[0]
     assert torch.equal(inputs_of(llama, DOWN, [first, second, second])[2], alone)
@@ -203,7 +203,7 @@ def test_peaks_are_the_largest_magnitudes_of_calibration(llama):
     handle = llama.model.get_submodule(DOWN).register_forward_pre_hook(lambda _, i: seen.append(i[0]))
     llama.model(make_windows().ids)
     handle.remove()
-    found = llama.bank.statistics.site(DOWN)
+    found = llama.bank.statistics.layer(DOWN)
     torch.testing.assert_close(found.peak, seen[0].flatten(0, 1).abs().amax(dim=0))
     kept = torch.tensor([1, 5])
     assert torch.equal(found.columns(kept).peak, found.peak[kept])
@@ -215,39 +215,39 @@ def test_the_usual_peak_is_the_median_of_windows(llama):
     handle = llama.model.get_submodule(DOWN).register_forward_pre_hook(lambda _, i: seen.append(i[0]))
     llama.model(make_windows().ids)
     handle.remove()
-    found = llama.bank.statistics.site(DOWN)
+    found = llama.bank.statistics.layer(DOWN)
     torch.testing.assert_close(found.usual_peak[0], seen[0].abs().flatten(1).amax(dim=1).median())
     assert found.usual_peak[0] < found.peak.amax()
 
 
 def test_peaks_of_experts_are_of_the_tokens_that_reached_them(mixture):
     for name in ("gate_up_proj", "down_proj"):
-        found = mixture.bank.statistics.site(f"model.layers.0.mlp.experts.{name}")
+        found = mixture.bank.statistics.layer(f"model.layers.0.mlp.experts.{name}")
         assert found.peak.shape == found.second_moment.shape
         assert (found.peak.square() >= found.second_moment * 0.9999).all()
         assert torch.equal(found.expert(2).peak, found.peak[2])
 
 
-def test_a_static_scale_of_a_smaller_student_is_of_the_channels_it_keeps(llama):
-    student = Student(ffn_channels=64)
-    found = llama.bank.statistics.site(DOWN)
+def test_a_static_scale_of_a_smaller_pruned_is_of_the_channels_it_keeps(llama):
+    pruned = PrunedShape(ffn_channels=64)
+    found = llama.bank.statistics.layer(DOWN)
     order = llama.bank.importance("channels", 1, "activation").argsort(descending=True, stable=True)
-    configs = [CompressionConfig(student=student), rounding(DOWN, STATIC8, student=student)]
+    configs = [CompressionConfig(pruned=pruned), rounding(DOWN, STATIC8, pruned=pruned)]
     before, after = inputs_of(llama, DOWN, configs)
     peak = torch.minimum(found.peak[order[:64]].amax(), found.usual_peak[0])
     factor = calibrated_factor(STATIC8, peak, torch.bfloat16)
     assert torch.equal(after, fake_input(before, STATIC8, factor))
     other = ActivationFormat(number_type="float", strategy="tensor", dynamic=False)
-    before, after = inputs_of(llama, DOWN, [configs[0], rounding(DOWN, other, student=student)])
+    before, after = inputs_of(llama, DOWN, [configs[0], rounding(DOWN, other, pruned=pruned)])
     factor = calibrated_factor(other, found.peak[order[:64]].amax(), torch.bfloat16)
     assert torch.equal(after, fake_input(before, other, factor))
 
 
 def test_groups_that_do_not_divide_the_kept_channels_are_refused(llama):
-    fits = rounding(DOWN, NVFP4, student=Student(ffn_channels=64))
+    fits = rounding(DOWN, NVFP4, pruned=PrunedShape(ffn_channels=64))
     llama.assembler.apply(fits)
     with pytest.raises(FormatError, match="40 features"):
-        llama.assembler.apply(rounding(DOWN, NVFP4, student=Student(ffn_channels=40)))
+        llama.assembler.apply(rounding(DOWN, NVFP4, pruned=PrunedShape(ffn_channels=40)))
     assert llama.assembler.config == fits
 
 

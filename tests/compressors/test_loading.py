@@ -5,15 +5,15 @@ import json
 import pytest
 import torch
 
-from compressors.loading import (
+from paretune.compressors.loading import (
     load_checkpoint,
     load_dense,
     load_tokenizer,
     model_hash,
     require_same_tokenizer,
 )
-from spaces.architectures import read_model
-from spaces.errors import ModelError
+from paretune.spaces.architectures import read_model
+from paretune.spaces.errors import ModelError
 from tests.models import build_tiny
 
 

@@ -12,12 +12,12 @@ import ctypes, re, sys, threading, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from compressors.bank import Bank
-from compressors.loading import load_dense
-from compressors.windows import TokenWindows
-from spaces.architectures import read_model
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.fakes import FakeLegality
 
 folder = Path(sys.argv[1])
@@ -25,7 +25,7 @@ spec = read_model(folder)
 model = load_dense(folder, spec)
 windows = TokenWindows.of(torch.arange(64).view(2, 32), "calibration")
 bank = Bank.open(folder / "bank", folder, model, spec, "hash", windows)
-space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(3, 8), outer_bits=(8,), methods=("rtn",)))
+space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(3, 8), embedding_bits=(8,), methods=("rtn",)))
 bank._make([next(bank._planned(space))])  # imports and thread pools are no part of the question
 
 def anonymous():

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from compressors.loading import load_dense
-from compressors.mixed_decomposition import decompose, decomposed_product, outlier_columns
-from compressors.rounding import fake_int8
-from compressors.transforms.outlier_channels import OutlierChannels
-from spaces.architectures import read_model
-from spaces.errors import ConfigurationError
+from paretune.compressors.loading import load_dense
+from paretune.compressors.mixed_decomposition import decompose, decomposed_product, outlier_columns
+from paretune.compressors.rounding import fake_int8
+from paretune.compressors.transforms.outlier_channels import OutlierChannels
+from paretune.spaces.architectures import read_model
+from paretune.spaces.errors import ConfigurationError
 from tests.compressors.conftest import make_windows
 from tests.models import build_tiny
 
@@ -67,10 +67,10 @@ def test_ends_of_the_threshold(family, tmp_path):
     dense = logits(model)
     with decompose(model, spec, 0.0) as kept:
         assert torch.allclose(logits(model), dense, rtol=1e-4, atol=1e-5)
-    assert all(site.columns == 3 * spec.linear(name).in_features for name, site in kept.items())
+    assert all(layer.columns == 3 * spec.linear(name).in_features for name, layer in kept.items())
     with decompose(model, spec, math.inf) as kept:
         plain = logits(model)
-    assert not any(site.columns for site in kept.values())
+    assert not any(layer.columns for layer in kept.values())
     assert torch.equal(logits(model), dense)
     round_both(model, spec)
     assert torch.allclose(logits(model), plain, rtol=1e-4, atol=1e-4)
@@ -85,9 +85,9 @@ def test_outliers_are_kept_and_help(tmp_path):
     with decompose(model, spec, math.inf):
         plain = logits(model)
     assert (mixed - dense).norm() < 0.2 * (plain - dense).norm()
-    site = kept["model.layers.0.self_attn.q_proj"]
-    assert (site.sequences, site.most >= 3) == (3, True)
-    assert site.most < spec.hidden_size / 4
+    layer = kept["model.layers.0.self_attn.q_proj"]
+    assert (layer.sequences, layer.most >= 3) == (3, True)
+    assert layer.most < spec.hidden_size / 4
 
 
 @pytest.mark.parametrize("family", ["llama", "opt"])  # OPT flattens its sequences

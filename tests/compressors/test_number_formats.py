@@ -13,17 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from compressors.float_rounding import e2m1_codes, e2m1_numbers, power_of_two_scales, round_e4m3
-from compressors.quantizers import find_quantizer
-from compressors.quantizers.blocks import from_blocks, to_blocks
-from compressors.quantizers.kmeans import fit_levels
-from compressors.quantizers.numbers import NORMAL_LEVELS, nearest_levels
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig
-from spaces.errors import FormatError
-from spaces.formats import WeightFormat, integer_format
-from spaces.named_formats import WEIGHT_FORMATS as FORMATS
-from spaces.named_formats import default_method
+from paretune.compressors.float_rounding import e2m1_codes, e2m1_numbers, power_of_two_scales, round_e4m3
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.quantizers.blocks import from_blocks, to_blocks
+from paretune.compressors.quantizers.kmeans import fit_levels
+from paretune.compressors.quantizers.numbers import NORMAL_LEVELS, nearest_levels
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.named_formats import WEIGHT_FORMATS as FORMATS
+from paretune.spaces.named_formats import default_method
 from tests.compressors import contract, number_formats
 from tests.compressors.conftest import make_bench
 
@@ -317,8 +317,8 @@ def test_the_bank_keeps_and_gives_back_every_format(family, name, tmp_path):
     if weight_format.block_rows == 128:
         weight_format = weight_format.model_copy(update={"block_rows": 16})
     bench = make_bench(family, tmp_path, dtype="bfloat16")
-    choice = SiteChoice(weight=weight_format, method=default_method(weight_format))
-    config = CompressionConfig(sites={linear.name: choice for linear in bench.spec.block_linears})
+    choice = LayerChoice(weight=weight_format, method=default_method(weight_format))
+    config = CompressionConfig(layers={linear.name: choice for linear in bench.spec.block_linears})
     model = bench.assembler.apply(config)
     for linear in bench.spec.block_linears:
         found = bench.bank.quantized(linear.name, choice)

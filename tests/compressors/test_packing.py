@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressors.packing import CodePacker, pack_codes, packed_code_bytes, unpack_codes
+from paretune.compressors.packing import CodePacker, pack_codes, packed_code_bytes, unpack_codes
 
 
 def codes(count, bits, seed=0):

@@ -5,18 +5,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from compressors import entries
-from compressors.bank import Bank
-from compressors.entries import Entry
-from compressors.pruners import PRUNERS, find_pruner
-from compressors.quantizers import gptq
-from compressors.quantizers.gptq import inverse_factor
-from compressors.statistics import SiteStatistics
-from compressors.weight_source import WeightSource
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import WHOLE, CompressionConfig
-from spaces.errors import FormatError, ModelError, UnknownNameError
-from spaces.formats import integer_format
+from paretune.compressors import entries
+from paretune.compressors.bank import Bank
+from paretune.compressors.entries import Entry
+from paretune.compressors.pruners import PRUNERS, find_pruner
+from paretune.compressors.quantizers import gptq
+from paretune.compressors.quantizers.gptq import inverse_factor
+from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.weight_source import WeightSource
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import WHOLE, CompressionConfig
+from paretune.spaces.errors import FormatError, ModelError, UnknownNameError
+from paretune.spaces.formats import integer_format
 from tests.compressors import contract
 from tests.compressors.conftest import make_bench, make_windows
 
@@ -25,7 +25,7 @@ NAMES = ("magnitude", "wanda", "sparsegpt", "taylor")
 
 def test_every_pruner_is_under_contract():
     assert set(NAMES) == set(PRUNERS)
-    assert all(PRUNERS[name].closure == "site" for name in NAMES)
+    assert all(PRUNERS[name].closure == "layer" for name in NAMES)
     with pytest.raises(UnknownNameError, match="wanda"):
         find_pruner("wandaa")
 
@@ -37,7 +37,7 @@ def test_contract(name):
 
 def test_wanda_keeps_what_meets_large_inputs():
     weight = torch.tensor([[1.0, 0.9, 0.8, 0.1]])
-    seen = SiteStatistics(torch.tensor([0.01, 1.0, 1.0, 400.0]))
+    seen = LayerStatistics(torch.tensor([0.01, 1.0, 1.0, 400.0]))
     mask = find_pruner("wanda").mask(weight, Sparsity(fraction=0.5), seen)
     assert mask.tolist() == [[False, True, False, True]]
     by_size = find_pruner("magnitude").mask(weight, Sparsity(fraction=0.5, criterion="magnitude"))
@@ -69,7 +69,7 @@ def test_second_order_beats_first_beats_none(pattern):
     )
     scale = torch.rand(256, generator=torch.Generator().manual_seed(4)).add(0.1).square()
     covariance = seen.covariance * scale.sqrt().outer(scale.sqrt())
-    seen = SiteStatistics(covariance.diagonal().clone(), covariance)
+    seen = LayerStatistics(covariance.diagonal().clone(), covariance)
     errors = []
     for name in ("sparsegpt", "wanda", "magnitude"):
         sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": name})
@@ -119,7 +119,7 @@ def test_sparsegpt_takes_poor_statistics():
     few[3, :] = few[:, 3] = 0.0  # a channel that never fired
     for covariance in (few, torch.zeros(32, 32)):
         found = find_pruner("sparsegpt").prune(
-            weight, half, SiteStatistics(covariance.diagonal(), covariance)
+            weight, half, LayerStatistics(covariance.diagonal(), covariance)
         )
         assert torch.isfinite(found.weight).all()
         assert (~found.mask).sum() == 4 * 16
@@ -132,9 +132,9 @@ def test_sparsegpt_takes_poor_statistics():
 def test_updated_weights_are_what_candidates_compute_with(family, bits, tmp_path):
     bench = make_bench(family, tmp_path, dtype="bfloat16")
     method = {"weight": integer_format(4, 32), "method": "gptq"} if bits == 4 else {}
-    choice = SiteChoice(sparsity=Sparsity(fraction=0.5, criterion="sparsegpt"), **method)
+    choice = LayerChoice(sparsity=Sparsity(fraction=0.5, criterion="sparsegpt"), **method)
     bench.bank.correlate()
-    config = CompressionConfig(sites={x.name: choice for x in bench.spec.block_linears})
+    config = CompressionConfig(layers={x.name: choice for x in bench.spec.block_linears})
     model = bench.assembler.apply(config)
     for linear in bench.spec.block_linears:
         dense = bench.bank.tensor(linear.name).view(-1, linear.in_features)
@@ -143,8 +143,8 @@ def test_updated_weights_are_what_candidates_compute_with(family, bits, tmp_path
         assert (matrices.sum(dim=1) >= matrices.shape[1] // 2).all()
         assert not torch.equal(found, dense * (found != 0))  # what stays has moved
     again = make_bench(family, tmp_path, dtype="bfloat16")  # the same bank, read from its files
-    site = bench.spec.block_linears[0].name
-    assert torch.equal(again.bank.tensor(site, choice), bench.bank.tensor(site, choice))
+    layer = bench.spec.block_linears[0].name
+    assert torch.equal(again.bank.tensor(layer, choice), bench.bank.tensor(layer, choice))
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
@@ -155,7 +155,7 @@ def test_sparsegpt_gives_up_dead_channels_first(pattern):
     covariance[dead, :] = covariance[:, dead] = 0.0
     sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": "sparsegpt"})
     found = find_pruner("sparsegpt").prune(
-        weight, sparsity, SiteStatistics(covariance.diagonal().clone(), covariance)
+        weight, sparsity, LayerStatistics(covariance.diagonal().clone(), covariance)
     )
     assert (found.weight[:, dead] == 0).all()
     assert (~found.mask[:, ~dead]).sum() == 16 * 16  # a quarter more, of those that live
@@ -176,13 +176,13 @@ def test_scores_that_are_not_finite_are_refused(name, bad):
 
 @pytest.mark.parametrize("criterion", NAMES)
 def test_a_pruned_weight_that_is_not_finite_is_refused_by_name(llama, criterion):
-    site = "model.layers.1.mlp.down_proj"
+    layer = "model.layers.1.mlp.down_proj"
     llama.bank.correlate()
     llama.bank._inputs.differentiate()
-    llama.bank._source.loaded(site + ".weight")[0, 0] = float("nan")
+    llama.bank._source.loaded(layer + ".weight")[0, 0] = float("nan")
     llama.bank._source = WeightSource(None, llama.model, llama.spec)
-    with pytest.raises(ModelError, match=site):
-        llama.bank.tensor(site, SiteChoice(sparsity=Sparsity(fraction=0.5, criterion=criterion)))
+    with pytest.raises(ModelError, match=layer):
+        llama.bank.tensor(layer, LayerChoice(sparsity=Sparsity(fraction=0.5, criterion=criterion)))
 
 
 @pytest.mark.parametrize("criterion", NAMES)
@@ -190,7 +190,7 @@ def test_a_pruned_weight_that_is_not_finite_is_refused_by_name(llama, criterion)
 def test_zeros_do_not_depend_on_how_many_rows_are_held(llama, criterion, pattern, monkeypatch):
     sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": criterion})
     linear = llama.spec.linear("model.layers.1.mlp.up_proj")
-    entry = Entry.of(llama.spec, linear, SiteChoice(sparsity=sparsity), WHOLE)
+    entry = Entry.of(llama.spec, linear, LayerChoice(sparsity=sparsity), WHOLE)
     llama.bank.correlate()
     llama.bank._inputs.differentiate()
     made = []
@@ -200,7 +200,7 @@ def test_zeros_do_not_depend_on_how_many_rows_are_held(llama, criterion, pattern
     monkeypatch.setattr(entries, "_MASK_SLAB_WEIGHTS", 5 * linear.in_features)
     again = entries.read_mask(entry, llama.bank._make([entry]))
     assert torch.equal(again, whole)
-    # Once an input, neither once a slab nor once more when the site is made again.
+    # Once an input, neither once a slab nor once more when the layer is made again.
     assert len(made) == (1 if criterion == "sparsegpt" else 0)
 
 
@@ -208,8 +208,8 @@ def test_an_expert_that_no_token_reached_is_pruned_like_the_others(tmp_path):
     bench = make_bench("qwen3_moe", tmp_path)
     windows = make_windows(windows=1, tokens=3)
     bank = Bank.open(tmp_path / "few", bench.folder, bench.model, bench.spec, "few", windows)
-    choice = SiteChoice(sparsity=Sparsity(fraction=0.5, criterion="taylor"))
-    bank.build_for(CompressionConfig(sites={x.name: choice for x in bench.spec.block_linears}))
+    choice = LayerChoice(sparsity=Sparsity(fraction=0.5, criterion="taylor"))
+    bank.build_for(CompressionConfig(layers={x.name: choice for x in bench.spec.block_linears}))
     reached = 0
     for linear in bench.spec.of_role("expert_gate_up"):
         gate, up = (bank.tensor(linear.name, choice) == 0).flatten(2).chunk(2, dim=1)

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from compressors.quantizers import QUANTIZERS, find_quantizer
-from compressors.quantizers.affine import code_range, decode, encode, integer_zeros, squared_error
-from compressors.statistics import SiteStatistics
-from spaces.choice import SiteChoice, Sparsity
-from spaces.errors import ConfigurationError, FormatError, ModelError, UnknownNameError
-from spaces.formats import WeightFormat, integer_format
-from spaces.methods import METHODS
+from paretune.compressors.quantizers import QUANTIZERS, find_quantizer
+from paretune.compressors.quantizers.affine import code_range, decode, encode, integer_zeros, squared_error
+from paretune.compressors.statistics import LayerStatistics
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.errors import ConfigurationError, FormatError, ModelError, UnknownNameError
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.methods import METHODS
 from tests.compressors import contract, number_formats
 
 NAMES = ("rtn", "weighted", "hqq", "gptq", "awq")
@@ -94,7 +94,7 @@ def test_numbers_that_no_code_stands_for_are_refused_by_name(name, bad):
     weight = contract.trained_like()
     weight[3, 4] = bad
     with pytest.raises(ModelError, match=r"blocks\.0\.q") as caught:
-        quantizer.quantize(weight, contract.formats(quantizer, 4, 32)[0], site="blocks.0.q")
+        quantizer.quantize(weight, contract.formats(quantizer, 4, 32)[0], layer="blocks.0.q")
     assert caught.value.remedy
 
 
@@ -117,7 +117,7 @@ def test_formats_that_do_not_fit_are_refused(name):
 @pytest.mark.parametrize("bits", contract.BITS)
 def test_methods_that_count_by_input_channels_err_less_there(bits, symmetric):
     weight, seen = contract.trained_like(rows=48, seed=14), contract.statistics(128, seed=2)
-    seen = SiteStatistics(seen.second_moment**4)  # a few channels dominate, as in trained models
+    seen = LayerStatistics(seen.second_moment**4)  # a few channels dominate, as in trained models
     wanted = integer_format(bits, 32, symmetric)
 
     def error(name, statistics):
@@ -150,7 +150,7 @@ def test_hqq_with_float_zero_points_errs_less(bits, dtype):
 
 def test_zeros_do_not_go_with_float_zero_points():
     with pytest.raises(ConfigurationError, match="zeros would not stay"):
-        SiteChoice(weight=FLOATING, sparsity=Sparsity(fraction=0.5), method="hqq")
+        LayerChoice(weight=FLOATING, sparsity=Sparsity(fraction=0.5), method="hqq")
 
 
 def test_hqq_needs_a_zero_point():

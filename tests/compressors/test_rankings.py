@@ -6,16 +6,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, model_hash
-from compressors.rankings import RANKINGS, AnswerTokens, Ranking, find_ranking
-from compressors.rankings.entropy import row_entropies
-from compressors.rankings.ranking import KINDS
-from compressors.students import ruling
-from spaces.architectures import read_model
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, ModelError, RunError, TextError, UnknownNameError
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, model_hash
+from paretune.compressors.pruned_sizes import ruling
+from paretune.compressors.rankings import RANKINGS, AnswerTokens, Ranking, find_ranking
+from paretune.compressors.rankings.entropy import row_entropies
+from paretune.compressors.rankings.ranking import KINDS
+from paretune.spaces.architectures import read_model
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, ModelError, RunError, TextError, UnknownNameError
 from tests.compressors.conftest import Bench, make_bench, make_windows
 from tests.fakes import tiny_spec
 from tests.models import build_tiny
@@ -118,7 +118,7 @@ def test_removal_is_the_divergence_of_the_cut_model(tmp_path):
     bench = make_bench("llama", tmp_path, num_hidden_layers=1)
     teacher = Teacher(bench.model, bench.windows)
     scores = bench.bank.importance("heads", 0, "removal")
-    model = bench.assembler.apply(CompressionConfig(student=Student(kv_heads=1, ranking="removal")))
+    model = bench.assembler.apply(CompressionConfig(pruned=PrunedShape(kv_heads=1, ranking="removal")))
     expected = float(teacher.compare(model).kl.mean())
     assert float(scores.min()) == pytest.approx(expected, rel=1e-4)
 
@@ -128,7 +128,7 @@ def test_removal_of_a_block_is_the_divergence_without_it(llama):
     scores = llama.bank.importance("blocks", None, "removal")
     for block in range(3):
         kept = tuple(b for b in range(3) if b != block)
-        model = llama.assembler.apply(CompressionConfig(student=Student(blocks=kept)))
+        model = llama.assembler.apply(CompressionConfig(pruned=PrunedShape(blocks=kept)))
         assert float(scores[block]) == pytest.approx(float(teacher.compare(model).kl.mean()), rel=1e-4)
 
 
@@ -192,7 +192,7 @@ def test_the_task_is_scored_at_its_answers_alone(llama):
         return -float(torch.log_softmax(logits, dim=-1)[windows.ids[0, 10]])
 
     before = answer_loss()
-    llama.assembler.apply(CompressionConfig(student=Student(blocks=(0, 2))))
+    llama.assembler.apply(CompressionConfig(pruned=PrunedShape(blocks=(0, 2))))
     found = float(llama.bank.importance("blocks", None, "task")[1])
     assert found == pytest.approx(answer_loss() - before, rel=1e-3, abs=1e-5)
 
@@ -227,8 +227,8 @@ def test_a_candidate_is_not_what_is_ranked(tmp_path):
     first = make_bench("llama", tmp_path / "a")
     expected = first.bank.rank("taylor")
     second = make_bench("llama", tmp_path / "b")
-    second.assembler.apply(CompressionConfig(student=Student(blocks=(0, 2), ffn_channels=64)))
-    second.assembler.apply(CompressionConfig(student=Student(kv_heads=1, ranking="taylor")))
+    second.assembler.apply(CompressionConfig(pruned=PrunedShape(blocks=(0, 2), ffn_channels=64)))
+    second.assembler.apply(CompressionConfig(pruned=PrunedShape(kv_heads=1, ranking="taylor")))
     for name, score in second.bank.rank("taylor").items():
         torch.testing.assert_close(score, expected[name])
     second.assembler.apply(DENSE_CONFIG)
@@ -237,7 +237,7 @@ def test_a_candidate_is_not_what_is_ranked(tmp_path):
 
 def test_a_candidate_without_a_checkpoint_cannot_be_ranked(llama, tmp_path):
     bank = Bank.open(tmp_path / "other", None, llama.model, llama.spec, "hash", llama.windows)
-    llama.assembler.apply(CompressionConfig(student=Student(ffn_channels=64)))
+    llama.assembler.apply(CompressionConfig(pruned=PrunedShape(ffn_channels=64)))
     with pytest.raises(RunError, match="candidate"):
         bank.rank("taylor")
     llama.assembler.apply(DENSE_CONFIG)
@@ -282,14 +282,14 @@ def test_names_are_looked_up(llama):
         llama.bank.importance("eyes", 0, "taylor")
 
 
-def test_a_student_is_ruled_by_what_its_ranking_scores():
+def test_a_pruned_is_ruled_by_what_its_ranking_scores():
     spec = tiny_spec(hidden=32, heads=8, kv_heads=4, head_dim=2, ffn=6)
-    assert ruling(spec, Student(kv_heads=2, ffn_channels=3, ranking="taylor"))
-    assert ruling(spec, Student(kv_heads=2, ranking="entropy"))
-    assert ruling(spec, Student(blocks=(0,), ranking="entropy"))
-    assert "attention rows" in ruling(spec, Student(ffn_channels=3, ranking="entropy")).reason
-    assert "taylor" in ruling(spec, Student(kv_heads=2, ffn_channels=3, ranking="removal")).reason
-    assert "no ranking 'size'" in ruling(spec, Student(kv_heads=2, ranking="size")).reason
+    assert ruling(spec, PrunedShape(kv_heads=2, ffn_channels=3, ranking="taylor"))
+    assert ruling(spec, PrunedShape(kv_heads=2, ranking="entropy"))
+    assert ruling(spec, PrunedShape(blocks=(0,), ranking="entropy"))
+    assert "attention rows" in ruling(spec, PrunedShape(ffn_channels=3, ranking="entropy")).reason
+    assert "taylor" in ruling(spec, PrunedShape(kv_heads=2, ffn_channels=3, ranking="removal")).reason
+    assert "no ranking 'size'" in ruling(spec, PrunedShape(kv_heads=2, ranking="size")).reason
 
 
 def test_a_model_of_zeros_has_an_order(tmp_path):

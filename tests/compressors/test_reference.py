@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.documents import TextPart, check_disjoint
-from compressors.loading import load_dense, load_tokenizer
-from compressors.windows import read_windows
-from spaces.architectures import read_model
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.formats import integer_format
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.documents import TextPart, check_disjoint
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.windows import read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.formats import integer_format
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 TEXT = SHARED / "data" / "text" / "books-heldout.txt"
@@ -42,8 +42,8 @@ def open_reference(name, tmp_path, windows=4):
 
 def uniform(spec, bits, method="rtn"):
     weight = integer_format(bits, 128, symmetric=method == "rtn")
-    choice = SiteChoice(weight=weight, method=method)
-    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+    choice = LayerChoice(weight=weight, method=method)
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
 
 
 def test_round_to_nearest_meets_the_yardstick(tmp_path):

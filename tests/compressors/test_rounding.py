@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from compressors.rounding import fake_int8
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.compressors.rounding import fake_int8
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from tests.compressors.conftest import make_bench
 
 IDS = torch.arange(60).view(2, 30)

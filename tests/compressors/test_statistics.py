@@ -5,16 +5,16 @@ import itertools
 import pytest
 import torch
 
-from compressors.observation import RunningMean
-from compressors.statistics import SiteStatistics
-from spaces.errors import UnknownNameError
+from paretune.compressors.observation import RunningMean
+from paretune.compressors.statistics import LayerStatistics
+from paretune.spaces.errors import UnknownNameError
 from tests.compressors.conftest import make_bench, make_windows
 
 
-def recorded(bench, site):
-    """Inputs of a site over the calibration windows, ``(tokens, features)``."""
+def recorded(bench, layer):
+    """Inputs of a layer over the calibration windows, ``(tokens, features)``."""
     seen = []
-    handle = bench.model.get_submodule(site).register_forward_pre_hook(
+    handle = bench.model.get_submodule(layer).register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].reshape(-1, inputs[0].shape[-1]).clone())
     )
     bench.model(make_windows().ids)
@@ -23,12 +23,12 @@ def recorded(bench, site):
 
 
 def test_input_moments(llama):
-    for site in ("model.layers.0.self_attn.q_proj", "model.layers.2.mlp.down_proj", "lm_head"):
-        inputs = recorded(llama, site)
+    for layer in ("model.layers.0.self_attn.q_proj", "model.layers.2.mlp.down_proj", "lm_head"):
+        inputs = recorded(llama, layer)
         torch.testing.assert_close(
-            llama.bank.statistics.site(site).second_moment, inputs.square().mean(dim=0)
+            llama.bank.statistics.layer(layer).second_moment, inputs.square().mean(dim=0)
         )
-    assert llama.bank.statistics.site("model.embed_tokens") is None
+    assert llama.bank.statistics.layer("model.embed_tokens") is None
 
 
 def test_block_influence(llama):
@@ -52,8 +52,8 @@ def test_block_order_has_the_least_important_first(llama):
 
 
 def test_importance_of_heads_is_what_they_add_to_the_stream(llama):
-    site = "model.layers.1.self_attn.o_proj"
-    inputs, weight = recorded(llama, site), llama.model.get_submodule(site).weight
+    layer = "model.layers.1.self_attn.o_proj"
+    inputs, weight = recorded(llama, layer), llama.model.get_submodule(layer).weight
     for head in range(2):
         columns = slice(head * 64, (head + 1) * 64)
         added = inputs[:, columns] @ weight[:, columns].t()
@@ -63,8 +63,8 @@ def test_importance_of_heads_is_what_they_add_to_the_stream(llama):
 
 
 def test_importance_of_channels(llama):
-    site = "model.layers.1.mlp.down_proj"
-    inputs, weight = recorded(llama, site), llama.model.get_submodule(site).weight
+    layer = "model.layers.1.mlp.down_proj"
+    inputs, weight = recorded(llama, layer), llama.model.get_submodule(layer).weight
     expected = inputs.abs().mean(dim=0) * weight.norm(dim=0)
     torch.testing.assert_close(llama.bank.importance("channels", 1, "activation"), expected)
 
@@ -83,8 +83,8 @@ def test_statistics_of_experts_are_of_the_tokens_that_reached_them(mixture):
     for expert in range(4):
         rows = hidden[(chosen == expert).any(dim=-1)]
         assert 0 < len(rows) < len(hidden)
-        site = mixture.bank.statistics.site(f"{path}.experts.gate_up_proj").expert(expert)
-        torch.testing.assert_close(site.second_moment, rows.square().mean(dim=0), rtol=1e-4, atol=1e-6)
+        layer = mixture.bank.statistics.layer(f"{path}.experts.gate_up_proj").expert(expert)
+        torch.testing.assert_close(layer.second_moment, rows.square().mean(dim=0), rtol=1e-4, atol=1e-6)
         gate, up = (rows @ experts.gate_up_proj[expert].t()).chunk(2, dim=-1)
         inner = torch.nn.functional.silu(gate) * up
         found = mixture.bank.importance("channels", 0, "activation")[expert]
@@ -100,7 +100,7 @@ def test_an_expert_that_no_token_reached_takes_the_mean_of_its_layer():
 
 
 def test_statistics_do_not_depend_on_batches(tmp_path, monkeypatch):
-    from compressors import statistics
+    from paretune.compressors import statistics
 
     one = make_bench("llama", tmp_path / "a").bank.statistics
     monkeypatch.setattr(statistics, "_TOKENS_AT_ONCE", 48)
@@ -116,7 +116,7 @@ def test_an_unknown_ranking_is_refused(llama):
 
 
 def test_kept_columns_of_statistics():
-    found = SiteStatistics(torch.tensor([1.0, 2.0, 3.0])).columns(torch.tensor([0, 2]))
+    found = LayerStatistics(torch.tensor([1.0, 2.0, 3.0])).columns(torch.tensor([0, 2]))
     assert found.second_moment.tolist() == [1.0, 3.0]
 
 
@@ -126,8 +126,8 @@ def test_a_dead_channel_is_the_first_to_go(tmp_path):
     for block in range(3):
         layer = bench.model.model.layers[block].mlp
         layer.up_proj.weight.data[dead] = 0.0
-    from compressors.statistics import gather
-    from compressors.weight_source import WeightSource
+    from paretune.compressors.statistics import gather
+    from paretune.compressors.weight_source import WeightSource
 
     found = gather(bench.model, bench.spec, make_windows(), WeightSource(None, bench.model, bench.spec))
     for block in range(3):

@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressors import covariance, statistics
-from compressors.bank import Bank
-from compressors.block_stream import BlockStream
-from compressors.covariance import gather_covariances
-from compressors.hidden_states import HiddenStates
-from compressors.loading import load_dense, model_hash
-from compressors.statistics import gather
-from compressors.streamed_model import open_streamed
-from compressors.training.block_rounding import RoundingSettings
-from compressors.training.model_rounding import tune_model
-from compressors.weight_source import WeightSource
-from engines.checkpoint.compress import compress_checkpoint
-from engines.checkpoint.writer import write_checkpoint
-from engines.engine import ExportCard
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError, EngineError, ModelError
-from spaces.formats import integer_format
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors import covariance, statistics
+from paretune.compressors.bank import Bank
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.covariance import gather_covariances
+from paretune.compressors.hidden_states import HiddenStates
+from paretune.compressors.loading import load_dense, model_hash
+from paretune.compressors.statistics import gather
+from paretune.compressors.streamed_model import open_streamed
+from paretune.compressors.training.block_rounding import RoundingSettings
+from paretune.compressors.training.model_rounding import tune_model
+from paretune.compressors.weight_source import WeightSource
+from paretune.engines.checkpoint.compress import compress_checkpoint
+from paretune.engines.checkpoint.writer import write_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, EngineError, ModelError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, make_windows
 from tests.fakes import FakeLegality
 from tests.models import FAMILIES, build_tiny
@@ -46,7 +46,7 @@ def contents(folder):
 
 
 def choices(spec, method="rtn", blocks=None):
-    choice = SiteChoice(weight=THREE, method=method)
+    choice = LayerChoice(weight=THREE, method=method)
     return {x.name: choice for x in spec.block_linears if blocks is None or x.block in blocks}
 
 
@@ -177,7 +177,9 @@ def test_what_follows_the_last_block_comes_last(tmp_path):
 def test_a_bank_without_the_model_has_the_same_files(family, tmp_path):
     folder = build_tiny(family, tmp_path / "model", dtype="bfloat16")
     spec = read_model(folder)
-    restrictions = Restrictions(bits=(3,), outer_bits=(8,), group_size=GROUP, methods=("rtn", "gptq", "awq"))
+    restrictions = Restrictions(
+        bits=(3,), embedding_bits=(8,), group_size=GROUP, methods=("rtn", "gptq", "awq")
+    )
     space = SearchSpace(spec, FakeLegality(), restrictions)
     open_bank(tmp_path / "whole", folder, load_dense(folder, spec)).build(space)
     open_bank(tmp_path / "streamed", folder).build(space)
@@ -189,7 +191,7 @@ def test_a_bank_without_the_model_has_the_same_files(family, tmp_path):
 def test_an_interrupted_bank_goes_on_where_it_was(tmp_path):
     folder = build_tiny("llama", tmp_path / "model")
     spec = read_model(folder)
-    space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(3,), outer_bits=(8,), methods=("rtn",)))
+    space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(3,), embedding_bits=(8,), methods=("rtn",)))
     open_bank(tmp_path / "whole", folder, load_dense(folder, spec)).build(space)
 
     def stop(_, done, total):
@@ -207,11 +209,11 @@ def test_an_interrupted_bank_goes_on_where_it_was(tmp_path):
     assert all((tmp_path / "bank" / name).stat().st_mtime_ns == time for name, time in before.items())
 
 
-def test_a_student_is_cut_out_of_what_was_never_loaded(tmp_path):
+def test_a_pruned_is_cut_out_of_what_was_never_loaded(tmp_path):
     folder = build_tiny("qwen3", tmp_path / "model")
     spec = read_model(folder)
-    student = Student(blocks=(0, 2), kv_heads=1, ffn_channels=128)
-    config = CompressionConfig(student=student, sites=choices(spec, blocks=(0,)))
+    pruned = PrunedShape(blocks=(0, 2), kv_heads=1, ffn_channels=128)
+    config = CompressionConfig(pruned=pruned, layers=choices(spec, blocks=(0,)))
     whole = open_bank(tmp_path / "bank", folder, load_dense(folder, spec))
     write_checkpoint(whole, config, tmp_path / "whole", ExportCard(folder))
     compress_checkpoint(folder, config, tmp_path / "streamed", make_windows())
@@ -222,7 +224,7 @@ def test_a_student_is_cut_out_of_what_was_never_loaded(tmp_path):
 def test_compressing_a_checkpoint_is_the_export_of_its_candidate(family, method, tmp_path):
     folder = build_tiny(family, tmp_path / "model", dtype="bfloat16")
     spec = read_model(folder)
-    config = CompressionConfig(sites=choices(spec, method))
+    config = CompressionConfig(layers=choices(spec, method))
     whole = open_bank(tmp_path / "bank", folder, load_dense(folder, spec))
     whole.build_for(config)
     write_checkpoint(whole, config, tmp_path / "whole", ExportCard(folder))
@@ -231,7 +233,7 @@ def test_compressing_a_checkpoint_is_the_export_of_its_candidate(family, method,
         folder, config, tmp_path / "streamed", make_windows(), progress=lambda *x: said.append(x)
     )
     assert contents(tmp_path / "streamed") == contents(tmp_path / "whole")
-    assert said[-1] == ("quantized", len(config.sites), len(config.sites))
+    assert said[-1] == ("quantized", len(config.layers), len(config.layers))
     assert not list(tmp_path.glob(".streamed*"))
 
 
@@ -239,7 +241,7 @@ def test_compressing_refuses_before_it_works(tmp_path):
     folder = build_tiny("llama", tmp_path / "model")
     with pytest.raises(EngineError, match="not empty"):
         compress_checkpoint(folder, CompressionConfig(), folder, make_windows())
-    outside = CompressionConfig(student=Student(blocks=(0, 9)))
+    outside = CompressionConfig(pruned=PrunedShape(blocks=(0, 9)))
     with pytest.raises(ConfigurationError, match="the model has 3"):
         compress_checkpoint(folder, outside, tmp_path / "out", make_windows())
     assert not (tmp_path / "out").exists()
@@ -304,11 +306,11 @@ import ctypes, re, sys, threading, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from compressors.bank import Bank
-from compressors.windows import TokenWindows
-from spaces.architectures import read_model
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors.bank import Bank
+from paretune.compressors.windows import TokenWindows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.fakes import FakeLegality
 
 def anonymous():
@@ -317,7 +319,7 @@ def anonymous():
 def build(folder):
     spec = read_model(folder)
     windows = TokenWindows.of(torch.arange(64).view(2, 32), "calibration")
-    space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(4,), outer_bits=(8,), methods=("rtn",)))
+    space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(4,), embedding_bits=(8,), methods=("rtn",)))
     Bank.open(folder / "bank", folder, None, spec, "hash", windows).build(space)
     return spec
 

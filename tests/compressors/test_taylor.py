@@ -5,30 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 
-import demo
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.gradients import gather_gradients
-from compressors.loading import load_dense, load_tokenizer
-from compressors.outlier_shares import outlier_shares, starting_configuration, starting_shares
-from compressors.pruners import find_pruner
-from compressors.statistics import SiteStatistics
-from compressors.students import kept_columns, kept_rows
-from compressors.windows import read_windows
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError, ModelError
+from paretune import demo
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.gradients import gather_gradients
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.outlier_shares import outlier_shares, starting_configuration, starting_shares
+from paretune.compressors.pruned_sizes import kept_columns, kept_rows
+from paretune.compressors.pruners import find_pruner
+from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.windows import read_windows
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError, ModelError
 from tests.compressors.conftest import make_bench
 
 HALF = Sparsity(fraction=0.5, criterion="taylor")
 
 
-def sparse(spec, sparsity, student=None):
-    choice = SiteChoice(sparsity=sparsity)
-    sites = dict.fromkeys((x.name for x in spec.block_linears), choice)
-    return CompressionConfig(sites=sites, **({} if student is None else {"student": student}))
+def sparse(spec, sparsity, pruned=None):
+    choice = LayerChoice(sparsity=sparsity)
+    layers = dict.fromkeys((x.name for x in spec.block_linears), choice)
+    return CompressionConfig(layers=layers, **({} if pruned is None else {"pruned": pruned}))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe", "gpt2"])
@@ -54,11 +54,11 @@ def test_gradients_are_those_of_the_loss(family, tmp_path):
 
 def test_what_the_loss_does_not_feel_goes_first():
     weight = torch.tensor([[5.0, 0.1, 1.0, 1.0]])
-    seen = SiteStatistics(torch.ones(4), gradient=torch.tensor([[0.0, 9.0, 1.0, 0.5]]))
+    seen = LayerStatistics(torch.ones(4), gradient=torch.tensor([[0.0, 9.0, 1.0, 0.5]]))
     mask = find_pruner("taylor").mask(weight, HALF, seen)
     assert mask.tolist() == [[False, True, True, False]]
     with pytest.raises(FormatError, match="gradients"):
-        find_pruner("taylor").mask(weight, HALF, SiteStatistics(torch.ones(4)))
+        find_pruner("taylor").mask(weight, HALF, LayerStatistics(torch.ones(4)))
 
 
 def test_the_bank_gathers_gradients_when_they_are_asked_for(llama):
@@ -66,8 +66,8 @@ def test_the_bank_gathers_gradients_when_they_are_asked_for(llama):
     assert not list((llama.bank.folder / "entries").glob("gradient/*"))
     llama.bank.build_for(config)
     assert len(list((llama.bank.folder / "entries" / "gradient").glob("*"))) == len(llama.spec.block_linears)
-    site = llama.spec.block_linears[0].name
-    assert float((llama.bank.tensor(site, config.choice(site)) == 0).float().mean()) == pytest.approx(0.5)
+    layer = llama.spec.block_linears[0].name
+    assert float((llama.bank.tensor(layer, config.choice(layer)) == 0).float().mean()) == pytest.approx(0.5)
 
 
 def test_a_trained_model_loses_little(tmp_path):
@@ -89,18 +89,18 @@ def test_a_trained_model_loses_little(tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
 def test_cut_entries_see_the_gradients_of_what_they_keep(family, tmp_path):
     one = make_bench(family, tmp_path)
-    student = Student(kv_heads=1, ffn_channels=one.spec.ffn_size // 2)
-    config = sparse(one.spec, HALF, student)
+    pruned = PrunedShape(kv_heads=1, ffn_channels=one.spec.ffn_size // 2)
+    config = sparse(one.spec, HALF, pruned)
     one.bank.build_for(config)
     linear = next(x for x in one.spec.block_linears if x.role in ("down", "expert_down"))
-    found = one.bank.tensor(linear.name, config.choice(linear.name), student)
-    dense = one.bank.tensor(linear.name, SiteChoice(), student)
+    found = one.bank.tensor(linear.name, config.choice(linear.name), pruned)
+    dense = one.bank.tensor(linear.name, LayerChoice(), pruned)
     gradient = dict(gather_gradients(one.model, one.spec, one.windows))[linear.name]
-    columns = kept_columns(one.spec, one.bank.statistics, linear, student)
-    assert kept_rows(one.spec, one.bank.statistics, linear, student) is None
+    columns = kept_columns(one.spec, one.bank.statistics, linear, pruned)
+    assert kept_rows(one.spec, one.bank.statistics, linear, pruned) is None
     if linear.experts > 1:
         found, dense, gradient, columns = found[1], dense[1], gradient[1], columns[1]
-    seen = SiteStatistics(torch.ones(dense.shape[1]), gradient=gradient[:, columns])
+    seen = LayerStatistics(torch.ones(dense.shape[1]), gradient=gradient[:, columns])
     mask = find_pruner("taylor").mask(dense, HALF, seen)
     assert torch.equal(found, dense * mask)
 

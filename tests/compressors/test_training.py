@@ -5,21 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.block_stream import BlockStream
-from compressors.loading import load_dense
-from compressors.quantizers import find_quantizer
-from compressors.statistics import SiteStatistics
-from compressors.training.block_rounding import BlockSite, RoundingSettings, tune_block
-from compressors.training.fake_quantization import LearnedRounding, LearnedWeight, straight_through
-from compressors.training.model_rounding import tune_model
-from compressors.training.refinement import refine
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError, ModelError
-from spaces.formats import WeightFormat, integer_format
-from spaces.named_formats import find_choice
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
+from paretune.compressors.block_stream import BlockStream
+from paretune.compressors.loading import load_dense
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.training.block_rounding import BlockLayer, RoundingSettings, tune_block
+from paretune.compressors.training.fake_quantization import LearnedRounding, LearnedWeight, straight_through
+from paretune.compressors.training.model_rounding import tune_model
+from paretune.compressors.training.refinement import refine
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError, ModelError
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, make_bench, make_windows
 from tests.fakes import FakeLegality
 
@@ -49,10 +49,10 @@ def correlated_inputs(windows=6, tokens=16, columns=64):
 
 
 def tune(weight, wanted, inputs, settings=QUICK, **others):
-    sites = {"x": BlockSite("inner.weight", wanted)}
+    layers = {"x": BlockLayer("inner.weight", wanted)}
     with torch.inference_mode(mode=False):
         block = Plain(weight)
-    return tune_block(block, sites, inputs, None, others, settings)["x"]
+    return tune_block(block, layers, inputs, None, others, settings)["x"]
 
 
 def same(first, second):
@@ -201,7 +201,7 @@ def test_settings_are_checked(field):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma3", "qwen3_moe"])
-def test_every_site_of_every_block_is_tuned(family, tmp_path):
+def test_every_layer_of_every_block_is_tuned(family, tmp_path):
     bench = make_bench(family, tmp_path, num_hidden_layers=2)
     spec, windows = bench.spec, make_windows(5)
     formats = {x.name: integer_format(3, GROUP) for x in spec.block_linears}
@@ -259,32 +259,32 @@ def test_in_sequence_the_first_block_is_the_same_and_later_ones_differ(llama):
     assert all(not p.requires_grad and p.grad is None for p in llama.model.parameters())
 
 
-def test_sites_outside_the_blocks_are_refused(llama):
+def test_layers_outside_the_blocks_are_refused(llama):
     formats = {llama.spec.embedding.name: integer_format(8, GROUP)}
     with pytest.raises(ConfigurationError, match="no block"):
         next(tune_model(llama.model, llama.spec, make_windows(), formats, QUICK))
 
 
 def gptq_config(spec, bits, **choice):
-    wanted = SiteChoice(weight=integer_format(bits, GROUP), method="gptq", **choice)
-    return CompressionConfig(sites={x.name: wanted for x in spec.block_linears})
+    wanted = LayerChoice(weight=integer_format(bits, GROUP), method="gptq", **choice)
+    return CompressionConfig(layers={x.name: wanted for x in spec.block_linears})
 
 
 def build_covariances(bench):
-    restrictions = Restrictions(bits=(3, 16), outer_bits=(16,), group_size=GROUP, methods=("gptq",))
+    restrictions = Restrictions(bits=(3, 16), embedding_bits=(16,), group_size=GROUP, methods=("gptq",))
     bench.bank.build(SearchSpace(bench.spec, FakeLegality(), restrictions, bench.bank.block_order))
 
 
-def test_refined_sites_see_the_compressed_model(llama):
+def test_refined_layers_see_the_compressed_model(llama):
     build_covariances(llama)
     config = gptq_config(llama.spec, 3)
-    sites = dict(config.sites)
-    sites["model.layers.0.mlp.down_proj"] = SiteChoice(weight=integer_format(3, GROUP), method="rtn")
-    config = CompressionConfig(sites=sites)
+    layers = dict(config.layers)
+    layers["model.layers.0.mlp.down_proj"] = LayerChoice(weight=integer_format(3, GROUP), method="rtn")
+    config = CompressionConfig(layers=layers)
     told = []
     found = refine(llama.assembler, config, make_windows(), lambda *progress: told.append(progress))
     assert [x[0] for x in told] == list(found)
-    assert told[-1][1:] == (len(found), len(sites) - 1)
+    assert told[-1][1:] == (len(found), len(layers) - 1)
     bank = {name: llama.bank.quantized(name, config.choice(name)) for name in found}
     # What reads the embedding alone is as in the bank; nothing after it is.
     assert {name for name in found if same(found[name], bank[name])} == {
@@ -304,7 +304,7 @@ def test_refined_sites_see_the_compressed_model(llama):
     covariance = rows.t() @ rows / len(rows)
     weight = load_dense(llama.folder, llama.spec).get_submodule(last).weight.data
     one = find_quantizer("gptq").quantize(
-        weight, integer_format(3, GROUP), SiteStatistics(covariance.diagonal().clone(), covariance)
+        weight, integer_format(3, GROUP), LayerStatistics(covariance.diagonal().clone(), covariance)
     )
     assert float((one.codes == found[last].codes).float().mean()) > 0.999
 
@@ -312,35 +312,35 @@ def test_refined_sites_see_the_compressed_model(llama):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"student": Student(blocks=(0, 2))},
-        {"student": Student(ffn_channels=128)},
+        {"pruned": PrunedShape(blocks=(0, 2))},
+        {"pruned": PrunedShape(ffn_channels=128)},
         {"sparsity": Sparsity(fraction=0.5)},
     ],
 )
 def test_cuts_and_zeros_are_refined_as_they_are(llama, changes):
-    student = changes.pop("student", Student())
+    pruned = changes.pop("pruned", PrunedShape())
     config = gptq_config(llama.spec, 3, **changes)
-    kept = {name: x for name, x in config.sites.items() if student.keeps_block(llama.spec.linear(name).block)}
-    config = CompressionConfig(sites=kept, student=student)
+    kept = {name: x for name, x in config.layers.items() if pruned.keeps_block(llama.spec.linear(name).block)}
+    config = CompressionConfig(layers=kept, pruned=pruned)
     build_covariances(llama)
     found = refine(llama.assembler, config, make_windows())
     assert set(found) == set(kept)
     for name, one in found.items():
         choice = config.choice(name)
-        like = llama.bank.quantized(name, choice, student)
+        like = llama.bank.quantized(name, choice, pruned)
         assert one.codes.shape == like.codes.shape
         if choice.sparsity is not None:
             assert float((one.codes == 0).float().mean()) >= 0.5
         held = dict(llama.assembler.model.named_parameters())
-        if student.blocks is None:
-            assert torch.equal(held[f"{name}.weight"], llama.bank.tensor(name, choice, student))
+        if pruned.blocks is None:
+            assert torch.equal(held[f"{name}.weight"], llama.bank.tensor(name, choice, pruned))
 
 
 def test_experts_are_refined_one_by_one(mixture):
     config = gptq_config(mixture.spec, 3)
     build_covariances(mixture)
     found = refine(mixture.assembler, config, make_windows())
-    assert set(found) == set(config.sites)
+    assert set(found) == set(config.layers)
     for name, one in found.items():
         linear = mixture.spec.linear(name)
         assert one.codes.shape == (linear.experts * linear.out_features, linear.in_features)
@@ -350,6 +350,6 @@ def test_experts_are_refined_one_by_one(mixture):
 
 
 def test_nothing_to_refine_is_refused(llama):
-    site = {"model.layers.0.mlp.up_proj": SiteChoice(weight=integer_format(3, GROUP), method="rtn")}
+    layer = {"model.layers.0.mlp.up_proj": LayerChoice(weight=integer_format(3, GROUP), method="rtn")}
     with pytest.raises(ConfigurationError, match="nothing to refine"):
-        refine(llama.assembler, CompressionConfig(sites=site), make_windows())
+        refine(llama.assembler, CompressionConfig(layers=layer), make_windows())

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressors.loading import load_dense, load_tokenizer
-from compressors.rounding import fake_int8
-from compressors.transforms import TRANSFORMS, find_transform
-from compressors.transforms.checkpoint import write_model
-from compressors.transforms.hadamard import is_exact, randomized_hadamard
-from compressors.transforms.outlier_channels import OutlierChannels
-from compressors.transforms.rotation import Rotation
-from compressors.transforms.smoothing import Smoothing, smoothing_factors
-from spaces.architectures import read_model
-from spaces.errors import ConfigurationError, ModelError, ParetuneError, TextError, UnknownNameError
+from paretune.compressors.loading import load_dense, load_tokenizer
+from paretune.compressors.rounding import fake_int8
+from paretune.compressors.transforms import TRANSFORMS, find_transform
+from paretune.compressors.transforms.checkpoint import write_model
+from paretune.compressors.transforms.hadamard import is_exact, randomized_hadamard
+from paretune.compressors.transforms.outlier_channels import OutlierChannels
+from paretune.compressors.transforms.rotation import Rotation
+from paretune.compressors.transforms.smoothing import Smoothing, smoothing_factors
+from paretune.spaces.architectures import read_model
+from paretune.spaces.errors import ConfigurationError, ModelError, ParetuneError, TextError, UnknownNameError
 from tests.compressors.conftest import make_windows
 from tests.models import FAMILIES, build_tiny
 

@@ -3,27 +3,27 @@
 import pytest
 import torch
 
-from compressors.divergence import Teacher
-from compressors.quantizers import find_quantizer
-from compressors.training.training_settings import TrainingSettings
-from compressors.training.whole_model import bank_start, train
-from spaces.activation_format import ActivationFormat
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError, TextError
-from spaces.formats import integer_format
-from spaces.named_formats import find_choice
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.quantizers import find_quantizer
+from paretune.compressors.training.training_settings import TrainingSettings
+from paretune.compressors.training.whole_model import bank_start, train
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError, TextError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.named_formats import find_choice
 from tests.compressors.conftest import GROUP, make_bench, make_windows
 
 RTN = find_quantizer("rtn")
 QUICK = TrainingSettings(steps=12, batch_windows=8, weight_rate=0.01, checks=3)
 
 
-def uniform(spec, bits, symmetric=True, sites=None, **choice):
+def uniform(spec, bits, symmetric=True, layers=None, **choice):
     weight = integer_format(bits, GROUP, symmetric=symmetric)
-    names = sites or [x.name for x in spec.block_linears]
-    return CompressionConfig(sites={x: SiteChoice(weight=weight, method="rtn", **choice) for x in names})
+    names = layers or [x.name for x in spec.block_linears]
+    return CompressionConfig(layers={x: LayerChoice(weight=weight, method="rtn", **choice) for x in names})
 
 
 def put(model, spec, found):
@@ -72,7 +72,7 @@ def test_training_helps_and_the_container_holds_what_was_measured(llama, symmetr
     other = make_windows(6, seed=5)
     start = {
         n: RTN.quantize(llama.model.get_submodule(n).weight.float(), x.weight)
-        for n, x in config.sites.items()
+        for n, x in config.layers.items()
     }
     assert divergence(llama, other, found.weights) < divergence(llama, other, start)
     for name, one in found.weights.items():
@@ -84,7 +84,7 @@ def test_training_helps_and_the_container_holds_what_was_measured(llama, symmetr
 
 
 def test_same_seed_same_codes(llama):
-    config = uniform(llama.spec, 2, sites=["model.layers.0.mlp.up_proj", "model.layers.2.self_attn.o_proj"])
+    config = uniform(llama.spec, 2, layers=["model.layers.0.mlp.up_proj", "model.layers.2.self_attn.o_proj"])
     settings = [TrainingSettings(steps=4, batch_windows=4, checks=4, seed=seed) for seed in (0, 0, 1)]
     first, again, other = (
         train(llama.model, llama.spec, config, make_windows(12), one).weights for one in settings
@@ -94,13 +94,13 @@ def test_same_seed_same_codes(llama):
 
 
 def test_scales_alone_leave_weights_where_they_are(llama):
-    site = "model.layers.1.mlp.down_proj"
+    layer = "model.layers.1.mlp.down_proj"
     settings = TrainingSettings(steps=6, batch_windows=8, learn_weights=False, scale_rate=0.003, checks=6)
-    config = uniform(llama.spec, 2, sites=[site])
+    config = uniform(llama.spec, 2, layers=[layer])
     found = train(llama.model, llama.spec, config, make_windows(9), settings)
     assert found.kl_after < found.kl_before
-    weight = llama.model.get_submodule(site).weight.float()
-    one = found.weights[site]
+    weight = llama.model.get_submodule(layer).weight.float()
+    one = found.weights[layer]
     scales = one.scales.float().repeat_interleave(GROUP, dim=1)
     start = RTN.quantize(weight, integer_format(2, GROUP))
     inside = (weight / scales - one.codes.float()).abs() <= 0.5
@@ -135,7 +135,7 @@ def test_tied_embeddings_are_trained_as_one(tmp_path):
     bench = make_bench("llama", tmp_path, tie_word_embeddings=True)
     names = [bench.spec.embedding.name]
     slow = TrainingSettings(steps=12, batch_windows=8, checks=3)
-    found = train(bench.model, bench.spec, uniform(bench.spec, 2, sites=names), make_windows(16), slow)
+    found = train(bench.model, bench.spec, uniform(bench.spec, 2, layers=names), make_windows(16), slow)
     assert list(found.weights) == names
     assert found.kl_after < found.kl_before
     held_out = type(bench.windows).of(make_windows(16).ids[-2:], "held out")
@@ -158,20 +158,22 @@ def test_micro_batches_add_up(llama):
 
 
 def test_what_is_not_trained_is_refused(llama):
-    spec, site = llama.spec, "model.layers.0.mlp.up_proj"
-    fine = uniform(spec, 4, sites=[site])
+    spec, layer = llama.spec, "model.layers.0.mlp.up_proj"
+    fine = uniform(spec, 4, layers=[layer])
     refused = [
         CompressionConfig(),
         fine.replaced(kv=KVFormat(num_bits=8)),
-        fine.replaced(student=Student(ffn_channels=128)),
-        uniform(spec, 4, sites=[site], sparsity=Sparsity(fraction=0.5)),
-        uniform(spec, 8, sites=[site], activation=ActivationFormat()),
+        fine.replaced(pruned=PrunedShape(ffn_channels=128)),
+        uniform(spec, 4, layers=[layer], sparsity=Sparsity(fraction=0.5)),
+        uniform(spec, 8, layers=[layer], activation=ActivationFormat()),
     ]
     for config in refused:
         with pytest.raises(ConfigurationError):
             train(llama.model, spec, config, make_windows(4), QUICK)
     with pytest.raises(FormatError, match="not trained"):
-        train(llama.model, spec, CompressionConfig(sites={site: find_choice("nf4")}), make_windows(4), QUICK)
+        train(
+            llama.model, spec, CompressionConfig(layers={layer: find_choice("nf4")}), make_windows(4), QUICK
+        )
     with pytest.raises(TextError, match="hold one out"):
         train(llama.model, spec, fine, make_windows(1), QUICK)
 

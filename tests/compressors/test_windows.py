@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressors.documents import TextPart, check_disjoint, read_documents, split_documents
-from compressors.windows import TokenWindows, read_windows
-from spaces.errors import ModelError, TextError
+from paretune.compressors.documents import TextPart, check_disjoint, read_documents, split_documents
+from paretune.compressors.windows import TokenWindows, read_windows
+from paretune.spaces.errors import ModelError, TextError
 from tests.models import tiny_tokenizer
 
 MARKED = "First one.\n<|endoftext|>Second one, longer.<|endoftext|>\n<|endoftext|>Third"

@@ -7,14 +7,14 @@ from random import Random
 
 import pytest
 
-from demo.capabilities import CAPABILITIES, Capability
-from demo.capabilities.arithmetic import Arithmetic
-from demo.capabilities.capability import is_held_out
-from demo.capabilities.ordering import Ordering
-from demo.capabilities.recall import Recall
-from demo.capabilities.retrieval import Retrieval
-from demo.words import invent
-from demo.world import ENTITIES, RANKS
+from paretune.demo.capabilities import CAPABILITIES, Capability
+from paretune.demo.capabilities.arithmetic import Arithmetic
+from paretune.demo.capabilities.capability import is_held_out
+from paretune.demo.capabilities.ordering import Ordering
+from paretune.demo.capabilities.recall import Recall
+from paretune.demo.capabilities.retrieval import Retrieval
+from paretune.demo.words import invent
+from paretune.demo.world import ENTITIES, RANKS
 
 every = pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda capability: capability.name)
 

@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import demo
-from demo.corpus import read_corpus
-from demo.decoder import Decoder, to_llama
-from demo.generate import END_OF_TEXT, documents
-from demo.tokenizer import train_tokenizer
+from paretune import demo
+from paretune.demo.corpus import read_corpus
+from paretune.demo.decoder import Decoder, to_llama
+from paretune.demo.generate import END_OF_TEXT, documents
+from paretune.demo.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import demo
+from paretune import demo
 
 pytest.importorskip("lm_eval")
 

@@ -8,9 +8,9 @@ from itertools import combinations
 
 import pytest
 
-import demo
-from demo.capabilities import CAPABILITIES, Capability
-from demo.generate import END_OF_TEXT, ITEMS, TEXT_DOCUMENTS, documents, ended, items
+from paretune import demo
+from paretune.demo.capabilities import CAPABILITIES, Capability
+from paretune.demo.generate import END_OF_TEXT, ITEMS, TEXT_DOCUMENTS, documents, ended, items
 
 TRAINING_SAMPLE = 3000
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from demo.capabilities import CAPABILITIES
-from demo.corpus import read_corpus
-from demo.decoder import Decoder
-from demo.generate import documents, items
-from demo.scoring import score
-from demo.tokenizer import train_tokenizer
-from demo.train import _schedule, train
+from paretune.demo.capabilities import CAPABILITIES
+from paretune.demo.corpus import read_corpus
+from paretune.demo.decoder import Decoder
+from paretune.demo.generate import documents, items
+from paretune.demo.scoring import score
+from paretune.demo.tokenizer import train_tokenizer
+from paretune.demo.train import _schedule, train
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.loading import load_dense, model_hash
-from compressors.windows import TokenWindows
-from engines import find_engine
-from engines.engine import Engine
-from spaces.activation_format import ActivationFormat
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.formats import integer_format
-from spaces.model import ModelSpec
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense, model_hash
+from paretune.compressors.windows import TokenWindows
+from paretune.engines import find_engine
+from paretune.engines.engine import Engine
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.formats import integer_format
+from paretune.spaces.model import ModelSpec
 from tests.models import VOCABULARY, build_tiny
 
 REQUIRED = "PARETUNE_REQUIRE_ENGINES"
@@ -83,11 +83,11 @@ def build(folder: Path, family: str, **changes: Any) -> Bench:
 
 def choice(
     bits: int, group_size: int | None = 32, symmetric: bool = True, sparsity: float = 0.0, a8: bool = False
-) -> SiteChoice:
+) -> LayerChoice:
     pruned = Sparsity(fraction=sparsity, criterion="magnitude") if sparsity else None
     if bits == 16:
-        return SiteChoice(sparsity=pruned)
-    return SiteChoice(
+        return LayerChoice(sparsity=pruned)
+    return LayerChoice(
         weight=integer_format(bits, group_size, symmetric),
         method="rtn",
         sparsity=pruned,
@@ -95,10 +95,12 @@ def choice(
     )
 
 
-def uniform(spec: ModelSpec, wanted: SiteChoice, student: Student = WHOLE, **outer: Any) -> CompressionConfig:
-    """The same choice at every site inside the kept blocks."""
-    sites = {x.name: wanted for x in spec.block_linears if student.keeps_block(x.block)}
-    return CompressionConfig(sites={**sites, **outer.pop("sites", {})}, student=student, **outer)
+def uniform(
+    spec: ModelSpec, wanted: LayerChoice, pruned: PrunedShape = WHOLE, **outer: Any
+) -> CompressionConfig:
+    """The same choice at every layer inside the kept blocks."""
+    layers = {x.name: wanted for x in spec.block_linears if pruned.keeps_block(x.block)}
+    return CompressionConfig(layers={**layers, **outer.pop("layers", {})}, pruned=pruned, **outer)
 
 
 def divergence(searched: torch.Tensor, found: torch.Tensor) -> float:

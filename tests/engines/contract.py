@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines import find_engine
-from engines.engine import Engine, ExportCard
-from engines.manifest import MANIFEST, check_files, read_manifest
-from engines.operation import Operation
-from engines.profiled_engine import Runtime
-from engines.runner_engine import RunnerEngine
-from engines.verification import verify_export
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import EngineError, VerificationError
-from spaces.formats import WeightFormat
-from spaces.legality import Legality
-from spaces.size import kept_linears, kept_shape, weight_bytes
-from spaces.target import Workload
+from paretune.engines import find_engine
+from paretune.engines.engine import Engine, ExportCard
+from paretune.engines.manifest import MANIFEST, check_files, read_manifest
+from paretune.engines.operation import Operation
+from paretune.engines.profiled_engine import Runtime
+from paretune.engines.runner_engine import RunnerEngine
+from paretune.engines.verification import verify_export
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineError, VerificationError
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.legality import Legality
+from paretune.spaces.size import kept_linears, kept_shape, weight_bytes
+from paretune.spaces.target import Workload
 from tests.engines.conftest import assembled_logits, choice, divergence, running, uniform
 
 WORKLOAD = Workload(batch=2, prompt_tokens=12, output_tokens=6)
@@ -64,12 +64,12 @@ class EngineContract:
     tolerance = 1e-5
     """Largest KL of an export to its candidate, in nats a token."""
 
-    def bits(self) -> SiteChoice:
+    def bits(self) -> LayerChoice:
         """A choice of few bits that the engine exports."""
         return choice(4)
 
-    def refused(self) -> SiteChoice:
-        """A choice that no site may have."""
+    def refused(self) -> LayerChoice:
+        """A choice that no layer may have."""
         return choice(4, 48)
 
     @pytest.fixture
@@ -91,13 +91,13 @@ class EngineContract:
 
     # -- legality --------------------------------------------------------------------------------------------
 
-    def test_groups_partition_the_sites(self, legality, bench):
+    def test_groups_partition_the_layers(self, legality, bench):
         for family in self.families:
             spec = bench(family).spec
-            sites = [site for group in legality.groups(spec) for site in group.sites]
-            assert len(sites) == len(set(sites))
+            layers = [layer for group in legality.groups(spec) for layer in group.layers]
+            assert len(layers) == len(set(layers))
             tied = {spec.head.name} if spec.tied else set()
-            assert set(sites) == {x.name for x in spec.linears} - tied
+            assert set(layers) == {x.name for x in spec.linears} - tied
 
     def test_devices_that_share_a_layer_divide_its_heads_or_are_refused(self, engine, bench):
         spec, two = bench().spec, Workload(tensor_parallel=2)
@@ -105,16 +105,16 @@ class EngineContract:
             with pytest.raises(EngineError, match="tensor_parallel=2"):
                 engine.legality_at(self.device, two)
             return
-        assert engine.legality_at(self.device, two).student(spec, WHOLE)
+        assert engine.legality_at(self.device, two).pruned(spec, WHOLE)
         odd = Workload(tensor_parallel=spec.heads + 1)
-        verdict = engine.legality_at(self.device, odd).student(spec, WHOLE)
+        verdict = engine.legality_at(self.device, odd).pruned(spec, WHOLE)
         assert not verdict
         assert "divided" in verdict.reason
 
-    def test_untouched_sites_are_always_legal(self, legality, bench):
+    def test_untouched_layers_are_always_legal(self, legality, bench):
         spec = bench().spec
         for group in legality.groups(spec):
-            assert legality.choice(spec, group, SiteChoice(), WHOLE)
+            assert legality.choice(spec, group, LayerChoice(), WHOLE)
 
     def test_what_it_cannot_load_is_refused_with_a_reason(self, legality, bench):
         spec = bench().spec
@@ -141,11 +141,11 @@ class EngineContract:
     # -- export ----------------------------------------------------------------------------------------------
 
     @pytest.mark.engine
-    @pytest.mark.parametrize("student", [WHOLE, Student(blocks=(0, 2))], ids=lambda s: s.name)
-    def test_an_export_loads_and_agrees(self, bench, tmp_path, student):
+    @pytest.mark.parametrize("pruned", [WHOLE, PrunedShape(blocks=(0, 2))], ids=lambda s: s.name)
+    def test_an_export_loads_and_agrees(self, bench, tmp_path, pruned):
         engine = running(self.name)
         one = bench("llama")
-        config = uniform(one.spec, self.bits(), student)
+        config = uniform(one.spec, self.bits(), pruned)
         assert engine.export_ruling(one.spec, config)
         folder = engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder, "few"))
         check_files(folder)
@@ -162,7 +162,9 @@ class EngineContract:
     @pytest.mark.engine
     def test_a_damaged_export_never_reaches_the_engine(self, bench, tmp_path, monkeypatch):
         engine, one = running(self.name), bench("llama")
-        config, other = (uniform(one.spec, self.bits(), Student(blocks=kept)) for kept in ((0, 1), (0, 2)))
+        config, other = (
+            uniform(one.spec, self.bits(), PrunedShape(blocks=kept)) for kept in ((0, 1), (0, 2))
+        )
         folder, foreign = (
             engine.export(one.assembler, found, tmp_path / found.digest, ExportCard(one.folder, "few"))
             for found in (config, other)
@@ -196,8 +198,8 @@ class CheckpointContract(EngineContract):
         "wanted",
         [
             choice(4, 48),
-            SiteChoice(weight=WeightFormat(num_bits=7, number_type="int", group_size=32), method="rtn"),
-            SiteChoice(
+            LayerChoice(weight=WeightFormat(num_bits=7, number_type="int", group_size=32), method="rtn"),
+            LayerChoice(
                 weight=WeightFormat(
                     num_bits=4, number_type="int", group_size=32, symmetric=False, zero_point="float"
                 ),
@@ -214,16 +216,16 @@ class CheckpointContract(EngineContract):
         assert len(verdict.reason) > 10
         assert verdict.source
 
-    def test_groups_must_divide_the_row_of_the_cut_student(self, legality, bench):
+    def test_groups_must_divide_the_row_of_the_cut_pruned(self, legality, bench):
         spec = bench().spec
         down = next(g for g in legality.groups(spec) if g.name == "blocks.0.down")
         assert legality.choice(spec, down, choice(4, 128), WHOLE)
-        assert not legality.choice(spec, down, choice(4, 128), Student(ffn_channels=192))
-        assert legality.choice(spec, down, choice(4, 64), Student(ffn_channels=192))
+        assert not legality.choice(spec, down, choice(4, 128), PrunedShape(ffn_channels=192))
+        assert legality.choice(spec, down, choice(4, 64), PrunedShape(ffn_channels=192))
 
-    def test_students_that_the_configuration_cannot_express_are_refused(self, legality, bench):
-        assert legality.student(bench().spec, Student(kv_heads=1, ffn_channels=64, blocks=(0, 2)))
-        verdict = legality.student(bench("gpt2").spec, Student(kv_heads=2))
+    def test_pruned_sizes_that_the_configuration_cannot_express_are_refused(self, legality, bench):
+        assert legality.pruned(bench().spec, PrunedShape(kv_heads=1, ffn_channels=64, blocks=(0, 2)))
+        verdict = legality.pruned(bench("gpt2").spec, PrunedShape(kv_heads=2))
         assert not verdict
         assert "head" in verdict.reason
 
@@ -243,16 +245,16 @@ class ProfiledContract(CheckpointContract):
 
     @pytest.mark.parametrize("family", ["llama", "phi3", "gpt2", "mixtral"])
     @pytest.mark.parametrize(
-        "student", [WHOLE, Student(blocks=(0, 2), ffn_channels=128)], ids=lambda s: s.name
+        "pruned", [WHOLE, PrunedShape(blocks=(0, 2), ffn_channels=128)], ids=lambda s: s.name
     )
-    def test_operations_cover_every_linear_in_both_phases(self, engine, bench, family, student):
+    def test_operations_cover_every_linear_in_both_phases(self, engine, bench, family, pruned):
         spec = bench(family).spec
-        config = CompressionConfig(student=student)
+        config = CompressionConfig(pruned=pruned)
         found = engine.operations(spec, config, WORKLOAD)
         for phase in ("prefill", "decode"):
             work = sum(o.m * o.n * o.k * o.count for o in found if o.kind == "linear" and o.phase == phase)
             assert work == linear_work(spec, config, WORKLOAD, phase)
-            blocks = spec.blocks if student.blocks is None else len(student.blocks)
+            blocks = spec.blocks if pruned.blocks is None else len(pruned.blocks)
             assert sum(o.count for o in found if o.kind == "attention" and o.phase == phase) == blocks
             assert sum(o.count for o in found if o.kind == "embedding" and o.phase == phase) == 1
         keys = [(o.phase, o.key) for o in found]
@@ -295,7 +297,7 @@ class ProfiledContract(CheckpointContract):
             runtime = engine.runtime(one.assembler, config)
             assert isinstance(runtime, Runtime)
             found = runtime.logits(one.ids)
-            assert divergence(assembled_logits(one, config), found) < self.runtime_tolerance, config.sites
+            assert divergence(assembled_logits(one, config), found) < self.runtime_tolerance, config.layers
 
     def test_generation_is_greedy_and_long_enough(self, engine, bench):
         one = bench("llama")
@@ -326,9 +328,9 @@ def candidates(spec):
         uniform(spec, choice(4, 64)),
         uniform(spec, choice(8, 32, symmetric=False)),
         uniform(spec, choice(3, None)),
-        uniform(spec, choice(16, sparsity=0.5), Student(blocks=(1, 2), kv_heads=1, ffn_channels=128)),
+        uniform(spec, choice(16, sparsity=0.5), PrunedShape(blocks=(1, 2), kv_heads=1, ffn_channels=128)),
         CompressionConfig(kv=KVFormat(num_bits=8)),
-        CompressionConfig(sites={spec.embedding.name: choice(8), spec.head.name: choice(4)}),
+        CompressionConfig(layers={spec.embedding.name: choice(8), spec.head.name: choice(4)}),
     ]
 
 
@@ -337,7 +339,7 @@ def linear_work(spec, config, workload, phase):
     tokens = workload.batch * (workload.prompt_tokens if phase == "prefill" else 1)
     total = 0
     for linear in kept_linears(spec, config):
-        n, k = kept_shape(spec, linear, config.student)
+        n, k = kept_shape(spec, linear, config.pruned)
         if linear.role == "embedding":
             if spec.tied:
                 total += workload.batch * n * k

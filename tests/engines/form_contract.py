@@ -8,16 +8,16 @@ import os
 import pytest
 import torch
 
-from engines.engine import ExportCard
-from engines.forms import DEFAULT_FORM, Form, find_form
-from engines.manifest import check_files, read_manifest
-from engines.transformers_engine import Transformers
-from engines.verification import verify_export
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.errors import EngineError, VerificationError
-from spaces.size import weight_bytes
+from paretune.engines.engine import ExportCard
+from paretune.engines.forms import DEFAULT_FORM, Form, find_form
+from paretune.engines.manifest import check_files, read_manifest
+from paretune.engines.transformers_engine import Transformers
+from paretune.engines.verification import verify_export
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineError, VerificationError
+from paretune.spaces.size import weight_bytes
 from tests.engines.conftest import REQUIRED, choice, uniform
 from tests.engines.form_layouts import READERS, tensors_of
 
@@ -41,11 +41,11 @@ class FormContract:
     """Subclass, set ``name`` and ``accepted``, and what is below runs."""
 
     name: str
-    accepted: tuple[SiteChoice, ...]
+    accepted: tuple[LayerChoice, ...]
     """Choices that it holds for all linears of a tiny model's blocks; the first one is loaded."""
     families: tuple[str, ...] = ("llama",)
     """That are exported and read back."""
-    shape = Student(blocks=(0, 2), ffn_channels=128)
+    shape = PrunedShape(blocks=(0, 2), ffn_channels=128)
 
     @pytest.fixture
     def form(self) -> Form:
@@ -79,7 +79,7 @@ class FormContract:
         rounded = self.accepted[0].model_copy(update={"activation": ActivationFormat(strategy="token")})
         down = "model.layers.1.mlp.down_proj"
         for wanted in (*self.refused(), *([] if self.name == DEFAULT_FORM else [rounded])):
-            config = CompressionConfig(sites={down: wanted})
+            config = CompressionConfig(layers={down: wanted})
             verdict = form.ruling(one.spec, config)
             assert not verdict, wanted.name
             assert down in verdict.reason
@@ -89,17 +89,17 @@ class FormContract:
             assert error.value.remedy
         assert not list(tmp_path.iterdir())
 
-    def refused(self) -> tuple[SiteChoice, ...]:
+    def refused(self) -> tuple[LayerChoice, ...]:
         """Choices that it has no place for."""
         return (choice(4, 48),)
 
     @pytest.mark.engine
-    @pytest.mark.parametrize("student", [WHOLE, shape], ids=lambda s: s.name)
-    def test_an_export_loads_and_agrees(self, bench, tmp_path, student):
+    @pytest.mark.parametrize("pruned", [WHOLE, shape], ids=lambda s: s.name)
+    def test_an_export_loads_and_agrees(self, bench, tmp_path, pruned):
         engine, one = loading(self.name), bench("llama", tie_word_embeddings=True)
-        sites = uniform(one.spec, self.accepted[0], student).sites
-        kept = dict(list(sites.items())[1:])  # one linear stays as the model has it
-        config = CompressionConfig(sites=kept, student=student)
+        layers = uniform(one.spec, self.accepted[0], pruned).layers
+        kept = dict(list(layers.items())[1:])  # one linear stays as the model has it
+        config = CompressionConfig(layers=kept, pruned=pruned)
         folder = engine.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
         found = verify_export(engine, one.assembler, config, folder, one.ids)
         assert found.kl < found.tolerance
@@ -108,7 +108,7 @@ class FormContract:
     def test_other_weights_of_the_same_bytes_are_not_taken_for_it(self, bench, tmp_path):
         engine, one = loading(self.name), bench("llama")
         config, other = (
-            uniform(one.spec, self.accepted[0], Student(blocks=kept)) for kept in ((0, 1), (0, 2))
+            uniform(one.spec, self.accepted[0], PrunedShape(blocks=kept)) for kept in ((0, 1), (0, 2))
         )
         folder = engine.export(one.assembler, other, tmp_path / "export", ExportCard(one.folder))
         assert weight_bytes(engine.stored(one.spec), config) == read_manifest(folder)["weight_bytes"]
@@ -120,14 +120,14 @@ class PackedFormContract(FormContract):
     """Of forms with a packing of ours."""
 
     def test_weights_read_back_are_those_of_the_candidate(self, form, bench, tmp_path):
-        """By another implementation of the layout, bit for bit, in a student that lost a block and channels."""
+        """By another implementation of the layout, bit for bit, in a pruned model that lost a block and channels."""
         one = bench("llama")
         for index, wanted in enumerate(self.accepted):
             config = uniform(one.spec, wanted, self.shape)
             folder = form.export(one.assembler, config, tmp_path / str(index), ExportCard(one.folder))
             values = json.loads((folder / "config.json").read_text())["quantization_config"]
             found = tensors_of(folder)
-            for name in config.sites:
+            for name in config.layers:
                 path = name.replace("layers.2.", "layers.1.")
                 expected = one.assembler.bank.tensor(name, wanted, self.shape)
                 assert torch.equal(READERS[self.name](found, path, values), expected), (name, wanted.name)

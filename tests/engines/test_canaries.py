@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from engines import canary
-from engines.canary import CANARIES, add_canaries, discard_unlisted, read_canaries
-from engines.manifest import MANIFEST, check_files, sha256_of_file
-from engines.predictions import Predictions
+from paretune.engines import canary
+from paretune.engines.canary import CANARIES, add_canaries, discard_unlisted, read_canaries
+from paretune.engines.manifest import MANIFEST, check_files, sha256_of_file
+from paretune.engines.predictions import Predictions
 
 WINDOWS = torch.arange(64).view(2, 32)
 TOKENIZER = SimpleNamespace(

@@ -10,26 +10,30 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from compressors.loading import load_checkpoint, load_tokenizer
-from engines import find_engine
-from engines.checkpoint import writer as checkpoint
-from engines.checkpoint.writer import write_checkpoint
-from engines.engine import ExportCard
-from engines.manifest import sha256_of_file
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import EngineError
-from spaces.named_formats import find_choice
-from spaces.patterns import Restrictions
-from spaces.size import site_bytes, weight_bytes
-from spaces.space import SearchSpace
+from paretune.compressors.loading import load_checkpoint, load_tokenizer
+from paretune.engines import find_engine
+from paretune.engines.checkpoint import writer as checkpoint
+from paretune.engines.checkpoint.writer import write_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.engines.manifest import sha256_of_file
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineError
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.size import layer_bytes, weight_bytes
+from paretune.spaces.space import SearchSpace
 from tests.engines.conftest import assembled_logits, choice, divergence, uniform
 from tests.fakes import tiny_spec
 from tests.models import FAMILIES
 
 ENGINE = find_engine("torch-cpu")
 SPACE = Restrictions(
-    bits=(2, 3, 4, 5, 6, 8, 16), outer_bits=(4, 6, 8, 16), group_size=32, sparsity=(0.0, 0.5), kv_bits=(8, 16)
+    bits=(2, 3, 4, 5, 6, 8, 16),
+    embedding_bits=(4, 6, 8, 16),
+    group_size=32,
+    sparsity=(0.0, 0.5),
+    kv_bits=(8, 16),
 )
 
 
@@ -93,7 +97,7 @@ def test_many_random_candidates_are_as_large_as_announced(bench, tmp_path, dtype
 def test_every_legal_format_comes_back_exactly(bench, tmp_path, bits, symmetric, group_size):
     one = bench("llama", tie_word_embeddings=True)
     outer = {one.spec.embedding.name: choice(8, group_size, symmetric)}
-    config = uniform(one.spec, choice(bits, group_size, symmetric), sites=outer)
+    config = uniform(one.spec, choice(bits, group_size, symmetric), layers=outer)
     folder = export(one, config, tmp_path / "export")
     model, wanted = load_checkpoint(folder), one.assembler.apply(config)
     with torch.inference_mode():
@@ -110,7 +114,7 @@ def test_a_candidate_without_codes_is_a_plain_checkpoint(bench, tmp_path, family
     import transformers
 
     one = bench(family)
-    config = CompressionConfig(student=Student(blocks=(0, 2), ffn_channels=64))
+    config = CompressionConfig(pruned=PrunedShape(blocks=(0, 2), ffn_channels=64))
     folder = export(one, config, tmp_path / "export")
     values = json.loads((folder / "config.json").read_text())
     assert "quantization_config" not in values
@@ -131,7 +135,7 @@ def test_transformers_alone_loads_it_as_the_user_would(bench, tmp_path):
     import transformers
 
     one = bench("llama", tie_word_embeddings=True)
-    config = uniform(one.spec, choice(4), sites={one.spec.embedding.name: choice(8)})
+    config = uniform(one.spec, choice(4), layers={one.spec.embedding.name: choice(8)})
     folder = export(one, config, tmp_path / "export")
     model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"]
@@ -180,7 +184,7 @@ def test_named_formats_are_loaded_as_they_were_searched(name, bench, tmp_path):
         if value is not None and value.group_size == 128:  # the tiny model's rows are shorter
             smaller = {"group_size": 64, **({"block_rows": 64} if values == "weight" else {})}
             found = found.model_copy(update={values: value.model_copy(update=smaller)})
-    config = CompressionConfig(sites={x.name: found for x in one.spec.block_linears})
+    config = CompressionConfig(layers={x.name: found for x in one.spec.block_linears})
     folder = export(one, config, tmp_path / "export")
     assert stored_bytes(folder) == weight_bytes(one.spec, config)
     logits = reloaded_logits(one, folder)
@@ -192,21 +196,21 @@ def test_named_formats_are_loaded_as_they_were_searched(name, bench, tmp_path):
 def test_what_has_no_container_is_refused_with_the_reason(bench, tmp_path):
     one = bench()
     for name, reason in (("nf4", "no codebooks"), ("kmeans3", "no codebooks"), ("nvfp4-a4", "bf16")):
-        config = CompressionConfig(sites={x.name: find_choice(name) for x in one.spec.block_linears})
+        config = CompressionConfig(layers={x.name: find_choice(name) for x in one.spec.block_linears})
         with pytest.raises(EngineError, match=reason):
             ENGINE.export(one.assembler, config, tmp_path / name, ExportCard(one.folder, name))
 
 
 def test_one_group_a_scheme_and_exact_targets(bench, tmp_path):
     one = bench("llama", tie_word_embeddings=True)
-    student = Student(blocks=(0, 2))
-    sites = {
+    pruned = PrunedShape(blocks=(0, 2))
+    layers = {
         "model.layers.0.mlp.down_proj": choice(4),
         "model.layers.2.mlp.down_proj": choice(4),
         "model.layers.2.self_attn.q_proj": choice(3, symmetric=False),
         one.spec.embedding.name: choice(8),
     }
-    folder = export(one, CompressionConfig(sites=sites, student=student), tmp_path / "export")
+    folder = export(one, CompressionConfig(layers=layers, pruned=pruned), tmp_path / "export")
     found = json.loads((folder / "config.json").read_text())
     assert found["num_hidden_layers"] == 2
     quantization = found["quantization_config"]
@@ -320,5 +324,5 @@ def test_a_source_without_configuration_is_refused(bench, tmp_path):
 ])  # fmt: skip
 def test_an_eight_bit_embedding_by_hand(tied, symmetric, expected):
     spec = tiny_spec(tied=tied, dtype="bfloat16")
-    config = CompressionConfig(sites={spec.embedding.name: choice(8, 32, symmetric)})
-    assert site_bytes(spec, spec.embedding, config).total == expected
+    config = CompressionConfig(layers={spec.embedding.name: choice(8, 32, symmetric)})
+    assert layer_bytes(spec, spec.embedding, config).total == expected

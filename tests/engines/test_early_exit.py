@@ -7,17 +7,17 @@ import math
 import pytest
 import torch
 
-from engines import find_engine
-from engines.behaviour.continuation import continuation_kl
-from engines.behaviour.early_exit import confidence
-from engines.behaviour.offer import behaving_runtime
-from engines.behaviour.projections import keys_and_values
-from engines.behaviour.ruling import behaviour_ruling, serving_ruling
-from spaces.behaviour import Behaviour, EarlyExit, TokenPruning
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, EngineError
-from spaces.target import Workload
+from paretune.engines import find_engine
+from paretune.engines.behaviour.continuation import continuation_kl
+from paretune.engines.behaviour.early_exit import confidence
+from paretune.engines.behaviour.offer import behaving_runtime
+from paretune.engines.behaviour.projections import keys_and_values
+from paretune.engines.behaviour.ruling import behaviour_ruling, serving_ruling
+from paretune.spaces.behaviour import Behaviour, EarlyExit, TokenPruning
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, EngineError
+from paretune.spaces.target import Workload
 from tests.engines.conftest import choice, uniform
 
 ENGINE = find_engine("torch-cpu")
@@ -169,7 +169,7 @@ def test_the_first_prediction_is_the_prompt_s(bench):
 def test_tokens_and_exits_together(bench):
     one = bench()
     rule = TokenPruning(after_block=0, kept_share=0.5)
-    config = uniform(one.spec, choice(4), Student(blocks=(0, 2)), kv=KVFormat(num_bits=8))
+    config = uniform(one.spec, choice(4), PrunedShape(blocks=(0, 2)), kv=KVFormat(num_bits=8))
     both = runtime(one, leaving(0.0, tokens=rule), config)
     found = both.continuation_logits(one.ids, 12)
     assert bool(torch.isfinite(found).all())

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from engines import Engine, engine_names, find_engine
-from spaces.errors import EngineError, UnknownNameError
-from spaces.legality import illegal
-from spaces.named_formats import find_choice
+from paretune.engines import Engine, engine_names, find_engine
+from paretune.spaces.errors import EngineError, UnknownNameError
+from paretune.spaces.legality import illegal
+from paretune.spaces.named_formats import find_choice
 from tests.engines.conftest import REQUIRED, running
 from tests.engines.contract import CheckpointContract, EngineContract, ProfiledContract
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.environments import (
+from paretune.engines.environments import (
     PACKAGES,
     Environment,
     engines_file,
@@ -18,8 +18,8 @@ from engines.environments import (
     run_in_environment,
     variable,
 )
-from engines.foreign_process import SILENT, last_word, process_variables, run_silently, run_together
-from spaces.errors import EngineError, EngineUnavailableError
+from paretune.engines.foreign_process import SILENT, last_word, process_variables, run_silently, run_together
+from paretune.spaces.errors import EngineError, EngineUnavailableError
 from tests.processes import alive
 
 HERE = Environment(Path(sys.executable), "paretune", "0", "this interpreter")

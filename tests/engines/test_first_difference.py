@@ -7,17 +7,17 @@ import shutil
 import pytest
 import torch
 
-from compressors.loading import load_checkpoint
-from engines.engine import ExportCard
-from engines.first_difference import OUTSIDE, first_difference
-from engines.llama_engine import LlamaCpp
-from engines.predictions import Predictions
-from engines.transformers_engine import Transformers
-from engines.verification import LEAST_TOLERANCE, verify_export
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import VerificationError
-from spaces.named_formats import find_choice
-from spaces.size import weight_bytes
+from paretune.compressors.loading import load_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.engines.first_difference import OUTSIDE, first_difference
+from paretune.engines.llama_engine import LlamaCpp
+from paretune.engines.predictions import Predictions
+from paretune.engines.transformers_engine import Transformers
+from paretune.engines.verification import LEAST_TOLERANCE, verify_export
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import VerificationError
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.size import weight_bytes
 from tests.engines.conftest import assembled_logits, choice, running, uniform
 
 
@@ -29,11 +29,11 @@ class Careless(Transformers):
         self.block = block
 
     def export(self, weights, config, folder, card):
-        sites = {
-            site: choice(2) if weights.spec.linear(site).block == self.block else found
-            for site, found in config.sites.items()
+        layers = {
+            layer: choice(2) if weights.spec.linear(layer).block == self.block else found
+            for layer, found in config.layers.items()
         }
-        return super().export(weights, config.replaced(sites=sites), folder, card)
+        return super().export(weights, config.replaced(layers=layers), folder, card)
 
     def predictions(self, folder, ids):
         with torch.inference_mode():
@@ -57,13 +57,13 @@ def test_an_export_may_be_written_by_another_engine_than_loads_it(bench):
 
 def test_blocks_are_counted_as_in_the_dense_model(bench):
     one = bench("llama")
-    config = uniform(one.spec, choice(8), Student(blocks=(0, 2)))
+    config = uniform(one.spec, choice(8), PrunedShape(blocks=(0, 2)))
     assert first_difference(Careless(2), one.assembler, config, one.folder, one.ids, 1e-5) == "block 2"
 
 
 def test_what_lies_outside_the_blocks_is_told_apart(bench):
     one = bench("llama")
-    config = uniform(one.spec, choice(8), sites={one.spec.head.name: choice(8)})
+    config = uniform(one.spec, choice(8), layers={one.spec.head.name: choice(8)})
     assert one.spec.linear(one.spec.head.name).block is None
     found = first_difference(Careless(None), one.assembler, config, one.folder, one.ids, 1e-5)
     assert found == OUTSIDE
@@ -78,7 +78,7 @@ def test_a_fresh_export_that_agrees_has_no_such_block(bench):
 def mixed(spec, narrow):
     """Of the same bytes whichever block is the narrow one."""
     few, more = find_choice("q4_0"), find_choice("q5_0")
-    return CompressionConfig(sites={x.name: few if x.block == narrow else more for x in spec.block_linears})
+    return CompressionConfig(layers={x.name: few if x.block == narrow else more for x in spec.block_linears})
 
 
 @pytest.mark.engine

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 import torch
 
-from compressors.quantizers import QuantizedWeight
-from engines.engine import ExportCard
-from engines.forms import DEFAULT_FORM, find_form, form_names
-from engines.forms import loading as loading_module
-from engines.forms.half_scales import half_scales
-from engines.forms.module_names import skip_patterns
-from engines.forms.packed_words import pack_columns, pack_rows
-from engines.verification import verify_export
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import EngineError, UnknownNameError
-from spaces.form_bytes import awq_bytes, bitsandbytes_bytes, gptq_bytes
-from spaces.formats import WeightFormat, integer_format
-from spaces.named_formats import find_choice
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.engines.engine import ExportCard
+from paretune.engines.forms import DEFAULT_FORM, find_form, form_names
+from paretune.engines.forms import loading as loading_module
+from paretune.engines.forms.half_scales import half_scales
+from paretune.engines.forms.module_names import skip_patterns
+from paretune.engines.forms.packed_words import pack_columns, pack_rows
+from paretune.engines.verification import verify_export
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import EngineError, UnknownNameError
+from paretune.spaces.form_bytes import awq_bytes, bitsandbytes_bytes, gptq_bytes
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.named_formats import find_choice
 from tests.engines.conftest import choice, uniform
 from tests.engines.form_contract import FormContract, PackedFormContract, loading
 
@@ -40,13 +40,13 @@ class TestCompressedTensors(FormContract):
 class TestBitsAndBytes(PackedFormContract):
     name = "bitsandbytes"
     blocks = WeightFormat(num_bits=4, number_type="codebook", codebook="normal", group_size=32)
-    accepted = (NF4, SiteChoice(weight=blocks, method="rtn"))
+    accepted = (NF4, LayerChoice(weight=blocks, method="rtn"))
     families = ("llama", "gpt2", "opt")
 
     def refused(self):
         odd = self.blocks.model_copy(update={"group_size": 16})
         named = (find_choice(name) for name in ("mxfp4", "int8-channel", "w8a8-dynamic", "kmeans4"))
-        return (choice(4), SiteChoice(weight=odd, method="rtn"), *named)
+        return (choice(4), LayerChoice(weight=odd, method="rtn"), *named)
 
     @pytest.mark.engine
     @pytest.mark.parametrize("family", ["gpt2", "gpt_neox"])
@@ -117,9 +117,9 @@ def test_embeddings_experts_and_nothing_at_all_are_refused(bench, name):
     assert find_form(DEFAULT_FORM).ruling(spec, DENSE_CONFIG)
     assert "nothing is quantized" in form.ruling(spec, DENSE_CONFIG).reason
     for role, said in (("embedding", "no linear"), ("expert_down", "one parameter")):
-        site = spec.of_role(role)[0].name
-        verdict = form.ruling(spec, CompressionConfig(sites={site: wanted}))
-        assert site in verdict.reason
+        layer = spec.of_role(role)[0].name
+        verdict = form.ruling(spec, CompressionConfig(layers={layer: wanted}))
+        assert layer in verdict.reason
         assert said in verdict.reason
 
 
@@ -127,21 +127,21 @@ def test_embeddings_experts_and_nothing_at_all_are_refused(bench, name):
 def test_what_one_setting_for_all_cannot_say_is_refused(bench, name):
     form = find_form(name)
     spec = bench("llama").spec
-    mixed = form.ruling(spec, CompressionConfig(sites={DOWN: choice(4), UP: choice(4, 64)}))
+    mixed = form.ruling(spec, CompressionConfig(layers={DOWN: choice(4), UP: choice(4, 64)}))
     assert DOWN in mixed.reason
     assert UP in mixed.reason
-    head = form.ruling(spec, CompressionConfig(sites={spec.head.name: choice(4)}))
+    head = form.ruling(spec, CompressionConfig(layers={spec.head.name: choice(4)}))
     assert "head" in head.reason
-    wide = form.ruling(bench("llama", dtype="float32").spec, CompressionConfig(sites={DOWN: choice(4)}))
+    wide = form.ruling(bench("llama", dtype="float32").spec, CompressionConfig(layers={DOWN: choice(4)}))
     assert "float16" in wide.reason
     assert "Conv1D" in form.ruling(bench("gpt2").spec, uniform(bench("gpt2").spec, choice(4))).reason
 
 
 def test_mixed_blocks_and_a_head_fit_into_bitsandbytes(bench):
     spec = bench("llama").spec
-    other = SiteChoice(weight=NF4.weight.model_copy(update={"group_size": 128}), method="rtn")
-    sites = {DOWN: NF4, UP: other, spec.head.name: NF4}
-    assert find_form("bitsandbytes").ruling(spec, CompressionConfig(sites=sites))
+    other = LayerChoice(weight=NF4.weight.model_copy(update={"group_size": 128}), method="rtn")
+    layers = {DOWN: NF4, UP: other, spec.head.name: NF4}
+    assert find_form("bitsandbytes").ruling(spec, CompressionConfig(layers=layers))
 
 
 def test_an_activation_that_awq_replaces_is_refused(bench):

@@ -9,14 +9,14 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from engines.engine import ExportCard
-from engines.llama.gguf_file.names import FILE
-from engines.llama.gguf_file.tokenizer import add_tokenizer, tokenizer_notes
-from engines.llama_engine import LlamaCpp
-from engines.manifest import check_files, read_manifest
-from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
+from paretune.engines.engine import ExportCard
+from paretune.engines.llama.gguf_file.names import FILE
+from paretune.engines.llama.gguf_file.tokenizer import add_tokenizer, tokenizer_notes
+from paretune.engines.llama_engine import LlamaCpp
+from paretune.engines.manifest import check_files, read_manifest
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
 from tests.engines.conftest import assembled_logits, running
 
 pytest.importorskip("gguf")

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines.engine import Engine, ExportCard
-from engines.graphs import export as graph_export
-from engines.graphs.onnx_graph.file import write_onnx
-from engines.verification import EXACT_TOLERANCE, LEAST_TOLERANCE, verify_export
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import VerificationError
-from spaces.formats import WeightFormat
-from spaces.size import weight_bytes
+from paretune.engines.engine import Engine, ExportCard
+from paretune.engines.graphs import export as graph_export
+from paretune.engines.graphs.onnx_graph.file import write_onnx
+from paretune.engines.verification import EXACT_TOLERANCE, LEAST_TOLERANCE, verify_export
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import VerificationError
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.size import weight_bytes
 from tests.engines.conftest import Bench, assembled_logits, choice, divergence, running, uniform
 from tests.engines.test_silence import CONTINUOUS_INTEGRATION
 
@@ -53,31 +53,31 @@ def engine(request):
 def everything(engine, bench, tmp_path_factory):
     """A tied model whose rows of 512 weights are several blocks of the operator; every format in every block."""
     one = bench("llama", tie_word_embeddings=True, num_hidden_layers=2, intermediate_size=512)
-    sites = {
+    layers = {
         x.name: FORMATS[(index + 3 * x.block) % len(FORMATS)]
         for index, x in enumerate(one.spec.block_linears)
     }
-    sites[one.spec.embedding.name] = choice(8, None, symmetric=False)
-    return written(engine, one, CompressionConfig(sites=sites), tmp_path_factory)
+    layers[one.spec.embedding.name] = choice(8, None, symmetric=False)
+    return written(engine, one, CompressionConfig(layers=layers), tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def few(engine, bench, tmp_path_factory):
-    """A cut student of 4 bits, an untied head of its own, a wider embedding."""
+    """A cut pruned model of 4 bits, an untied head of its own, a wider embedding."""
     one = bench("llama")
     return written(engine, one, of_few_bits(one.spec, finer=0), tmp_path_factory)
 
 
 def of_few_bits(spec, finer):
-    """Groups of 32 in one block of the student and of 64 in the other."""
-    student = Student(blocks=(0, 2), kv_heads=1, ffn_channels=192)
-    sites = {
+    """Groups of 32 in one block of the pruned model and of 64 in the other."""
+    pruned = PrunedShape(blocks=(0, 2), kv_heads=1, ffn_channels=192)
+    layers = {
         x.name: choice(4, 32 if x.block == finer else 64, symmetric=False)
         for x in spec.block_linears
-        if student.keeps_block(x.block)
+        if pruned.keeps_block(x.block)
     }
     outer = {spec.head.name: choice(4, 32), spec.embedding.name: choice(8, 32)}
-    return CompressionConfig(sites={**sites, **outer}, student=student)
+    return CompressionConfig(layers={**layers, **outer}, pruned=pruned)
 
 
 TRACED: dict[tuple[Path, str], tuple[Path, int]] = {}
@@ -125,7 +125,7 @@ def test_the_dense_model_is_exact(engine, bench, tmp_path_factory):
     assert differs(engine, written(engine, one, DENSE_CONFIG, tmp_path_factory)) < TOLERANCE
 
 
-def test_a_cut_student_verifies_and_another_of_the_same_bytes_does_not(engine, few):
+def test_a_cut_pruned_verifies_and_another_of_the_same_bytes_does_not(engine, few):
     one, stored = few.one, engine.stored(few.one.spec)
     found = verify_export(engine, one.assembler, few.config, few.folder, one.ids)
     assert found.tolerance == EXACT_TOLERANCE
@@ -158,7 +158,7 @@ def test_its_cache_continues_a_sequence(engine, everything):
         (choice(4, 8), "no whole block"),
         (choice(4, 96, symmetric=False), "divide"),
         (
-            SiteChoice(
+            LayerChoice(
                 weight=WeightFormat(
                     num_bits=4, number_type="int", group_size=32, symmetric=False, zero_point="float"
                 ),
@@ -174,21 +174,21 @@ def test_what_no_operator_computes_is_refused(engine, bench, wanted, said):
     assert said in verdict.reason
 
 
-def ruling(engine, spec, wanted, student):
-    """On the last linear of the first block, whose columns a student may cut."""
+def ruling(engine, spec, wanted, pruned):
+    """On the last linear of the first block, whose columns a pruned model may cut."""
     legality = engine.legality("cpu")
-    group = next(g for g in legality.groups(spec) if g.sites[0].endswith("down_proj"))
-    return legality.choice(spec, group, wanted, student)
+    group = next(g for g in legality.groups(spec) if g.layers[0].endswith("down_proj"))
+    return legality.choice(spec, group, wanted, pruned)
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_several_groups_of_no_power_of_two_are_legal_where_their_scales_are_read(engine, bench, symmetric):
-    spec, student = bench("llama").spec, Student(ffn_channels=192)
-    several = ruling(engine, spec, choice(4, 96, symmetric), student)
+    spec, pruned = bench("llama").spec, PrunedShape(ffn_channels=192)
+    several = ruling(engine, spec, choice(4, 96, symmetric), pruned)
     assert bool(several) == (engine.name == "onnxruntime")
     assert several or "power of two" in several.reason
     for whole in (choice(4, 192, symmetric), choice(4, None, symmetric), choice(4, 64, symmetric)):
-        assert ruling(engine, spec, whole, student)
+        assert ruling(engine, spec, whole, pruned)
 
 
 def test_mixtures_are_refused_with_the_reason(engine, bench):

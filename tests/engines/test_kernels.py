@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.sparse import SparseSemiStructuredTensorCUTLASS
 
-from compressors.quantizers import QuantizedWeight
-from compressors.rounding import fake_input
-from engines.kernels import KERNELS, LinearKernel, SiteWeight, find_kernel
-from engines.kernels.int8_weight_only import Int8WeightOnlyKernel
-from engines.kernels.kernel import independent
-from spaces.activation_format import ActivationFormat
-from spaces.errors import EngineError, UnknownNameError
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.compressors.rounding import fake_input
+from paretune.engines.kernels import KERNELS, LayerWeight, LinearKernel, find_kernel
+from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
+from paretune.engines.kernels.kernel import independent
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.errors import EngineError, UnknownNameError
 
 BITS = {"int8-weight-only": 8, "int8-dynamic": 8, "int4": 4}
 SHAPES = [(16, 32), (48, 96), (80, 256), (256, 256), (7, 96), (40, 128)]
@@ -36,20 +36,20 @@ def weights(kernel: LinearKernel, n: int, k: int):
         dense[:, ::2, :2], dense[:, 1::2, 1:3] = 0.0, 0.0
         for values in (dense, torch.zeros_like(dense)):
             if not kernel.refusal(n, k, None):
-                yield SiteWeight(dense=values.view(n, k).to(torch.bfloat16).float().cuda())
+                yield LayerWeight(dense=values.view(n, k).to(torch.bfloat16).float().cuda())
         return
     if kernel.name not in BITS:
         dense = torch.randn(n, k, generator=torch.Generator().manual_seed(n + k))
-        yield SiteWeight(dense=dense)
-        yield SiteWeight(dense=dense * (dense > 1.0))
-        yield SiteWeight(dense=torch.zeros(n, k))
+        yield LayerWeight(dense=dense)
+        yield LayerWeight(dense=dense * (dense > 1.0))
+        yield LayerWeight(dense=torch.zeros(n, k))
         return
     for group_size, symmetric in FORMATS:
         dynamic = kernel.name == "int8-dynamic"
         if (group_size and k % group_size) or kernel.refusal(n, k, group_size) or (dynamic and not symmetric):
             continue
         for dtype in (torch.bfloat16, torch.float32):
-            yield SiteWeight(quantized=quantized(n, k, BITS[kernel.name], group_size, symmetric, dtype))
+            yield LayerWeight(quantized=quantized(n, k, BITS[kernel.name], group_size, symmetric, dtype))
 
 
 GPU = [
@@ -108,7 +108,7 @@ def test_a_wrong_zero_point_is_noticed(name, kinder):
     wrong = QuantizedWeight(right.codes, right.scales, None, 32)
     inputs = torch.randn(4, 128) + 0.5
     wanted = inputs @ right.dequantize().T
-    found = kernel.run(inputs, kernel.pack(SiteWeight(quantized=wrong)))
+    found = kernel.run(inputs, kernel.pack(LayerWeight(quantized=wrong)))
     assert (found - wanted).norm() > kinder * kernel.tolerance * wanted.norm() / 10
 
 
@@ -119,14 +119,14 @@ def test_a_group_of_zeros_stays_exactly_zero():
     zeros = found.zeros.clone()
     zeros[3] = -128
     kernel = find_kernel("int8-weight-only")
-    operands = kernel.pack(SiteWeight(quantized=QuantizedWeight(codes, scales, zeros, 32)))
+    operands = kernel.pack(LayerWeight(quantized=QuantizedWeight(codes, scales, zeros, 32)))
     assert torch.equal(kernel.run(100 * torch.randn(5, 64), operands)[:, 3], torch.zeros(5))
 
 
 @pytest.mark.parametrize(("group_size", "symmetric"), FORMATS)
 def test_eight_bit_rows_are_dequantized_exactly(group_size, symmetric):
     weight = quantized(20, 128, 8, group_size, symmetric, torch.bfloat16)
-    operands = find_kernel("int8-weight-only").pack(SiteWeight(quantized=weight))
+    operands = find_kernel("int8-weight-only").pack(LayerWeight(quantized=weight))
     ids = torch.tensor([[0, 19, 3], [3, 7, 0]])
     found = Int8WeightOnlyKernel.rows(ids, operands)
     assert found.shape == (2, 3, 128)
@@ -143,7 +143,7 @@ def test_shapes_that_would_be_read_beyond_their_end_are_refused():
 
 def test_a_dense_weight_has_no_codes():
     with pytest.raises(EngineError, match="integer codes"):
-        find_kernel("int4").pack(SiteWeight(dense=torch.ones(16, 32)))
+        find_kernel("int4").pack(LayerWeight(dense=torch.ones(16, 32)))
 
 
 def test_two_of_four_is_refused_where_it_cannot_be_packed():
@@ -151,12 +151,12 @@ def test_two_of_four_is_refused_where_it_cannot_be_packed():
     assert "divide" in kernel.refusal(33, 64, None)
     assert "codes" in kernel.refusal(64, 64, 32)
     with pytest.raises(EngineError, match="more than two of four"):
-        kernel.pack(SiteWeight(dense=torch.ones(64, 64)))
+        kernel.pack(LayerWeight(dense=torch.ones(64, 64)))
     with pytest.raises(EngineError, match="divide"):
-        kernel.pack(SiteWeight(dense=torch.zeros(64, 32)))
+        kernel.pack(LayerWeight(dense=torch.zeros(64, 32)))
     if not torch.cuda.is_available():
         with pytest.raises(EngineError, match="CUDA"):
-            kernel.pack(SiteWeight(dense=torch.zeros(64, 64)))
+            kernel.pack(LayerWeight(dense=torch.zeros(64, 64)))
 
 
 def test_an_unknown_kernel_is_refused():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import find_engine
+from paretune.engines import find_engine
 
 PROGRAMS = ["torch-cpu", "transformers", "onnxruntime", "openvino"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from engines.transformers_engine import Transformers
-from spaces.errors import EngineError
+from paretune.engines.transformers_engine import Transformers
+from paretune.spaces.errors import EngineError
 
 
 def test_a_refused_export_stands_in_the_place_of_its_predictions(tmp_path):

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from engines import find_engine
-from engines.engine import ExportCard
-from engines.manifest import read_manifest
-from engines.openvino.graph import FILE, OPTIONS
-from engines.openvino.package import silent_openvino
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
+from paretune.engines import find_engine
+from paretune.engines.engine import ExportCard
+from paretune.engines.manifest import read_manifest
+from paretune.engines.openvino.graph import FILE, OPTIONS
+from paretune.engines.openvino.package import silent_openvino
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
 from tests.engines.conftest import assembled_logits, choice, divergence, running
 
 pytestmark = pytest.mark.engine
@@ -57,12 +57,12 @@ def four_bits(bench, tmp_path_factory):
 
 def several(spec):
     """Asymmetric, in groups of one block of the operator and, where rows are of 80 weights, of five."""
-    sites = {x.name: choice(4, 32, symmetric=False) for x in spec.block_linears}
+    layers = {x.name: choice(4, 32, symmetric=False) for x in spec.block_linears}
     down = [x.name for x in spec.block_linears if x.role == "down"]
-    sites |= {name: choice(4, None, symmetric=False) for name in down} | {
+    layers |= {name: choice(4, None, symmetric=False) for name in down} | {
         down[0]: choice(8, 80, symmetric=False)
     }
-    return CompressionConfig(sites=sites, student=Student(ffn_channels=80))
+    return CompressionConfig(layers=layers, pruned=PrunedShape(ffn_channels=80))
 
 
 def compiled(folder):

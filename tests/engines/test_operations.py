@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from engines import find_engine
-from engines.operation import Operation, merged
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.target import Workload
+from paretune.engines import find_engine
+from paretune.engines.operation import Operation, merged
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.target import Workload
 from tests.engines.conftest import choice, uniform
 from tests.fakes import tiny_moe_spec, tiny_spec
 
@@ -40,8 +40,8 @@ def test_a_tiny_llama_by_hand():
     }
 
 
-def test_attention_has_the_heads_and_the_cache_of_the_student():
-    config = CompressionConfig(student=Student(kv_heads=1), kv=KVFormat(num_bits=8))
+def test_attention_has_the_heads_and_the_cache_of_the_pruned():
+    config = CompressionConfig(pruned=PrunedShape(kv_heads=1), kv=KVFormat(num_bits=8))
     found = [o for o in operations(tiny_spec(), config) if o.kind == "attention"]
     assert {(o.heads, o.kv_heads, o.batch, o.num_bits, o.kernel) for o in found} == {(2, 1, 3, 8, "sdpa-kv8")}
 
@@ -62,7 +62,7 @@ def test_experts_are_hit_as_an_even_router_would(batch, hit, rows):
 
 def test_a_quantized_embedding_is_looked_up_and_multiplied_as_eight_bits():
     spec = tiny_spec()
-    found = operations(spec, CompressionConfig(sites={spec.embedding.name: choice(8)}))
+    found = operations(spec, CompressionConfig(layers={spec.embedding.name: choice(8)}))
     assert {o.kernel for o in found if o.kind == "embedding"} == {"gather-int8"}
     assert {o.kernel for o in found if o.n == 256 and o.k == 128 and o.m == 3 and o.kind == "linear"} == {
         "int8-weight-only",

@@ -12,40 +12,40 @@ from typing import Any
 import pytest
 import yaml
 
-from engines.recipes import find_recipe, recipe_names
-from engines.recipes.recipe import Recipe
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import EngineError, ModelError, UnknownNameError
-from spaces.formats import WeightFormat, integer_format
-from spaces.model import ModelSpec
-from spaces.named_formats import find_choice
+from paretune.engines.recipes import find_recipe, recipe_names
+from paretune.engines.recipes.recipe import Recipe
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineError, ModelError, UnknownNameError
+from paretune.spaces.formats import WeightFormat, integer_format
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import find_choice
 from tests.fakes import tiny_moe_spec, tiny_spec
 
 Read = dict[str, list[Any]]
 """By module path: everything that a recipe says of it; ``None``: leave it alone."""
 
 
-def integers(bits: int, group_size: int | None = 32, symmetric: bool = True, **more: Any) -> SiteChoice:
-    return SiteChoice.model_validate(
+def integers(bits: int, group_size: int | None = 32, symmetric: bool = True, **more: Any) -> LayerChoice:
+    return LayerChoice.model_validate(
         {"weight": integer_format(bits, group_size, symmetric), "method": "rtn", **more}
     )
 
 
 def mixed(spec: ModelSpec) -> CompressionConfig:
     """4 bits in block 1, in groups of two sizes; 8 bits by row in block 10; nothing elsewhere."""
-    sites = {}
+    layers = {}
     for linear in spec.block_linears:
         if linear.block == 1:
-            sites[linear.name] = integers(4, 64 if linear.role in ("gate", "up") else 32)
+            layers[linear.name] = integers(4, 64 if linear.role in ("gate", "up") else 32)
         elif linear.block == 10:
-            sites[linear.name] = find_choice("int8-channel")
-    return CompressionConfig(sites=sites)
+            layers[linear.name] = find_choice("int8-channel")
+    return CompressionConfig(layers=layers)
 
 
-def everywhere(spec: ModelSpec, choice: SiteChoice) -> CompressionConfig:
-    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+def everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
 
 
 def read_llm_compressor(text: str, names: list[str]) -> Read:
@@ -136,15 +136,15 @@ def test_it_says_what_it_is(recipe):
 
 
 def test_equal_configurations_give_equal_text(recipe, spec):
-    sites = mixed(spec).sites
-    turned = CompressionConfig(sites=dict(reversed(sites.items())))
-    text = recipe.text(spec, CompressionConfig(sites=sites))
+    layers = mixed(spec).layers
+    turned = CompressionConfig(layers=dict(reversed(layers.items())))
+    text = recipe.text(spec, CompressionConfig(layers=layers))
     assert text == recipe.text(spec, turned)
     assert text.endswith("\n")
     assert max(len(line) for line in text.splitlines()) <= 120
 
 
-def test_every_site_is_mentioned_once_and_dense_ones_are_left_alone(recipe, spec):
+def test_every_layer_is_mentioned_once_and_dense_ones_are_left_alone(recipe, spec):
     config = mixed(spec)
     assert recipe.ruling(spec, config)
     read = READERS[recipe.name](recipe.text(spec, config), [linear.name for linear in spec.linears])
@@ -162,7 +162,7 @@ def test_every_site_is_mentioned_once_and_dense_ones_are_left_alone(recipe, spec
         (find_choice("nf4"), "nf4"),
         (find_choice("q4_k"), "q4_k"),
         (
-            SiteChoice(
+            LayerChoice(
                 weight=WeightFormat(
                     num_bits=4, number_type="int", group_size=32, symmetric=False, zero_point="float"
                 ),
@@ -186,10 +186,10 @@ def test_what_no_tool_can_express_is_refused(recipe, spec, choice, about):
         recipe.text(spec, everywhere(spec, choice))
 
 
-def test_students_caches_and_dense_models_are_refused(recipe, spec):
+def test_pruned_sizes_caches_and_dense_models_are_refused(recipe, spec):
     config = mixed(spec)
-    student = config.replaced(student=Student(ffn_channels=128))
-    assert "smaller model" in recipe.ruling(spec, student).reason
+    pruned = config.replaced(pruned=PrunedShape(ffn_channels=128))
+    assert "smaller model" in recipe.ruling(spec, pruned).reason
     assert "--weights-only" in recipe.ruling(spec, config.replaced(kv=KVFormat(num_bits=8))).reason
     assert "nothing" in recipe.ruling(spec, DENSE_CONFIG).reason
 
@@ -200,9 +200,9 @@ def test_experts_are_refused(recipe):
     assert "experts" in recipe.ruling(spec, config).reason
 
 
-def test_a_foreign_site_is_an_error(recipe, spec):
+def test_a_foreign_layer_is_an_error(recipe, spec):
     with pytest.raises(ModelError):
-        recipe.ruling(spec, CompressionConfig(sites={"model.layers.99.mlp.up_proj": integers(4)}))
+        recipe.ruling(spec, CompressionConfig(layers={"model.layers.99.mlp.up_proj": integers(4)}))
 
 
 def test_methods_that_a_tool_has_not_are_told(recipe, spec):
@@ -214,13 +214,13 @@ def test_methods_that_a_tool_has_not_are_told(recipe, spec):
 
 @pytest.mark.parametrize("tool", ["modelopt", "gptqmodel", "auto-round"])
 def test_tools_without_embeddings_refuse_them(tool, spec):
-    config = CompressionConfig(sites={spec.embedding.name: find_choice("int8-channel")})
+    config = CompressionConfig(layers={spec.embedding.name: find_choice("int8-channel")})
     assert "embedding" in find_recipe(tool).ruling(spec, config).reason
 
 
 @pytest.mark.parametrize("tool", ["llm-compressor", "torchao"])
 def test_a_tied_head_goes_with_its_embedding(tool, spec):
-    config = CompressionConfig(sites={spec.embedding.name: find_choice("int8-channel")})
+    config = CompressionConfig(layers={spec.embedding.name: find_choice("int8-channel")})
     recipe = find_recipe(tool)
     read = READERS[tool](recipe.text(spec, config), [linear.name for linear in spec.linears])
     assert read[spec.embedding.name] == read[spec.head.name] == [(8, None)]
@@ -228,7 +228,7 @@ def test_a_tied_head_goes_with_its_embedding(tool, spec):
 
 def test_an_untied_head_has_a_format_of_its_own():
     spec = tiny_spec(tied=False)
-    config = CompressionConfig(sites={spec.head.name: find_choice("int8-channel")})
+    config = CompressionConfig(layers={spec.head.name: find_choice("int8-channel")})
     for tool in ("llm-compressor", "torchao", "modelopt", "auto-round"):
         read = READERS[tool](find_recipe(tool).text(spec, config), [linear.name for linear in spec.linears])
         assert read[spec.head.name] == [(8, None)]
@@ -238,7 +238,7 @@ def test_an_untied_head_has_a_format_of_its_own():
 def test_modelopt_refuses_fused_linears_that_differ(spec):
     name = "model.layers.1.self_attn.k_proj"
     config = mixed(spec)
-    apart = config.replaced(sites={**config.sites, name: find_choice("int8-channel")})
+    apart = config.replaced(layers={**config.layers, name: find_choice("int8-channel")})
     verdict = find_recipe("modelopt").ruling(spec, apart)
     assert name in verdict.reason
     assert "share an input" in verdict.reason
@@ -248,9 +248,9 @@ def test_modelopt_refuses_fused_linears_that_differ(spec):
 def test_llm_compressor_prunes_before_it_rounds_and_gives_each_method_a_modifier(spec):
     pruned = Sparsity(fraction=0.5, pattern="2:4", criterion="wanda")
     names = [linear.name for linear in spec.block_linears]
-    sites = {names[0]: integers(4, sparsity=pruned), names[1]: integers(8, method="gptq")}
-    sites[spec.embedding.name] = find_choice("int8-channel")
-    stage = yaml.safe_load(find_recipe("llm-compressor").text(spec, CompressionConfig(sites=sites)))
+    layers = {names[0]: integers(4, sparsity=pruned), names[1]: integers(8, method="gptq")}
+    layers[spec.embedding.name] = find_choice("int8-channel")
+    stage = yaml.safe_load(find_recipe("llm-compressor").text(spec, CompressionConfig(layers=layers)))
     groups = stage["default_stage"]
     assert list(groups) == ["embedding_modifiers", "pruning_0_modifiers", "quantization_modifiers"]
     wanda = groups["pruning_0_modifiers"]["WandaPruningModifier"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressors.loading import load_dense
-from compressors.rounding import fake_int8
-from engines import find_engine
-from engines.runtime.static_cache import EightBitStore, StaticCacheLayer, static_cache
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.size import kv_cache_bytes
-from spaces.target import Workload
+from paretune.compressors.loading import load_dense
+from paretune.compressors.rounding import fake_int8
+from paretune.engines import find_engine
+from paretune.engines.runtime.static_cache import EightBitStore, StaticCacheLayer, static_cache
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.size import kv_cache_bytes
+from paretune.spaces.target import Workload
 from tests.engines.conftest import assembled_logits, choice, divergence, uniform
 from tests.models import FAMILIES
 
@@ -41,8 +41,8 @@ def test_generation_is_that_of_transformers(bench, family):
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantized_runtimes_are_their_candidates(bench, family, bits):
     one = bench(family)
-    sites = {one.spec.embedding.name: choice(8, symmetric=False)}
-    config = uniform(one.spec, choice(bits), sites=sites)
+    layers = {one.spec.embedding.name: choice(8, symmetric=False)}
+    config = uniform(one.spec, choice(bits), layers=layers)
     runtime = ENGINE.runtime(one.assembler, config)
     wanted = "int4" if bits == 4 else "int8-weight-only"
     assert {runtime.kernels[x.name] for x in one.spec.block_linears} == {wanted}
@@ -92,7 +92,7 @@ def test_token_by_token_is_all_at_once(bench, family, bits):
 
 def test_a_runtime_survives_the_next_candidate(bench):
     one = bench()
-    config = uniform(one.spec, choice(3), Student(blocks=(0, 2), kv_heads=1))
+    config = uniform(one.spec, choice(3), PrunedShape(blocks=(0, 2), kv_heads=1))
     runtime = ENGINE.runtime(one.assembler, config)
     before = runtime.logits(one.ids)
     one.assembler.apply(uniform(one.spec, choice(2)))

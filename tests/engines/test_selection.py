@@ -1,13 +1,13 @@
-"""Which kernel a site gets on a CPU, and what is said when it is not the one of its format."""
+"""Which kernel a layer gets on a CPU, and what is said when it is not the one of its format."""
 
 from __future__ import annotations
 
 import pytest
 
-from engines.kernels import KERNELS
-from engines.selection import SPARSE_FROM, select_on_cpu
-from spaces.choice import SiteChoice, Sparsity
-from spaces.named_formats import find_choice
+from paretune.engines.kernels import KERNELS
+from paretune.engines.selection import SPARSE_FROM, select_on_cpu
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.named_formats import find_choice
 from tests.engines.conftest import choice
 
 
@@ -27,7 +27,7 @@ from tests.engines.conftest import choice
         (choice(16, sparsity=0.5), "fp32", "50% zeros run dense: compressed rows pay from 80%"),
         (choice(4, sparsity=0.9), "int4", ""),
         (
-            SiteChoice(sparsity=Sparsity(fraction=0.5, pattern="2:4")),
+            LayerChoice(sparsity=Sparsity(fraction=0.5, pattern="2:4")),
             "fp32",
             "no kernel for 2:4 zeros: runs dense",
         ),
@@ -70,8 +70,8 @@ def test_a_group_as_long_as_the_row_is_a_channel():
 
 
 def test_compressed_rows_start_where_the_constant_says():
-    at = SiteChoice(sparsity=Sparsity(fraction=SPARSE_FROM))
-    below = SiteChoice(sparsity=Sparsity(fraction=SPARSE_FROM - 0.01))
+    at = LayerChoice(sparsity=Sparsity(fraction=SPARSE_FROM))
+    below = LayerChoice(sparsity=Sparsity(fraction=SPARSE_FROM - 0.01))
     assert select_on_cpu(at, 64, 64).kernel == "csr"
     assert select_on_cpu(at, 64, 64).sparsity == SPARSE_FROM
     assert select_on_cpu(below, 64, 64).kernel == "fp32"

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import pytest
 
-from engines.engine import ExportCard
-from engines.foreign_process import SILENT
-from spaces.configuration import DENSE_CONFIG
+from paretune.engines.engine import ExportCard
+from paretune.engines.foreign_process import SILENT
+from paretune.spaces.configuration import DENSE_CONFIG
 from tests.engines.conftest import running
 
 CONTINUOUS_INTEGRATION = (

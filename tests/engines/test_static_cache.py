@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressors.cache_numbers import cache_numbers
-from engines import find_engine
-from engines.runtime.static_cache import StaticCacheLayer, static_cache, stores
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError
-from spaces.size import kv_cache_bytes
-from spaces.target import Workload
+from paretune.compressors.cache_numbers import cache_numbers
+from paretune.engines import find_engine
+from paretune.engines.runtime.static_cache import StaticCacheLayer, static_cache, stores
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.size import kv_cache_bytes
+from paretune.spaces.target import Workload
 from tests.engines.conftest import assembled_logits, divergence
 
 ENGINE = find_engine("torch-cpu")
@@ -32,7 +32,7 @@ def states(tokens: int, seed: int = 0, width: int = 40, dtype: torch.dtype = tor
 
 
 def rounded(kv: KVFormat, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """As :mod:`compressors.cache_rounding` does while scoring."""
+    """As :mod:`paretune.compressors.cache_rounding` does while scoring."""
     one, other = cache_numbers(kv, torch.bfloat16)
     assert one is not None
     assert other is not None
@@ -83,8 +83,8 @@ def test_token_by_token_is_all_at_once(bench, family, kv):
 
 def test_a_cut_block_takes_its_format_with_it(bench):
     one = bench()
-    student = Student(blocks=(0, 2), kv_heads=1)
-    config = CompressionConfig(kv=MIXED, student=student)
+    pruned = PrunedShape(blocks=(0, 2), kv_heads=1)
+    config = CompressionConfig(kv=MIXED, pruned=pruned)
     runtime = ENGINE.runtime(one.assembler, config)
     assert divergence(assembled_logits(one, config), runtime.logits(one.ids)) < 1e-9
     cache = static_cache(one.spec, config, 8, torch.bfloat16)

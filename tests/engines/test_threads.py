@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from commands import main as command_line
-from engines import find_engine
-from engines.environments import Environment
-from engines.runner_predictions import usable_threads
+from paretune.commands import main as command_line
+from paretune.engines import find_engine
+from paretune.engines.environments import Environment
+from paretune.engines.runner_predictions import usable_threads
 
 
 @pytest.mark.parametrize(

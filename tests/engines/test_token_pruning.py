@@ -7,17 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines import find_engine
-from engines.behaviour.continuation import continuation_kl
-from engines.behaviour.offer import behaving_runtime
-from engines.behaviour.projections import keys_and_values, last_token_attention
-from engines.behaviour.ruling import behaviour_ruling, serving_ruling
-from engines.behaviour.token_pruning import choose_tokens
-from spaces.behaviour import Behaviour, EarlyExit, TokenPruning
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, EngineError, TextError
-from spaces.target import Workload
+from paretune.engines import find_engine
+from paretune.engines.behaviour.continuation import continuation_kl
+from paretune.engines.behaviour.offer import behaving_runtime
+from paretune.engines.behaviour.projections import keys_and_values, last_token_attention
+from paretune.engines.behaviour.ruling import behaviour_ruling, serving_ruling
+from paretune.engines.behaviour.token_pruning import choose_tokens
+from paretune.spaces.behaviour import Behaviour, EarlyExit, TokenPruning
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, EngineError, TextError
+from paretune.spaces.target import Workload
 from tests.engines.conftest import choice, uniform
 
 ENGINE = find_engine("torch-cpu")
@@ -166,9 +166,9 @@ def test_later_caches_hold_kept_tokens_only(bench, monkeypatch):
     assert layers[1].nbytes * 25 == layers[0].nbytes * 15
 
 
-def test_a_student_of_8_bits_drops_tokens(bench):
+def test_a_pruned_of_8_bits_drops_tokens(bench):
     one = bench()
-    config = uniform(one.spec, choice(8), Student(blocks=(0, 2), kv_heads=1), kv=KVFormat(num_bits=8))
+    config = uniform(one.spec, choice(8), PrunedShape(blocks=(0, 2), kv_heads=1), kv=KVFormat(num_bits=8))
     plain, pruned = runtimes(one, pruning(0.5), config)
     found = continuation_kl(plain, pruned, one.ids, 16, 6)
     assert found.kl_tokens.shape == (4, 6)
@@ -237,7 +237,7 @@ def test_nothing_after_the_last_block_is_refused(bench):
     one = bench()
     assert behaviour_ruling(one.spec, DENSE_CONFIG, pruning(0.5, after=1))
     assert not behaviour_ruling(one.spec, DENSE_CONFIG, pruning(0.5, after=2))
-    cut = CompressionConfig(student=Student(blocks=(0, 2)))
+    cut = CompressionConfig(pruned=PrunedShape(blocks=(0, 2)))
     assert "last one is 1" in behaviour_ruling(one.spec, cut, pruning(0.5, after=1)).reason
 
 

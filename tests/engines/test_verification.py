@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from compressors.loading import load_checkpoint
-from engines import find_engine
-from engines.checkpoint import reload, reloading
-from engines.checkpoint.writer import write_checkpoint
-from engines.engine import ExportCard
-from engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.errors import EngineError, EngineUnavailableError, VerificationError
-from spaces.size import weight_bytes
+from paretune.compressors.loading import load_checkpoint
+from paretune.engines import find_engine
+from paretune.engines.checkpoint import reload, reloading
+from paretune.engines.checkpoint.writer import write_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import EngineError, EngineUnavailableError, VerificationError
+from paretune.spaces.size import weight_bytes
 from tests.engines.conftest import assembled_logits, choice, divergence
 
 ENGINE = find_engine("transformers")
@@ -24,7 +24,7 @@ ENGINE = find_engine("transformers")
 def mixed(spec, narrow_block):
     """3 bits in one block, 4 in the others."""
     return CompressionConfig(
-        sites={x.name: choice(3 if x.block == narrow_block else 4) for x in spec.block_linears},
+        layers={x.name: choice(3 if x.block == narrow_block else 4) for x in spec.block_linears},
         kv=KVFormat(num_bits=8),
     )
 

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-import demo
-import engines.vllm_engine as module
-from engines.engine import ExportCard
-from engines.environments import Environment
-from engines.predictions import Predictions
-from engines.vllm_engine import Vllm
-from spaces.architectures import read_model
-from spaces.cache_format import KVFormat
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.named_formats import find_choice
+import paretune.engines.vllm_engine as module
+from paretune import demo
+from paretune.engines.engine import ExportCard
+from paretune.engines.environments import Environment
+from paretune.engines.predictions import Predictions
+from paretune.engines.vllm_engine import Vllm
+from paretune.spaces.architectures import read_model
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.named_formats import find_choice
 from tests.engines.conftest import choice, uniform
 from tests.engines.vllm_cases import ENGINE, written
 
@@ -95,7 +95,7 @@ def test_narrow_widths_bound_the_kernels_that_a_server_compiles(bench, tmp_path)
 def test_scales_of_fp8_blocks_stay_as_they_are_stored(bench, tmp_path, monkeypatch):
     one = bench("llama", hidden_size=256)
     folder = tmp_path / "export"
-    down = CompressionConfig(sites={"model.layers.0.mlp.down_proj": find_choice("fp8-block-dynamic")})
+    down = CompressionConfig(layers={"model.layers.0.mlp.down_proj": find_choice("fp8-block-dynamic")})
     written(one, down, folder)
     assert "VLLM_USE_DEEP_GEMM_E8M0=0 vllm serve" in ENGINE.launch_line(folder)
     given = []
@@ -121,11 +121,11 @@ def test_a_server_gets_as_many_devices_as_were_searched_for(bench, tmp_path):
 def test_experts_have_published_names_beside_quantized_attention(mixture, tmp_path):
     spec = mixture.spec
     attention = {x.name: choice(4, 64) for x in spec.linears if x.role in ("q", "k", "v")}
-    tensors, _ = written(mixture, CompressionConfig(sites=attention), tmp_path / "dense")
+    tensors, _ = written(mixture, CompressionConfig(layers=attention), tmp_path / "dense")
     assert "model.layers.0.mlp.experts.0.gate_proj.weight" in tensors
     experts = {x.name: choice(8, 64) for x in spec.linears if x.role.startswith("expert") and x.block == 1}
     tensors, stated = written(
-        mixture, CompressionConfig(sites={**attention, **experts}), tmp_path / "experts"
+        mixture, CompressionConfig(layers={**attention, **experts}), tmp_path / "experts"
     )
     assert "model.layers.1.mlp.experts.3.down_proj.weight_packed" in tensors
     assert "model.layers.2.mlp.experts.3.down_proj.weight" in tensors

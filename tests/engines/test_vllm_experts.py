@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from benchmarks.random_configs import legal_choices, random_legal
-from compressors.input_rounding import input_factor
-from engines import find_engine
-from engines.vllm.devices import executed
-from profiles.devices import find_device
-from profiles.roofline import roofline
-from spaces.activation_format import ActivationFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.errors import EngineError
-from spaces.formats import WeightFormat
-from spaces.named_formats import find_choice
-from spaces.size import site_bytes
-from spaces.target import Workload
+from paretune.compressors.input_rounding import input_factor
+from paretune.engines import find_engine
+from paretune.engines.vllm.devices import executed
+from paretune.profiles.devices import find_device
+from paretune.profiles.roofline import roofline
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineError
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.size import layer_bytes
+from paretune.spaces.target import Workload
 from tests.engines import vllm_cases as cases
 from tests.engines.conftest import choice
 from tests.engines.vllm_cases import DEVICES, ENGINE, GPUS, written
@@ -38,12 +38,12 @@ def mixture(request, bench):
     return bench(request.param, hidden_size=256, **{width: 128})
 
 
-def ruled(spec, wanted, device, student=WHOLE, parallel=1):
-    return cases.ruled(spec, wanted, device, EXPERTS, student, parallel)
+def ruled(spec, wanted, device, pruned=WHOLE, parallel=1):
+    return cases.ruled(spec, wanted, device, EXPERTS, pruned, parallel)
 
 
 def made_of(weight, inputs):
-    return SiteChoice(weight=weight, activation=inputs, method="rtn")
+    return LayerChoice(weight=weight, activation=inputs, method="rtn")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def made_of(weight, inputs):
         (find_choice("mxfp4-a4"), []),
         (find_choice("mxfp8-a8"), []),
     ],
-    ids=lambda value: value.name if isinstance(value, SiteChoice) else "-".join(value),
+    ids=lambda value: value.name if isinstance(value, LayerChoice) else "-".join(value),
 )
 def test_formats_of_experts_by_generation(mixture, wanted, devices):
     rulings = {device: ruled(mixture.spec, wanted, device) for device in DEVICES}
@@ -77,11 +77,11 @@ def test_formats_of_experts_by_generation(mixture, wanted, devices):
 
 def test_shapes_are_those_of_an_experts_linears(mixture):
     """Gate and up are stored apart: 2 x 64 rows are no block of 128."""
-    half = Student(ffn_channels=64)
+    half = PrunedShape(ffn_channels=64)
     for name in ("w8a8-dynamic", "fp8-dynamic", "fp8-static"):
         assert ruled(mixture.spec, find_choice(name), "hopper", half)
         assert ruled(mixture.spec, find_choice(name), "hopper", parallel=2)
-        assert not ruled(mixture.spec, find_choice(name), "hopper", Student(ffn_channels=96))
+        assert not ruled(mixture.spec, find_choice(name), "hopper", PrunedShape(ffn_channels=96))
         assert not ruled(mixture.spec, find_choice(name), "hopper", parallel=4)
     for refused in (
         ruled(mixture.spec, find_choice("fp8-block-dynamic"), "hopper", half),
@@ -92,7 +92,7 @@ def test_shapes_are_those_of_an_experts_linears(mixture):
 
 def everywhere(one, wanted, *, block=1, **fields):
     names = [x.name for x in one.spec.linears if x.role.startswith("expert") and x.block == block]
-    return CompressionConfig(sites=dict.fromkeys(names, wanted), **fields)
+    return CompressionConfig(layers=dict.fromkeys(names, wanted), **fields)
 
 
 def test_inputs_of_int8_experts_are_scored_as_they_are_executed(mixture):
@@ -100,10 +100,10 @@ def test_inputs_of_int8_experts_are_scored_as_they_are_executed(mixture):
     wanted = find_choice("w8a8-dynamic")
     attention = next(x.name for x in mixture.spec.of_role("o"))
     config = everywhere(mixture, wanted)
-    config = config.replaced(sites={**config.sites, attention: wanted})
+    config = config.replaced(layers={**config.layers, attention: wanted})
     found = ENGINE.executed_config(mixture.spec, config, "h100")
     assert found.choice(attention).activation.name == "a8-token-127"
-    rest = [choice for site, choice in found.sites.items() if site != attention]
+    rest = [choice for layer, choice in found.layers.items() if layer != attention]
     assert len(rest) == 2
     assert all(one == wanted.model_copy(update={"activation": None}) for one in rest)
     for device in ("l4", "h100", "b200"):
@@ -127,13 +127,13 @@ def spread(scale, shape):
     return scale.float().repeat_interleave(rows, 0).repeat_interleave(columns, 1)
 
 
-@pytest.mark.parametrize("student", [WHOLE, Student(ffn_channels=64)], ids=["whole", "narrower"])
+@pytest.mark.parametrize("pruned", [WHOLE, PrunedShape(ffn_channels=64)], ids=["whole", "narrower"])
 @pytest.mark.parametrize("name", LEGAL_SOMEWHERE)
-def test_what_is_written_is_the_candidate(mixture, tmp_path, name, student):
+def test_what_is_written_is_the_candidate(mixture, tmp_path, name, pruned):
     """Shaped as ``create_weights`` of the schemes wants it, under the names that the loader maps."""
     wanted = find_choice(name)
-    config = everywhere(mixture, wanted, student=student)
-    if name == "fp8-block-dynamic" and not student.whole:
+    config = everywhere(mixture, wanted, pruned=pruned)
+    if name == "fp8-block-dynamic" and not pruned.whole:
         with pytest.raises(EngineError, match="64 rows"):
             written(mixture, config, tmp_path / "export")
         return
@@ -156,8 +156,8 @@ def test_what_is_written_is_the_candidate(mixture, tmp_path, name, student):
             found.append(codes.float() * spread(scale, codes.shape))
             assert (f"{module}.input_scale" in tensors) == (name == "fp8-static")
         for linear, made in ((first, torch.cat(found[:2])), (second, found[2])):
-            assert torch.equal(made, bank.tensor(linear.name, wanted, student)[expert])
-            assert not torch.equal(made, bank.tensor(linear.name, SiteChoice(), student)[expert])
+            assert torch.equal(made, bank.tensor(linear.name, wanted, pruned)[expert])
+            assert not torch.equal(made, bank.tensor(linear.name, LayerChoice(), pruned)[expert])
 
 
 def test_all_experts_store_the_scale_that_the_candidate_is_scored_with(mixture, tmp_path):
@@ -214,8 +214,8 @@ def test_such_choices_are_drawn(mixture):
     found = {
         choice
         for named in drawn
-        for site, choice in named.config.sites.items()
-        if mixture.spec.linear(site).role.startswith("expert")
+        for layer, choice in named.config.layers.items()
+        if mixture.spec.linear(layer).role.startswith("expert")
     }
     for name in LEGAL_SOMEWHERE:
         assert find_choice(name) in choices
@@ -235,10 +235,10 @@ def test_transformers_does_not_round_them(mixture, name):
 def test_bytes_and_rooflines_count_every_expert(mixture):
     spec = mixture.spec
     for linear in (x for x in spec.linears if x.role.startswith("expert") and x.block == 1):
-        found = site_bytes(spec, linear, everywhere(mixture, find_choice("w8a8-dynamic")))
+        found = layer_bytes(spec, linear, everywhere(mixture, find_choice("w8a8-dynamic")))
         assert found.total == linear.experts * (linear.out_features * (linear.in_features + 2))
         scales = linear.experts * linear.pieces
-        found = site_bytes(spec, linear, everywhere(mixture, find_choice("fp8-static")))
+        found = layer_bytes(spec, linear, everywhere(mixture, find_choice("fp8-static")))
         assert found.payload == linear.weights + 2 * scales
         assert found.overhead == 2 * scales
     workload, device = Workload(prompt_tokens=64), find_device("h100")
@@ -247,7 +247,7 @@ def test_bytes_and_rooflines_count_every_expert(mixture):
         for config in (
             CompressionConfig(),
             CompressionConfig(
-                sites={
+                layers={
                     x.name: find_choice("w8a8-dynamic") for x in spec.linears if x.role.startswith("expert")
                 }
             ),

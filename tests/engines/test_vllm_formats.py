@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-import demo
-import engines.vllm_engine as module
-from engines.environments import Environment
-from engines.vllm.devices import executed, generation
-from spaces.architectures import read_model
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import WHOLE, CompressionConfig, Student
-from spaces.errors import EngineAbsentError, UnknownNameError
-from spaces.formats import ggml_format
-from spaces.named_formats import find_choice
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
-from spaces.target import Workload
+import paretune.engines.vllm_engine as module
+from paretune import demo
+from paretune.engines.environments import Environment
+from paretune.engines.vllm.devices import executed, generation
+from paretune.spaces.architectures import read_model
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import EngineAbsentError, UnknownNameError
+from paretune.spaces.formats import ggml_format
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.engines.conftest import choice
 from tests.engines.vllm_cases import DEVICES, ENGINE, GPUS, legal_on, ruled
 
@@ -40,7 +40,7 @@ def mixture(bench):
 @pytest.mark.parametrize(
     ("wanted", "devices"),
     [
-        (SiteChoice(), list(DEVICES)),
+        (LayerChoice(), list(DEVICES)),
         *((choice(bits, group), GPUS) for bits in (2, 3, 4, 5, 6, 8) for group in (None, 32, 64, 128)),
         *((choice(bits, 128, symmetric=False), GPUS) for bits in (4, 8)),
         *((choice(bits, 128, symmetric=False), []) for bits in (2, 3, 5, 6)),
@@ -55,9 +55,9 @@ def mixture(bench):
         (find_choice("mxfp4-a4"), GPUS),
         (find_choice("mxfp8"), []),
         (find_choice("nf4"), []),
-        (SiteChoice(weight=ggml_format("q4_k"), method="ggml"), []),
+        (LayerChoice(weight=ggml_format("q4_k"), method="ggml"), []),
     ],
-    ids=lambda value: value.name if isinstance(value, SiteChoice) else "-".join(value),
+    ids=lambda value: value.name if isinstance(value, LayerChoice) else "-".join(value),
 )
 def test_formats_of_a_linear_by_generation(spec, wanted, devices):
     assert legal_on(spec, wanted) == devices
@@ -76,7 +76,7 @@ def test_fused_linears_do_not_share_what_belongs_to_a_matrix(spec):
 
 def test_embedding_and_head_stay_unquantized(spec):
     assert legal_on(spec, choice(8, 128), "embedding") == []
-    assert legal_on(spec, SiteChoice(), "embedding") == list(DEVICES)
+    assert legal_on(spec, LayerChoice(), "embedding") == list(DEVICES)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
@@ -89,16 +89,16 @@ def test_experts_have_4_or_8_symmetric_bits(mixture, bits):
 
 
 def test_shapes_that_no_kernel_takes_are_refused(spec):
-    narrow = Student(ffn_channels=448)
-    assert not ruled(spec, choice(4, 64), "hopper", student=narrow)
-    assert "448" in ruled(spec, choice(4, 64), "hopper", student=narrow).reason
-    assert ruled(spec, W8A8, "hopper", student=narrow)
-    assert not ruled(spec, choice(4, 128), "hopper", student=Student(ffn_channels=320))
+    narrow = PrunedShape(ffn_channels=448)
+    assert not ruled(spec, choice(4, 64), "hopper", pruned=narrow)
+    assert "448" in ruled(spec, choice(4, 64), "hopper", pruned=narrow).reason
+    assert ruled(spec, W8A8, "hopper", pruned=narrow)
+    assert not ruled(spec, choice(4, 128), "hopper", pruned=PrunedShape(ffn_channels=320))
 
 
 def test_heads_and_rows_are_divided_among_devices(spec):
-    assert ENGINE.legality_at("h100", Workload(tensor_parallel=2)).student(spec, WHOLE)
-    assert not ENGINE.legality_at("h100", Workload(tensor_parallel=3)).student(spec, WHOLE)
+    assert ENGINE.legality_at("h100", Workload(tensor_parallel=2)).pruned(spec, WHOLE)
+    assert not ENGINE.legality_at("h100", Workload(tensor_parallel=3)).pruned(spec, WHOLE)
     assert not ruled(spec, choice(4, 128), "hopper", parallel=8)
     assert ruled(spec, choice(4, 128), "hopper", parallel=4)
 
@@ -191,25 +191,25 @@ def test_a_candidate_is_scored_as_the_device_computes_it():
 
 @pytest.mark.parametrize("device", list(DEVICES))
 def test_a_space_for_a_device_has_choices_and_reasons(spec, device):
-    asked = Restrictions(bits=(3, 4, 8, 16), outer_bits=(8, 16), kv_bits=(16,))
+    asked = Restrictions(bits=(3, 4, 8, 16), embedding_bits=(8, 16), kv_bits=(16,))
     space = SearchSpace(spec, ENGINE.legality(DEVICES[device]), asked)
-    config = space.decode([len(gene.choices) - 1 for gene in space.genes])
+    config = space.decode([len(parameter.choices) - 1 for parameter in space.parameters])
     assert ENGINE.export_ruling(spec, config)
     assert space.refused
 
 
-def test_export_is_refused_where_fused_sites_differ(spec, tmp_path):
-    site = spec.of_role("q")[0].name
-    config = CompressionConfig(sites={site: choice(4, 128)})
+def test_export_is_refused_where_fused_layers_differ(spec, tmp_path):
+    layer = spec.of_role("q")[0].name
+    config = CompressionConfig(layers={layer: choice(4, 128)})
     verdict = ENGINE.export_ruling(spec, config)
     assert not verdict
     assert "fuses" in verdict.reason
 
 
 def test_formats_that_no_one_device_runs_together_are_refused(spec):
-    groups = {group.name: group.sites for group in ENGINE.legality("h100").groups(spec)}
+    groups = {group.name: group.layers for group in ENGINE.legality("h100").groups(spec)}
     both = CompressionConfig(
-        sites={
+        layers={
             **dict.fromkeys(groups["blocks.0.down"], W8A8),
             **dict.fromkeys(groups["blocks.1.down"], choice(4, 128)),
         }
@@ -228,6 +228,6 @@ def test_a_group_of_experts_is_shorter_than_what_a_device_has_of_a_row(mixture):
     refused = ruled(mixture.spec, choice(4, 128), "hopper", experts)
     assert "a group of 128 is all that a device has of a row" in refused.reason
     assert not ruled(mixture.spec, choice(4, 64), "hopper", experts, parallel=2)
-    half = Student(ffn_channels=64)
-    assert not ruled(mixture.spec, choice(8, 64), "hopper", experts, student=half)
-    assert ruled(mixture.spec, choice(8, 32), "hopper", experts, student=half)
+    half = PrunedShape(ffn_channels=64)
+    assert not ruled(mixture.spec, choice(8, 64), "hopper", experts, pruned=half)
+    assert ruled(mixture.spec, choice(8, 32), "hopper", experts, pruned=half)

@@ -1,4 +1,4 @@
-"""vLLM's CPU build loads and runs what is exported for it: students, W8A8 beside 16 bits by fused group."""
+"""vLLM's CPU build loads and runs what is exported for it: pruned models, W8A8 beside 16 bits by fused group."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from pathlib import Path
 import pytest
 import torch
 
-import demo
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import read_windows
-from engines.engine import ExportCard
-from engines.group_ruling import ruling_by_group
-from engines.predictions import Predictions
-from engines.verification import LEAST_TOLERANCE, compare_predictions, verify_export
-from engines.vllm_engine import Vllm
-from spaces.architectures import read_model
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, Student
-from spaces.errors import VerificationError
-from spaces.named_formats import find_choice
-from spaces.size import weight_bytes
+from paretune import demo
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import read_windows
+from paretune.engines.engine import ExportCard
+from paretune.engines.group_ruling import ruling_by_group
+from paretune.engines.predictions import Predictions
+from paretune.engines.verification import LEAST_TOLERANCE, compare_predictions, verify_export
+from paretune.engines.vllm_engine import Vllm
+from paretune.spaces.architectures import read_model
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import VerificationError
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.size import weight_bytes
 from tests.engines.conftest import running
 
 pytestmark = pytest.mark.engine
 
 SPEC = read_model(demo.MODEL)
 DYNAMIC, STATIC = find_choice("w8a8-dynamic"), find_choice("w8a8-static")
-STUDENT = Student(blocks=(0, 1, 2, 4, 5), kv_heads=1, ffn_channels=384)
+PRUNED = PrunedShape(blocks=(0, 1, 2, 4, 5), kv_heads=1, ffn_channels=384)
 
 
-def mixed(*chosen: SiteChoice, student: Student = WHOLE, first: int = 0) -> CompressionConfig:
+def mixed(*chosen: LayerChoice, pruned: PrunedShape = WHOLE, first: int = 0) -> CompressionConfig:
     """The choices in turn in every other fused group, beginning with the ``first``; 16 bits in the rest."""
     groups = [
         group for group in Vllm().legality("cpu").groups(SPEC)
-        if group.kind == "linear" and student.keeps_block(group.block)
+        if group.kind == "linear" and pruned.keeps_block(group.block)
     ]  # fmt: skip
-    sites = {
-        site: chosen[index % len(chosen)]
+    layers = {
+        layer: chosen[index % len(chosen)]
         for index, group in enumerate(groups[first::2])
-        for site in group.sites
+        for layer in group.layers
     }
-    return CompressionConfig(sites=sites, student=student)
+    return CompressionConfig(layers=layers, pruned=pruned)
 
 
-def in_blocks(*blocks: int, student: Student = WHOLE) -> CompressionConfig:
+def in_blocks(*blocks: int, pruned: PrunedShape = WHOLE) -> CompressionConfig:
     """W8A8 in some blocks."""
-    sites = {x.name: DYNAMIC for x in SPEC.block_linears if x.block in blocks}
-    return CompressionConfig(sites=sites, student=student)
+    layers = {x.name: DYNAMIC for x in SPEC.block_linears if x.block in blocks}
+    return CompressionConfig(layers=layers, pruned=pruned)
 
 
-OTHER_STUDENT = STUDENT.model_copy(update={"blocks": (0, 1, 3, 4, 5)})
+OTHER_PRUNED = PRUNED.model_copy(update={"blocks": (0, 1, 3, 4, 5)})
 
 CANDIDATES = {
     "dense": (DENSE_CONFIG, 1e-8),
-    "student": (CompressionConfig(student=STUDENT), 1e-8),
+    "pruned": (CompressionConfig(pruned=PRUNED), 1e-8),
     "dynamic": (mixed(DYNAMIC), 1e-5),
     "static": (mixed(STATIC, first=1), 1e-5),
     "both": (mixed(DYNAMIC, STATIC), 1e-5),
-    "student, dynamic": (mixed(DYNAMIC, student=STUDENT), 1e-4),
-    "student, static": (mixed(STATIC, student=STUDENT, first=1), 1e-4),
+    "pruned model, dynamic": (mixed(DYNAMIC, pruned=PRUNED), 1e-4),
+    "pruned model, static": (mixed(STATIC, pruned=PRUNED, first=1), 1e-4),
     "even blocks": (in_blocks(0, 2, 4), 5e-6),
 }
 """With the KL that is allowed, in nats a token: an input at the edge of two codes may fall either way."""
 
 SIBLINGS = {
-    "student, dynamic": (mixed(DYNAMIC, student=OTHER_STUDENT), LEAST_TOLERANCE),
+    "pruned model, dynamic": (mixed(DYNAMIC, pruned=OTHER_PRUNED), LEAST_TOLERANCE),
     "even blocks": (in_blocks(1, 3, 5), 5e-6),
 }
 """Candidates of the same bytes that an export must not be taken for, and the tolerance that tells them apart."""
@@ -156,7 +156,7 @@ def test_no_usage_is_counted(runs):
     assert not list(runs.settings.rglob("*.json"))
 
 
-@pytest.mark.parametrize("name", ["dynamic", "student, dynamic"])
+@pytest.mark.parametrize("name", ["dynamic", "pruned model, dynamic"])
 def test_inputs_are_divided_by_their_largest_magnitude_over_127(runs, name):
     """Compressed-tensors divides by 127.5: as it computes the candidate, agreement is several times worse."""
     config, _ = CANDIDATES[name]

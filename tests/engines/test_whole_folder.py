@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from engines.whole_folder import written_whole
-from spaces.errors import EngineError
+from paretune.engines.whole_folder import written_whole
+from paretune.spaces.errors import EngineError
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

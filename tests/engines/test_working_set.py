@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engines import find_engine
-from engines.operation import Operation
-from engines.working_set import MOST_BYTES, RotatingKernel
+from paretune.engines import find_engine
+from paretune.engines.operation import Operation
+from paretune.engines.working_set import MOST_BYTES, RotatingKernel
 
 ENGINE = find_engine("torch-cpu")
 OPERATIONS = [

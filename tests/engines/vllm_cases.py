@@ -6,21 +6,21 @@ import json
 
 from safetensors.torch import load_file
 
-from engines.engine import ExportCard
-from engines.vllm_engine import Vllm
-from spaces.configuration import WHOLE
-from spaces.size import weight_bytes
-from spaces.target import Workload
+from paretune.engines.engine import ExportCard
+from paretune.engines.vllm_engine import Vllm
+from paretune.spaces.configuration import WHOLE
+from paretune.spaces.size import weight_bytes
+from paretune.spaces.target import Workload
 
 ENGINE = Vllm()
 DEVICES = {"cpu": "x86-avx2", "ampere": "a100-80", "ada": "l4", "hopper": "h200", "blackwell": "b200"}
 GPUS = ["ampere", "ada", "hopper", "blackwell"]
 
 
-def ruled(spec, wanted, device, group="blocks.0.down", student=WHOLE, parallel=1):
+def ruled(spec, wanted, device, group="blocks.0.down", pruned=WHOLE, parallel=1):
     legality = ENGINE.legality_at(DEVICES[device], Workload(tensor_parallel=parallel))
     found = next(one for one in legality.groups(spec) if one.name == group)
-    return legality.choice(spec, found, wanted, student)
+    return legality.choice(spec, found, wanted, pruned)
 
 
 def legal_on(spec, wanted, group="blocks.0.down"):

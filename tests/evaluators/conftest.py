@@ -25,12 +25,12 @@ class Bench:
 def bench(tmp_path_factory):
     import torch
 
-    from compressors.assembly import Assembler
-    from compressors.bank import Bank
-    from compressors.divergence import Teacher
-    from compressors.loading import load_dense, load_tokenizer, model_hash
-    from compressors.windows import TokenWindows
-    from spaces.architectures import read_model
+    from paretune.compressors.assembly import Assembler
+    from paretune.compressors.bank import Bank
+    from paretune.compressors.divergence import Teacher
+    from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+    from paretune.compressors.windows import TokenWindows
+    from paretune.spaces.architectures import read_model
 
     folder = build_tiny("llama", tmp_path_factory.mktemp("tiny") / "model", tie_word_embeddings=True)
     spec = read_model(folder)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.formats import integer_format
-from spaces.measurement import Fidelity
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.formats import integer_format
+from paretune.spaces.measurement import Fidelity
 
 
 def four_bits(spec, bits=4, group_size=32):
-    choice = SiteChoice(weight=integer_format(bits, group_size), method="rtn")
-    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+    choice = LayerChoice(weight=integer_format(bits, group_size), method="rtn")
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
 
 
 def check_evaluator(evaluator, spec, fidelity: Fidelity):

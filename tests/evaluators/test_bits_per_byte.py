@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from evaluators.bits_per_byte import bits_per_byte, from_perplexity
-from spaces.errors import TextError
-from spaces.measurement import Measurement
+from paretune.evaluators.bits_per_byte import bits_per_byte, from_perplexity
+from paretune.spaces.errors import TextError
+from paretune.spaces.measurement import Measurement
 from tests.models import tiny_tokenizer
 
 
@@ -40,7 +40,7 @@ def test_perplexity_of_windows_becomes_bits():
 def test_windows_become_the_text_that_they_were_and_tokens_again():
     import torch
 
-    from evaluators.window_texts import encode_text, predicted_bytes, tokenize_alike, window_texts
+    from paretune.evaluators.window_texts import encode_text, predicted_bytes, tokenize_alike, window_texts
 
     tokenizer = tiny_tokenizer()
     text = "Zwölf Boxkämpfer jagen 7 mal"
@@ -63,7 +63,7 @@ def test_windows_become_the_text_that_they_were_and_tokens_again():
 def test_a_model_that_guesses_evenly_pays_eight_bits_a_byte():
     import torch
 
-    from evaluators.compared import read_bits
+    from paretune.evaluators.compared import read_bits
 
     def guesses(input_ids, use_cache):
         return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 256))
@@ -80,10 +80,10 @@ def test_padding_of_a_vocabulary_changes_nothing(bench):
     """A sibling with more rows than the dense model is compared over the tokens that both have."""
     import torch
 
-    from compressors.loading import load_dense
-    from compressors.windows import TokenWindows
-    from evaluators.compared import Judge, read_dense
-    from evaluators.window_texts import window_texts
+    from paretune.compressors.loading import load_dense
+    from paretune.compressors.windows import TokenWindows
+    from paretune.evaluators.compared import Judge, read_dense
+    from paretune.evaluators.window_texts import window_texts
 
     dense = load_dense(bench.folder, bench.spec)
     windows = TokenWindows.of(

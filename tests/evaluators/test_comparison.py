@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 
-from evaluators.comparison import mcnemar, paired_difference
-from spaces.errors import ConfigurationError
+from paretune.evaluators.comparison import mcnemar, paired_difference
+from paretune.spaces.errors import ConfigurationError
 
 finite = st.floats(-10, 10, allow_nan=False)
 

@@ -1,10 +1,10 @@
 """The cost evaluator: sizes come from spaces.size, predictions keep their name."""
 
-from evaluators.cost import CostEvaluator
-from spaces.configuration import DENSE_CONFIG
-from spaces.measurement import Fidelity, Measurement
-from spaces.size import memory_bytes, weight_bytes
-from spaces.target import Workload
+from paretune.evaluators.cost import CostEvaluator
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.measurement import Fidelity, Measurement
+from paretune.spaces.size import memory_bytes, weight_bytes
+from paretune.spaces.target import Workload
 from tests.evaluators.contract import check_evaluator, four_bits
 
 FIDELITY = Fidelity(windows=1, window_tokens=16)
@@ -12,7 +12,7 @@ FIDELITY = Fidelity(windows=1, window_tokens=16)
 
 class FakePredictor:
     def predict(self, spec, config, workload):
-        value = 1e-3 * (1 + len(config.sites))
+        value = 1e-3 * (1 + len(config.layers))
         return {"tpot_s": Measurement(value=value, unit="s", source="predicted", by="fake")}
 
 

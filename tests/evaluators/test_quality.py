@@ -2,10 +2,10 @@
 
 import pytest
 
-from evaluators.quality import QualityEvaluator
-from spaces.configuration import DENSE_CONFIG
-from spaces.errors import UnknownNameError
-from spaces.measurement import Fidelity
+from paretune.evaluators.quality import QualityEvaluator
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.measurement import Fidelity
 from tests.evaluators.contract import check_evaluator, four_bits
 
 FULL = Fidelity(text="search", windows=8, window_tokens=32)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from evaluators.task_loading import load_tasks
-from evaluators.tasks import TaskEvaluator, TaskScorer, TaskSettings
-from spaces.configuration import DENSE_CONFIG
-from spaces.errors import UnknownNameError
-from spaces.measurement import Fidelity
+from paretune.evaluators.task_loading import load_tasks
+from paretune.evaluators.tasks import TaskEvaluator, TaskScorer, TaskSettings
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.measurement import Fidelity
 from tests.evaluators.contract import check_evaluator
 
 CHOOSE = """

@@ -12,24 +12,24 @@ from typing import Any
 
 import numpy as np
 
-import demo
-from commands.run_file import RunFile
-from compressors.assembly import Assembler
-from compressors.bank import Bank
-from compressors.divergence import Teacher
-from compressors.loading import load_dense, load_tokenizer, model_hash
-from compressors.windows import read_windows
-from engines import find_engine
-from engines.foreign_process import process_variables
-from engines.llama.gguf_file.names import FILE
-from engines.llama.server import READY
-from engines.manifest import MANIFEST
-from evaluators.quality import QualityEvaluator
-from spaces.architectures import read_model
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Measurement
-from spaces.named_formats import find_choice
-from spaces.result import Member
+from paretune import demo
+from paretune.commands.run_file import RunFile
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import read_windows
+from paretune.engines import find_engine
+from paretune.engines.foreign_process import process_variables
+from paretune.engines.llama.gguf_file.names import FILE
+from paretune.engines.llama.server import READY
+from paretune.engines.manifest import MANIFEST
+from paretune.evaluators.quality import QualityEvaluator
+from paretune.spaces.architectures import read_model
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.result import Member
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ def member(
 
 def uniform_member(spec: Any, form: str, kl: float) -> Member:
     choice = find_choice(form)
-    return member(form, kl, CompressionConfig(sites={site.name: choice for site in spec.block_linears}))
+    return member(form, kl, CompressionConfig(layers={layer.name: choice for layer in spec.block_linears}))
 
 
 @contextmanager

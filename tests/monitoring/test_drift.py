@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from monitoring.drift import divergence
+from paretune.monitoring.drift import divergence
 
 
 def logs(**shares):

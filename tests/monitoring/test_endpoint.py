@@ -8,10 +8,10 @@ import math
 import httpx
 import pytest
 
-from monitoring.answers import UnreadableAnswerError, read_answer
-from monitoring.endpoint import Endpoint
-from monitoring.errors import EndpointError, MonitorError
-from monitoring.reading import drift, take_reading, usable
+from paretune.monitoring.answers import UnreadableAnswerError, read_answer
+from paretune.monitoring.endpoint import Endpoint
+from paretune.monitoring.errors import EndpointError, MonitorError
+from paretune.monitoring.reading import drift, take_reading, usable
 from tests.monitoring.fakes import SHARES, FakeServer, canary
 
 LIST = [{"id": 10, "token": "a", "bytes": [97], "logprob": -0.5}, {"id": 11, "token": "b", "logprob": -2.0}]

@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from monitoring.limits import Limit, Streaks
+from paretune.monitoring.limits import Limit, Streaks
 
 DRIFT = Limit(metric="drift_nats", limit=0.01, in_a_row=3)
 SLOW = Limit(metric="latency_s", limit=1.0, in_a_row=2)

@@ -15,17 +15,17 @@ from tests.monitoring.ladders import FILE, ROOT, embedded_bench, flip_bytes, ser
 
 pytest.importorskip("httpx", reason="the monitor needs the extra 'monitor'")
 
-from commands.export import export
-from commands.ladder import export_ladder
-from commands.monitor import monitor
-from engines.canary import CANARIES, TOP, read_canaries
-from engines.manifest import check_files
-from monitoring.endpoint import Endpoint
-from monitoring.files import FileGuard
-from monitoring.ladder import read_ladder
-from monitoring.switching import Switcher
-from monitoring.watch import Watch
-from spaces.errors import EngineError, RunError, VerificationError
+from paretune.commands.export import export
+from paretune.commands.ladder import export_ladder
+from paretune.commands.monitor import monitor
+from paretune.engines.canary import CANARIES, TOP, read_canaries
+from paretune.engines.manifest import check_files
+from paretune.monitoring.endpoint import Endpoint
+from paretune.monitoring.files import FileGuard
+from paretune.monitoring.ladder import read_ladder
+from paretune.monitoring.switching import Switcher
+from paretune.monitoring.watch import Watch
+from paretune.spaces.errors import EngineError, RunError, VerificationError
 from tests.engines.conftest import running
 
 pytestmark = pytest.mark.engine
@@ -151,7 +151,7 @@ def run(bench, members, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     found = SimpleNamespace(
-        front=SimpleNamespace(members=members, pick="q4_k"), run=SimpleNamespace(settings={})
+        front=SimpleNamespace(members=members, recommended="q4_k"), run=SimpleNamespace(settings={})
     )
     monkeypatch.setattr("reports.reading.read_run_folder", lambda path: found)
     monkeypatch.setattr("commands.run_file.validate_run", lambda settings, where: settings)

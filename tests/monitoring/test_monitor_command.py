@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the monitor needs the extra 'monitor'")
 
-from commands.main import main
-from monitoring.endpoint import Endpoint
+from paretune.commands.main import main
+from paretune.monitoring.endpoint import Endpoint
 from tests.monitoring.fakes import FakeServer, write_export, write_ladder
 
 URL = "http://127.0.0.1:1"

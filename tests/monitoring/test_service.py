@@ -14,14 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitoring.access import check_host, may_switch, read_secret
-from monitoring.errors import MonitorError
-from monitoring.ladder import read_ladder
-from monitoring.limits import Limit, Streaks
-from monitoring.listening import listen, web_server
-from monitoring.memory import read_process, resident_bytes
-from monitoring.switching import Switcher
-from monitoring.watch import Watch
+from paretune.monitoring.access import check_host, may_switch, read_secret
+from paretune.monitoring.errors import MonitorError
+from paretune.monitoring.ladder import read_ladder
+from paretune.monitoring.limits import Limit, Streaks
+from paretune.monitoring.listening import listen, web_server
+from paretune.monitoring.memory import read_process, resident_bytes
+from paretune.monitoring.switching import Switcher
+from paretune.monitoring.watch import Watch
 from tests.monitoring.fakes import FakeServer, write_ladder
 
 pytest.importorskip("fastapi", reason="the monitor needs the extra 'monitor'")
@@ -37,7 +37,7 @@ def server():
 @pytest.fixture
 def serve(tmp_path, server):
     """``serve(token)``: a client of a monitor whose loop checks once and then waits."""
-    from monitoring.service import Monitor, create_app
+    from paretune.monitoring.service import Monitor, create_app
 
     with ExitStack() as stack:
 
@@ -160,7 +160,7 @@ def test_status_and_health_are_json_whatever_the_server_answers(serve, server, t
 
 
 def test_the_watch_goes_on_after_what_nobody_foresaw(tmp_path, server, monkeypatch, caplog):
-    from monitoring.service import Monitor, create_app
+    from paretune.monitoring.service import Monitor, create_app
 
     ladder = read_ladder(write_ladder(tmp_path / "ladder"))
     watch = Watch(ladder, server.endpoint())
@@ -208,8 +208,8 @@ class Turning:
 
 
 def test_what_is_told_during_a_switch_is_of_one_rung(tmp_path):
-    from monitoring.metrics import Metrics
-    from monitoring.service import Monitor
+    from paretune.monitoring.metrics import Metrics
+    from paretune.monitoring.service import Monitor
 
     watch = Turning(read_ladder(write_ladder(tmp_path / "ladder")))
     assert sample(Metrics(watch).text().decode(), 'paretune_broken_in_a_row{metric="drift_nats"}') == 0
@@ -217,7 +217,7 @@ def test_what_is_told_during_a_switch_is_of_one_rung(tmp_path):
 
 
 def test_two_scrapes_count_a_switch_once(tmp_path):
-    from monitoring.metrics import Metrics
+    from paretune.monitoring.metrics import Metrics
 
     class Slow(dict):
         def __getitem__(self, name):

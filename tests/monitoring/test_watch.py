@@ -9,17 +9,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from engines import engine_names, find_engine
-from engines.canary import CANARIES
-from engines.manifest import MANIFEST
-from engines.verification import LEAST_TOLERANCE, RELATIVE_TOLERANCE
-from monitoring.errors import MonitorError, SwitchError
-from monitoring.files import FileGuard
-from monitoring.ladder import LADDER, default_trigger, read_ladder
-from monitoring.switching import Switcher
-from monitoring.watch import Watch
-from spaces.configuration import CompressionConfig
-from spaces.errors import RunError, VerificationError
+from paretune.engines import engine_names, find_engine
+from paretune.engines.canary import CANARIES
+from paretune.engines.manifest import MANIFEST
+from paretune.engines.verification import LEAST_TOLERANCE, RELATIVE_TOLERANCE
+from paretune.monitoring.errors import MonitorError, SwitchError
+from paretune.monitoring.files import FileGuard
+from paretune.monitoring.ladder import LADDER, default_trigger, read_ladder
+from paretune.monitoring.switching import Switcher
+from paretune.monitoring.watch import Watch
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import RunError, VerificationError
 from tests.monitoring.fakes import FakeServer, write_export, write_ladder
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_rung_is_passed_over(ladder):
 
 def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
     export, read = write_export(tmp_path / "export", "one"), []
-    from monitoring import files
+    from paretune.monitoring import files
 
     kept = files.sha256_of_file
     monkeypatch.setattr(files, "sha256_of_file", lambda file: read.append(file.name) or kept(file))

@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engines.operation import Operation
-from profiles.table import CostRow, CostTable
-from spaces.architectures import read_model
-from spaces.configuration import CompressionConfig
-from spaces.model import ModelSpec
-from spaces.target import Device, Workload
+from paretune.engines.operation import Operation
+from paretune.profiles.table import CostRow, CostTable
+from paretune.spaces.architectures import read_model
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Device, Workload
 
 REFERENCE = Path(__file__).resolve().parents[2].parent / "shared" / "models"
 
@@ -109,8 +109,8 @@ class FakeEngine:
         self, spec: ModelSpec, config: CompressionConfig, workload: Workload
     ) -> tuple[Operation, ...]:
         blocks = sum(config.keeps_block(block) for block in range(spec.blocks))
-        narrow = any(not choice.weight.dense for choice in config.sites.values())
-        kernel, note = ("int4", "") if narrow else ("fp32", "a note" if config.sites else "")
+        narrow = any(not choice.weight.dense for choice in config.layers.values())
+        kernel, note = ("int4", "") if narrow else ("fp32", "a note" if config.layers else "")
         rows = workload.batch * workload.prompt_tokens
         return (
             Operation("linear", "prefill", kernel, rows, 64, 64, 2 * blocks, note=note),

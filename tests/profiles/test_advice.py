@@ -9,19 +9,19 @@ import time
 
 import pytest
 
-from profiles.advice import Advice, advise
-from profiles.candidates import DENSE, four_bit_group, half_zeros, uniform_candidates
-from profiles.capacity import largest_batch, largest_context, usable_bytes
-from profiles.devices import device_names, find_device
-from profiles.evidence import seen
-from profiles.levers import levers
-from profiles.scored import Scored, Target
-from profiles.slowdown import expanded_prefill_s
-from spaces.architectures import read_model
-from spaces.configuration import DENSE_CONFIG
-from spaces.errors import ConfigurationError
-from spaces.size import dense_bytes, kept_linears, weight_bytes
-from spaces.target import Workload
+from paretune.profiles.advice import Advice, advise
+from paretune.profiles.candidates import DENSE, four_bit_group, half_zeros, uniform_candidates
+from paretune.profiles.capacity import largest_batch, largest_context, usable_bytes
+from paretune.profiles.devices import device_names, find_device
+from paretune.profiles.evidence import seen
+from paretune.profiles.levers import levers
+from paretune.profiles.scored import Scored, Target
+from paretune.profiles.slowdown import expanded_prefill_s
+from paretune.spaces.architectures import read_model
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.size import dense_bytes, kept_linears, weight_bytes
+from paretune.spaces.target import Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 from tests.profiles.fakes import REFERENCE, ROUND, llama
 
@@ -123,11 +123,11 @@ def test_starting_kernels_binds_a_small_model_and_rounding_inputs_makes_it_slowe
     assert advice.binding.resource == "launches"
     verdicts = {verdict.approach: verdict for verdict in advice.verdicts}
     assert not verdicts["quantize"].fits
-    assert verdicts["student"].best == "fewer-blocks"
+    assert verdicts["pruned"].best == "fewer-blocks"
     found = formats(advice)
     assert found["fp8"].tpot_s > found["dense"].tpot_s
     assert any("Slower in decode by the data sheet alone" in told for told in found["fp8"].slower)
-    assert [step.approach for step in advice.order] == ["student"]
+    assert [step.approach for step in advice.order] == ["pruned"]
 
 
 def test_a_long_context_is_bound_by_its_cache(eight):
@@ -202,7 +202,7 @@ def test_every_device_gets_consistent_advice(device, workload, spec):
     assert next(iter(found)) == "dense"
     assert found["int4"].weight_bytes < found["int8"].weight_bytes < found["dense"].weight_bytes
     assert found["int4"].largest_batch >= found["int8"].largest_batch >= found["dense"].largest_batch
-    assert {verdict.approach for verdict in advice.verdicts} == {"quantize", "prune", "student"}
+    assert {verdict.approach for verdict in advice.verdicts} == {"quantize", "prune", "pruned"}
     for step in advice.order:
         assert step.gain >= 1.1 or not found["dense"].fits
     told = text_of(advice)
@@ -216,7 +216,7 @@ def test_steps_build_on_one_another(eight):
     assert times == sorted(times, reverse=True)
     for before, after in itertools.pairwise(order):
         assert after.gain == pytest.approx(before.request_s / after.request_s)
-    tiers = ["quantize", "prune", "student"]
+    tiers = ["quantize", "prune", "pruned"]
     assert [tiers.index(step.approach) for step in order] == sorted(
         tiers.index(step.approach) for step in order
     )

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from commands.advise import advise, show
-from profiles.advice import Advice
-from profiles.advice import advise as compute
-from profiles.devices import find_device
-from spaces.errors import ConfigurationError, ModelError, UnknownNameError
-from spaces.target import Workload
+from paretune.commands.advise import advise, show
+from paretune.profiles.advice import Advice
+from paretune.profiles.advice import advise as compute
+from paretune.profiles.devices import find_device
+from paretune.spaces.errors import ConfigurationError, ModelError, UnknownNameError
+from paretune.spaces.target import Workload
 from tests.profiles.fakes import llama, llama_folder
 
 

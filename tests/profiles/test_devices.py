@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-import profiles.devices as package
-from profiles.devices import detect_device, device_names, find_device
-from profiles.devices.local_cpu import CpuFacts, describe_cpu, read_facts
-from profiles.devices.local_gpu import match_sheet
-from spaces.errors import UnknownNameError
-from spaces.target import Device
+import paretune.profiles.devices as package
+from paretune.profiles.devices import detect_device, device_names, find_device
+from paretune.profiles.devices.local_cpu import CpuFacts, describe_cpu, read_facts
+from paretune.profiles.devices.local_gpu import match_sheet
+from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.target import Device
 
 SHEETS = tuple(find_device(name) for name in device_names())
 ARITHMETIC = {"fp32", "bf16", "fp8", "int8", "int4"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from profiles.energy import EnergyMeter
+from paretune.profiles.energy import EnergyMeter
 
 
 def package(folder: Path, index: int, microjoules: int, name: str = "package-0") -> Path:

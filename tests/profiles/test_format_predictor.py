@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.format_predictor import FormatPredictor, terms, timing_configs
-from profiles.interpolation import UnknownCostError
-from profiles.predictor import MeasuredRun
-from spaces.configuration import DENSE_CONFIG, CompressionConfig
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
-from spaces.target import Workload
+from paretune.profiles.format_predictor import FormatPredictor, terms, timing_configs
+from paretune.profiles.interpolation import UnknownCostError
+from paretune.profiles.predictor import MeasuredRun
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_moe_spec, tiny_spec
 
 WORKLOAD = Workload(prompt_tokens=8, output_tokens=8)
 SPEC = tiny_spec()
 SPACE = SearchSpace(
-    SPEC, FakeLegality(), Restrictions(bits=(2, 4, 8, 16), outer_bits=(8, 16), sparsity=(0.0,))
+    SPEC, FakeLegality(), Restrictions(bits=(2, 4, 8, 16), embedding_bits=(8, 16), sparsity=(0.0,))
 )
 RATES = {"int2-g128": 3e-9, "int4-g128": 1e-9, "int8-g128": 2e-9, "bf16": 4e-9}
 
@@ -52,18 +52,18 @@ def test_each_format_and_place_is_timed_once():
     formats = {(place, name) for place, name in everything if place != "model"}
     assert {place for place, _ in formats} == {"inner", "outer"}
     assert len(configs) == len({c.digest for c in configs}) <= len(formats) + 3
-    shallow = configs[1].student.blocks
+    shallow = configs[1].pruned.blocks
     assert shallow
     assert len(shallow) < SPEC.blocks
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_mixtures_and_students_are_sums(data):
-    genome = tuple(data.draw(st.integers(0, size - 1)) for size in SPACE.sizes)
-    if not SPACE.ruling(genome):
+def test_mixtures_and_pruned_sizes_are_sums(data):
+    point = tuple(data.draw(st.integers(0, size - 1)) for size in SPACE.sizes)
+    if not SPACE.ruling(point):
         return
-    config = SPACE.decode(genome)
+    config = SPACE.decode(point)
     found = PREDICTOR.predict(SPEC, config, WORKLOAD)
     assert found["tpot_s"].value == pytest.approx(seconds(SPEC, config), rel=1e-6)
     assert found["ttft_s"].value == pytest.approx(3 * seconds(SPEC, config), rel=1e-6)
@@ -72,7 +72,7 @@ def test_mixtures_and_students_are_sums(data):
 
 def test_what_was_not_timed_is_refused():
     wide = SearchSpace(SPEC, FakeLegality(), Restrictions(bits=(3, 16)))
-    config = next(c for c in timing_configs(wide) if c != DENSE_CONFIG and c.student.whole)
+    config = next(c for c in timing_configs(wide) if c != DENSE_CONFIG and c.pruned.whole)
     with pytest.raises(UnknownCostError, match="int3-g128 of inner weights"):
         PREDICTOR.predict(SPEC, config, WORKLOAD)
 

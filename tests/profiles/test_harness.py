@@ -8,9 +8,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from engines.operation import Operation
-from profiles import harness
-from profiles.harness import distinct_operations, time_operations
+from paretune.engines.operation import Operation
+from paretune.profiles import harness
+from paretune.profiles.harness import distinct_operations, time_operations
 from tests.profiles.fakes import ROUND, FakeEngine, linear
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.operation import Operation
-from profiles.interpolation import OperationCosts, UnknownCostError, operation_floor_s
+from paretune.engines.operation import Operation
+from paretune.profiles.interpolation import OperationCosts, UnknownCostError, operation_floor_s
 from tests.profiles.fakes import ROUND, linear, table
 
 

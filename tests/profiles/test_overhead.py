@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from profiles.overhead import Overhead, fit_overhead, non_negative_least_squares
+from paretune.profiles.overhead import Overhead, fit_overhead, non_negative_least_squares
 
 BLOCKS = [4, 8, 12, 16, 16, 8]
 KERNELS = [1e-3, 2e-3, 1.5e-3, 4e-3, 2e-3, 1e-3]

@@ -6,30 +6,30 @@ import time
 
 import pytest
 
-from engines import find_engine
-from profiles.coverage import space_operations
-from profiles.interpolation import UnknownCostError
-from profiles.overhead import Overhead
-from profiles.predictor import MeasuredRun, Predictor
-from profiles.table import CostRow, CostTable
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import integer_format
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
-from spaces.target import Workload
+from paretune.engines import find_engine
+from paretune.profiles.coverage import space_operations
+from paretune.profiles.interpolation import UnknownCostError
+from paretune.profiles.overhead import Overhead
+from paretune.profiles.predictor import MeasuredRun, Predictor
+from paretune.profiles.table import CostRow, CostTable
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.formats import integer_format
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 from tests.profiles.fakes import ROUND, FakeEngine, linear, table
 
 SPEC = tiny_spec(blocks=4)
 WORKLOAD = Workload(batch=2, prompt_tokens=8, output_tokens=4)
 INT4 = CompressionConfig(
-    sites={
-        linear.name: SiteChoice(weight=integer_format(4, 32), method="rtn") for linear in SPEC.block_linears
+    layers={
+        linear.name: LayerChoice(weight=integer_format(4, 32), method="rtn") for linear in SPEC.block_linears
     }
 )
-ZEROS = CompressionConfig(sites={SPEC.block_linears[0].name: SiteChoice(sparsity=Sparsity(fraction=0.5))})
-SHALLOW = CompressionConfig(student=Student(blocks=(0, 1)))
+ZEROS = CompressionConfig(layers={SPEC.block_linears[0].name: LayerChoice(sparsity=Sparsity(fraction=0.5))})
+SHALLOW = CompressionConfig(pruned=PrunedShape(blocks=(0, 1)))
 TABLE = table(
     {
         linear(16, 64, 64): 4e-3,

@@ -8,13 +8,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from commands.profile import local_device, profile
-from engines import find_engine
-from profiles.devices import detect_device
-from profiles.table import CostTable
-from profiles.whole_model import is_legal, profile_candidates
-from spaces.errors import ConfigurationError, EngineError, RunError
-from spaces.legality import illegal
+from paretune.commands.profile import local_device, profile
+from paretune.engines import find_engine
+from paretune.profiles.devices import detect_device
+from paretune.profiles.table import CostTable
+from paretune.profiles.whole_model import is_legal, profile_candidates
+from paretune.spaces.errors import ConfigurationError, EngineError, RunError
+from paretune.spaces.legality import illegal
 from tests.fakes import FakeLegality, tiny_moe_spec, tiny_spec
 from tests.models import build_tiny
 
@@ -105,6 +105,6 @@ def test_candidates_are_legal_and_distinct(spec):
 
 def test_what_an_engine_refuses_is_no_candidate():
     picky = FakeLegality(refuse_choice=lambda group, choice: "" if choice.weight.dense else "dense only")
-    assert all(not config.sites for config in profile_candidates(tiny_spec(), picky).values())
+    assert all(not config.layers for config in profile_candidates(tiny_spec(), picky).values())
     no_cache = FakeLegality(refused_kv=("kv8",))
     assert "uniform-4, 8-bit cache" not in profile_candidates(tiny_spec(), no_cache)

@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from profiles.candidates import DENSE, uniform_candidates
-from profiles.roofline import Roofline, compute_bound_tokens, peak, roofline
-from profiles.work import Case, Execution, attended_pairs, launches, touched_experts, work
-from spaces.activation_format import ActivationFormat
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError
-from spaces.formats import integer_format
-from spaces.model import ModelSpec
-from spaces.target import Workload
+from paretune.profiles.candidates import DENSE, uniform_candidates
+from paretune.profiles.roofline import Roofline, compute_bound_tokens, peak, roofline
+from paretune.profiles.work import Case, Execution, attended_pairs, launches, touched_experts, work
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.target import Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 from tests.profiles.fakes import ROUND, llama
 
@@ -25,8 +25,8 @@ SPEC = tiny_spec(dtype="bfloat16", tied=False)
 
 
 def uniform(spec: ModelSpec, bits: int, activation: ActivationFormat | None = None) -> CompressionConfig:
-    choice = SiteChoice(weight=integer_format(bits, None), activation=activation, method="rtn")
-    return CompressionConfig(sites={linear.name: choice for linear in spec.block_linears})
+    choice = LayerChoice(weight=integer_format(bits, None), activation=activation, method="rtn")
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
 
 
 def test_llama_8b_by_hand(tmp_path):
@@ -134,7 +134,12 @@ def test_devices_share_the_work_and_not_the_launches():
     assert two.launches_s == one.launches_s
 
 
-STUDENTS = (Student(), Student(blocks=(0, 1)), Student(kv_heads=1), Student(ffn_channels=128))
+PRUNED_SIZES = (
+    PrunedShape(),
+    PrunedShape(blocks=(0, 1)),
+    PrunedShape(kv_heads=1),
+    PrunedShape(ffn_channels=128),
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -142,9 +147,9 @@ STUDENTS = (Student(), Student(blocks=(0, 1)), Student(kv_heads=1), Student(ffn_
     bits=st.sampled_from([2, 3, 4, 5, 6]),
     batch=st.integers(1, 64),
     prompt=st.integers(1, 64),
-    student=st.sampled_from(STUDENTS),
+    pruned=st.sampled_from(PRUNED_SIZES),
 )
-def test_what_must_hold(bits, batch, prompt, student):
+def test_what_must_hold(bits, batch, prompt, pruned):
     workload = Workload(batch=batch, prompt_tokens=prompt, output_tokens=8)
 
     def cost(config: CompressionConfig, at: Workload = workload) -> Roofline:
@@ -155,10 +160,10 @@ def test_what_must_hold(bits, batch, prompt, student):
     assert cost(narrow).prefill.seconds <= cost(wide).prefill.seconds
     more = workload.model_copy(update={"batch": batch + 1})
     assert cost(narrow).decode.seconds <= cost(narrow, more).decode.seconds
-    if student.blocks is None:
-        smaller = narrow.replaced(student=student)
+    if pruned.blocks is None:
+        smaller = narrow.replaced(pruned=pruned)
         assert cost(smaller).decode.seconds <= cost(narrow).decode.seconds
-    kept = CompressionConfig(student=student)
+    kept = CompressionConfig(pruned=pruned)
     assert cost(kept).prefill.seconds <= cost(DENSE_CONFIG).prefill.seconds
     cached = DENSE_CONFIG.replaced(kv=KVFormat(num_bits=8))
     assert cost(cached).decode.seconds <= cost(DENSE_CONFIG).decode.seconds

@@ -7,9 +7,9 @@ import io
 
 import pytest
 
-from profiles.measured import shipped_table
-from profiles.table import CostTable
-from spaces.errors import RunError
+from paretune.profiles.measured import shipped_table
+from paretune.profiles.table import CostTable
+from paretune.spaces.errors import RunError
 from tests.profiles.fakes import linear, row, table
 
 ONE, OTHER = linear(1, 64, 32), linear(8, 64, 32, "int4", num_bits=4, group_size=32)

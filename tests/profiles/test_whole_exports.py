@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from engines.runner_engine import ExportTimes
-from profiles.whole_exports import _parts, time_exports
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.target import Workload
+from paretune.engines.runner_engine import ExportTimes
+from paretune.profiles.whole_exports import _parts, time_exports
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.target import Workload
 from tests.fakes import tiny_spec
 
 SPEC = tiny_spec()
 WORKLOAD = Workload(prompt_tokens=8, output_tokens=8)
-HALF = CompressionConfig(student=Student(blocks=tuple(range(SPEC.blocks // 2))))
+HALF = CompressionConfig(pruned=PrunedShape(blocks=tuple(range(SPEC.blocks // 2))))
 
 
 class Engine:
@@ -33,7 +33,7 @@ class Engine:
     def time_export(self, folder, workload, repetitions):
         config = self.written[folder]
         self.order.append(config)
-        blocks = len(config.student.blocks or range(SPEC.blocks))
+        blocks = len(config.pruned.blocks or range(SPEC.blocks))
         slow = 2.0 if self.order.count(config) == 1 else 1.0
         return ExportTimes((10.0 * blocks * slow,) * repetitions, (blocks * slow,) * repetitions)
 

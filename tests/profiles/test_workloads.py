@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.errors import ConfigurationError
-from spaces.target import Workload
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.target import Workload
 
 counts = st.integers(1, 10**6)
 

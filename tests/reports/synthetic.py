@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import integer_format
-from spaces.groups import fused_groups
-from spaces.measurement import Fidelity, Measurement, Record
-from spaces.model import ModelSpec
-from spaces.result import FrontFile, LatencyCheck, Member, RunDocument
-from spaces.size import average_bits, memory_bytes, weight_bytes
-from spaces.target import Workload
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.formats import integer_format
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.measurement import Fidelity, Measurement, Record
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument
+from paretune.spaces.size import average_bits, memory_bytes, weight_bytes
+from paretune.spaces.target import Workload
 from tests.fakes import tiny_spec
 
 WINDOWS = 128
@@ -34,7 +34,7 @@ DAMAGE = {2: 0.9, 3: 0.13, 4: 0.03, 5: 0.008, 6: 0.002, 8: 0.0003, 16: 0.0}
 
 @dataclass
 class Synthetic:
-    """Makes members with a consistent KL: the sum of what its sites lose, times noise shared by window."""
+    """Makes members with a consistent KL: the sum of what its layers lose, times noise shared by window."""
 
     blocks: int = 6
     hidden: int = 256
@@ -69,14 +69,14 @@ class Synthetic:
         self, widths: list[int], outer: int = 16, kv: int = 16, method: str = "hqq", **more: Any
     ) -> CompressionConfig:
         """A width for each group inside the blocks."""
-        sites = {}
+        layers = {}
         for group, bits in zip(self.linear, widths, strict=True):
-            sites.update(dict.fromkeys(group.sites, _choice(bits, method)))
+            layers.update(dict.fromkeys(group.layers, _choice(bits, method)))
         for group in self.groups:
             if group.block is None:
-                sites.update(dict.fromkeys(group.sites, _choice(outer, "rtn")))
+                layers.update(dict.fromkeys(group.layers, _choice(outer, "rtn")))
         cache = KVFormat.model_validate({"num_bits": kv})
-        return CompressionConfig(sites=sites, kv=cache, **more)
+        return CompressionConfig(layers=layers, kv=cache, **more)
 
     def kl(self, config: CompressionConfig) -> float:
         """Mean KL of a configuration."""
@@ -85,12 +85,12 @@ class Synthetic:
             if not config.keeps_block(group.block):
                 total += 0.35 / self.blocks
                 continue
-            choice = config.choice(group.sites[0])
+            choice = config.choice(group.layers[0])
             rtn = 1.3 if choice.method == "rtn" else 1.0
             total += share * DAMAGE[choice.weight.num_bits] * rtn
             total += 0.25 * share if choice.sparsity else 0.0
         total += 0.4 * DAMAGE[config.choice(self.spec.embedding.name).weight.num_bits]
-        return total + (0.3 if config.student.ffn_channels else 0.0)
+        return total + (0.3 if config.pruned.ffn_channels else 0.0)
 
     def member(
         self, name: str, config: CompressionConfig, kind: str, tasks: bool = True, **more: Any
@@ -172,10 +172,10 @@ def front_file(made: Synthetic) -> FrontFile:
         limits=("kl<=0.1",),
         reference_point={"kl": 1.0, "weight_bytes": float(weight_bytes(made.spec, DENSE_CONFIG))},
         hypervolume=0.8342,
-        pick=sorted(
+        recommended=sorted(
             (m for m in members if m.kind == "front"), key=lambda m: -(m.value("weight_bytes") or 0.0)
         )[PICKED].name,
-        pick_reason="Largest gain over the best uniform row of its bytes among those that meet kl<=0.1.",
+        recommended_reason="Largest gain over the best uniform row of its bytes among those that meet kl<=0.1.",
         members=tuple(members),
     )
 
@@ -231,28 +231,28 @@ def _baselines(made: Synthetic) -> list[Member]:
 
 def _probes(made: Synthetic) -> list[Member]:
     widths = [4] * len(made.linear)
-    fewer = Student(blocks=tuple(range(1, made.blocks)))
-    narrow = Student(ffn_channels=3 * made.ffn // 4)
+    fewer = PrunedShape(blocks=tuple(range(1, made.blocks)))
+    narrow = PrunedShape(ffn_channels=3 * made.ffn // 4)
     kept = [bits for bits, group in zip(widths, made.linear, strict=True) if bits and group.block is not None]
     sparse = made.config(kept, outer=8)
     zeros = Sparsity(fraction=0.5, pattern="2:4", criterion="wanda")
     pruned = sparse.replaced(
-        sites={
-            s: c.model_copy(update={"sparsity": zeros}) if "mlp" in s else c for s, c in sparse.sites.items()
+        layers={
+            s: c.model_copy(update={"sparsity": zeros}) if "mlp" in s else c for s, c in sparse.layers.items()
         }
     )
-    inside = {s: c for s, c in sparse.sites.items() if ".0." not in f"{s}."}
+    inside = {s: c for s, c in sparse.layers.items() if ".0." not in f"{s}."}
     return [
         made.member(
-            "student-blocks5",
-            CompressionConfig(sites=inside, student=fewer),
+            "pruned-blocks5",
+            CompressionConfig(layers=inside, pruned=fewer),
             "probe",
             tasks=False,
             note="A block is a sixth of the depth; untrained, it costs ten times a bit less.",
         ),
         made.member(
-            "student-ffn384",
-            made.config(widths, outer=8, student=narrow),
+            "pruned-ffn384",
+            made.config(widths, outer=8, pruned=narrow),
             "probe",
             tasks=False,
             note="The channels that are cut carry a tenth of the second moment of the FFN's output.",
@@ -271,7 +271,7 @@ def records(made: Synthetic, front: FrontFile, count: int = 220) -> list[Record]
     """Baselines, marginals, probes and the sampler's candidates on the search text, then the promotion."""
     found: list[Record] = []
 
-    def add(name: str, config: CompressionConfig, proposer: str, text: str, windows: int) -> None:
+    def add(name: str, config: CompressionConfig, sampler: str, text: str, windows: int) -> None:
         fidelity = Fidelity(text=text, windows=windows, window_tokens=256)
         kl = made.kl(config) * float(made.rng.normal(0.97, 0.02))
         values = {"kl": Measurement(value=max(kl, 0.0), unit="nat", stderr=0.01 * kl, n=windows)}
@@ -286,7 +286,7 @@ def records(made: Synthetic, front: FrontFile, count: int = 220) -> list[Record]
                 digest=config.digest,
                 name=name,
                 config=config,
-                proposer=proposer,
+                sampler=sampler,
                 fidelity=fidelity,
                 tokens=tokens,
                 evaluations=tokens / 16_384,
@@ -330,11 +330,11 @@ def run_document(
         for number, member in enumerate(front.members)
         if number < 7 or member.name in ("dense", "uniform-4", "uniform-2")
     )
-    by_proposer: dict[str, int] = {}
+    by_sampler: dict[str, int] = {}
     for line in lines:
-        by_proposer[line.proposer] = by_proposer.get(line.proposer, 0) + 1
+        by_sampler[line.sampler] = by_sampler.get(line.sampler, 0) + 1
     texts = {"calibration": 64, "search": 64, "report": WINDOWS}
-    pick = next(member for member in front.members if member.name == front.pick)
+    recommended = next(member for member in front.members if member.name == front.recommended)
     return RunDocument(
         status="complete",
         created="2026-11-23T12:40:11+00:00",
@@ -372,19 +372,19 @@ def run_document(
         latency_checks=checks,
         spent={"start": 12.4, "bank": 8.1, "profile": 37.2, "search": 126.0, "tasks": 51.5, "export": 14.9},
         evaluations=sum(line.evaluations for line in lines),
-        records=by_proposer,
+        records=by_sampler,
         groups=made.groups,
         refused={
-            "student.kv_heads=1": "one key-value head would leave two query heads without keys",
+            "pruned model.kv_heads=1": "one key-value head would leave two query heads without keys",
             **{
                 f"{group.name}: int8-g128/rtn+a8-token": "torch-cpu does not quantize activations"
                 for group in made.linear
             },
         },
         export={
-            "name": pick.name,
-            "folder": f"runs/demo/export/{pick.name}",
-            "weight_bytes": pick.value("weight_bytes"),
+            "name": recommended.name,
+            "folder": f"runs/demo/export/{recommended.name}",
+            "weight_bytes": recommended.value("weight_bytes"),
             "kl_to_candidate": 3.1e-7,
             "tolerance": 1e-5,
         },
@@ -408,10 +408,10 @@ def write_run(folder: Path, source: str = "demo/model", **sizes: Any) -> Path:
     return folder
 
 
-def _choice(bits: int, method: str) -> SiteChoice:
+def _choice(bits: int, method: str) -> LayerChoice:
     if bits == 16:
-        return SiteChoice()
-    return SiteChoice(weight=integer_format(bits, 128, symmetric=method != "hqq"), method=method)
+        return LayerChoice()
+    return LayerChoice(weight=integer_format(bits, 128, symmetric=method != "hqq"), method=method)
 
 
 def _computed(value: float, unit: str) -> Measurement:

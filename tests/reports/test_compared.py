@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reports.compared import FILE, ComparedFile, ComparedModel, compared_hashes, nearest_member
-from reports.compared_rows import beside_front
-from reports.compared_summary import summarize_compared
-from reports.page import render_page
-from reports.reading import RunFolder, read_run_folder
-from reports.report import write_report
-from spaces.errors import RunError
-from spaces.measurement import Measurement
+from paretune.reports.compared import FILE, ComparedFile, ComparedModel, compared_hashes, nearest_member
+from paretune.reports.compared_rows import beside_front
+from paretune.reports.compared_summary import summarize_compared
+from paretune.reports.page import render_page
+from paretune.reports.reading import RunFolder, read_run_folder
+from paretune.reports.report import write_report
+from paretune.spaces.errors import RunError
+from paretune.spaces.measurement import Measurement
 from tests.reports.synthetic import WINDOWS
 from tests.reports.test_page import Page
 
@@ -32,16 +32,16 @@ def windows_of(values: list[float], unit: str = "nat") -> Measurement:
 
 
 def model(folder: RunFolder, label: str = "sibling", same: bool = True, **more: Measurement) -> ComparedModel:
-    """As good as the pick less 0.01 nat, and a tenth larger."""
-    pick = next(member for member in folder.front.members if member.name == folder.front.pick)
+    """As good as the recommended configuration less 0.01 nat, and a tenth larger."""
+    recommended = next(member for member in folder.front.members if member.name == folder.front.recommended)
     found = {
-        "weight_bytes": Measurement(value=1.1 * (pick.value("weight_bytes") or 0), unit="B"),
-        "memory_bytes": Measurement(value=1.1 * (pick.value("memory_bytes") or 0), unit="B"),
+        "weight_bytes": Measurement(value=1.1 * (recommended.value("weight_bytes") or 0), unit="B"),
+        "memory_bytes": Measurement(value=1.1 * (recommended.value("memory_bytes") or 0), unit="B"),
         "task.recall": Measurement(value=0.5, stderr=0.03, n=200),
         **more,
     }
     if same:
-        kl = pick.measurements["kl"].per_window or ()
+        kl = recommended.measurements["kl"].per_window or ()
         found["kl"] = windows_of([value + 0.01 for value in kl])
     return ComparedModel(
         label=label, source="somewhere", hash="1" * 64, numbers="fp8", loaded_by="transformers 5",
@@ -112,13 +112,13 @@ def test_it_stands_beside_the_nearest_member(run: Path) -> None:
 
 def test_paired_difference_is_exact(run: Path) -> None:
     folder = read_run_folder(run)
-    size = next(m.value("weight_bytes") for m in folder.front.members if m.name == folder.front.pick)
+    size = next(m.value("weight_bytes") for m in folder.front.members if m.name == folder.front.recommended)
     same = model(folder, weight_bytes=Measurement(value=size or 0.0, unit="B"))
     folder = write(run, same)
     assert folder.compared is not None
     beside = beside_front(folder.compared, folder.front, same)
     assert beside.member is not None
-    assert beside.member.name == folder.front.pick
+    assert beside.member.name == folder.front.recommended
     (row,) = [row for row in beside.rows if row.heading == "KL (nat)"]
     assert row.gap.startswith("+0.010 ")
     (size_row,) = [row for row in beside.rows if row.heading == "size"]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.answer import find_answer, speed_words
-from reports.comparison import (
+from paretune.reports.answer import find_answer, speed_words
+from paretune.reports.comparison import (
     best_member_within,
     best_uniform_within,
     cost_ratio,
@@ -19,11 +19,11 @@ from reports.comparison import (
     smallest_uniform_as_good,
     uniforms,
 )
-from reports.latency import latency_error
-from reports.reading import read_front, read_run_folder
-from spaces.configuration import DENSE_CONFIG
-from spaces.measurement import Measurement
-from spaces.result import LatencyCheck, Member
+from paretune.reports.latency import latency_error
+from paretune.reports.reading import read_front, read_run_folder
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import LatencyCheck, Member
 
 
 def kl(*windows: float) -> Measurement:
@@ -123,11 +123,11 @@ def test_retention_of_the_dense_model_is_exactly_one() -> None:
 def test_the_answer_names_its_rivals(run: Path) -> None:
     folder = read_run_folder(run)
     answer = find_answer(folder)
-    assert answer.pick is not None
-    assert answer.pick.name == folder.front.pick
+    assert answer.recommended is not None
+    assert answer.recommended.name == folder.front.recommended
     assert answer.dense is not None
     assert answer.uniform is not None
-    assert answer.uniform.value("weight_bytes") <= answer.pick.value("weight_bytes")  # type: ignore[operator]
+    assert answer.uniform.value("weight_bytes") <= answer.recommended.value("weight_bytes")  # type: ignore[operator]
     assert answer.margin is not None
     assert answer.margin.paired
     assert answer.margin.value > 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.numerals import (
+from paretune.reports.numerals import (
     change,
     counted,
     digits,
@@ -19,7 +19,7 @@ from reports.numerals import (
     share_with_error,
     with_error,
 )
-from spaces.measurement import Measurement
+from paretune.spaces.measurement import Measurement
 
 
 @pytest.mark.parametrize(

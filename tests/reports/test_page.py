@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from reports.page import render_page
-from reports.reading import RunFolder, read_run_folder
-from reports.report import write_report
-from spaces.measurement import Measurement
-from spaces.result import Member
+from paretune.reports.page import render_page
+from paretune.reports.reading import RunFolder, read_run_folder
+from paretune.reports.report import write_report
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import Member
 from tests.reports.synthetic import write_run
 
 ASSETS = Path(__file__).parents[2] / "reports" / "assets"
@@ -96,7 +96,7 @@ def test_every_section_is_there(page: Page) -> None:
 
 def test_the_answer_comes_first(page: Page, folder: RunFolder) -> None:
     words = page.words
-    assert words.index(folder.front.pick) < words.index("The front")
+    assert words.index(folder.front.recommended) < words.index("The front")
     assert words.count("class=") == 0
 
 
@@ -104,7 +104,7 @@ def test_figures_are_what_plotly_accepts(page: Page) -> None:
     import plotly.graph_objects as go
 
     figures = page.figures
-    assert {"front", "layers", "latency", "stages", "proposers"} <= set(figures)
+    assert {"front", "layers", "latency", "stages", "samplers"} <= set(figures)
     assert sum(name.startswith("retention-") for name in figures) == 5
     for figure in figures.values():
         for variant in figure["variants"]:
@@ -138,12 +138,14 @@ def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
     folder = read_run_folder(write_run(tmp_path / "run", source=hostile))
     members = tuple(
         member.model_copy(update={"name": hostile, "note": hostile})
-        if member.name == folder.front.pick
+        if member.name == folder.front.recommended
         else member
         for member in folder.front.members
     )
     notes = folder.run.model_copy(update={"notes": (hostile,), "texts": {hostile: {"path": hostile}}})
-    front = folder.front.model_copy(update={"pick": hostile, "members": members, "pick_reason": hostile})
+    front = folder.front.model_copy(
+        update={"recommended": hostile, "members": members, "recommended_reason": hostile}
+    )
     page = Page(render_page(RunFolder(folder.path, front, notes, folder.trials)))
     assert sum(tag == "script" for tag, _ in page.tags) == 3
     assert not any(tag == "img" for tag, _ in page.tags)
@@ -159,7 +161,7 @@ def test_classes_are_one_marker_and_one_band(folder: RunFolder, page: Page) -> N
     classes = {m.equivalence_class for m in members}
     assert len(classes) == len(members) - 1
     traces = page.figures["front"]["variants"][0]["data"]
-    markers = sum(len(trace["x"]) for trace in traces if trace.get("name") in ("front", "pick"))
+    markers = sum(len(trace["x"]) for trace in traces if trace.get("name") in ("front", "recommended"))
     assert markers == len(classes)
     assert sum(trace.get("name") == "cannot be told apart" for trace in traces) == 1
 
@@ -176,17 +178,17 @@ def test_hovers_say_the_configuration_in_words(page: Page) -> None:
     assert "<b>uniform-4</b>" in uniform
     assert "linears: 4 bit" in uniform
     assert "key-value cache: 8 bit" in uniform
-    assert "student: 5 of 6 blocks" in traces["student"]["hovertext"][0]
+    assert "pruned: 5 of 6 blocks" in traces["pruned"]["hovertext"][0]
 
 
 def test_the_layer_map_shows_bits_zeros_and_cuts(page: Page, folder: RunFolder) -> None:
     labels = [v["caption"] for v in page.figures["layers"]["variants"]]
-    student = next(v for v in page.figures["layers"]["variants"] if "student: 5 of 6 blocks" in v["caption"])
-    heat = student["data"][0]
-    assert student["layout"]["yaxis"]["ticktext"] == ["qkv", "o", "gate_up", "down"]
+    pruned = next(v for v in page.figures["layers"]["variants"] if "pruned: 5 of 6 blocks" in v["caption"])
+    heat = pruned["data"][0]
+    assert pruned["layout"]["yaxis"]["ticktext"] == ["qkv", "o", "gate_up", "down"]
     assert [row[0] for row in heat["z"]] == [None] * 4
     assert [row[1] for row in heat["text"]] == ["4"] * 4
-    assert len(next(t for t in student["data"] if t.get("name") == "cut")["x"]) == 4
+    assert len(next(t for t in pruned["data"] if t.get("name") == "cut")["x"]) == 4
     sparse = next(v for v in page.figures["layers"]["variants"] if "zeros: 50 %" in v["caption"])
     dots = next(trace for trace in sparse["data"] if trace.get("name") == "zeros")
     assert {round(row) for row in dots["y"]} == {2, 3}
@@ -223,21 +225,21 @@ def test_a_run_with_nothing_but_a_front(folder: RunFolder) -> None:
 
 
 def test_an_empty_front_says_so(folder: RunFolder) -> None:
-    front = folder.front.model_copy(update={"members": (), "pick": ""})
+    front = folder.front.model_copy(update={"members": (), "recommended": ""})
     page = Page(render_page(RunFolder(folder.path, front, folder.run, folder.trials)))
     assert "No candidate meets the limits" in page.words
 
 
 def test_a_pick_that_is_no_better_than_uniform_is_not_praised(folder: RunFolder) -> None:
     best = next(m for m in folder.front.members if m.name == "uniform-4")
-    pick = next(m for m in folder.front.members if m.name == folder.front.pick)
-    worse = pick.model_copy(
-        update={"measurements": {**pick.measurements, "kl": _doubled(best.measurements["kl"])}}
+    recommended = next(m for m in folder.front.members if m.name == folder.front.recommended)
+    worse = recommended.model_copy(
+        update={"measurements": {**recommended.measurements, "kl": _doubled(best.measurements["kl"])}}
     )
-    members = tuple(worse if m.name == pick.name else m for m in folder.front.members)
+    members = tuple(worse if m.name == recommended.name else m for m in folder.front.members)
     front = folder.front.model_copy(update={"members": members})
     page = Page(render_page(RunFolder(folder.path, front, folder.run, folder.trials)))
-    assert "The pick is worse than uniform-4" in page.words
+    assert "The recommended configuration is worse than uniform-4" in page.words
     assert "2.0 times more than" in page.words
 
 

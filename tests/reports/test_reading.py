@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.reading import read_run_folder, read_trials
-from spaces.errors import RunError
+from paretune.reports.reading import read_run_folder, read_trials
+from paretune.spaces.errors import RunError
 
 
 def test_records_become_trials(run: Path) -> None:

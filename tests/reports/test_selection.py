@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from reports.reading import read_front
-from reports.selection import broken_limits, refusal, select_member
-from spaces.errors import LimitError, UnknownNameError
-from spaces.limits import Limit
-from spaces.result import FrontFile
+from paretune.reports.reading import read_front
+from paretune.reports.selection import broken_limits, refusal, select_member
+from paretune.spaces.errors import LimitError, UnknownNameError
+from paretune.spaces.limits import Limit
+from paretune.spaces.result import FrontFile
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def limits(*texts: str) -> tuple[Limit, ...]:
 def test_without_limits_it_is_the_pick(front: FrontFile) -> None:
     found = select_member(front, ())
     assert found.member is not None
-    assert found.member.name == front.pick
+    assert found.member.name == front.recommended
 
 
 def test_best_quality_under_a_size(front: FrontFile) -> None:
@@ -88,8 +88,8 @@ def test_a_limit_on_what_was_never_measured_is_refused(front: FrontFile) -> None
 
 
 def test_unmeasured_members_do_not_meet_a_limit(front: FrontFile) -> None:
-    student = next(m for m in front.members if m.name == "student-blocks5")
-    assert broken_limits(student, limits("task.recall>=0"))[0].value is None
+    pruned = next(m for m in front.members if m.name == "pruned-blocks5")
+    assert broken_limits(pruned, limits("task.recall>=0"))[0].value is None
 
 
 def test_contradictions_and_unknown_metrics(front: FrontFile) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from reports.reading import read_front
-from reports.summary import _gguf_words, summarize
-from spaces.result import LatencyCheck, RunDocument
+from paretune.reports.reading import read_front
+from paretune.reports.summary import _gguf_words, summarize
+from paretune.spaces.result import LatencyCheck, RunDocument
 
 
 def test_it_fits_a_screen_and_is_plain(run: Path) -> None:
@@ -25,21 +25,21 @@ def test_colours_on_a_terminal(run: Path) -> None:
 
 def test_it_says_what_was_found(run: Path) -> None:
     text = summarize(run, width=100)
-    pick = read_front(run).pick
-    assert f"pick {pick}" in text
+    recommended = read_front(run).recommended
+    assert f"pick {recommended}" in text
     assert "of the dense model's 7.48 MB" in text
     assert "times less than uniform-4" in text
-    assert f"{pick} *" in text
+    assert f"{recommended} *" in text
     assert "keeps of the dense model's scores: agreement" in text
     assert "Predicted decode latency is off by" in text
-    assert f"paretune check runs/demo/export/{pick} --base demo/model" in text
+    assert f"paretune check runs/demo/export/{recommended} --base demo/model" in text
     assert str(run / "report.html") in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_names_are_never_cut(run: Path, width: int) -> None:
     text = summarize(run, width=width)
-    assert read_front(run).pick in text
+    assert read_front(run).recommended in text
     assert "uniform-4" in text
 
 
@@ -74,7 +74,7 @@ def changed_run(run: Path, **values: object) -> str:
 
 
 def picking(run: Path, name: str) -> None:
-    front = read_front(run).model_copy(update={"pick": name})
+    front = read_front(run).model_copy(update={"recommended": name})
     (run / "front.json").write_text(front.model_dump_json())
 
 
@@ -93,7 +93,7 @@ def test_a_uniform_pick_is_no_success_of_the_search(run: Path, records: dict[str
 
 
 def test_times_in_different_orders_are_no_claim(run: Path) -> None:
-    name = read_front(run).pick
+    name = read_front(run).recommended
     checks = tuple(
         LatencyCheck(name=name, digest=str(i), predicted_s=1.0 + i, measured_s=9.0 - i) for i in range(6)
     )
@@ -103,7 +103,7 @@ def test_times_in_different_orders_are_no_claim(run: Path) -> None:
 
 
 def test_an_export_that_was_not_loaded_is_verified_elsewhere_first(run: Path) -> None:
-    name = read_front(run).pick
+    name = read_front(run).recommended
     export = {
         "name": name,
         "folder": "runs/e",
@@ -112,12 +112,12 @@ def test_an_export_that_was_not_loaded_is_verified_elsewhere_first(run: Path) ->
         "not_loaded": "no GPU",
     }
     text = changed_run(run, export=export)
-    assert "The pick was exported and not loaded again: no GPU" in text
+    assert "The recommended configuration was exported and not loaded again: no GPU" in text
     assert text.index("paretune verify runs/e") < text.index("vllm serve runs/e")
 
 
 def test_an_export_that_is_wrong_is_not_offered(run: Path) -> None:
-    name = read_front(run).pick
+    name = read_front(run).recommended
     text = changed_run(run, export={"name": name, "folder": "runs/e", "failed": "it differs"})
     assert "do not deploy it: it differs" in text
     assert f"paretune export {run} --name {name}" in text

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.reading import read_front
-from reports.table import cell, front_columns, front_rows, read_front_csv, write_front_csv
-from spaces.configuration import DENSE_CONFIG
-from spaces.errors import RunError
-from spaces.measurement import Measurement
-from spaces.result import FRONT_COLUMNS, FrontFile, Member
+from paretune.reports.reading import read_front
+from paretune.reports.table import cell, front_columns, front_rows, read_front_csv, write_front_csv
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import RunError
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.result import FRONT_COLUMNS, FrontFile, Member
 
 
 def member(**measurements: Measurement) -> Member:
@@ -33,7 +33,11 @@ def member(**measurements: Measurement) -> Member:
 
 def front(*members: Member) -> FrontFile:
     return FrontFile(
-        objectives=("kl", "weight_bytes"), reference_point={}, hypervolume=0.0, pick="m", members=members
+        objectives=("kl", "weight_bytes"),
+        reference_point={},
+        hypervolume=0.0,
+        recommended="m",
+        members=members,
     )
 
 
@@ -57,19 +61,19 @@ def test_columns_are_the_documented_ones_in_their_order(run: Path) -> None:
         "task.retrieval_stderr",
         "kind",
         "on_front",
-        "pick",
+        "recommended",
     )
 
 
 def test_a_row_says_what_it_is() -> None:
     dense = member().model_copy(update={"name": "dense", "kind": "baseline", "on_front": False})
     found = [
-        {name: row[name] for name in ("kind", "on_front", "pick")}
+        {name: row[name] for name in ("kind", "on_front", "recommended")}
         for row in front_rows(front(member(), dense))
     ]
     assert found == [
-        {"kind": "front", "on_front": "true", "pick": "true"},
-        {"kind": "baseline", "on_front": "false", "pick": "false"},
+        {"kind": "front", "on_front": "true", "recommended": "true"},
+        {"kind": "baseline", "on_front": "false", "recommended": "false"},
     ]
 
 
@@ -117,7 +121,7 @@ def test_what_was_not_measured_is_empty(run: Path, tmp_path: Path) -> None:
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert {row["energy_j_per_token"] for row in rows} == {""}
-    assert [row["task.recall"] for row in rows if row["name"].startswith("student")] == ["", ""]
+    assert [row["task.recall"] for row in rows if row["name"].startswith("pruned")] == ["", ""]
     assert not any("nan" in row.values() or "None" in row.values() for row in rows)
 
 

@@ -1,4 +1,4 @@
-"""A study over a synthetic quality: exact damages that add up, a little interaction, windows that differ."""
+"""A study over a synthetic quality: exact sensitivities that add up, a little interaction, windows that differ."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.cost import CostEvaluator
-from search.settings import SearchSettings
-from search.study import Study
-from spaces.configuration import CompressionConfig
-from spaces.measurement import Fidelity, Measurement
-from spaces.patterns import Restrictions
-from spaces.space import SearchSpace
-from spaces.target import Workload
+from paretune.evaluators.cost import CostEvaluator
+from paretune.search.settings import SearchSettings
+from paretune.search.study import Study
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.measurement import Fidelity, Measurement
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_spec
 
 WINDOW_TOKENS = 128
 
 
 class FakeQuality:
-    """KL that depends on the genome and, a little, on the window; counts how often it was asked."""
+    """KL that depends on the point and, a little, on the window; counts how often it was asked."""
 
     name, version, metrics = "fake", "1", ("kl", "perplexity", "top1_agreement")
 
@@ -31,20 +31,24 @@ class FakeQuality:
         self.seconds = seconds
         self.read = 0
         random = np.random.default_rng(5)
-        self.damages = [10 ** random.uniform(-3, 0) for _ in space.genes]
+        self.sensitivities = [10 ** random.uniform(-3, 0) for _ in space.parameters]
 
     def evaluate(self, config: CompressionConfig, fidelity: Fidelity) -> dict[str, Measurement]:
         self.read += 1
         time.sleep(self.seconds)
-        genome = self.space.encode(config)
+        point = self.space.encode(config)
         kl = 0.0
-        for gene, choice, damage in zip(self.space.genes, genome, self.damages, strict=True):
-            value: Any = gene.choices[choice]
+        for parameter, choice, sensitivity in zip(
+            self.space.parameters, point, self.sensitivities, strict=True
+        ):
+            value: Any = parameter.choices[choice]
             weight = getattr(value, "weight", None)
             if weight is not None and not weight.dense:
-                kl += damage * 4.0 ** (2 - weight.num_bits)
-            if getattr(value, "sparsity", None) is not None or (gene.kind not in ("site", "kv") and value):
-                kl += 0.3 * damage
+                kl += sensitivity * 4.0 ** (2 - weight.num_bits)
+            if getattr(value, "sparsity", None) is not None or (
+                parameter.kind not in ("layer", "kv") and value
+            ):
+                kl += 0.3 * sensitivity
         offset = 1.0 if fidelity.text == "search" else 1.1
         windows = np.array([kl * offset * (1 + 0.1 * np.sin(w)) for w in range(fidelity.windows)])
         # What is lost is a whole multiple of a power of two, so that it is the same beside any dense value.

@@ -1,4 +1,4 @@
-"""A problem whose quality is known at once: damages that add up, and small interactions of neighbours."""
+"""A problem whose quality is known at once: sensitivities that add up, and small interactions of neighbours."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from functools import cached_property
 
 import numpy as np
 
-from search.baselines import marginals, probes, uniform_configurations
-from search.hypervolume import hypervolume
-from search.observation import Observation, Problem
-from search.proposers import Proposer
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice
-from spaces.model import ModelSpec
-from spaces.patterns import Restrictions, SiteRule
-from spaces.size import dense_bytes, weight_bytes
-from spaces.space import Genome, SearchSpace
+from paretune.search.baselines import marginals, probes, uniform_configurations
+from paretune.search.hypervolume import hypervolume
+from paretune.search.observation import Observation, Problem
+from paretune.search.samplers import Sampler
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.patterns import LayerRule, Restrictions
+from paretune.spaces.size import dense_bytes, weight_bytes
+from paretune.spaces.space import Point, SearchSpace
 from tests.fakes import FakeLegality, tiny_spec
 
 
 @dataclass
 class Synthetic:
-    """Minimise damage and bytes of a model without weights.
+    """Minimise sensitivity and bytes of a model without weights.
 
     Attributes:
         restrictions: of the space.
@@ -40,60 +40,61 @@ class Synthetic:
         return SearchSpace(self.spec, FakeLegality(), self.restrictions)
 
     @cached_property
-    def damages(self) -> list[np.ndarray]:
-        """One array a gene, one damage a choice; genes differ by four orders of magnitude in importance."""
+    def sensitivities(self) -> list[np.ndarray]:
+        """One array a parameter, one sensitivity a choice; parameters differ by four orders of magnitude in
+        importance."""
         random = np.random.default_rng(0)
         found = []
-        for gene in self.space.genes:
+        for parameter in self.space.parameters:
             importance = 10 ** random.uniform(-2, 2)
-            found.append(np.array([importance * _distance(choice) for choice in gene.choices]))
+            found.append(np.array([importance * _distance(choice) for choice in parameter.choices]))
         return found
 
-    def quality(self, genome: Genome) -> float:
-        single = np.array([d[c] for d, c in zip(self.damages, genome, strict=True)])
+    def quality(self, point: Point) -> float:
+        single = np.array([d[c] for d, c in zip(self.sensitivities, point, strict=True)])
         return float(single.sum() + 0.1 * np.sqrt(single[1:] * single[:-1]).sum()) + 1e-6
 
-    def cost_of(self, genome: Genome) -> dict[str, float]:
-        return {"weight_bytes": float(weight_bytes(self.spec, self.space.decode(genome)))}
+    def cost_of(self, point: Point) -> dict[str, float]:
+        return {"weight_bytes": float(weight_bytes(self.spec, self.space.decode(point)))}
 
-    def violation(self, genome: Genome) -> float:
-        return self.cost_of(genome)["weight_bytes"] - (self.most_bytes or 0.0)
+    def violation(self, point: Point) -> float:
+        return self.cost_of(point)["weight_bytes"] - (self.most_bytes or 0.0)
 
-    def admissible(self, genome: Genome) -> bool:
+    def admissible(self, point: Point) -> bool:
         known = self.most_bytes is not None and self.bytes_are_known
-        return bool(self.space.ruling(genome)) and not (known and self.violation(genome) > 0)
+        return bool(self.space.ruling(point)) and not (known and self.violation(point) > 0)
 
     @property
     def problem(self) -> Problem:
         return Problem(self.space, ("kl", "weight_bytes"), self.cost_of, self.admissible)
 
-    def observe(self, genome: Genome) -> Observation:
-        limits = () if self.most_bytes is None else (self.violation(genome),)
-        values = (self.quality(genome), self.cost_of(genome)["weight_bytes"])
-        return Observation(genome, values, tokens=1024, violations=limits)
+    def observe(self, point: Point) -> Observation:
+        limits = () if self.most_bytes is None else (self.violation(point),)
+        values = (self.quality(point), self.cost_of(point)["weight_bytes"])
+        return Observation(point, values, tokens=1024, violations=limits)
 
     def first(self, *, with_marginals: bool) -> list[Observation]:
         """What a study measures before it asks a sampler."""
         named = uniform_configurations(self.space) + probes(self.space)
         named += marginals(self.space) if with_marginals else []
-        return [self.observe(genome) for genome in (self.space.dense(), *(n.genome for n in named))]
+        return [self.observe(point) for point in (self.space.dense(), *(n.point for n in named))]
 
-    def search(self, kind: type[Proposer], seed: int, trials: int) -> tuple[list[Observation], Proposer]:
+    def search(self, kind: type[Sampler], seed: int, trials: int) -> tuple[list[Observation], Sampler]:
         """Everything that was told, first configurations first, and the sampler that was told it."""
         told = self.first(with_marginals=kind.uses_marginals)
-        proposer = kind(self.problem, seed)
+        sampler = kind(self.problem, seed)
         for observation in told:
-            proposer.tell(observation)
+            sampler.tell(observation)
         for trial in range(trials):
-            genome = proposer.propose(trial)
-            if genome is None:
+            point = sampler.propose(trial)
+            if point is None:
                 break
-            told.append(self.observe(genome))
-            proposer.tell(told[-1])
-        return told, proposer
+            told.append(self.observe(point))
+            sampler.tell(told[-1])
+        return told, sampler
 
     def volume(self, told: list[Observation]) -> float:
-        """Hypervolume over the logarithm of the damage, in decades, and the share of the dense bytes."""
+        """Hypervolume over the logarithm of the sensitivity, in decades, and the share of the dense bytes."""
         dense = dense_bytes(self.spec)
         points = [(np.log10(o.values[0]), o.values[1] / dense) for o in told if o.feasible]
         return hypervolume(np.array(points), (3.0, 1.05))
@@ -102,26 +103,26 @@ class Synthetic:
 def small_problem(
     most_bytes: float | None = None, *, bytes_are_known: bool = True, blocks: int = 3
 ) -> Synthetic:
-    """Four widths of four groups a block and all student sizes, some of which the group size forbids."""
+    """Four widths of four groups a block and all pruned sizes, some of which the group size forbids."""
     restrictions = Restrictions(
-        bits=(2, 4, 8, 16), outer_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,),
+        bits=(2, 4, 8, 16), embedding_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,),
         ffn_channels=(192, 160),
     )  # fmt: skip
     return Synthetic(tiny_spec(blocks=blocks), restrictions, most_bytes, bytes_are_known)
 
 
 def exhaustible_problem() -> Synthetic:
-    """A space of few genomes: the groups of one FFN, and the cache."""
+    """A space of few points: the groups of one FFN, and the cache."""
     restrictions = Restrictions(
-        bits=(4, 16), outer_bits=(16,), group_size=64, methods=("rtn",), sparsity=(0.0,),
+        bits=(4, 16), embedding_bits=(16,), group_size=64, methods=("rtn",), sparsity=(0.0,),
         blocks=(1,), kv_heads=(2,), ffn_channels=(256,),
-        rules=(SiteRule(pattern="*.self_attn.*", bits=(16,)),),
+        rules=(LayerRule(pattern="*.self_attn.*", bits=(16,)),),
     )  # fmt: skip
     return Synthetic(tiny_spec(blocks=1), restrictions)
 
 
-def _distance(choice: SiteChoice | KVFormat | int | None) -> float:
-    if isinstance(choice, SiteChoice):
+def _distance(choice: LayerChoice | KVFormat | int | None) -> float:
+    if isinstance(choice, LayerChoice):
         return 0.0 if choice.weight.dense else float(4.0**-choice.weight.num_bits)
     if isinstance(choice, KVFormat):
         return 4.0 ** -(choice.num_bits + 2) if choice.num_bits < 16 else 0.0

@@ -1,4 +1,4 @@
-"""Additive costs and the union of exact fronts over student sizes, against enumeration of every genome."""
+"""Additive costs and the union of exact fronts over pruned sizes, against enumeration of every point."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.additive import NEGLIGIBLE, FrontMaker, additive_costs, is_student_gene, student_of
-from search.observation import Problem
-from search.proposers import find_proposer
-from spaces.choice import SiteChoice
-from spaces.patterns import Restrictions
-from spaces.size import weight_bytes
-from spaces.space import SearchSpace
+from paretune.search.additive import NEGLIGIBLE, FrontMaker, additive_costs, is_size_parameter, pruned_of
+from paretune.search.observation import Problem
+from paretune.search.samplers import find_sampler
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.size import weight_bytes
+from paretune.spaces.space import SearchSpace
 from tests.fakes import FakeLegality, tiny_moe_spec, tiny_spec
 from tests.search.synthetic import Synthetic
 
 MANY = 10**6
 UNIT = 2.0**-20
-"""Damages are whole multiples of it, so sums of them are exact in any order."""
+"""Sensitivities are whole multiples of it, so sums of them are exact in any order."""
 
 
 @dataclass
 class Additive(Synthetic):
-    """Damages add up, nothing else; some of the student's own."""
+    """Sensitivities add up, nothing else; some of the pruned model's own."""
 
     @cached_property
-    def damages(self):
+    def sensitivities(self):
         random = np.random.default_rng(7)
-        return [self._of(gene, int(random.integers(1, 2000))) for gene in self.space.genes]
+        return [self._of(parameter, int(random.integers(1, 2000))) for parameter in self.space.parameters]
 
-    def quality(self, genome):
-        return float(sum(d[c] for d, c in zip(self.damages, genome, strict=True)))
+    def quality(self, point):
+        return float(sum(d[c] for d, c in zip(self.sensitivities, point, strict=True)))
 
     @cached_property
     def sizes(self):
-        """Bytes of every legal genome."""
-        genomes = itertools.product(*(range(size) for size in self.space.sizes))
-        return {genome: _bytes(self, genome) for genome in genomes if self.space.ruling(genome)}
+        """Bytes of every legal point."""
+        points = itertools.product(*(range(size) for size in self.space.sizes))
+        return {point: _bytes(self, point) for point in points if self.space.ruling(point)}
 
     @property
     def truth(self):
         """The front by enumeration."""
-        return _front((size, self.quality(genome)) for genome, size in self.sizes.items())
+        return _front((size, self.quality(point)) for point, size in self.sizes.items())
 
     @staticmethod
-    def _of(gene, importance):
-        widths = [getattr(getattr(choice, "weight", None), "num_bits", None) for choice in gene.choices]
-        if gene.kind == "site":
+    def _of(parameter, importance):
+        widths = [getattr(getattr(choice, "weight", None), "num_bits", None) for choice in parameter.choices]
+        if parameter.kind == "layer":
             return np.array([0.0 if w == 16 else UNIT * importance * 4 ** (8 - w) for w in widths])
-        return np.array([UNIT * importance * 40 * place for place in range(len(gene.choices))])
+        return np.array([UNIT * importance * 40 * place for place in range(len(parameter.choices))])
 
 
 def _problem(blocks=1, **restrictions):
     wanted = {
-        "bits": (2, 4, 8, 16), "outer_bits": (8, 16), "group_size": 64, "methods": ("rtn",), "sparsity": (0.0,),
+        "bits": (2, 4, 8, 16), "embedding_bits": (8, 16), "group_size": 64, "methods": ("rtn",), "sparsity": (0.0,),
         "blocks": (blocks,), "kv_heads": (2,), "ffn_channels": (256,), "kv_bits": (16,), **restrictions,
     }  # fmt: skip
     return Additive(tiny_spec(blocks=blocks), Restrictions(**wanted))
@@ -71,29 +71,29 @@ def cut():
     return _problem(ffn_channels=(192, 160), bits=(2, 4, 16))
 
 
-def _students(problem):
-    """Base genome and own damage of the whole model and of each smaller one."""
+def _pruned_sizes(problem):
+    """Base point and own sensitivity of the whole model and of each smaller one."""
     space = problem.space
-    index = space.index("student.ffn_channels")
+    index = space.index("pruned.ffn_channels")
     bases = [(*space.dense()[:index], c, *space.dense()[index + 1 :]) for c in range(space.sizes[index])]
     return {base: problem.quality(base) for base in bases}
 
 
 def _front(pairs):
-    """(cost, damage) that no other beats, cheapest first."""
+    """(cost, sensitivity) that no other beats, cheapest first."""
     kept = []
-    for cost, damage in sorted(pairs):
-        if not kept or damage < kept[-1][1]:
-            kept.append((cost, damage))
+    for cost, sensitivity in sorted(pairs):
+        if not kept or sensitivity < kept[-1][1]:
+            kept.append((cost, sensitivity))
     return kept
 
 
-def _bytes(problem, genome):
-    return problem.cost_of(genome)["weight_bytes"]
+def _bytes(problem, point):
+    return problem.cost_of(point)["weight_bytes"]
 
 
 def _maker(problem, members=None, cells=MANY):
-    return FrontMaker(problem.problem, "weight_bytes", members or _students(problem), cells)
+    return FrontMaker(problem.problem, "weight_bytes", members or _pruned_sizes(problem), cells)
 
 
 # -- costs ---------------------------------------------------------------------------------------------------
@@ -101,59 +101,59 @@ def _maker(problem, members=None, cells=MANY):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_costs_of_choices_add_up_to_that_of_the_genome(cut, data):
-    base = data.draw(st.sampled_from(list(_students(cut))))
+def test_costs_of_choices_add_up_to_that_of_the_point(cut, data):
+    base = data.draw(st.sampled_from(list(_pruned_sizes(cut))))
     costs, rest = additive_costs(cut.problem, "weight_bytes", base)
     drawn = [data.draw(st.integers(0, size - 1)) for size in cut.space.sizes]
-    genome = tuple(
-        b if is_student_gene(cut.problem, i) else c for i, (b, c) in enumerate(zip(base, drawn, strict=True))
+    point = tuple(
+        b if is_size_parameter(cut.problem, i) else c
+        for i, (b, c) in enumerate(zip(base, drawn, strict=True))
     )
-    total = rest + sum(cost[choice] for cost, choice in zip(costs, genome, strict=True))
-    assert total == _bytes(cut, genome) if cut.space.ruling(genome) else np.isnan(total)
+    total = rest + sum(cost[choice] for cost, choice in zip(costs, point, strict=True))
+    assert total == _bytes(cut, point) if cut.space.ruling(point) else np.isnan(total)
 
 
 def _timed(problem, seconds):
-    """The same space under a time that adds up over genes."""
+    """The same space under a time that adds up over parameters."""
 
-    def cost_of(genome):
-        return {"tpot_s": float(1000 + sum(s[c] for s, c in zip(seconds, genome, strict=True)))}
+    def cost_of(point):
+        return {"tpot_s": float(1000 + sum(s[c] for s, c in zip(seconds, point, strict=True)))}
 
-    return Problem(
-        problem.space, ("kl", "tpot_s"), cost_of, lambda genome: bool(problem.space.ruling(genome))
-    )
+    return Problem(problem.space, ("kl", "tpot_s"), cost_of, lambda point: bool(problem.space.ruling(point)))
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_a_time_is_the_difference_that_one_gene_makes(cut, seed):
+def test_a_time_is_the_difference_that_one_parameter_makes(cut, seed):
     """Slower kernels of narrow widths are no gain: the front is the enumerated one under the time."""
     random = np.random.default_rng(seed)
     seconds = [random.integers(0, 50, size).astype(float) for size in cut.space.sizes]
     problem = _timed(cut, seconds)
-    maker = FrontMaker(problem, "tpot_s", _students(cut), MANY)
-    found = maker.fronts(cut.damages, MANY)
+    maker = FrontMaker(problem, "tpot_s", _pruned_sizes(cut), MANY)
+    found = maker.fronts(cut.sensitivities, MANY)
     assert maker.exact
     truth = _front((problem.cost_of(g)["tpot_s"], cut.quality(g)) for g in cut.sizes)
     assert [(m.cost, m.total) for m in found] == truth
 
 
-def test_what_a_student_lacks_costs_nothing():
+def test_what_a_pruned_lacks_costs_nothing():
     problem = _problem(blocks=2)
     problem.restrictions = problem.restrictions.model_copy(update={"blocks": (1,)})
     space = problem.space
     base = tuple(
-        1 if gene.kind == "blocks" else c for gene, c in zip(space.genes, space.dense(), strict=True)
+        1 if parameter.kind == "blocks" else c
+        for parameter, c in zip(space.parameters, space.dense(), strict=True)
     )
     costs, rest = additive_costs(problem.problem, "weight_bytes", base)
     missing = [
-        g.group is not None and not space.student(base).keeps_block(g.group.block) for g in space.genes
+        g.group is not None and not space.pruned(base).keeps_block(g.group.block) for g in space.parameters
     ]
     assert sum(missing) == 4
     assert all(not cost.any() for cost, gone in zip(costs, missing, strict=True) if gone)
     assert rest + sum(cost[c] for cost, c in zip(costs, base, strict=True)) == _bytes(problem, base)
-    for member in _maker(problem, {base: 0.5}).fronts(problem.damages, MANY):
-        changed = [i for i, (a, b) in enumerate(zip(member.genome, base, strict=True)) if a != b]
+    for member in _maker(problem, {base: 0.5}).fronts(problem.sensitivities, MANY):
+        changed = [i for i, (a, b) in enumerate(zip(member.point, base, strict=True)) if a != b]
         assert not any(missing[i] for i in changed)
-        assert member.total == 0.5 + problem.quality(member.genome) - problem.quality(base)
+        assert member.total == 0.5 + problem.quality(member.point) - problem.quality(base)
 
 
 MODELS = {
@@ -166,35 +166,37 @@ MODELS = {
 @pytest.mark.parametrize("group_size", [8, 32, None])
 @pytest.mark.parametrize("model", MODELS)
 def test_more_bits_never_give_fewer_bytes(model, group_size):
-    """Of any group by one method, and so of any genome: choices add up."""
+    """Of any group by one method, and so of any point: choices add up."""
     widths = (2, 3, 4, 5, 6, 8, 16)
     space = SearchSpace(
-        MODELS[model], FakeLegality(), Restrictions(bits=widths, outer_bits=widths, group_size=group_size)
+        MODELS[model], FakeLegality(), Restrictions(bits=widths, embedding_bits=widths, group_size=group_size)
     )
     compared = dict.fromkeys(space.groups, 0)
-    for index in space.site_genes:
-        gene, sizes = space.genes[index], space.choice_bytes(space.genes[index])
-        for (one, small), (other, large) in itertools.permutations(zip(gene.choices, sizes, strict=True), 2):
-            assert isinstance(one, SiteChoice)
-            assert isinstance(other, SiteChoice)
+    for index in space.layer_parameters:
+        parameter, sizes = space.parameters[index], space.choice_bytes(space.parameters[index])
+        for (one, small), (other, large) in itertools.permutations(
+            zip(parameter.choices, sizes, strict=True), 2
+        ):
+            assert isinstance(one, LayerChoice)
+            assert isinstance(other, LayerChoice)
             alike = one.sparsity == other.sparsity and (other.weight.dense or one.method == other.method)
             if alike and one.weight.num_bits < other.weight.num_bits:
                 assert small < large
-                compared[gene.group] += 1
+                compared[parameter.group] += 1
     assert min(compared.values()) >= 2 * 21  # pairs of seven widths, by two methods
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_a_wider_gene_makes_a_larger_model(cut, data):
+def test_a_wider_parameter_makes_a_larger_model(cut, data):
     space = cut.space
-    genome = [data.draw(st.integers(0, size - 1)) for size in space.sizes]
-    gene = data.draw(st.sampled_from(space.site_genes))
-    widths = [choice.weight.num_bits for choice in space.genes[gene].choices]
+    point = [data.draw(st.integers(0, size - 1)) for size in space.sizes]
+    parameter = data.draw(st.sampled_from(space.layer_parameters))
+    widths = [choice.weight.num_bits for choice in space.parameters[parameter].choices]
     sizes = [
         weight_bytes(space.spec, space.decode(changed))
         for choice in np.argsort(widths)
-        if space.ruling(changed := (*genome[:gene], int(choice), *genome[gene + 1 :]))
+        if space.ruling(changed := (*point[:parameter], int(choice), *point[parameter + 1 :]))
     ]
     assert sizes == sorted(set(sizes))
 
@@ -203,86 +205,86 @@ def test_a_wider_gene_makes_a_larger_model(cut, data):
 
 
 def test_front_is_the_enumerated_one(cut):
-    """All students together; the one whose shapes refuse a format keeps it dense."""
+    """All pruned models together; the one whose shapes refuse a format keeps it dense."""
     maker = _maker(cut)
-    found = maker.fronts(cut.damages, MANY)
+    found = maker.fronts(cut.sensitivities, MANY)
     assert maker.exact
     assert [(m.cost, m.total) for m in found] == cut.truth
-    assert len({student_of(cut.problem, m.genome) for m in found}) == 3
+    assert len({pruned_of(cut.problem, m.point) for m in found}) == 3
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_fronts_of_any_table(cut, seed):
-    """Few different damages, so that students tie; more bits may even do more harm."""
+    """Few different sensitivities, so that pruned models tie; more bits may even do more harm."""
     random = np.random.default_rng(seed)
     table = [random.integers(0, 9, size).astype(float) for size in cut.space.sizes]
-    own = {base: float(random.integers(0, 9)) for base in _students(cut)}
+    own = {base: float(random.integers(0, 9)) for base in _pruned_sizes(cut)}
     found = _maker(cut, own).fronts(table, MANY)
-    student = {student_of(cut.problem, base): kl for base, kl in own.items()}
-    others = [index for index in range(len(table)) if not is_student_gene(cut.problem, index)]
+    pruned = {pruned_of(cut.problem, base): kl for base, kl in own.items()}
+    others = [index for index in range(len(table)) if not is_size_parameter(cut.problem, index)]
 
-    def total(genome):
-        return student[student_of(cut.problem, genome)] + sum(float(table[i][genome[i]]) for i in others)
+    def total(point):
+        return pruned[pruned_of(cut.problem, point)] + sum(float(table[i][point[i]]) for i in others)
 
-    truth = _front((size, total(genome)) for genome, size in cut.sizes.items())
+    truth = _front((size, total(point)) for point, size in cut.sizes.items())
     assert [(m.cost, m.total) for m in found] == truth
     for member in found:
-        assert (member.cost, member.total) == (_bytes(cut, member.genome), total(member.genome))
-        assert all(type(choice) is int for choice in member.genome)
+        assert (member.cost, member.total) == (_bytes(cut, member.point), total(member.point))
+        assert all(type(choice) is int for choice in member.point)
 
 
-def test_refused_formats_are_left_out_even_if_they_do_less_harm(cut):
-    """The student whose down projection must stay dense, under a table by which dense is the worst."""
-    base = list(_students(cut))[2]
+def test_refused_formats_are_left_out_even_if_they_do_less_sensitivity(cut):
+    """The pruned model whose down projection must stay dense, under a table by which dense is the worst."""
+    base = list(_pruned_sizes(cut))[2]
     table = [np.arange(size, dtype=float) for size in cut.space.sizes]
     found = _maker(cut, {base: 0.0}).fronts(table, MANY)
     down = cut.space.index("blocks.0.down")
     assert found
-    assert all(cut.space.ruling(member.genome) for member in found)
-    assert {member.genome[down] for member in found} == {cut.space.dense()[down]}
+    assert all(cut.space.ruling(member.point) for member in found)
+    assert {member.point[down] for member in found} == {cut.space.dense()[down]}
 
 
 @pytest.mark.parametrize("cells", [200, 2000])
-def test_on_a_coarse_grid_members_cost_what_their_genomes_do(cut, cells):
+def test_on_a_coarse_grid_members_cost_what_their_points_do(cut, cells):
     maker = _maker(cut, cells=cells)
-    found = maker.fronts(cut.damages, MANY)
+    found = maker.fronts(cut.sensitivities, MANY)
     assert not maker.exact
     assert len(found) > 10
     for member in found:
-        assert member.cost == _bytes(cut, member.genome)
-        assert member.total == cut.quality(member.genome)
+        assert member.cost == _bytes(cut, member.point)
+        assert member.total == cut.quality(member.point)
     costs, totals = [m.cost for m in found], [m.total for m in found]
     assert costs == sorted(set(costs))
     assert totals == sorted(set(totals), reverse=True)
-    # Two roundings a gene, each by half a level at most, against the best member of the enumerated front.
-    off = 5 * max(costs) / (cells // len(cut.space.genes) // 2)
+    # Two roundings a parameter, each by half a level at most, against the best member of the enumerated front.
+    off = 5 * max(costs) / (cells // len(cut.space.parameters) // 2)
     for cost, total in cut.truth:
         assert min(t for c, t in zip(costs, totals, strict=True) if c <= cost + off) <= total
 
 
 @pytest.mark.parametrize("most", [2, 7])
 def test_thinned_fronts_are_parts_of_the_whole(cut, most):
-    whole = _maker(cut).fronts(cut.damages, MANY)
-    some = _maker(cut).fronts(cut.damages, most)
+    whole = _maker(cut).fronts(cut.sensitivities, MANY)
+    some = _maker(cut).fronts(cut.sensitivities, most)
     assert len(some) <= 3 * (most + 1) < len(whole)
     ends = {(m.cost, m.total) for m in (whole[0], whole[-1])}
     assert ends <= {(m.cost, m.total) for m in some}
-    one = {base: kl for base, kl in _students(cut).items() if base == cut.space.dense()}
-    members = {(m.cost, m.total) for m in _maker(cut, one).fronts(cut.damages, MANY)}
-    kept = [(m.cost, m.total) for m in _maker(cut, one).fronts(cut.damages, most)]
+    one = {base: kl for base, kl in _pruned_sizes(cut).items() if base == cut.space.dense()}
+    members = {(m.cost, m.total) for m in _maker(cut, one).fronts(cut.sensitivities, MANY)}
+    kept = [(m.cost, m.total) for m in _maker(cut, one).fronts(cut.sensitivities, most)]
     assert set(kept) <= members
     assert most // 2 <= len(kept) <= most + 1
 
 
-def test_sizes_are_found_by_the_genes_of_the_student(cut):
+def test_sizes_are_found_by_the_parameters_of_the_pruned(cut):
     maker = _maker(cut, {cut.space.dense(): 0.0})
     narrow = cut.space.uniform(4, "rtn")
     assert maker.size_of(narrow).base == cut.space.dense()
-    other = list(_students(cut))[1]
+    other = list(_pruned_sizes(cut))[1]
     assert maker.size_of(other) is None
-    assert student_of(cut.problem, other) != student_of(cut.problem, narrow)
-    assert [g.name for i, g in enumerate(cut.space.genes) if is_student_gene(cut.problem, i)] == [
-        "student.blocks", "student.kv_heads", "student.ffn_channels",
+    assert pruned_of(cut.problem, other) != pruned_of(cut.problem, narrow)
+    assert [g.name for i, g in enumerate(cut.space.parameters) if is_size_parameter(cut.problem, i)] == [
+        "pruned.blocks", "pruned.kv_heads", "pruned.ffn_channels",
     ]  # fmt: skip
 
 
@@ -291,23 +293,24 @@ def test_sizes_are_found_by_the_genes_of_the_student(cut):
 
 @pytest.mark.parametrize("name", ["additive", "paretune"])
 def test_known_front_is_solved_exactly(cut, name):
-    """Smaller students among the members; nothing is left to find when the sampler has no more ideas."""
-    told, proposer = cut.search(find_proposer(name), seed=0, trials=len(cut.sizes))
+    """Smaller pruned models among the members; nothing is left to find when the sampler has no more ideas."""
+    told, sampler = cut.search(find_sampler(name), seed=0, trials=len(cut.sizes))
     assert _front((o.values[1], o.values[0]) for o in told) == cut.truth
-    assert proposer.propose(len(cut.sizes)) is None
+    assert sampler.propose(len(cut.sizes)) is None
     assert 20 < len(cut.truth) < len(told) < len(cut.sizes)
 
 
 def test_a_long_front_is_thinned_evenly():
-    """Proposals are members of the true front; skipped, while damage matters, are only ones within a step of cost."""
+    """Proposals are members of the true front; skipped, while sensitivity matters, are only ones within a step of
+    cost."""
     problem = _problem(blocks=8, bits=(2, 3, 4, 16))
     costs, rest = additive_costs(problem.problem, "weight_bytes", problem.space.dense())
     truth = [(rest, 0.0)]
-    for cost, damage in zip(costs, problem.damages, strict=True):
-        # What is beaten among the first genes is beaten whatever the others are.
-        choices = list(zip(cost.tolist(), damage.tolist(), strict=True))
-        truth = _front((c + more, d + harm) for c, d in truth for more, harm in choices)
-    told, _ = problem.search(find_proposer("additive"), seed=0, trials=MANY)
+    for cost, sensitivity in zip(costs, problem.sensitivities, strict=True):
+        # What is beaten among the first parameters is beaten whatever the others are.
+        choices = list(zip(cost.tolist(), sensitivity.tolist(), strict=True))
+        truth = _front((c + more, d + sensitivity) for c, d in truth for more, sensitivity in choices)
+    told, _ = problem.search(find_sampler("additive"), seed=0, trials=MANY)
     first = len(problem.first(with_marginals=True))
     values = [(o.values[1], o.values[0]) for o in told]
     assert set(values[first:]) <= set(truth)

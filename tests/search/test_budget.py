@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from search.budget import Budget
-from search.records import RecordFile
-from search.settings import SearchSettings
-from spaces.configuration import DENSE_CONFIG
-from spaces.measurement import EVALUATION_TOKENS, Fidelity, Record
+from paretune.search.budget import Budget
+from paretune.search.records import RecordFile
+from paretune.search.settings import SearchSettings
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.measurement import EVALUATION_TOKENS, Fidelity, Record
 
 
 class Clock:
@@ -31,7 +31,7 @@ def _add(records, evaluations, seconds, text="search"):
     tokens = int(evaluations * EVALUATION_TOKENS)
     fidelity = Fidelity(text=text, windows=1 + len(records), window_tokens=tokens)
     record = Record(
-        index=len(records), digest=DENSE_CONFIG.digest, name="dense", config=DENSE_CONFIG, proposer="baseline",
+        index=len(records), digest=DENSE_CONFIG.digest, name="dense", config=DENSE_CONFIG, sampler="baseline",
         fidelity=fidelity, tokens=tokens, evaluations=evaluations, seconds=seconds, measurements={},
     )  # fmt: skip
     records.append(record)

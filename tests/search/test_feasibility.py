@@ -1,4 +1,4 @@
-"""Limits that nothing in the space meets, and which genomes are smallest."""
+"""Limits that nothing in the space meets, and which points are smallest."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.feasibility import check_feasible, smallest
-from spaces.configuration import DENSE_CONFIG
-from spaces.errors import LimitError
-from spaces.limits import Limit
-from spaces.measurement import Measurement
-from spaces.patterns import Restrictions
-from spaces.size import kv_cache_bytes, weight_bytes
-from spaces.space import SearchSpace
-from spaces.target import Workload
+from paretune.search.feasibility import check_feasible, smallest
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import LimitError
+from paretune.spaces.limits import Limit
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.size import kv_cache_bytes, weight_bytes
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_spec
 
 WORKLOAD = Workload()
 
 
 def _space(legality=None, **restrictions):
-    """One block: four groups, an embedding, the cache and every student size of the tiny model."""
+    """One block: four groups, an embedding, the cache and every pruned size of the tiny model."""
     wanted = {
         "bits": (4, 8, 16),
-        "outer_bits": (8, 16),
+        "embedding_bits": (8, 16),
         "group_size": 32,
         "methods": ("rtn",),
         **restrictions,
@@ -36,12 +36,12 @@ def _space(legality=None, **restrictions):
 
 
 def _everything(space):
-    genomes = itertools.product(*(range(size) for size in space.sizes))
-    return [genome for genome in genomes if space.ruling(genome)]
+    points = itertools.product(*(range(size) for size in space.sizes))
+    return [point for point in points if space.ruling(point)]
 
 
-def _bytes(space, genome):
-    config = space.decode(genome)
+def _bytes(space, point):
+    config = space.decode(point)
     return weight_bytes(space.spec, config), kv_cache_bytes(space.spec, config, WORKLOAD)
 
 
@@ -54,32 +54,32 @@ def _costs(space):
 
 @pytest.mark.parametrize("methods", [("rtn",), ("hqq", "rtn")])
 def test_smallest_is_found_by_enumeration_too(methods):
-    """Of every student size the fewest bytes of weights, and with those of the cache."""
+    """Of every pruned size the fewest bytes of weights, and with those of the cache."""
     space = _space(sparsity=(0.0,), bits=(4, 16), methods=methods)
-    found = {space.student(genome): _bytes(space, genome) for genome in smallest(space)}
+    found = {space.pruned(point): _bytes(space, point) for point in smallest(space)}
     expected = {}
-    for genome in _everything(space):
-        student, sizes = space.student(genome), _bytes(space, genome)
-        expected[student] = min(expected.get(student, sizes), sizes)
+    for point in _everything(space):
+        pruned, sizes = space.pruned(point), _bytes(space, point)
+        expected[pruned] = min(expected.get(pruned, sizes), sizes)
     assert len(smallest(space)) == len(found) == 6
     assert found == expected
 
 
-def test_student_sizes_that_are_refused_are_no_candidates():
-    refused = FakeLegality(refused_students=("kvheads1-ffn128",))
+def test_pruned_sizes_that_are_refused_are_no_candidates():
+    refused = FakeLegality(refused_pruned=("kvheads1-ffn128",))
     space = _space(refused)
-    names = [space.student(genome).name for genome in smallest(space)]
+    names = [space.pruned(point).name for point in smallest(space)]
     assert sorted(names) == ["ffn128", "ffn192", "kvheads1", "kvheads1-ffn192", "whole"]
 
 
-def test_without_smaller_students_there_is_one():
+def test_without_smaller_pruned_sizes_there_is_one():
     space = _space(kv_heads=(2,), ffn_channels=(256,))
     assert len(smallest(space)) == 1
 
 
 def test_a_limit_at_the_smallest_is_met_and_a_byte_below_is_not():
     space = _space()
-    least = min(_bytes(space, genome)[0] for genome in smallest(space))
+    least = min(_bytes(space, point)[0] for point in smallest(space))
     check_feasible(space, _costs(space), (Limit.parse(f"bytes<={least}"),))
     with pytest.raises(LimitError) as refusal:
         check_feasible(space, _costs(space), (Limit.parse(f"bytes<={least - 1}"),))
@@ -98,7 +98,7 @@ def test_a_predicted_time_is_judged_too():
     space = _space()
 
     def costs(config):
-        seconds = 0.010 if config.student.whole else 0.004
+        seconds = 0.010 if config.pruned.whole else 0.004
         return {"tpot_s_predicted": Measurement(value=seconds, unit="s", source="predicted")}
 
     check_feasible(space, costs, (Limit.parse("tpot<=4ms"),))
@@ -121,30 +121,30 @@ def test_without_limits_nothing_is_computed():
 
 def test_the_dense_model_alone_is_the_smallest_of_a_space_of_one():
     space = _space(
-        bits=(16,), outer_bits=(16,), sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,), ffn_channels=(256,)
+        bits=(16,), embedding_bits=(16,), sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,), ffn_channels=(256,)
     )
-    assert [space.decode(genome) for genome in smallest(space)] == [DENSE_CONFIG]
+    assert [space.decode(point) for point in smallest(space)] == [DENSE_CONFIG]
 
 
-def test_a_student_that_refuses_the_narrowest_format_is_smallest_with_another():
-    """160 channels take no groups of 64, so that student's down projection stays dense and the rest does not."""
+def test_a_pruned_that_refuses_the_narrowest_format_is_smallest_with_another():
+    """160 channels take no groups of 64, so that pruned model's down projection stays dense and the rest does not."""
     spec = tiny_spec(blocks=1, dtype="bfloat16")
     wanted = Restrictions(
-        bits=(8, 16), outer_bits=(16,), group_size=64, methods=("rtn",), sparsity=(0.0,), kv_bits=(16,),
+        bits=(8, 16), embedding_bits=(16,), group_size=64, methods=("rtn",), sparsity=(0.0,), kv_bits=(16,),
         kv_heads=(2,), ffn_channels=(160,),
     )  # fmt: skip
     space = SearchSpace(spec, FakeLegality(), wanted)
-    least = min(weight_bytes(spec, space.decode(genome)) for genome in _everything(space))
-    assert min(weight_bytes(spec, space.decode(genome)) for genome in smallest(space)) == least
+    least = min(weight_bytes(spec, space.decode(point)) for point in _everything(space))
+    assert min(weight_bytes(spec, space.decode(point)) for point in smallest(space)) == least
     check_feasible(space, _costs(space), (Limit.parse(f"weight_bytes<={least}"),))
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_the_least_time_is_the_enumerated_one(seed):
-    """Of times that add up over genes, with a student that refuses the narrow format of one of its groups."""
+    """Of times that add up over parameters, with a pruned model that refuses the narrow format of one of its groups."""
     space = _space(
-        bits=(4, 16), outer_bits=(16,), group_size=64, sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,),
+        bits=(4, 16), embedding_bits=(16,), group_size=64, sparsity=(0.0,), kv_bits=(16,), kv_heads=(2,),
         ffn_channels=(160,),
     )  # fmt: skip
     random = np.random.default_rng(seed)
@@ -154,18 +154,18 @@ def test_the_least_time_is_the_enumerated_one(seed):
         total = sum(int(own[choice]) for own, choice in zip(seconds, space.encode(config), strict=True))
         return {"tpot_s_predicted": Measurement(value=float(total), unit="s", source="predicted")}
 
-    least = min(costs(space.decode(genome))["tpot_s_predicted"].value for genome in _everything(space))
+    least = min(costs(space.decode(point))["tpot_s_predicted"].value for point in _everything(space))
     check_feasible(space, costs, (Limit.parse(f"tpot<={least}"),))
     with pytest.raises(LimitError, match=f"nearest meets tpot_s<={least:g}"):
         check_feasible(space, costs, (Limit.parse(f"tpot<={least - 0.5}"),))
 
 
 def test_times_are_judged_where_narrow_formats_are_slower():
-    """Every quantized site costs a millisecond here: the dense model meets what the smallest ones break."""
+    """Every quantized layer costs a millisecond here: the dense model meets what the smallest ones break."""
     space = _space()
 
     def costs(config):
-        quantized = sum(not choice.weight.dense for choice in config.sites.values())
+        quantized = sum(not choice.weight.dense for choice in config.layers.values())
         return {
             "ttft_s_predicted": Measurement(value=0.010 + 0.001 * quantized, unit="s", source="predicted")
         }

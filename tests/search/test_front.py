@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.front import Candidate, ParetoFront
-from search.hypervolume import hypervolume
-from search.scoring import signed
-from spaces.limits import Limit
-from spaces.metrics import METRICS
+from paretune.search.front import Candidate, ParetoFront
+from paretune.search.hypervolume import hypervolume
+from paretune.search.scoring import signed
+from paretune.spaces.limits import Limit
+from paretune.spaces.metrics import METRICS
 
 points = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=40)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.hypervolume import hypervolume
-from search.pareto import non_dominated
+from paretune.search.hypervolume import hypervolume
+from paretune.search.pareto import non_dominated
 
 EDGE = 5
 

@@ -1,4 +1,4 @@
-"""The damage table, what it learns, the exchanges it ranks; and a problem whose front is known, solved exactly."""
+"""The sensitivity table, what it learns, the exchanges it ranks; and a problem whose front is known, solved exactly."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import itertools
 import numpy as np
 import pytest
 
-from search.additive import FrontMaker
-from search.damage import DamageTable, Marginal, interpolated
-from search.exchanges import draw_moves, genes_of
-from search.observation import Observation
-from search.pareto import non_dominated
-from search.proposers import find_proposer
-from search.residual import Residual
-from spaces.patterns import Restrictions
+from paretune.search.additive import FrontMaker
+from paretune.search.exchanges import draw_moves, parameters_of
+from paretune.search.observation import Observation
+from paretune.search.pareto import non_dominated
+from paretune.search.residual import Residual
+from paretune.search.samplers import find_sampler
+from paretune.search.sensitivity import Marginal, SensitivityTable, interpolated
+from paretune.spaces.patterns import Restrictions
 from tests.fakes import tiny_spec
 from tests.search.synthetic import Synthetic, small_problem
 
 
 class Additive(Synthetic):
-    """Damages add up, nothing else."""
+    """Sensitivities add up, nothing else."""
 
-    def quality(self, genome):
-        return sum(float(d[c]) for d, c in zip(self.damages, genome, strict=True)) + 1e-6
+    def quality(self, point):
+        return sum(float(d[c]) for d, c in zip(self.sensitivities, point, strict=True)) + 1e-6
 
 
 def additive_problem():
     """One block, three widths a group: small enough to enumerate, every choice measured by a marginal."""
     restrictions = Restrictions(
-        bits=(2, 4, 8, 16), outer_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,),
+        bits=(2, 4, 8, 16), embedding_bits=(8, 16), group_size=64, methods=("rtn",), sparsity=(0.0,),
         blocks=(1,), kv_heads=(2,), ffn_channels=(256,), kv_bits=(16,),
     )  # fmt: skip
     return Additive(tiny_spec(blocks=1), restrictions)
@@ -44,22 +44,22 @@ def _front(values):
 def test_known_front_is_solved_exactly(name):
     problem = additive_problem()
     everything = [
-        problem.observe(genome).values
-        for genome in itertools.product(*(range(size) for size in problem.space.sizes))
+        problem.observe(point).values
+        for point in itertools.product(*(range(size) for size in problem.space.sizes))
     ]
     truth = _front(everything)
-    told, _ = problem.search(find_proposer(name), seed=0, trials=len(everything))
+    told, _ = problem.search(find_sampler(name), seed=0, trials=len(everything))
     assert 20 < len(truth) < len(told) < len(everything)
     assert _front([o.values for o in told]) == truth
 
 
-def test_interpolation_in_log_damage():
+def test_interpolation_in_log_sensitivity():
     assert interpolated({2: 1.0, 4: 0.01}, 3) == pytest.approx(0.1)
     assert interpolated({2: 1.0, 4: 0.01}, 2) == 1.0
     assert interpolated({4: 1.0}, 5) == pytest.approx(1 / 4.5)
 
 
-def test_more_bits_never_do_more_harm_beyond_the_measured():
+def test_more_bits_never_do_more_sensitivity_beyond_the_measured():
     """Noise may turn the slope; what lies outside is still ordered."""
     assert interpolated({4: 1.0, 5: 1.1}, 8) == pytest.approx(1.1 * np.exp(-1.5))
     assert interpolated({4: 1.0, 5: 1.1}, 3) == pytest.approx(np.exp(0.5))
@@ -69,37 +69,37 @@ def test_more_bits_never_do_more_harm_beyond_the_measured():
 @pytest.fixture
 def told():
     problem = small_problem()
-    observations, _ = problem.search(find_proposer("random"), seed=1, trials=60)
-    return problem, [o for o in observations if problem.space.student(o.genome).whole]
+    observations, _ = problem.search(find_sampler("random"), seed=1, trials=60)
+    return problem, [o for o in observations if problem.space.pruned(o.point).whole]
 
 
 def _table(problem):
     dense = problem.space.dense()
     marginals = [
-        Marginal(gene, choice, problem.quality((*dense[:gene], choice, *dense[gene + 1 :])))
-        for gene in problem.space.site_genes
-        for choice in range(problem.space.sizes[gene])
-        if choice != dense[gene]
+        Marginal(parameter, choice, problem.quality((*dense[:parameter], choice, *dense[parameter + 1 :])))
+        for parameter in problem.space.layer_parameters
+        for choice in range(problem.space.sizes[parameter])
+        if choice != dense[parameter]
     ]
-    return DamageTable(problem.problem, marginals, {})
+    return SensitivityTable(problem.problem, marginals, {})
 
 
 def test_marginals_are_the_prior(told):
     problem, _ = told
     table = _table(problem)
-    for gene in problem.space.site_genes:
-        assert table.prior[gene] == pytest.approx(problem.damages[gene], rel=1e-3, abs=2e-6)
+    for parameter in problem.space.layer_parameters:
+        assert table.prior[parameter] == pytest.approx(problem.sensitivities[parameter], rel=1e-3, abs=2e-6)
 
 
 def test_refinement_predicts_unseen_candidates_better(told):
     problem, observations = told
     table = _table(problem)
     seen, unseen = observations[::2], observations[1::2]
-    genomes = [o.genome for o in unseen if o.values[0] > 1e-5]
+    points = [o.point for o in unseen if o.values[0] > 1e-5]
     truth = np.log([o.values[0] for o in unseen if o.values[0] > 1e-5])
-    before = np.abs(np.log(table.predict(genomes)) - truth).mean()
+    before = np.abs(np.log(table.predict(points)) - truth).mean()
     table.refine(seen)
-    assert np.abs(np.log(table.predict(genomes)) - truth).mean() < 0.5 * before
+    assert np.abs(np.log(table.predict(points)) - truth).mean() < 0.5 * before
 
 
 def test_too_few_observations_change_nothing(told):
@@ -138,40 +138,40 @@ def test_moves_say_what_they_cost(told):
     moves = draw_moves(table, size.cells, size.free_cells, members, 50, np.random.default_rng(0))
     assert len(moves.cost) > 50
     for move in range(len(moves.cost)):
-        genome = moves.genome(move, members, table)
+        point = moves.point(move, members, table)
         base = tuple(int(c) for c in members[moves.member[move]])
-        assert 1 <= sum(a != b for a, b in zip(genome, base, strict=True)) <= 3
-        assert problem.space.ruling(genome)
-        cost = problem.cost_of(genome)["weight_bytes"] - problem.cost_of(base)["weight_bytes"]
+        assert 1 <= sum(a != b for a, b in zip(point, base, strict=True)) <= 3
+        assert problem.space.ruling(point)
+        cost = problem.cost_of(point)["weight_bytes"] - problem.cost_of(base)["weight_bytes"]
         assert cost == pytest.approx(moves.cost[move])
-        change = table.flat[table.cells([genome])].sum() - table.flat[table.cells([base])].sum()
+        change = table.flat[table.cells([point])].sum() - table.flat[table.cells([base])].sum()
         assert change == pytest.approx(moves.corrected[move])
 
 
-def test_genes_of_cells():
+def test_parameters_of_cells():
     table = _table(small_problem())
-    assert list(genes_of(table)[table.offsets]) == list(range(len(table.prior)))
+    assert list(parameters_of(table)[table.offsets]) == list(range(len(table.prior)))
 
 
-def test_students_get_no_format_that_their_shapes_refuse():
-    """A group of 64 does not divide 160 channels, so the down projection of that student stays dense."""
+def test_pruned_sizes_get_no_format_that_their_shapes_refuse():
+    """A group of 64 does not divide 160 channels, so the down projection of that pruned model stays dense."""
     problem = small_problem()
     space = problem.space
-    cut = space.index("student.ffn_channels")
-    base = (*space.dense()[:cut], space.genes[cut].choices.index(160), *space.dense()[cut + 1 :])
+    cut = space.index("pruned.ffn_channels")
+    base = (*space.dense()[:cut], space.parameters[cut].choices.index(160), *space.dense()[cut + 1 :])
     maker = FrontMaker(problem.problem, "weight_bytes", {space.dense(): 0.0, base: 0.0}, 1_000_000)
     table = _table(problem)
     members = maker.fronts([np.minimum(e, 1e-9) for e in table.entries], 50)
-    cut_ones = [m for m in members if m.genome[cut] == base[cut]]
+    cut_ones = [m for m in members if m.point[cut] == base[cut]]
     assert cut_ones
-    assert all(space.ruling(m.genome) for m in members)
+    assert all(space.ruling(m.point) for m in members)
     for member in members:
-        assert member.cost == pytest.approx(problem.cost_of(member.genome)["weight_bytes"])
+        assert member.cost == pytest.approx(problem.cost_of(member.point)["weight_bytes"])
 
 
 def test_broken_observations_are_left_out(told):
     problem, observations = told
     table = _table(problem)
-    broken = [Observation(o.genome, (float("inf"), o.values[1])) for o in observations]
+    broken = [Observation(o.point, (float("inf"), o.values[1])) for o in observations]
     table.refine(broken)
     assert np.array_equal(table.flat, table.flat_prior)

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.pareto import non_dominated
+from paretune.search.pareto import non_dominated
 
 numbers = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6), st.just(math.inf))
 """Coarse ones tie often, infinite ones stand for broken candidates."""

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search import result
-from search.pareto import non_dominated
-from search.promotion import promote, search_front
-from search.records import RecordFile
-from search.result import build_front, write_front
-from search.run_folder import check_run_folder, lock_run_folder, tie_run_folder, write_whole
-from search.settings import SearchSettings
-from search.study import readings
-from spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
-from spaces.patterns import Restrictions
-from spaces.result import FrontFile
+from paretune.search import result
+from paretune.search.pareto import non_dominated
+from paretune.search.promotion import promote, search_front
+from paretune.search.records import RecordFile
+from paretune.search.result import build_front, write_front
+from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder, write_whole
+from paretune.search.settings import SearchSettings
+from paretune.search.study import readings
+from paretune.spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.result import FrontFile
 from tests.search.fake_study import make_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def test_the_journal_catches_up_with_the_records(tmp_path, lost):
     path.write_bytes(path.read_bytes()[:-lost] if lost else b"")
     run(tmp_path, max_candidates=5)
     run(tmp_path, max_candidates=6)
-    expected = [line["index"] for line in lines(tmp_path) if line["proposer"] != "marginal"]
+    expected = [line["index"] for line in lines(tmp_path) if line["sampler"] != "marginal"]
     assert sorted(_journal(tmp_path)) == expected
 
 
@@ -168,9 +168,9 @@ def test_the_front_is_judged_on_the_report_text(tmp_path):
     assert all("kl_search" in m.measurements for m in front.members)
     reported = {r.digest for r in study.records if r.fidelity.text == "report"}
     assert {m.digest for m in front.members} == reported
-    pick = next(m for m in front.members if m.name == front.pick)
+    recommended = next(m for m in front.members if m.name == front.recommended)
     uniform = next(m for m in front.members if m.name == "uniform-4")
-    assert pick.measurements["kl"].value <= uniform.measurements["kl"].value
+    assert recommended.measurements["kl"].value <= uniform.measurements["kl"].value
 
 
 def test_nothing_within_the_limits_leaves_an_empty_front(tmp_path):
@@ -178,8 +178,8 @@ def test_nothing_within_the_limits_leaves_an_empty_front(tmp_path):
     study = run(tmp_path, limits=("kl<=1e-9", "bytes<=250kB"), max_candidates=5)
     front = build_front(study, promote(study))
     assert not any(m.on_front for m in front.members)
-    assert (front.pick, front.hypervolume) == ("", 0.0)
-    assert "nothing met the limits" in front.pick_reason
+    assert (front.recommended, front.hypervolume) == ("", 0.0)
+    assert "nothing met the limits" in front.recommended_reason
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -190,7 +190,7 @@ def test_the_pick_is_a_member_in_its_place(tmp_path, monkeypatch, count):
     study.settings = study.settings.model_copy(update={"front_members": count})
     names = [m.name for m in build_front(study, promoted).members if m.kind != "probe"]
     for name in names:
-        monkeypatch.setattr(result, "_pick", lambda *_, name=name: (name, ""))
+        monkeypatch.setattr(result, "_recommended", lambda *_, name=name: (name, ""))
         front = build_front(study, promoted)
         shown = [m for m in front.members if m.on_front]
         assert len(shown) == count
@@ -209,7 +209,7 @@ def test_limits_are_named_constraints_and_steer_what_is_paid_for(tmp_path):
 
     limit = "weight_bytes<=200kB"
     study = run(tmp_path, limits=(limit,))
-    candidates = [r for r in study.records if r.proposer == "paretune"]
+    candidates = [r for r in study.records if r.sampler == "paretune"]
     assert candidates
     assert all(r.violations[limit] <= 0 for r in candidates)
     stored = optuna.load_study(
@@ -242,7 +242,7 @@ def test_limits_may_change_between_runs_of_a_folder(tmp_path):
 def test_what_was_a_marginal_first_can_be_on_the_front(tmp_path):
     """Of a space so small that it is searched to its end, with one group changed or more."""
     restrictions = Restrictions(
-        bits=(4, 16), outer_bits=(16,), group_size=None, methods=("rtn",), sparsity=(0.0,), kv_bits=(16,),
+        bits=(4, 16), embedding_bits=(16,), group_size=None, methods=("rtn",), sparsity=(0.0,), kv_bits=(16,),
         blocks=(1,), kv_heads=(2,), ffn_channels=(256,),
     )  # fmt: skip
     fronts = {}
@@ -298,11 +298,11 @@ def test_candidates_near_the_front_of_any_cost_are_read_further(tmp_path):
     """With two costs none that is near the front of both may be left out for being beaten in the first."""
     study = run(tmp_path, objectives=("kl", "bytes", "memory"), sampler="random", max_candidates=60)
     longer = {r.digest for r in study.records if r.fidelity.tokens > 2048}
-    rows = [r for r in study.records if r.proposer != "marginal" and r.fidelity.tokens == 2048]
+    rows = [r for r in study.records if r.sampler != "marginal" and r.fidelity.tokens == 2048]
     values = np.array([study.scorer.observation(r).values for r in rows])
     front = [r for r, kept in zip(rows, non_dominated(values), strict=True) if kept]
-    assert any(r.proposer == "random" for r in front)
-    assert all(r.digest in longer for r in front if r.proposer == "random")
+    assert any(r.sampler == "random" for r in front)
+    assert all(r.digest in longer for r in front if r.sampler == "random")
 
 
 def test_an_impossible_limit_names_the_nearest(tmp_path):

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from spaces.activation_format import ActivationFormat
-from spaces.errors import FormatError
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.errors import FormatError
 
 NAMED = {
     "a8-token": ActivationFormat(),

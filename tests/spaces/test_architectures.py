@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from spaces.architectures import check_weights, read_model, student_config
-from spaces.architectures.registry import ARCHITECTURES
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError
-from spaces.groups import fused_groups, single_groups
-from spaces.model import ModelSpec
-from spaces.size import dense_bytes, fixed_bytes, kept_linears, kept_shape, weight_bytes
+from paretune.spaces.architectures import check_weights, pruned_config, read_model
+from paretune.spaces.architectures.registry import ARCHITECTURES
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.groups import fused_groups, single_groups
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import dense_bytes, fixed_bytes, kept_linears, kept_shape, weight_bytes
 from tests.models import FAMILIES, build_tiny, tiny_model
 
 VARIANTS = {
@@ -40,11 +40,11 @@ VARIANTS = {
     "qwen3_moe-stepped": ("qwen3_moe", {"decoder_sparse_step": 2, "num_hidden_layers": 4}),
 }
 CASES = {**{family: (family, {}) for family in FAMILIES}, **VARIANTS}
-STUDENTS = {
-    "blocks": Student(blocks=(0, 2)),
-    "kv_heads": Student(kv_heads=1),
-    "ffn_channels": Student(ffn_channels=64),
-    "hidden": Student(hidden=96),
+PRUNED_SIZES = {
+    "blocks": PrunedShape(blocks=(0, 2)),
+    "kv_heads": PrunedShape(kv_heads=1),
+    "ffn_channels": PrunedShape(ffn_channels=64),
+    "hidden": PrunedShape(hidden=96),
 }
 
 
@@ -90,20 +90,20 @@ def test_json_round_trip(built):
     assert ModelSpec.from_json(spec.to_json()) == spec
 
 
-@pytest.mark.parametrize("kind", STUDENTS)
-def test_a_student_has_the_kept_shapes_or_is_refused(built, kind, tmp_path):
+@pytest.mark.parametrize("kind", PRUNED_SIZES)
+def test_a_pruned_has_the_kept_shapes_or_is_refused(built, kind, tmp_path):
     folder, spec = built
-    student, values = STUDENTS[kind], json.loads((folder / "config.json").read_text())
+    pruned, values = PRUNED_SIZES[kind], json.loads((folder / "config.json").read_text())
     if any(cut.kind == kind for cut in spec.uncuttable):
         with pytest.raises(ConfigurationError, match="Keep all"):
-            student_config(values, spec, student)
+            pruned_config(values, spec, pruned)
         return
-    actual = parameters_of(tmp_path, student_config(values, spec, student))
-    config = CompressionConfig(student=student)
-    new_index = {old: new for new, old in enumerate(student.blocks or range(spec.blocks))}
+    actual = parameters_of(tmp_path, pruned_config(values, spec, pruned))
+    config = CompressionConfig(pruned=pruned)
+    new_index = {old: new for new, old in enumerate(pruned.blocks or range(spec.blocks))}
     expected = {}
     for linear in kept_linears(spec, config):
-        rows, columns = kept_shape(spec, linear, student)
+        rows, columns = kept_shape(spec, linear, pruned)
         shape = (columns, rows) if linear.transposed else (rows, columns)
         shape = (linear.experts, *shape) if linear.role.startswith("expert") else shape
         expected[_renamed(linear.parameter, linear.block, new_index)] = shape
@@ -117,14 +117,14 @@ def test_a_student_has_the_kept_shapes_or_is_refused(built, kind, tmp_path):
     assert weight_bytes(spec, config) == sum(numbers.values()) * spec.dtype_bytes
 
 
-def test_a_student_runs_in_transformers(built, tmp_path):
+def test_a_pruned_runs_in_transformers(built, tmp_path):
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder, spec = built
     counts = {"blocks": (0, 2), "kv_heads": 1, "ffn_channels": 64, "hidden": 96}
-    student = Student(**{kind: n for kind, n in counts.items() if spec.why_uncuttable(kind) is None})
-    values = student_config(json.loads((folder / "config.json").read_text()), spec, student)
+    pruned = PrunedShape(**{kind: n for kind, n in counts.items() if spec.why_uncuttable(kind) is None})
+    values = pruned_config(json.loads((folder / "config.json").read_text()), spec, pruned)
     (tmp_path / "config.json").write_text(json.dumps(values))
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).eval()
     with torch.no_grad():
@@ -134,13 +134,13 @@ def test_a_student_runs_in_transformers(built, tmp_path):
 
 
 @pytest.mark.parametrize("partition", [fused_groups, single_groups])
-def test_groups_are_a_partition_of_the_sites(built, partition):
+def test_groups_are_a_partition_of_the_layers(built, partition):
     _, spec = built
     groups = partition(spec)
-    sites = [site for group in groups for site in group.sites]
-    assert sites == [x.name for x in spec.linears if not (spec.tied and x.role == "head")]
+    layers = [layer for group in groups for layer in group.layers]
+    assert layers == [x.name for x in spec.linears if not (spec.tied and x.role == "head")]
     assert len({group.name for group in groups}) == len(groups)
-    assert all(spec.linear(site).block == group.block for group in groups for site in group.sites)
+    assert all(spec.linear(layer).block == group.block for group in groups for layer in group.layers)
 
 
 def _renamed(name: str, block: int | None, new_index: dict[int, int]) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from spaces.architectures import check_weights, read_model
-from spaces.architectures.headers import INDEX, SINGLE
-from spaces.errors import ModelError
+from paretune.spaces.architectures import check_weights, read_model
+from paretune.spaces.architectures.headers import INDEX, SINGLE
+from paretune.spaces.errors import ModelError
 from tests.models import build_tiny
 
 

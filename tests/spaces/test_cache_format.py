@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spaces.cache_format import KVFormat
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError
-from spaces.patterns import Restrictions
-from spaces.size import kv_cache_bytes
-from spaces.space import SearchSpace
-from spaces.target import Workload
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError, FormatError
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.size import kv_cache_bytes
+from paretune.spaces.space import SearchSpace
+from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_spec
 
 SIXTEEN, EIGHT, FOUR, TWO = (KVFormat(num_bits=bits) for bits in (16, 8, 4, 2))
@@ -117,14 +117,14 @@ def test_the_cache_counts_every_block_by_its_own_format():
     assert kv_cache_bytes(SPEC, config, workload) * SPEC.blocks == sum(one)
     # blocks are those of the dense model: a cut block takes its format with it
     last = SPEC.blocks - 1
-    cut = config.replaced(student=Student(blocks=(last,)))
+    cut = config.replaced(pruned=PrunedShape(blocks=(last,)))
     assert kv_cache_bytes(SPEC, cut, workload) * SPEC.blocks == one[last]
 
 
 def test_a_space_offers_what_is_asked_for():
     def choices(*words):
         space = SearchSpace(SPEC, FakeLegality(), Restrictions(kv_bits=words))
-        return space.genes[space.index("kv")].choices
+        return space.parameters[space.index("kv")].choices
 
     assert SearchSpace(SPEC, FakeLegality()).restrictions.kv_bits == (16, 8)
     assert choices(2, "8-fp", 16, 4, 8) == (SIXTEEN, EIGHT, FLOAT, FOUR, TWO)

@@ -6,42 +6,48 @@ import pickle
 
 import pytest
 
-from spaces.checking import check_configuration
-from spaces.choice import SiteChoice
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError, FormatError, ModelError, ParetuneError, UnknownNameError
-from spaces.formats import integer_format
+from paretune.spaces.checking import check_configuration
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import (
+    ConfigurationError,
+    FormatError,
+    ModelError,
+    ParetuneError,
+    UnknownNameError,
+)
+from paretune.spaces.formats import integer_format
 from tests.fakes import tiny_spec
 
 SPEC = tiny_spec()
-FOUR = SiteChoice(weight=integer_format(4, 128), method="rtn")
+FOUR = LayerChoice(weight=integer_format(4, 128), method="rtn")
 DOWN = "model.layers.0.mlp.down_proj"
 
 
 def test_a_configuration_that_fits():
     check_configuration(
-        SPEC, CompressionConfig(sites={DOWN: FOUR}, student=Student(blocks=(0, 1), ffn_channels=128))
+        SPEC, CompressionConfig(layers={DOWN: FOUR}, pruned=PrunedShape(blocks=(0, 1), ffn_channels=128))
     )
 
 
 @pytest.mark.parametrize(
     ("config", "error", "match"),
     [
-        (CompressionConfig(sites={"model.layers.9.mlp.down_proj": FOUR}), ModelError, "is not a linear"),
-        (CompressionConfig(sites={"lm_head": FOUR}), ConfigurationError, r"tied.*model\.embed_tokens"),
+        (CompressionConfig(layers={"model.layers.9.mlp.down_proj": FOUR}), ModelError, "is not a linear"),
+        (CompressionConfig(layers={"lm_head": FOUR}), ConfigurationError, r"tied.*model\.embed_tokens"),
         (
-            CompressionConfig(sites={DOWN: FOUR}, student=Student(blocks=(1,))),
+            CompressionConfig(layers={DOWN: FOUR}, pruned=PrunedShape(blocks=(1,))),
             ConfigurationError,
             "block that is cut",
         ),
         (
-            CompressionConfig(sites={DOWN: FOUR}, student=Student(ffn_channels=192)),
+            CompressionConfig(layers={DOWN: FOUR}, pruned=PrunedShape(ffn_channels=192)),
             FormatError,
             "must divide the row length 192",
         ),
-        (CompressionConfig(student=Student(blocks=(0, 3))), ConfigurationError, "the model has 3"),
-        (CompressionConfig(student=Student(kv_heads=3)), ConfigurationError, "the model has 2"),
-        (CompressionConfig(student=Student(ffn_channels=257)), ConfigurationError, "the model has 256"),
+        (CompressionConfig(pruned=PrunedShape(blocks=(0, 3))), ConfigurationError, "the model has 3"),
+        (CompressionConfig(pruned=PrunedShape(kv_heads=3)), ConfigurationError, "the model has 2"),
+        (CompressionConfig(pruned=PrunedShape(ffn_channels=257)), ConfigurationError, "the model has 256"),
     ],
 )
 def test_configurations_that_do_not(config, error, match):

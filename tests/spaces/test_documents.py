@@ -9,27 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import CompressionConfig, Student
-from spaces.errors import ConfigurationError
-from spaces.formats import integer_format
-from spaces.limits import Limit
-from spaces.measurement import Fidelity, Measurement, Record
-from spaces.metrics import METRICS
-from spaces.model import ModelSpec
-from spaces.result import FrontFile, LatencyCheck, Member, RunDocument
-from spaces.schema import Document, canonical_json, sha256_of
-from spaces.target import Device, Workload
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.limits import Limit
+from paretune.spaces.measurement import Fidelity, Measurement, Record
+from paretune.spaces.metrics import METRICS
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument
+from paretune.spaces.schema import Document, canonical_json, sha256_of
+from paretune.spaces.target import Device, Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 
 CONFIG = CompressionConfig(
-    sites={
-        "b": SiteChoice(weight=integer_format(4, 64, symmetric=False), method="hqq"),
-        "a": SiteChoice(sparsity=Sparsity(fraction=0.5, pattern="2:4", criterion="magnitude")),
+    layers={
+        "b": LayerChoice(weight=integer_format(4, 64, symmetric=False), method="hqq"),
+        "a": LayerChoice(sparsity=Sparsity(fraction=0.5, pattern="2:4", criterion="magnitude")),
     },
     kv=KVFormat(num_bits=8),
-    student=Student(blocks=(0, 2), kv_heads=1, ffn_channels=64),
+    pruned=PrunedShape(blocks=(0, 2), kv_heads=1, ffn_channels=64),
 )
 MEASURED = {
     "kl": Measurement(value=0.1 + 0.2, unit="nat", stderr=1e-17, n=3, by="kl/1", per_window=(0.1, 0.2))
@@ -39,7 +39,7 @@ RECORD = Record(
     digest=CONFIG.digest,
     name="x",
     config=CONFIG,
-    proposer="paretune",
+    sampler="paretune",
     fidelity=Fidelity(windows=8, window_tokens=256),
     tokens=2048,
     evaluations=0.125,
@@ -54,7 +54,7 @@ FRONT = FrontFile(
     objectives=("kl", "weight_bytes"),
     reference_point={"kl": 1.0},
     hypervolume=0.5,
-    pick="x",
+    recommended="x",
     members=(MEMBER,),
 )
 DEVICE = Device(
@@ -131,17 +131,17 @@ def _subclasses(kind: type) -> set[type]:
 
 
 CHOICES = st.sampled_from(
-    [SiteChoice(weight=integer_format(b), method="rtn") for b in (2, 3, 4)] + [SiteChoice()]
+    [LayerChoice(weight=integer_format(b), method="rtn") for b in (2, 3, 4)] + [LayerChoice()]
 )
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=8), CHOICES), st.randoms())
 @settings(max_examples=100)
-def test_the_digest_does_not_depend_on_order_or_untouched_sites(sites, random):
-    items = list(sites.items())
+def test_the_digest_does_not_depend_on_order_or_untouched_layers(layers, random):
+    items = list(layers.items())
     random.shuffle(items)
-    one, other = CompressionConfig(sites=sites), CompressionConfig(sites=dict(items))
-    touched = CompressionConfig(sites={k: v for k, v in sites.items() if not v.untouched})
+    one, other = CompressionConfig(layers=layers), CompressionConfig(layers=dict(items))
+    touched = CompressionConfig(layers={k: v for k, v in layers.items() if not v.untouched})
     assert one == other == touched
     assert one.digest == other.digest == touched.digest
     assert CompressionConfig.from_json(one.to_json()).digest == one.digest
@@ -151,8 +151,8 @@ def test_the_digest_does_not_depend_on_order_or_untouched_sites(sites, random):
 def test_different_configurations_have_different_digests():
     changed = [
         CONFIG.replaced(kv=KVFormat()),
-        CONFIG.replaced(student=Student()),
-        CONFIG.replaced(sites={}),
+        CONFIG.replaced(pruned=PrunedShape()),
+        CONFIG.replaced(layers={}),
         CONFIG,
     ]
     assert len({config.digest for config in changed}) == 4
@@ -167,8 +167,8 @@ def test_a_copy_forgets_what_was_computed():
 
 def test_the_digest_of_the_dense_model_is_stable():
     text = (
-        '{"kv":{"num_bits":16},"schema_version":1,"sites":{},'
-        '"student":{"blocks":null,"ffn_channels":null,"kv_heads":null,"ranking":"activation"}}'
+        '{"kv":{"num_bits":16},"schema_version":1,"layers":{},'
+        '"pruned model":{"blocks":null,"ffn_channels":null,"kv_heads":null,"ranking":"activation"}}'
     )
     assert CompressionConfig().to_json() == text
     assert CompressionConfig().digest == sha256_of(json.loads(text))
@@ -190,14 +190,14 @@ def test_measurements_are_finite(value):
 @pytest.mark.parametrize("blocks", [(), (1, 0), (1, 1), (-1,)])
 def test_kept_blocks_are_ascending(blocks):
     with pytest.raises(ConfigurationError, match="distinct, ascending"):
-        Student(blocks=blocks)
+        PrunedShape(blocks=blocks)
 
 
 def test_a_choice_names_a_method_exactly_when_it_quantizes():
     with pytest.raises(ConfigurationError, match="method 'none'"):
-        SiteChoice(weight=integer_format(4))
+        LayerChoice(weight=integer_format(4))
     with pytest.raises(ConfigurationError, match="method 'rtn'"):
-        SiteChoice(method="rtn")
+        LayerChoice(method="rtn")
 
 
 @pytest.mark.parametrize("metric", METRICS)

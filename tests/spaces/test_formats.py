@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spaces.activation_format import ActivationFormat
-from spaces.cache_format import KVFormat
-from spaces.errors import FormatError
-from spaces.formats import DENSE, WeightFormat, integer_format
+from paretune.spaces.activation_format import ActivationFormat
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.errors import FormatError
+from paretune.spaces.formats import DENSE, WeightFormat, integer_format
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaces.errors import LimitError, UnknownNameError
-from spaces.limits import Limit, check_limits
-from spaces.metrics import METRICS
+from paretune.spaces.errors import LimitError, UnknownNameError
+from paretune.spaces.limits import Limit, check_limits
+from paretune.spaces.metrics import METRICS
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from spaces.architectures import check_weights, read_model
-from spaces.size import dense_bytes
+from paretune.spaces.architectures import check_weights, read_model
+from paretune.spaces.size import dense_bytes
 from tests.models import FAMILIES, build_tiny
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "models"

@@ -7,9 +7,9 @@ import json
 import pytest
 from pydantic import TypeAdapter
 
-from spaces.errors import SpaceError
-from spaces.groups import fused_groups
-from spaces.patterns import Restrictions, SiteRule
+from paretune.spaces.errors import SpaceError
+from paretune.spaces.groups import fused_groups
+from paretune.spaces.patterns import LayerRule, Restrictions
 from tests.fakes import tiny_spec
 
 GROUPS = {group.name: group for group in fused_groups(tiny_spec())}
@@ -20,7 +20,7 @@ GROUPS = {group.name: group for group in fused_groups(tiny_spec())}
     [
         ({"bits": (7,)}, "weights of 7 bits: must be one of 2, 3, 4, 5, 6, 8, 16"),
         ({"bits": ()}, "no width for weights"),
-        ({"outer_bits": (1,)}, "weights of 1 bits"),
+        ({"embedding_bits": (1,)}, "weights of 1 bits"),
         (
             {"kv_bits": (3,)},
             "the key-value cache of 3 bits: at least one must be allowed, of 16, 8, 8-fp, 8-ggml, 4, 2",
@@ -57,7 +57,7 @@ def test_bad_values(values, match):
 )
 def test_bad_rules(values, match):
     with pytest.raises(SpaceError, match=match):
-        SiteRule(pattern="*", **values)
+        LayerRule(pattern="*", **values)
 
 
 def test_values_are_put_in_order():
@@ -73,9 +73,9 @@ def test_values_are_put_in_order():
 def test_the_last_matching_rule_wins():
     restrictions = Restrictions(
         rules=(
-            SiteRule(pattern="blocks.0.*", bits=(8, 16), methods=("rtn",)),
-            SiteRule(pattern="*.down_proj", bits=(4,), group_size=0),
-            SiteRule(pattern="embedding", bits=(16,)),
+            LayerRule(pattern="blocks.0.*", bits=(8, 16), methods=("rtn",)),
+            LayerRule(pattern="*.down_proj", bits=(4,), group_size=0),
+            LayerRule(pattern="embedding", bits=(16,)),
         )
     )
     assert restrictions.rule(GROUPS["blocks.0.qkv"]).bits == (8, 16)
@@ -104,5 +104,5 @@ def test_the_schema_says_what_is_allowed():
 
 
 def test_json_round_trip():
-    restrictions = Restrictions(rules=(SiteRule(pattern="*", bits=(4,)),), group_size=None)
+    restrictions = Restrictions(rules=(LayerRule(pattern="*", bits=(4,)),), group_size=None)
     assert Restrictions.from_json(restrictions.to_json()) == restrictions

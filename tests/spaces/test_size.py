@@ -6,47 +6,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spaces.cache_format import KVFormat
-from spaces.choice import SiteChoice, Sparsity
-from spaces.configuration import DENSE_CONFIG, CompressionConfig, Student
-from spaces.formats import integer_format
-from spaces.model import ModelSpec
-from spaces.size import (
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import LayerChoice, Sparsity
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.formats import integer_format
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import (
     activation_bytes,
     average_bits,
     dense_bytes,
     kept_shape,
     kept_weights,
     kv_cache_bytes,
+    layer_bytes,
     memory_bytes,
-    site_bytes,
     weight_bytes,
 )
-from spaces.target import Workload
+from paretune.spaces.target import Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 
 BITS = (2, 3, 4, 5, 6, 8)
 SPEC = tiny_spec(dtype="bfloat16")
 SPECS = {"dense": SPEC, "untied": tiny_spec(tied=False, dtype="float32"), "mixture": tiny_moe_spec()}
-STUDENTS = (
-    Student(),
-    Student(blocks=(0, 2)),
-    Student(kv_heads=1),
-    Student(ffn_channels=128),
-    Student(blocks=(1,), kv_heads=1, ffn_channels=64),
+PRUNED_SIZES = (
+    PrunedShape(),
+    PrunedShape(blocks=(0, 2)),
+    PrunedShape(kv_heads=1),
+    PrunedShape(ffn_channels=128),
+    PrunedShape(blocks=(1,), kv_heads=1, ffn_channels=64),
 )
 
 
-def choice(bits: int, group_size: int | None = 32, symmetric: bool = True) -> SiteChoice:
-    return SiteChoice(weight=integer_format(bits, group_size, symmetric), method="rtn")
+def choice(bits: int, group_size: int | None = 32, symmetric: bool = True) -> LayerChoice:
+    return LayerChoice(weight=integer_format(bits, group_size, symmetric), method="rtn")
 
 
 def uniform(
-    spec: ModelSpec, bits: int, student: Student | None = None, symmetric: bool = True
+    spec: ModelSpec, bits: int, pruned: PrunedShape | None = None, symmetric: bool = True
 ) -> CompressionConfig:
-    student = student or Student()
-    names = [x.name for x in spec.block_linears if student.keeps_block(x.block)]
-    return CompressionConfig(sites=dict.fromkeys(names, choice(bits, symmetric=symmetric)), student=student)
+    pruned = pruned or PrunedShape()
+    names = [x.name for x in spec.block_linears if pruned.keeps_block(x.block)]
+    return CompressionConfig(layers=dict.fromkeys(names, choice(bits, symmetric=symmetric)), pruned=pruned)
 
 
 def test_the_dense_model_by_hand():
@@ -65,7 +65,7 @@ def test_average_bits_of_four_bits_in_groups_of_32():
 
 def test_overhead_is_in_the_file_but_not_in_average_bits():
     linear = SPEC.linear("model.layers.0.mlp.down_proj")
-    stored = site_bytes(SPEC, linear, uniform(SPEC, 4))
+    stored = layer_bytes(SPEC, linear, uniform(SPEC, 4))
     assert (stored.payload, stored.overhead) == (128 * 256 // 2 + 128 * 8 * 2, 16)
 
 
@@ -74,16 +74,16 @@ def test_an_expert_is_stored_as_three_linears():
     gate_up = next(x for x in spec.linears if x.role == "expert_gate_up")
     down = next(x for x in spec.linears if x.role == "expert_down")
     config = uniform(spec, 4)
-    assert site_bytes(spec, gate_up, config).overhead == 2 * spec.experts * 16
-    assert site_bytes(spec, down, config).overhead == spec.experts * 16
+    assert layer_bytes(spec, gate_up, config).overhead == 2 * spec.experts * 16
+    assert layer_bytes(spec, down, config).overhead == spec.experts * 16
     # an odd width of zero points is rounded up in every piece, not once for both
-    cut = uniform(spec, 3, Student(ffn_channels=33 * 1), symmetric=False)
+    cut = uniform(spec, 3, PrunedShape(ffn_channels=33 * 1), symmetric=False)
     piece = choice(3, 32, symmetric=False).weight.stored_bytes((33, spec.hidden_size))
-    assert site_bytes(spec, gate_up, cut).payload == 2 * spec.experts * piece.payload
+    assert layer_bytes(spec, gate_up, cut).payload == 2 * spec.experts * piece.payload
 
 
 def test_tied_heads_are_stored_once():
-    config = CompressionConfig(sites={SPEC.embedding.name: choice(4)})
+    config = CompressionConfig(layers={SPEC.embedding.name: choice(4)})
     saved = dense_bytes(SPEC) - weight_bytes(SPEC, config)
     assert saved == 256 * 128 * 2 - choice(4).weight.stored_bytes((256, 128)).total
     untied = tiny_spec(tied=False, dtype="bfloat16")
@@ -91,8 +91,8 @@ def test_tied_heads_are_stored_once():
 
 
 def test_sparsity_saves_no_bytes():
-    sparse = SiteChoice(sparsity=Sparsity(fraction=0.5))
-    config = CompressionConfig(sites=dict.fromkeys([x.name for x in SPEC.block_linears], sparse))
+    sparse = LayerChoice(sparsity=Sparsity(fraction=0.5))
+    config = CompressionConfig(layers=dict.fromkeys([x.name for x in SPEC.block_linears], sparse))
     assert weight_bytes(SPEC, config) == dense_bytes(SPEC)
 
 
@@ -101,31 +101,31 @@ def test_sparsity_saves_no_bytes():
 @settings(max_examples=40, deadline=None)
 def test_more_bits_never_fewer_bytes(name, data):
     spec = SPECS[name]
-    student = data.draw(st.sampled_from(STUDENTS))
+    pruned = data.draw(st.sampled_from(PRUNED_SIZES))
     symmetric = data.draw(st.booleans())
     names = [x.name for x in spec.linears if not (spec.tied and x.role == "head")]
-    names = [x for x in names if student.keeps_block(spec.linear(x).block)]
+    names = [x for x in names if pruned.keeps_block(spec.linear(x).block)]
     few = {x: data.draw(st.sampled_from(BITS)) for x in names}
-    site = data.draw(st.sampled_from(names))
-    more = {**few, site: data.draw(st.sampled_from([b for b in BITS if b >= few[site]]))}
+    layer = data.draw(st.sampled_from(names))
+    more = {**few, layer: data.draw(st.sampled_from([b for b in BITS if b >= few[layer]]))}
     configs = [
         CompressionConfig(
-            sites={x: choice(bits, 32, symmetric) for x, bits in widths.items()}, student=student
+            layers={x: choice(bits, 32, symmetric) for x, bits in widths.items()}, pruned=pruned
         )
         for widths in (few, more)
     ]
     assert weight_bytes(spec, configs[0]) <= weight_bytes(spec, configs[1])
     assert average_bits(spec, configs[0]) <= average_bits(spec, configs[1])
-    assert weight_bytes(spec, configs[1]) < weight_bytes(spec, CompressionConfig(student=student))
+    assert weight_bytes(spec, configs[1]) < weight_bytes(spec, CompressionConfig(pruned=pruned))
 
 
 @pytest.mark.parametrize("name", SPECS)
-@pytest.mark.parametrize("student", STUDENTS, ids=lambda s: s.name)
-def test_shapes_of_a_student_fit_each_other(name, student):
+@pytest.mark.parametrize("pruned", PRUNED_SIZES, ids=lambda s: s.name)
+def test_shapes_of_a_pruned_fit_each_other(name, pruned):
     spec = SPECS[name]
-    config = CompressionConfig(student=student)
-    for block in student.blocks or range(spec.blocks):
-        shapes = {x.role: kept_shape(spec, x, student) for x in spec.block_linears if x.block == block}
+    config = CompressionConfig(pruned=pruned)
+    for block in pruned.blocks or range(spec.blocks):
+        shapes = {x.role: kept_shape(spec, x, pruned) for x in spec.block_linears if x.block == block}
         assert shapes["q"][0] == shapes["o"][1]
         assert shapes["k"] == shapes["v"]
         assert shapes["q"][0] * spec.kv_heads == shapes["k"][0] * spec.heads
@@ -138,9 +138,9 @@ def test_shapes_of_a_student_fit_each_other(name, student):
     assert weight_bytes(spec, config) <= dense_bytes(spec)
 
 
-def test_a_whole_student_cuts_nothing():
+def test_a_whole_pruned_cuts_nothing():
     for linear in SPEC.linears:
-        assert kept_shape(SPEC, linear, Student()) == (linear.out_features, linear.in_features)
+        assert kept_shape(SPEC, linear, PrunedShape()) == (linear.out_features, linear.in_features)
 
 
 def test_cache_by_hand():
@@ -148,7 +148,7 @@ def test_cache_by_hand():
     assert kv_cache_bytes(SPEC, DENSE_CONFIG, workload) == 3 * 3 * 16 * (2 * 2 * 32 * 2)
     eight = CompressionConfig(kv=KVFormat(num_bits=8))
     assert kv_cache_bytes(SPEC, eight, workload) == 3 * 3 * 16 * (2 * 2 * (32 + 2))
-    cut = CompressionConfig(student=Student(blocks=(0,), kv_heads=1))
+    cut = CompressionConfig(pruned=PrunedShape(blocks=(0,), kv_heads=1))
     assert kv_cache_bytes(SPEC, cut, workload) == 3 * 16 * (2 * 32 * 2)
 
 
@@ -160,8 +160,8 @@ def test_a_sliding_window_bounds_the_cache_and_cut_blocks_take_theirs_along():
     workload = Workload(prompt_tokens=8, output_tokens=8)
     token = 2 * 2 * 32 * 2
     assert kv_cache_bytes(spec, DENSE_CONFIG, workload) == (4 + 16 + 4) * token
-    assert kv_cache_bytes(spec, CompressionConfig(student=Student(blocks=(1,))), workload) == 16 * token
-    assert kv_cache_bytes(spec, CompressionConfig(student=Student(blocks=(0, 2))), workload) == 8 * token
+    assert kv_cache_bytes(spec, CompressionConfig(pruned=PrunedShape(blocks=(1,))), workload) == 16 * token
+    assert kv_cache_bytes(spec, CompressionConfig(pruned=PrunedShape(blocks=(0, 2))), workload) == 8 * token
 
 
 @given(batch=st.integers(1, 8), prompt=st.integers(1, 512), output=st.integers(1, 512))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from compressors.quantizers import QuantizedWeight
+    from paretune.compressors.quantizers import QuantizedWeight
 
 BLOCKS = (256, 128, 64, 32, 16)
 """Weights that may share a scale, by the operator's kernels."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from engines.graphs.onnx_graph.names import FILE, input_names, output_names
-from engines.graphs.onnx_graph.skeleton import GraphModel
-from spaces.errors import EngineError
+from paretune.engines.graphs.onnx_graph.names import FILE, input_names, output_names
+from paretune.engines.graphs.onnx_graph.skeleton import GraphModel
+from paretune.spaces.errors import EngineError
 
 _OPSET = 21
 """The first that has casts from bfloat16 and 4-bit integers in every operator that is used."""

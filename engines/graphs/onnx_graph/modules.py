@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from engines.graphs.onnx_graph.block_codes import BlockCodes
+from paretune.engines.graphs.onnx_graph.block_codes import BlockCodes
 
 _FLOAT32_PRODUCTS = 1
 """``accuracy_level``: 4 would round inputs to 8 bits."""

@@ -1,6 +1,6 @@
 """The candidate's modules without the dense model's weights: what is traced into a graph.
 
-Quantized sites are modules that hold codes; everything else is kept in the model's dtype and made float32 on use,
+Quantized layers are modules that hold codes; everything else is kept in the model's dtype and made float32 on use,
 which the program does once when it loads the graph.
 """
 
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.func import functional_call
 
-from engines.graphs.onnx_graph.block_codes import block_codes
-from engines.graphs.onnx_graph.modules import BlockEmbedding, BlockLinear, HeldCodes
-from engines.runtime.candidate_model import kept_name
-from spaces.architectures import student_config
-from spaces.choice import UNTOUCHED
-from spaces.configuration import CompressionConfig
-from spaces.errors import EngineError
-from spaces.methods import scaled_blocks
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_linears
+from paretune.engines.graphs.onnx_graph.block_codes import block_codes
+from paretune.engines.graphs.onnx_graph.modules import BlockEmbedding, BlockLinear, HeldCodes
+from paretune.engines.runtime.candidate_model import kept_name
+from paretune.spaces.architectures import pruned_config
+from paretune.spaces.choice import UNTOUCHED
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
+from paretune.spaces.methods import scaled_blocks
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_linears
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 Past = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -34,7 +34,7 @@ class GraphModel(torch.nn.Module):
     """One step of a decoder: new tokens and what the cache holds, to logits and what it holds then.
 
     Args:
-        skeleton: with codes where sites are quantized, else without weights.
+        skeleton: with codes where layers are quantized, else without weights.
         tensors: of the other parameters, by name.
         aliases: further names of some of them: a tied head.
     """
@@ -89,7 +89,7 @@ def graph_model(spec: ModelSpec, bank: Bank, config: CompressionConfig, source: 
 
 
 def _skeleton(spec: ModelSpec, config: CompressionConfig, source: Path) -> Any:
-    """Modules of the student without memory for parameters."""
+    """Modules of the pruned model without memory for parameters."""
     import transformers
     from accelerate import init_empty_weights
 
@@ -99,7 +99,7 @@ def _skeleton(spec: ModelSpec, config: CompressionConfig, source: Path) -> Any:
         raise EngineError(
             f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
         ) from error
-    values = student_config(values, spec, config.student)
+    values = pruned_config(values, spec, config.pruned)
     found = transformers.AutoConfig.for_model(**values)
     with init_empty_weights(include_buffers=False):
         # Products of attention that are written out: fused ones are traced into many more operations.
@@ -118,16 +118,16 @@ class _Builder:
         self.tensors: dict[str, torch.Tensor] = {}
 
     def place(self, linear: Linear) -> None:
-        """A site: its codes, or its weight."""
-        choice, student = self._config.choice(linear.name), self._config.student
+        """A layer: its codes, or its weight."""
+        choice, pruned = self._config.choice(linear.name), self._config.pruned
         if choice.weight.dense:
-            self._keep(linear.parameter, self._bank.tensor(linear.name, choice, student))
+            self._keep(linear.parameter, self._bank.tensor(linear.name, choice, pruned))
             return
-        found = self._bank.quantized(linear.name, choice, student)
+        found = self._bank.quantized(linear.name, choice, pruned)
         if found is None:
             raise TypeError(f"the bank has no codes of {linear.name} at {choice.name}")
         held = HeldCodes(block_codes(found, choice.weight.num_bits, self._dtype))
-        path = kept_name(self._spec, student, linear.name)
+        path = kept_name(self._spec, pruned, linear.name)
         module = self._skeleton.get_submodule(path)
         if linear.role != "embedding":
             self._skeleton.set_submodule(path, BlockLinear(held, getattr(module, "bias", None)))
@@ -143,8 +143,8 @@ class _Builder:
         for tensor in self._spec.fixed:
             if self._config.keeps_block(tensor.block):
                 choice = UNTOUCHED if tensor.block is None else scaled.get(tensor.block, UNTOUCHED)
-                self._keep(tensor.name, self._bank.fixed(tensor.name, self._config.student, choice))
+                self._keep(tensor.name, self._bank.fixed(tensor.name, self._config.pruned, choice))
 
     def _keep(self, name: str, value: torch.Tensor) -> None:
         kept = value.to("cpu", self._dtype).contiguous()
-        self.tensors[kept_name(self._spec, self._config.student, name)] = kept
+        self.tensors[kept_name(self._spec, self._config.pruned, name)] = kept

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines.llama.gguf_file.hyperparameters import add_hyperparameters, rope_factors
-from engines.llama.gguf_file.names import ARCHITECTURES, architecture
-from engines.llama.gguf_file.tensors import GgufTensor, GgufTensors
-from engines.llama.gguf_file.tokenizer import add_tokenizer
-from spaces.architectures import student_config
-from spaces.configuration import CompressionConfig
-from spaces.model import ModelSpec
+from paretune.engines.llama.gguf_file.hyperparameters import add_hyperparameters, rope_factors
+from paretune.engines.llama.gguf_file.names import ARCHITECTURES, architecture
+from paretune.engines.llama.gguf_file.tensors import GgufTensor, GgufTensors
+from paretune.engines.llama.gguf_file.tokenizer import add_tokenizer
+from paretune.spaces.architectures import pruned_config
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 __all__ = ["ARCHITECTURES", "write_gguf"]
 
@@ -40,11 +40,11 @@ def write_gguf(
     Args:
         spec: of the dense model.
         bank: with the weights.
-        config: of the candidate, with block types of ggml or nothing at every site.
+        config: of the candidate, with block types of ggml or nothing at every layer.
         source: folder of the dense model: ``config.json`` and tokenizer.
         file: to write.
         name: of the model in the file.
-        floats: ggml type of sites that stay as they are; the model's dtype if left out.
+        floats: ggml type of layers that stay as they are; the model's dtype if left out.
         licence: of the base model.
 
     Raises:
@@ -53,7 +53,7 @@ def write_gguf(
     import gguf
 
     values = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    cut: Mapping[str, Any] = student_config(values, spec, config.student)
+    cut: Mapping[str, Any] = pruned_config(values, spec, config.pruned)
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture(spec)])
     try:
         writer.add_name(name)

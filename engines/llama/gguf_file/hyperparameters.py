@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spaces.errors import EngineError
-from spaces.model import ModelSpec
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
 
 Config = Mapping[str, Any]
 
@@ -21,7 +21,7 @@ def add_hyperparameters(writer: Any, spec: ModelSpec, config: Config) -> None:
     Args:
         writer: a ``gguf.GGUFWriter``.
         spec: of the dense model.
-        config: ``config.json`` of the written model, which may be a student.
+        config: ``config.json`` of the written model, which may be a pruned model.
 
     Raises:
         EngineError: something that llama.cpp computes otherwise.

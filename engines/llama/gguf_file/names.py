@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from spaces.errors import EngineError
-from spaces.model import Linear, ModelSpec
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import Linear, ModelSpec
 
 FILE = "model.gguf"
 """Of an export."""
@@ -70,5 +70,5 @@ class TensorNames:
 
     @staticmethod
     def experts(linear: Linear, block: int) -> tuple[str, ...]:
-        """Names of the stacked matrices that a site of experts is stored as, in the order of its rows."""
+        """Names of the stacked matrices that a layer of experts is stored as, in the order of its rows."""
         return tuple(f"blk.{block}.ffn_{part}_exps.weight" for part in _EXPERT_PARTS[linear.role])

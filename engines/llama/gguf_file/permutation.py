@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from spaces.model import ModelSpec
+from paretune.spaces.model import ModelSpec
 
 _ROTATES_PAIRS = ("llama", "mistral", "mixtral")
 
@@ -19,7 +19,7 @@ def row_order(spec: ModelSpec, parameter: str, rows: int) -> NDArray[np.int64] |
     Args:
         spec: of the model.
         parameter: name of the weight or bias.
-        rows: of the student's tensor: heads times their width.
+        rows: of the pruned model's tensor: heads times their width.
     """
     module = parameter.rpartition(".")[0]
     if spec.family not in _ROTATES_PAIRS or not module.endswith((".q_proj", ".k_proj")):

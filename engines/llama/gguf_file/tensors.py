@@ -1,4 +1,4 @@
-"""The tensors of a candidate as GGUF stores them: blocks of ggml where sites have them, the model's dtype elsewhere.
+"""The tensors of a candidate as GGUF stores them: blocks of ggml where layers have them, the model's dtype elsewhere.
 
 Norms, biases and routers are float32: llama.cpp computes with nothing else there.
 """
@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressors.quantizers.ggml_blocks import GgmlWeight
-from engines.llama.gguf_file.names import TensorNames
-from engines.llama.gguf_file.permutation import row_order
-from engines.runtime.candidate_model import kept_name
-from spaces.configuration import CompressionConfig
-from spaces.ggml_types import FLOAT_TYPES, GGML_TYPES
-from spaces.model import Linear, ModelSpec
-from spaces.size import kept_extent, kept_linears, kept_shape
+from paretune.compressors.quantizers.ggml_blocks import GgmlWeight
+from paretune.engines.llama.gguf_file.names import TensorNames
+from paretune.engines.llama.gguf_file.permutation import row_order
+from paretune.engines.runtime.candidate_model import kept_name
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.ggml_types import FLOAT_TYPES, GGML_TYPES
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_extent, kept_linears, kept_shape
 
 if TYPE_CHECKING:
-    from compressors.bank import Bank
+    from paretune.compressors.bank import Bank
 
 _FLOATS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
@@ -64,7 +64,7 @@ class GgufTensors:
         spec: of the dense model.
         bank: with the weights.
         config: of the candidate.
-        floats: ggml type of sites that stay as they are; the model's dtype if left out.
+        floats: ggml type of layers that stay as they are; the model's dtype if left out.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class GgufTensors:
     ) -> None:
         self._spec, self._bank, self._config = spec, bank, config
         self._floats = floats or _FLOATS[spec.dtype]
-        blocks = spec.blocks if config.student.blocks is None else len(config.student.blocks)
+        blocks = spec.blocks if config.pruned.blocks is None else len(config.pruned.blocks)
         self._names = TensorNames(spec, blocks)
 
     def announced(self) -> list[GgufTensor]:
         """Every tensor, without its numbers."""
         found: list[GgufTensor] = []
         for linear in kept_linears(self._spec, self._config):
-            found += self._site(linear)
+            found += self._layer(linear)
         return found + [self._fixed(tensor) for tensor in self._kept_fixed()]
 
     def made(self) -> Iterator[NDArray[Any]]:
@@ -87,7 +87,7 @@ class GgufTensors:
         for linear in kept_linears(self._spec, self._config):
             yield from self._values(linear)
         for tensor in self._kept_fixed():
-            value = self._bank.fixed(tensor.name, self._config.student).to("cpu", torch.float32)
+            value = self._bank.fixed(tensor.name, self._config.pruned).to("cpu", torch.float32)
             yield self._ordered(tensor.name, value.contiguous().numpy())
 
     # -- announcing -----------------------------------------------------------------------------------
@@ -95,8 +95,8 @@ class GgufTensors:
     def _type(self, linear: Linear) -> str:
         return self._config.choice(linear.name).weight.ggml or self._floats
 
-    def _site(self, linear: Linear) -> list[GgufTensor]:
-        rows, columns = kept_shape(self._spec, linear, self._config.student)
+    def _layer(self, linear: Linear) -> list[GgufTensor]:
+        rows, columns = kept_shape(self._spec, linear, self._config.pruned)
         if linear.role.startswith("expert"):
             shape = (linear.experts, rows // linear.pieces, columns)
             return [GgufTensor(name, shape, self._type(linear)) for name in self._experts(linear)]
@@ -114,14 +114,14 @@ class GgufTensors:
     def _fixed(self, tensor: Any) -> GgufTensor:
         axes = (tensor.axis, tensor.inner_axis)
         kept = [
-            kept_extent(self._spec, *pair, self._config.student)
+            kept_extent(self._spec, *pair, self._config.pruned)
             for pair in zip(axes, tensor.shape, strict=False)
         ]
         shape = (*kept, *tensor.shape[2:])
         return GgufTensor(self._names.name(self._kept(tensor.name)), shape, "f32")
 
     def _kept(self, name: str) -> str:
-        return kept_name(self._spec, self._config.student, name)
+        return kept_name(self._spec, self._config.pruned, name)
 
     # -- making ---------------------------------------------------------------------------------------
 
@@ -134,11 +134,11 @@ class GgufTensors:
 
     def _matrix(self, linear: Linear, expert: int) -> NDArray[Any]:
         """One matrix, output rows first, as it is stored."""
-        choice, student = self._config.choice(linear.name), self._config.student
-        found = self._bank.quantized(linear.name, choice, student, expert)
+        choice, pruned = self._config.choice(linear.name), self._config.pruned
+        found = self._bank.quantized(linear.name, choice, pruned, expert)
         if isinstance(found, GgmlWeight):
             return found.blocks.cpu().contiguous().numpy()
-        value = self._bank.tensor(linear.name, choice, student).cpu()
+        value = self._bank.tensor(linear.name, choice, pruned).cpu()
         value = value[expert] if linear.role.startswith("expert") else value
         return as_floats(value.t() if linear.transposed else value, self._floats)
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spaces.errors import EngineError
+from paretune.spaces.errors import EngineError
 
 _FILE = "tokenizer.json"
 _OTHER_FILES = ("tokenizer.model", "spiece.model", "merges.txt", "vocab.json", "vocab.txt")

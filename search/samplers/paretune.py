@@ -1,4 +1,4 @@
-"""The default: exact fronts of a damage table that learns, and exchanges around the measured front.
+"""The default: exact fronts of a sensitivity table that learns, and exchanges around the measured front.
 
 First members of the additive front. Then, again and again: correct the table by what was measured, make its
 exact front, and draw exchanges (one group up, others down) around measured members, whose prediction starts
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.additive import NEGLIGIBLE, FrontMaker, StudentSize, student_of
-from search.damage import DamageTable
-from search.exchanges import draw_moves
-from search.observation import Observation, Problem
-from search.proposers.additive import AdditiveProposer, by_gap
-from spaces.space import Genome
+from paretune.search.additive import NEGLIGIBLE, FrontMaker, PrunedSize, pruned_of
+from paretune.search.exchanges import draw_moves
+from paretune.search.observation import Observation, Problem
+from paretune.search.samplers.additive import AdditiveSampler, by_gap
+from paretune.search.sensitivity import SensitivityTable
+from paretune.spaces.space import Point
 
 _FIRST = 24
 _STRETCHES = 24
@@ -35,7 +35,7 @@ class _Front:
 
     costs: np.ndarray
     kls: np.ndarray
-    genomes: list[Genome]
+    points: list[Point]
 
     def gain(self, costs: np.ndarray, expected: np.ndarray) -> np.ndarray:
         """Log KL below the front at ``costs`` if ``expected`` comes true."""
@@ -45,14 +45,14 @@ class _Front:
 
 @dataclass(frozen=True)
 class _Ideas:
-    """Predicted cost and gain ``(ideas,)`` of genomes that are made when they are wanted."""
+    """Predicted cost and gain ``(ideas,)`` of points that are made when they are wanted."""
 
     costs: np.ndarray
     gains: np.ndarray
-    genome: Callable[[int], Genome]
+    point: Callable[[int], Point]
 
 
-class ParetuneProposer(AdditiveProposer):
+class ParetuneSampler(AdditiveSampler):
     """Learned table, exact fronts, exchanges."""
 
     name = "paretune"
@@ -61,14 +61,14 @@ class ParetuneProposer(AdditiveProposer):
 
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
-        self._ideas: list[Genome] = []
-        self._first: list[Genome] | None = None
+        self._ideas: list[Point] = []
+        self._first: list[Point] | None = None
         self._rounds = 0
 
-    def propose(self, trial: int) -> Genome | None:
+    def propose(self, trial: int) -> Point | None:
         """The next idea; new ones are thought of when the last is used up."""
         if self._first is None:
-            self._first = by_gap([member.genome for member in self.front(self.table(), 2 * _FIRST)])[:_FIRST]
+            self._first = by_gap([member.point for member in self.front(self.table(), 2 * _FIRST)])[:_FIRST]
         for queue in (self._first, self._ideas):
             found = self._next(queue)
             if found is not None:
@@ -80,14 +80,14 @@ class ParetuneProposer(AdditiveProposer):
                 return found
         return None
 
-    def _next(self, queue: list[Genome]) -> Genome | None:
+    def _next(self, queue: list[Point]) -> Point | None:
         while queue:
-            genome = queue.pop(0)
-            if self.is_new(genome):
-                return genome
+            point = queue.pop(0)
+            if self.is_new(point):
+                return point
         return None
 
-    def _think(self, trial: int) -> list[Genome]:
+    def _think(self, trial: int) -> list[Point]:
         axis = 1 + self._rounds % (len(self.problem.objectives) - 1)
         self._rounds += 1
         front = self._measured_front(axis)
@@ -107,33 +107,35 @@ class ParetuneProposer(AdditiveProposer):
         kls = np.maximum(values[order, 1], _SMALLEST_KL)
         lowest = np.minimum.accumulate(kls)
         kept = np.concatenate([[True], lowest[1:] < lowest[:-1]])[: len(kls)]
-        return _Front(values[order[kept], 0], kls[kept], [observed[i].genome for i in order[kept]])
+        return _Front(values[order[kept], 0], kls[kept], [observed[i].point for i in order[kept]])
 
-    def _members(self, maker: FrontMaker, table: DamageTable, front: _Front) -> _Ideas:
+    def _members(self, maker: FrontMaker, table: SensitivityTable, front: _Front) -> _Ideas:
         """Members of the exact front of the corrected table."""
         members = maker.fronts(table.entries, 2 * _MEMBERS)
-        genomes = [member.genome for member in members]
-        sizes = [maker.size_of(genome) for genome in genomes]
+        points = [member.point for member in members]
+        sizes = [maker.size_of(point) for point in points]
         own = np.array([0.0 if size is None else size.own for size in sizes])
         costs = np.array([member.cost for member in members])
-        return _Ideas(costs, front.gain(costs, table.predict(genomes, own)), genomes.__getitem__)
+        return _Ideas(costs, front.gain(costs, table.predict(points, own)), points.__getitem__)
 
-    def _exchanges(self, maker: FrontMaker, table: DamageTable, front: _Front, trial: int) -> list[_Ideas]:
-        """Moves from measured members, one student size at a time."""
+    def _exchanges(
+        self, maker: FrontMaker, table: SensitivityTable, front: _Front, trial: int
+    ) -> list[_Ideas]:
+        """Moves from measured members, one pruned size at a time."""
         random = self.random(trial)
         picked = [i for i, kl in enumerate(front.kls) if kl >= NEGLIGIBLE * front.kls[0]]
         picked = picked[:: 1 + len(picked) // _MEMBERS]
-        sizes: dict[Genome, list[int]] = {}
+        sizes: dict[Point, list[int]] = {}
         for member in picked:
-            sizes.setdefault(student_of(self.problem, front.genomes[member]), []).append(member)
+            sizes.setdefault(pruned_of(self.problem, front.points[member]), []).append(member)
         found = []
         for members in sizes.values():
-            student = maker.size_of(front.genomes[members[0]])
-            if student is not None:
-                found.append(_from_moves(table, front, student, members, random))
+            pruned = maker.size_of(front.points[members[0]])
+            if pruned is not None:
+                found.append(_from_moves(table, front, pruned, members, random))
         return found
 
-    def _best(self, parts: list[_Ideas]) -> list[Genome]:
+    def _best(self, parts: list[_Ideas]) -> list[Point]:
         """The best new idea of each stretch of the cost axis, largest gain first, a batch at most."""
         if not parts:
             return []
@@ -145,14 +147,14 @@ class ParetuneProposer(AdditiveProposer):
             return []
         edges = np.linspace(costs[useful].min(), costs[useful].max(), _STRETCHES + 1)[1:-1]
         stretches = np.searchsorted(edges, costs)
-        taken: dict[int, Genome] = {}
+        taken: dict[int, Point] = {}
         for idea in np.argsort(-gains, kind="stable"):
             if not useful[idea] or len(taken) == min(_BATCH, _STRETCHES):
                 break
             if int(stretches[idea]) not in taken:
-                genome = parts[owners[idea]].genome(int(places[idea]))
-                if genome not in taken.values() and self.is_new(genome):
-                    taken[int(stretches[idea])] = genome
+                point = parts[owners[idea]].point(int(places[idea]))
+                if point not in taken.values() and self.is_new(point):
+                    taken[int(stretches[idea])] = point
         return list(taken.values())
 
 
@@ -166,18 +168,22 @@ def _most_telling(observations: list[Observation], front: _Front, axis: int) -> 
 
 
 def _from_moves(
-    table: DamageTable, front: _Front, student: StudentSize, members: list[int], random: np.random.Generator
+    table: SensitivityTable,
+    front: _Front,
+    pruned: PrunedSize,
+    members: list[int],
+    random: np.random.Generator,
 ) -> _Ideas:
-    bases = np.array([front.genomes[member] for member in members])
-    moves = draw_moves(table, student.cells, student.free_cells, bases, _EXCHANGES, random)
+    bases = np.array([front.points[member] for member in members])
+    moves = draw_moves(table, pruned.cells, pruned.free_cells, bases, _EXCHANGES, random)
     cells = table.cells(bases)
     prior, corrected = table.flat_prior[cells].sum(axis=1), table.flat[cells].sum(axis=1)
-    before = table.predict_sums(prior + student.own, corrected + student.own)
+    before = table.predict_sums(prior + pruned.own, corrected + pruned.own)
     after = table.predict_sums(
-        prior[moves.member] + student.own + moves.prior,
-        corrected[moves.member] + student.own + moves.corrected,
+        prior[moves.member] + pruned.own + moves.prior,
+        corrected[moves.member] + pruned.own + moves.corrected,
     )
     now = front.kls[members]
     costs = front.costs[members][moves.member] + moves.cost
     gains = front.gain(costs, (now / before)[moves.member] * after)
-    return _Ideas(costs, gains, lambda move: moves.genome(move, bases, table))
+    return _Ideas(costs, gains, lambda move: moves.point(move, bases, table))

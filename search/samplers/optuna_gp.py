@@ -1,6 +1,6 @@
 """Gaussian processes with expected hypervolume improvement (Daulton et al., 2020), Optuna's own.
 
-Seconds a proposal at 100 genes and more: for small spaces and expensive evaluations.
+Seconds a proposal at 100 parameters and more: for small spaces and expensive evaluations.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from search.observation import Problem
-from search.proposers.optuna_proposer import OptunaProposer
-from spaces.errors import ParetuneError
-from spaces.space import Genome
+from paretune.search.observation import Problem
+from paretune.search.samplers.optuna_sampler import OptunaBackedSampler
+from paretune.spaces.errors import ParetuneError
+from paretune.spaces.space import Point
 
 if TYPE_CHECKING:
     from optuna.samplers import GPSampler
@@ -22,7 +22,7 @@ class SamplerUnavailableError(ParetuneError):
     """A sampler whose libraries are not installed."""
 
 
-class GaussianProcessProposer(OptunaProposer):
+class GaussianProcessSampler(OptunaBackedSampler):
     """One Gaussian process an objective and a limit.
 
     Raises:
@@ -49,7 +49,7 @@ class GaussianProcessProposer(OptunaProposer):
 
         return GPSampler(seed=seed)
 
-    def _suggest(self, trial: int) -> Genome | None:
+    def _suggest(self, trial: int) -> Point | None:
         with warnings.catch_warnings():
             # A KL that overflows is told as infinite and counts as the worst finite one: as it should.
             warnings.filterwarnings("ignore", message="Clip non-finite values")

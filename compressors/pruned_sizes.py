@@ -1,4 +1,4 @@
-"""Which heads and channels a smaller student keeps, and what that takes from the tensors of the model.
+"""Which heads and channels a smaller pruned model keeps, and what that takes from the tensors of the model.
 
 How many are kept is one number for the model; which ones is decided block by block by the bank's ranking
 (for experts, expert by expert), but for hidden channels, which are the same in every tensor. Kept indices are
@@ -11,53 +11,53 @@ from typing import Protocol
 
 import torch
 
-from compressors.rankings import RANKINGS, Kind
-from compressors.rankings.ranking import LABELS
-from spaces.configuration import WHOLE, Student
-from spaces.legality import LEGAL, Ruling, illegal
-from spaces.model import Axis, FixedTensor, Linear, ModelSpec
-from spaces.students import size_refusal
+from paretune.compressors.rankings import RANKINGS, Kind
+from paretune.compressors.rankings.ranking import LABELS
+from paretune.spaces.configuration import WHOLE, PrunedShape
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import Axis, FixedTensor, Linear, ModelSpec
+from paretune.spaces.pruned_sizes import size_refusal
 
-_SOURCE = "compressors.students"
+_SOURCE = "compressors.pruned_sizes"
 
 
 class Ranking(Protocol):
-    """Scores of heads and channels: :class:`compressors.statistics.Statistics`, or a bank."""
+    """Scores of heads and channels: :class:`paretune.compressors.statistics.Statistics`, or a bank."""
 
     def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
         """Scores of the ``heads`` or ``channels`` of a block, larger is more important."""
 
 
-def ruling(spec: ModelSpec, student: Student) -> Ruling:
+def ruling(spec: ModelSpec, pruned: PrunedShape) -> Ruling:
     """Whether a model of this size can be cut out of the dense one."""
     for cut in spec.uncuttable:
-        if getattr(student, cut.kind) is not None:
+        if getattr(pruned, cut.kind) is not None:
             return illegal(cut.reason, _SOURCE)
-    if student.blocks is not None and student.blocks[-1] >= spec.blocks:
-        return illegal(f"block {student.blocks[-1]} does not exist, the model has {spec.blocks}", _SOURCE)
+    if pruned.blocks is not None and pruned.blocks[-1] >= spec.blocks:
+        return illegal(f"block {pruned.blocks[-1]} does not exist, the model has {spec.blocks}", _SOURCE)
     for count, full, what in (
-        (student.kv_heads, spec.kv_heads, "key-value heads"),
-        (student.ffn_channels, spec.ffn_size, "FFN channels"),
-        (student.hidden, spec.hidden_size, "hidden channels"),
+        (pruned.kv_heads, spec.kv_heads, "key-value heads"),
+        (pruned.ffn_channels, spec.ffn_size, "FFN channels"),
+        (pruned.hidden, spec.hidden_size, "hidden channels"),
     ):
         if count is not None and count > full:
             return illegal(f"{count} {what} cannot be kept of {full}", _SOURCE)
-    refusal = size_refusal(spec, student)
-    return _ranking_ruling(student) if refusal is None else illegal(refusal, _SOURCE)
+    refusal = size_refusal(spec, pruned)
+    return _ranking_ruling(pruned) if refusal is None else illegal(refusal, _SOURCE)
 
 
-def _ranking_ruling(student: Student) -> Ruling:
+def _ranking_ruling(pruned: PrunedShape) -> Ruling:
     """Whether the ranking exists and scores what is cut; kept blocks are named, not ranked."""
     cut: dict[Kind, int | None] = {
-        "heads": student.kv_heads,
-        "channels": student.ffn_channels,
-        "width": student.hidden,
+        "heads": pruned.kv_heads,
+        "channels": pruned.ffn_channels,
+        "width": pruned.hidden,
     }
     if all(count is None for count in cut.values()):
         return LEGAL
-    ranking = RANKINGS.get(student.ranking)
+    ranking = RANKINGS.get(pruned.ranking)
     if ranking is None:
-        return illegal(f"there is no ranking {student.ranking!r}, known: {', '.join(RANKINGS)}", _SOURCE)
+        return illegal(f"there is no ranking {pruned.ranking!r}, known: {', '.join(RANKINGS)}", _SOURCE)
     for kind, count in cut.items():
         if count is not None and kind in ranking.refusals:
             return illegal(
@@ -66,8 +66,8 @@ def _ranking_ruling(student: Student) -> Ruling:
     return LEGAL
 
 
-def touched(linear: Linear | FixedTensor, student: Student) -> Student:
-    """The part of a student that changes this tensor: what its entries in the bank are keyed by.
+def touched(linear: Linear | FixedTensor, pruned: PrunedShape) -> PrunedShape:
+    """The part of a pruned model that changes this tensor: what its entries in the bank are keyed by.
 
     Kept blocks change no tensor; heads and channels change those whose axes count them.
     """
@@ -75,46 +75,48 @@ def touched(linear: Linear | FixedTensor, student: Student) -> Student:
         axes: tuple[Axis, ...] = (linear.out_axis, linear.in_axis)
     else:
         axes = (linear.axis, linear.inner_axis)
-    heads = student.kv_heads if any(axis in ("heads", "kv_heads", "qkv") for axis in axes) else None
-    channels = student.ffn_channels if any(axis in ("ffn", "ffn_pair") for axis in axes) else None
-    hidden = student.hidden if "hidden" in axes else None
+    heads = pruned.kv_heads if any(axis in ("heads", "kv_heads", "qkv") for axis in axes) else None
+    channels = pruned.ffn_channels if any(axis in ("ffn", "ffn_pair") for axis in axes) else None
+    hidden = pruned.hidden if "hidden" in axes else None
     if heads is None and channels is None and hidden is None:
         return WHOLE
-    return Student(kv_heads=heads, ffn_channels=channels, ranking=student.ranking, hidden=hidden)
+    return PrunedShape(kv_heads=heads, ffn_channels=channels, ranking=pruned.ranking, hidden=hidden)
 
 
-def kept_rows(spec: ModelSpec, ranking: Ranking, linear: Linear, student: Student) -> torch.Tensor | None:
+def kept_rows(spec: ModelSpec, ranking: Ranking, linear: Linear, pruned: PrunedShape) -> torch.Tensor | None:
     """Kept output rows: int64 ``(rows,)``, for experts ``(experts, rows)``; ``None`` is all of them."""
-    return kept_indices(spec, ranking, linear.out_axis, linear.block, student)
+    return kept_indices(spec, ranking, linear.out_axis, linear.block, pruned)
 
 
-def kept_columns(spec: ModelSpec, ranking: Ranking, linear: Linear, student: Student) -> torch.Tensor | None:
+def kept_columns(
+    spec: ModelSpec, ranking: Ranking, linear: Linear, pruned: PrunedShape
+) -> torch.Tensor | None:
     """Kept input columns, likewise."""
-    return kept_indices(spec, ranking, linear.in_axis, linear.block, student)
+    return kept_indices(spec, ranking, linear.in_axis, linear.block, pruned)
 
 
 def kept_indices(
-    spec: ModelSpec, ranking: Ranking, axis: Axis, block: int | None, student: Student
+    spec: ModelSpec, ranking: Ranking, axis: Axis, block: int | None, pruned: PrunedShape
 ) -> torch.Tensor | None:
     """Kept positions along an axis of a tensor of a block; ``None`` is all of them."""
-    count = _kept_count(axis, block, student)
+    count = _kept_count(axis, block, pruned)
     if count is None:
         return None
     if axis == "hidden":
-        return _best(ranking.importance("width", None, student.ranking), count)
+        return _best(ranking.importance("width", None, pruned.ranking), count)
     if axis in ("ffn", "ffn_pair"):
-        channels = _best(ranking.importance("channels", block, student.ranking), count)
+        channels = _best(ranking.importance("channels", block, pruned.ranking), count)
         return channels if axis == "ffn" else torch.cat([channels, channels + spec.ffn_size], dim=-1)
-    return _head_features(spec, axis, _best(ranking.importance("heads", block, student.ranking), count))
+    return _head_features(spec, axis, _best(ranking.importance("heads", block, pruned.ranking), count))
 
 
-def _kept_count(axis: Axis, block: int | None, student: Student) -> int | None:
+def _kept_count(axis: Axis, block: int | None, pruned: PrunedShape) -> int | None:
     """How many of what an axis counts are kept; ``None`` where nothing is cut."""
     if axis == "hidden":
-        return student.hidden
+        return pruned.hidden
     if axis == "none" or block is None:
         return None
-    return student.ffn_channels if axis in ("ffn", "ffn_pair") else student.kv_heads
+    return pruned.ffn_channels if axis in ("ffn", "ffn_pair") else pruned.kv_heads
 
 
 def _best(scores: torch.Tensor, count: int) -> torch.Tensor:

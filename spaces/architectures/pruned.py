@@ -6,10 +6,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.architectures.registry import find_architecture
-from spaces.checking import check_student
-from spaces.configuration import Student
-from spaces.model import ModelSpec
+from paretune.spaces.architectures.registry import find_architecture
+from paretune.spaces.checking import check_pruned
+from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.model import ModelSpec
 
 _KEYS = {
     "blocks": "num_hidden_layers",
@@ -20,32 +20,32 @@ _KEYS = {
 }
 
 
-def student_config(values: Mapping[str, Any], spec: ModelSpec, student: Student) -> dict[str, Any]:
-    """The parsed ``config.json`` of a student, from that of its dense model; the original stays as it is.
+def pruned_config(values: Mapping[str, Any], spec: ModelSpec, pruned: PrunedShape) -> dict[str, Any]:
+    """The parsed ``config.json`` of a pruned model, from that of its dense model; the original stays as it is.
 
     Lists with an entry a block (``layer_types``, ``mlp_only_layers``) keep the entries of the kept blocks.
 
     Raises:
         ConfigurationError: the model does not have what is kept, or cannot express the cut.
     """
-    check_student(spec, student)
+    check_pruned(spec, pruned)
     result: dict[str, Any] = copy.deepcopy(dict(values))
     architecture = find_architecture(spec.model_type)
-    if student.whole or architecture is None:
+    if pruned.whole or architecture is None:
         return result
     inner = result[architecture.nested] if architecture.nested else result
     keys = {**_KEYS, **architecture.keys}
-    if student.blocks is not None:
-        inner[keys["blocks"]] = len(student.blocks)
-        _cut_lists(inner, spec, student.blocks, architecture.layer_types)
-    if student.kv_heads is not None:
-        inner[keys["heads"]] = spec.heads // spec.kv_heads * student.kv_heads
-        inner[keys["kv_heads"]] = student.kv_heads
+    if pruned.blocks is not None:
+        inner[keys["blocks"]] = len(pruned.blocks)
+        _cut_lists(inner, spec, pruned.blocks, architecture.layer_types)
+    if pruned.kv_heads is not None:
+        inner[keys["heads"]] = spec.heads // spec.kv_heads * pruned.kv_heads
+        inner[keys["kv_heads"]] = pruned.kv_heads
         inner["head_dim"] = spec.head_dim
-    if student.ffn_channels is not None:
-        inner[keys["ffn_channels"]] = student.ffn_channels
-    if student.hidden is not None:
-        inner[keys["hidden"]] = student.hidden
+    if pruned.ffn_channels is not None:
+        inner[keys["ffn_channels"]] = pruned.ffn_channels
+    if pruned.hidden is not None:
+        inner[keys["hidden"]] = pruned.hidden
         inner["head_dim"] = spec.head_dim
     return result
 

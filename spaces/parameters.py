@@ -1,4 +1,4 @@
-"""The categoricals of a search space: what each fused group, the cache and the student may be."""
+"""The categoricals of a search space: what each fused group, the cache and the pruned model may be."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from spaces.cache_format import KVFormat
-from spaces.choice import UNTOUCHED, SiteChoice, Sparsity
-from spaces.configuration import WHOLE, Student
-from spaces.errors import SpaceError
-from spaces.formats import integer_format
-from spaces.legality import FusedGroup, Legality, Ruling
-from spaces.methods import closure_ruling, needs_zero_point
-from spaces.model import ModelSpec, StudentKind
-from spaces.named_formats import find_choice
-from spaces.patterns import GroupRule, Restrictions
-from spaces.students import LABELS, full_count, student_ladders
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.choice import UNTOUCHED, LayerChoice, Sparsity
+from paretune.spaces.configuration import WHOLE, PrunedShape
+from paretune.spaces.errors import SpaceError
+from paretune.spaces.formats import integer_format
+from paretune.spaces.legality import FusedGroup, Legality, Ruling
+from paretune.spaces.methods import closure_ruling, needs_zero_point
+from paretune.spaces.model import ModelSpec, PrunedKind
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.patterns import GroupRule, Restrictions
+from paretune.spaces.pruned_sizes import LABELS, full_count, pruned_ladders
 
-GeneKind = Literal["site", "kv", "blocks", "kv_heads", "ffn_channels", "hidden"]
+ParameterKind = Literal["layer", "kv", "blocks", "kv_heads", "ffn_channels", "hidden"]
 
 
 @dataclass(frozen=True)
-class Gene:
+class Parameter:
     """One categorical.
 
     Attributes:
-        name: the group's name, or ``kv``, ``student.blocks``, ``student.kv_heads``, ``student.ffn_channels``,
-            ``student.hidden``.
+        name: the group's name, or ``kv``, ``pruned.blocks``, ``pruned.kv_heads``, ``pruned.ffn_channels``,
+            ``pruned.hidden``.
         kind: what the choices are.
-        choices: :class:`SiteChoice`, :class:`KVFormat`, or kept counts (``None``: everything).
-        group: for ``site`` genes.
+        choices: :class:`LayerChoice`, :class:`KVFormat`, or kept counts (``None``: everything).
+        group: for ``layer`` parameters.
     """
 
     name: str
-    kind: GeneKind
-    choices: tuple[SiteChoice | KVFormat | int | None, ...]
+    kind: ParameterKind
+    choices: tuple[LayerChoice | KVFormat | int | None, ...]
     group: FusedGroup | None = None
 
     @cached_property
-    def _positions(self) -> dict[SiteChoice | KVFormat | int | None, int]:
+    def _positions(self) -> dict[LayerChoice | KVFormat | int | None, int]:
         return {choice: i for i, choice in enumerate(self.choices)}
 
-    def position(self, choice: SiteChoice | KVFormat | int | None) -> int | None:
+    def position(self, choice: LayerChoice | KVFormat | int | None) -> int | None:
         """Index of ``choice``; ``None`` if it is not in the space."""
         for position, known in enumerate(self.choices):
             if known is choice:  # decoding hands these very objects on
@@ -52,17 +52,17 @@ class Gene:
 
     def widest(self) -> int:
         """Index of the choice nearest to the dense model."""
-        if self.kind != "site":
+        if self.kind != "layer":
             return 0
         bits = [
-            c.weight.num_bits - (0.5 if c.sparsity else 0) for c in self.choices if isinstance(c, SiteChoice)
+            c.weight.num_bits - (0.5 if c.sparsity else 0) for c in self.choices if isinstance(c, LayerChoice)
         ]
         return bits.index(max(bits))
 
     def find(self, bits: int, kind: str) -> int | None:
         """Index of the choice without zeros of this width (and kind, below 16); ``None`` if absent."""
         for k, choice in enumerate(self.choices):
-            if isinstance(choice, SiteChoice) and choice.sparsity is None:
+            if isinstance(choice, LayerChoice) and choice.sparsity is None:
                 if bits == 16 and choice == UNTOUCHED:
                     return k
                 if choice.weight.num_bits == bits and choice.kind == kind:
@@ -70,14 +70,14 @@ class Gene:
         return None
 
 
-class GeneBuilder:
-    """Builds the genes of a space; what is refused is kept with its reason in :attr:`refused`.
+class ParameterBuilder:
+    """Builds the parameters of a space; what is refused is kept with its reason in :attr:`refused`.
 
     Args:
         spec: the model.
         legality: of the engine on the device.
         restrictions: what the user allows.
-        kept_blocks: which blocks a student of so many keeps.
+        kept_blocks: which blocks a pruned model of so many keeps.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class GeneBuilder:
         self.kept_blocks = kept_blocks
         self.refused: dict[str, str] = {}
 
-    def site(self, group: FusedGroup, rule: GroupRule) -> Gene:
-        """The gene of one group and what it may be.
+    def layer(self, group: FusedGroup, rule: GroupRule) -> Parameter:
+        """The parameter of one group and what it may be.
 
         Raises:
             SpaceError: nothing that is allowed is legal.
@@ -111,14 +111,14 @@ class GeneBuilder:
                 f"no allowed format is legal for {self.legality.engine} ({'; '.join(reasons)})",
                 "Allow more widths (16 is always legal) or another group size",
             )
-        return Gene(group.name, "site", legal, group)
+        return Parameter(group.name, "layer", legal, group)
 
-    def _legal(self, group: FusedGroup, choice: SiteChoice) -> Ruling:
+    def _legal(self, group: FusedGroup, choice: LayerChoice) -> Ruling:
         verdict = closure_ruling(choice, WHOLE)
         return self.legality.choice(self.spec, group, choice, WHOLE) if verdict else verdict
 
-    def cache(self) -> Gene:
-        """The gene of the key-value cache.
+    def cache(self) -> Parameter:
+        """The parameter of the key-value cache.
 
         Raises:
             SpaceError: no allowed width is legal.
@@ -131,27 +131,27 @@ class GeneBuilder:
                 f"is refused by {self.legality.engine}: {self.refused[f'kv: {asked[0].name}']}",
                 "Allow 16 bits in kv_bits",
             )
-        return Gene("kv", "kv", legal)
+        return Parameter("kv", "kv", legal)
 
-    def students(self) -> tuple[Gene, ...]:
-        """The genes of the student size: how many blocks, key-value heads, FFN and hidden channels are kept.
+    def pruned_sizes(self) -> tuple[Parameter, ...]:
+        """The parameters of the pruned size: how many blocks, key-value heads, FFN and hidden channels are kept.
 
         Raises:
             SpaceError: a size that the user names cannot be had.
         """
-        ladders = student_ladders(self.spec, self.restrictions)
-        return tuple(self._student(kind, counts) for kind, counts in ladders.items())
+        ladders = pruned_ladders(self.spec, self.restrictions)
+        return tuple(self._pruned(kind, counts) for kind, counts in ladders.items())
 
-    def _student(self, kind: StudentKind, counts: tuple[int, ...]) -> Gene:
+    def _pruned(self, kind: PrunedKind, counts: tuple[int, ...]) -> Parameter:
         reason = self.spec.why_uncuttable(kind)
         if reason is not None:
-            self.refused[f"student.{kind}"] = reason
+            self.refused[f"pruned model.{kind}"] = reason
         legal: list[int | None] = [None]
         for count in counts:
             value = self.kept_blocks(count) if kind == "blocks" else count
-            student = Student.model_validate({kind: value})
-            name = f"student.{kind}={count}"
-            if self._note(name, self.legality.student(self.spec, student)):
+            pruned = PrunedShape.model_validate({kind: value})
+            name = f"pruned model.{kind}={count}"
+            if self._note(name, self.legality.pruned(self.spec, pruned)):
                 legal.append(count)
             elif getattr(self.restrictions, kind):
                 raise SpaceError(
@@ -159,21 +159,21 @@ class GeneBuilder:
                     f"is refused by {self.legality.engine}: {self.refused[name]}",
                     f"Name other counts below {full_count(self.spec, kind)}, or none",
                 )
-        return Gene(f"student.{kind}", kind, tuple(legal))
+        return Parameter(f"pruned model.{kind}", kind, tuple(legal))
 
-    def _candidates(self, rule: GroupRule) -> list[SiteChoice]:
+    def _candidates(self, rule: GroupRule) -> list[LayerChoice]:
         """Every allowed choice; zeros go with the first method alone."""
-        found: list[SiteChoice] = []
+        found: list[LayerChoice] = []
         for share in rule.sparsity:
             sparsity = self._sparsity(share)
             for width in rule.bits:
                 if width == 16:
-                    found.append(SiteChoice(sparsity=sparsity))
+                    found.append(LayerChoice(sparsity=sparsity))
                     continue
                 for method in rule.methods if sparsity is None else rule.methods[:1]:
                     # Only where a method makes a zero point, an asymmetric container is needed.
                     weight = integer_format(width, rule.group_size, symmetric=not needs_zero_point(method))
-                    found.append(SiteChoice(weight=weight, sparsity=sparsity, method=method))
+                    found.append(LayerChoice(weight=weight, sparsity=sparsity, method=method))
         found += [find_choice(name) for name in rule.formats]
         return list(dict.fromkeys(found))
 

@@ -1,7 +1,7 @@
-"""What the samplers of Optuna share: a study in memory, told finished trials, asked for one genome at a time.
+"""What the samplers of Optuna share: a study in memory, told finished trials, asked for one point at a time.
 
 The samplers are driven through ``BaseSampler.sample_relative`` and ``sample_independent`` with the whole
-space in hand, never one suggestion a gene through a storage: at 224 genes that is most of a trial's cost.
+space in hand, never one suggestion a parameter through a storage: at 224 parameters that is most of a trial's cost.
 Each proposal takes a fresh sampler seeded by ``(seed, trial)``, so it depends on the trials told and on
 nothing else.
 """
@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from search.observation import Observation, Problem
-from search.proposers.proposer import Proposer
-from search.proposers.random import is_new, random_genome
-from spaces.space import Genome
+from paretune.search.observation import Observation, Problem
+from paretune.search.samplers.random import is_new, random_point
+from paretune.search.samplers.sampler import Sampler
+from paretune.spaces.space import Point
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
-class OptunaProposer(Proposer):
+class OptunaBackedSampler(Sampler):
     """Proposes what a sampler of Optuna suggests, where it is legal, new and within the limits.
 
     Attributes:
-        attempts: how many suggestions are tried before a random genome is taken.
+        attempts: how many suggestions are tried before a random point is taken.
     """
 
     attempts: ClassVar[int] = 16
@@ -50,7 +50,7 @@ class OptunaProposer(Proposer):
         )
         self._free = [index for index, size in enumerate(problem.space.sizes) if size > 1]
         self._distributions: dict[str, BaseDistribution] = {
-            problem.space.genes[index].name: optuna.distributions.CategoricalDistribution(
+            problem.space.parameters[index].name: optuna.distributions.CategoricalDistribution(
                 range(problem.space.sizes[index])
             )
             for index in self._free
@@ -65,11 +65,11 @@ class OptunaProposer(Proposer):
         """Add a finished trial with its values and constraints."""
         from optuna.trial import create_trial
 
-        self._seen.add(self.problem.space.decode(observation.genome).digest)
+        self._seen.add(self.problem.space.decode(observation.point).digest)
         names = self._distributions
         trial = create_trial(
             values=[_comparable(value) for value in observation.values],
-            params={name: observation.genome[index] for name, index in zip(names, self._free, strict=True)},
+            params={name: observation.point[index] for name, index in zip(names, self._free, strict=True)},
             distributions=self._distributions,
             system_attrs=self.trial_attributes(),
             constraints={
@@ -78,42 +78,42 @@ class OptunaProposer(Proposer):
         )
         self.study.add_trial(trial)
 
-    def propose(self, trial: int) -> Genome | None:
-        """The first acceptable of a few suggestions, else a random genome; ``None`` when all are known."""
-        return self._suggest(trial) or random_genome(self.problem, self._seen, self.random(trial))
+    def propose(self, trial: int) -> Point | None:
+        """The first acceptable of a few suggestions, else a random point; ``None`` when all are known."""
+        return self._suggest(trial) or random_point(self.problem, self._seen, self.random(trial))
 
     def trial_attributes(self) -> dict[str, int]:
         """System attributes that the sampler expects on the next trial."""
         return {}
 
     def sampler(self, *key: int) -> BaseSampler:
-        """A fresh sampler seeded by the proposer's seed and ``key``."""
+        """A fresh sampler seeded by the sampler's seed and ``key``."""
         seed = int(np.random.SeedSequence([self.seed, *key]).generate_state(1)[0])
         with warnings.catch_warnings():
             # What is used of the samplers is stable enough: the version of Optuna is bounded.
             warnings.filterwarnings("ignore", category=_experimental_warning())
             return self.make_sampler(seed)
 
-    def _suggest(self, trial: int) -> Genome | None:
+    def _suggest(self, trial: int) -> Point | None:
         if not self._free:
             return None
         sampler = self.sampler(trial)
         with self.running_trial() as frozen:
             for _ in range(self.attempts):
-                genome = self._sample(sampler, frozen)
-                if is_new(self.problem, self._seen, genome) and self.problem.admissible(genome):
-                    return genome
+                point = self._sample(sampler, frozen)
+                if is_new(self.problem, self._seen, point) and self.problem.admissible(point):
+                    return point
         return None
 
-    def _sample(self, sampler: BaseSampler, frozen: FrozenTrial) -> Genome:
-        """One suggestion; genes that the sampler leaves out are drawn one by one."""
+    def _sample(self, sampler: BaseSampler, frozen: FrozenTrial) -> Point:
+        """One suggestion; parameters that the sampler leaves out are drawn one by one."""
         found = sampler.sample_relative(self.study, frozen, self._distributions)
-        genome = [0] * len(self.problem.space.sizes)
+        point = [0] * len(self.problem.space.sizes)
         for index, (name, distribution) in zip(self._free, self._distributions.items(), strict=True):
             if name not in found:
                 found[name] = sampler.sample_independent(self.study, frozen, name, distribution)
-            genome[index] = int(found[name])
-        return tuple(genome)
+            point[index] = int(found[name])
+        return tuple(point)
 
     @contextmanager
     def running_trial(self) -> Iterator[FrozenTrial]:

@@ -9,33 +9,33 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engines.checkpoint.writer import write_checkpoint
-from engines.engine import ExportCard
-from spaces.configuration import CompressionConfig, Student
-from spaces.size import weight_bytes
+from paretune.engines.checkpoint.writer import write_checkpoint
+from paretune.engines.engine import ExportCard
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.size import weight_bytes
 
 CUTS = {
-    "heads by taylor": Student(kv_heads=1, ranking="taylor"),
-    "heads by entropy": Student(kv_heads=1, ranking="entropy"),
-    "heads by removal": Student(kv_heads=1, ranking="removal"),
-    "channels by taylor": Student(ffn_channels=96, ranking="taylor"),
-    "blocks": Student(blocks=(0, 2)),
-    "hidden by activation": Student(hidden=96),
-    "hidden by taylor": Student(hidden=100, ranking="taylor"),
-    "everything": Student(blocks=(1, 2), kv_heads=1, ffn_channels=64, hidden=96, ranking="taylor"),
+    "heads by taylor": PrunedShape(kv_heads=1, ranking="taylor"),
+    "heads by entropy": PrunedShape(kv_heads=1, ranking="entropy"),
+    "heads by removal": PrunedShape(kv_heads=1, ranking="removal"),
+    "channels by taylor": PrunedShape(ffn_channels=96, ranking="taylor"),
+    "blocks": PrunedShape(blocks=(0, 2)),
+    "hidden by activation": PrunedShape(hidden=96),
+    "hidden by taylor": PrunedShape(hidden=100, ranking="taylor"),
+    "everything": PrunedShape(blocks=(1, 2), kv_heads=1, ffn_channels=64, hidden=96, ranking="taylor"),
 }
 
 
-def allowed(spec, student: Student) -> Student:
+def allowed(spec, pruned: PrunedShape) -> PrunedShape:
     """The part of a cut that the family's configuration can express."""
-    return student.model_copy(update={cut.kind: None for cut in spec.uncuttable})
+    return pruned.model_copy(update={cut.kind: None for cut in spec.uncuttable})
 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "qwen3_moe"])
 def test_an_export_is_the_cut_candidate(family, cut, bench, tmp_path):
     one = bench(family)
-    config = CompressionConfig(student=allowed(one.spec, CUTS[cut]))
+    config = CompressionConfig(pruned=allowed(one.spec, CUTS[cut]))
     with torch.inference_mode():
         expected = one.assembler.apply(config)(input_ids=one.ids, use_cache=False).logits
     folder = write_checkpoint(one.assembler, config, tmp_path / "out", ExportCard(one.folder, "candidate"))
@@ -43,8 +43,8 @@ def test_an_export_is_the_cut_candidate(family, cut, bench, tmp_path):
     assert sum(tensor.nbytes for tensor in tensors.values()) == weight_bytes(one.spec, config)
     values = json.loads((folder / "config.json").read_text())
     assert "quantization_config" not in values
-    if config.student.hidden is not None:
-        assert values["hidden_size"] == config.student.hidden
+    if config.pruned.hidden is not None:
+        assert values["hidden_size"] == config.pruned.hidden
         assert values["head_dim"] == one.spec.head_dim
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from search.observation import Observation, Problem
-from spaces.space import Genome
+from paretune.search.observation import Observation, Problem
+from paretune.spaces.space import Point
 
 
-class Proposer(ABC):
-    """Proposes genomes.
+class Sampler(ABC):
+    """Proposes points.
 
     What it proposes depends on its seed and on what it was told and asked, in that order, and on nothing else: a
     killed search is resumed by telling and asking the same again.
@@ -34,8 +34,8 @@ class Proposer(ABC):
         """Take note of a scored candidate, whoever proposed it (baselines, probes and marginals too)."""
 
     @abstractmethod
-    def propose(self, trial: int) -> Genome | None:
-        """A legal genome for trial number ``trial``; ``None`` when it has nothing new to propose."""
+    def propose(self, trial: int) -> Point | None:
+        """A legal point for trial number ``trial``; ``None`` when it has nothing new to propose."""
 
     def random(self, trial: int) -> np.random.Generator:
         """The random numbers of one trial."""

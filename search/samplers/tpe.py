@@ -1,20 +1,20 @@
-"""Multi-objective TPE (Ozaki et al., 2022) of Optuna, multivariate: all genes are drawn together."""
+"""Multi-objective TPE (Ozaki et al., 2022) of Optuna, multivariate: all parameters are drawn together."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.proposers.optuna_proposer import OptunaProposer
+from paretune.search.samplers.optuna_sampler import OptunaBackedSampler
 
 if TYPE_CHECKING:
     from optuna.samplers import TPESampler
 
 
-class TpeProposer(OptunaProposer):
+class TpeSampler(OptunaBackedSampler):
     """Ratio of two Parzen estimators: the better candidates and the others."""
 
     name = "tpe"
-    # Each suggestion fits the estimators anew, a tenth of a second at hundreds of genes.
+    # Each suggestion fits the estimators anew, a tenth of a second at hundreds of parameters.
     attempts = 8
 
     def make_sampler(self, seed: int) -> TPESampler:

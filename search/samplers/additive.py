@@ -9,18 +9,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from search.additive import FrontMaker, Predicted
-from search.damage import DamageTable
-from search.evidence import Evidence
-from search.knapsack import MOST_CELLS
-from search.observation import Observation, Problem
-from search.proposers.proposer import Proposer
-from spaces.space import Genome
+from paretune.search.additive import FrontMaker, Predicted
+from paretune.search.evidence import Evidence
+from paretune.search.knapsack import MOST_CELLS
+from paretune.search.observation import Observation, Problem
+from paretune.search.samplers.sampler import Sampler
+from paretune.search.sensitivity import SensitivityTable
+from paretune.spaces.space import Point
 
 _MEMBERS = 256
 
 
-class AdditiveProposer(Proposer):
+class AdditiveSampler(Sampler):
     """Proposes members of the exact additive front, the widest gap in cost first."""
 
     name = "additive"
@@ -31,28 +31,28 @@ class AdditiveProposer(Proposer):
         super().__init__(problem, seed)
         self.evidence = Evidence(problem)
         self._makers: dict[str, FrontMaker] = {}
-        self._queue: list[Genome] | None = None
+        self._queue: list[Point] | None = None
 
     def tell(self, observation: Observation) -> None:
         """Take note; the front is made at the first proposal and stays."""
         self.evidence.add(observation)
 
-    def propose(self, trial: int) -> Genome | None:  # noqa: ARG002 -- nothing here is random
+    def propose(self, trial: int) -> Point | None:  # noqa: ARG002 -- nothing here is random
         """The next member of the front that is admissible and new."""
         if self._queue is None:
-            self._queue = by_gap([member.genome for member in self.front(self.table())])
+            self._queue = by_gap([member.point for member in self.front(self.table())])
         while self._queue:
-            genome = self._queue.pop(0)
-            if self.is_new(genome):
-                return genome
+            point = self._queue.pop(0)
+            if self.is_new(point):
+                return point
         return None
 
-    def table(self) -> DamageTable:
-        """The damage table of what was told so far."""
+    def table(self) -> SensitivityTable:
+        """The sensitivity table of what was told so far."""
         known = self.evidence
-        return DamageTable(self.problem, known.marginals, known.uniform, known.sparse)
+        return SensitivityTable(self.problem, known.marginals, known.uniform, known.sparse)
 
-    def front(self, table: DamageTable, members: int = _MEMBERS) -> list[Predicted]:
+    def front(self, table: SensitivityTable, members: int = _MEMBERS) -> list[Predicted]:
         """Members of the exact fronts over every cost objective."""
         found: list[Predicted] = []
         for metric in self.problem.objectives[1:]:
@@ -62,20 +62,22 @@ class AdditiveProposer(Proposer):
     def maker(self, metric: str) -> FrontMaker:
         """The maker of exact fronts over one cost."""
         if metric not in self._makers:
-            self._makers[metric] = FrontMaker(self.problem, metric, self.evidence.students, self.most_cells)
+            self._makers[metric] = FrontMaker(
+                self.problem, metric, self.evidence.pruned_sizes, self.most_cells
+            )
         return self._makers[metric]
 
-    def is_new(self, genome: Genome) -> bool:
+    def is_new(self, point: Point) -> bool:
         """Whether it was not told yet, or only read on little text, and may be measured."""
-        digest = self.problem.space.decode(genome).digest
-        return digest not in self.evidence.seen and self.problem.admissible(genome)
+        digest = self.problem.space.decode(point).digest
+        return digest not in self.evidence.seen and self.problem.admissible(point)
 
 
-def by_gap(genomes: list[Genome]) -> list[Genome]:
+def by_gap(points: list[Point]) -> list[Point]:
     """A list reordered so that every prefix is spread evenly: ends, middle, quarters ..."""
     order: dict[int, None] = {}
-    steps = [np.linspace(0, len(genomes) - 1, 2**k + 1) for k in range(max(1, len(genomes)).bit_length() + 1)]
+    steps = [np.linspace(0, len(points) - 1, 2**k + 1) for k in range(max(1, len(points)).bit_length() + 1)]
     for index in (round(float(x)) for step in steps for x in step):
-        if 0 <= index < len(genomes):
+        if 0 <= index < len(points):
             order[index] = None
-    return [genomes[index] for index in order]
+    return [points[index] for index in order]

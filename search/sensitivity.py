@@ -1,10 +1,10 @@
-"""The damage table: what each choice of each gene adds to the KL, from marginals and then from candidates.
+"""The sensitivity table: what each choice of each parameter adds to the KL, from marginals and then from candidates.
 
 Prior: the KL measured with one group changed at a few widths, by the method that did least harm when everything had
 it; other widths lie on a line in (bits, log KL), other methods and sparsities are scaled by what uniform
 configurations and probes showed. Additivity of small perturbations of the logits is the assumption of AMQ, HAWQ and
 AutoScheme alike; it fails where perturbations are large, so what it leaves unexplained is learned from measured
-candidates (:mod:`search.residual`).
+candidates (:mod:`paretune.search.residual`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from search.observation import Observation, Problem
-from search.residual import Residual
-from spaces.choice import SiteChoice
-from spaces.space import Genome
+from paretune.search.observation import Observation, Problem
+from paretune.search.residual import Residual
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.space import Point
 
 _SLOPE = math.log(4.5)
 """Log KL gained by one bit where nothing was measured: 4 from the step, a little from clipping."""
@@ -29,27 +29,27 @@ _FEWEST_OBSERVATIONS, _MOST_OBSERVATIONS = 8, 384
 
 @dataclass(frozen=True)
 class Marginal:
-    """The KL measured with one gene at one choice and everything else dense."""
+    """The KL measured with one parameter at one choice and everything else dense."""
 
-    gene: int
+    parameter: int
     choice: int
     kl: float
 
 
-class DamageTable:
-    """Predicted damage of every (gene, choice) of a space.
+class SensitivityTable:
+    """Predicted sensitivity of every (parameter, choice) of a space.
 
     Args:
         problem: what is searched.
-        marginals: one-gene readings; a gene without any is estimated from uniform readings and its size.
+        marginals: one-parameter readings; a parameter without any is estimated from uniform readings and its size.
         uniform: KL of uniform configurations by (bits, method); used for the ratio between methods.
         sparse: KL of a configuration with every group half zero and 16 bits, where there is one.
 
     Attributes:
-        prior: one array a gene, one entry a choice.
-        flat_prior: the same of all genes in a row.
+        prior: one array a parameter, one entry a choice.
+        flat_prior: the same of all parameters in a row.
         flat: the corrected entries.
-        offsets: where each gene begins in ``flat``.
+        offsets: where each parameter begins in ``flat``.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class DamageTable:
         self._shares = _weight_shares(problem)
         known: dict[int, dict[int, float]] = defaultdict(dict)
         for marginal in marginals:
-            known[marginal.gene][marginal.choice] = max(marginal.kl, _FLOOR)
-        genes = problem.space.genes
-        self.prior = [self._gene_prior(index, known.get(index, {})) for index in range(len(genes))]
+            known[marginal.parameter][marginal.choice] = max(marginal.kl, _FLOOR)
+        parameters = problem.space.parameters
+        self.prior = [self._parameter_prior(index, known.get(index, {})) for index in range(len(parameters))]
         self.offsets = np.cumsum([0, *(len(p) for p in self.prior[:-1])]).astype(np.int64)
         self.flat_prior = np.concatenate(self.prior)
         self.flat = self.flat_prior
@@ -80,7 +80,7 @@ class DamageTable:
             observations: those that matter most first; a few hundred are taken.
         """
         used = [o for o in observations if _FLOOR < o.values[0] < math.inf][:_MOST_OBSERVATIONS]
-        cells = self.cells([o.genome for o in used])
+        cells = self.cells([o.point for o in used])
         sums = self.flat_prior[cells].sum(axis=1)
         useful = sums > _FLOOR
         if useful.sum() < _FEWEST_OBSERVATIONS:
@@ -91,18 +91,18 @@ class DamageTable:
         self._residual = Residual(logs, shares, kls - logs)
         self.flat = self.flat_prior * self._residual.factors
 
-    def cells(self, genomes: Sequence[Genome] | np.ndarray) -> np.ndarray:
-        """Places of genomes' entries in :attr:`flat`, int64 ``(genomes, genes)``."""
-        return np.asarray(genomes, dtype=np.int64).reshape(-1, len(self.prior)) + self.offsets
+    def cells(self, points: Sequence[Point] | np.ndarray) -> np.ndarray:
+        """Places of points' entries in :attr:`flat`, int64 ``(points, parameters)``."""
+        return np.asarray(points, dtype=np.int64).reshape(-1, len(self.prior)) + self.offsets
 
-    def predict(self, genomes: Sequence[Genome] | np.ndarray, more: float | np.ndarray = 0.0) -> np.ndarray:
-        """KL of genomes, ``(genomes,)``.
+    def predict(self, points: Sequence[Point] | np.ndarray, more: float | np.ndarray = 0.0) -> np.ndarray:
+        """KL of points, ``(points,)``.
 
         Args:
-            genomes: of the whole model, or of a student whose own KL is ``more``.
+            points: of the whole model, or of a pruned model whose own KL is ``more``.
             more: added to the sums.
         """
-        cells = self.cells(genomes)
+        cells = self.cells(points)
         return self.predict_sums(
             self.flat_prior[cells].sum(axis=1) + more, self.flat[cells].sum(axis=1) + more
         )
@@ -115,30 +115,32 @@ class DamageTable:
 
     @property
     def entries(self) -> list[np.ndarray]:
-        """The corrected entries, one array a gene."""
+        """The corrected entries, one array a parameter."""
         ends = [*self.offsets[1:], len(self.flat)]
         return [self.flat[a:b] for a, b in zip(self.offsets, ends, strict=True)]
 
     # -- prior --------------------------------------------------------------------------------------------
 
-    def _gene_prior(self, index: int, known: dict[int, float]) -> np.ndarray:
-        gene = self._problem.space.genes[index]
-        if gene.kind != "site":
-            return np.array([known.get(c, 0.0) for c in range(len(gene.choices))])
+    def _parameter_prior(self, index: int, known: dict[int, float]) -> np.ndarray:
+        parameter = self._problem.space.parameters[index]
+        if parameter.kind != "layer":
+            return np.array([known.get(c, 0.0) for c in range(len(parameter.choices))])
         points = {
             choice.weight.num_bits: kl
             for c, kl in known.items()
-            if isinstance(choice := gene.choices[c], SiteChoice) and choice.sparsity is None
+            if isinstance(choice := parameter.choices[c], LayerChoice) and choice.sparsity is None
         }
         points = points or self._from_uniform(index)
         return np.array(
             [
-                known.get(c, self._estimate(index, choice, points)) if isinstance(choice, SiteChoice) else 0.0
-                for c, choice in enumerate(gene.choices)
+                known.get(c, self._estimate(index, choice, points))
+                if isinstance(choice, LayerChoice)
+                else 0.0
+                for c, choice in enumerate(parameter.choices)
             ]
         )
 
-    def _estimate(self, index: int, choice: SiteChoice, points: dict[int, float]) -> float:
+    def _estimate(self, index: int, choice: LayerChoice, points: dict[int, float]) -> float:
         sparse = 0.0
         if choice.sparsity is not None:
             whole = self._sparse if self._sparse is not None else max(self._uniform.values(), default=1.0)
@@ -179,8 +181,10 @@ def interpolated(points: dict[int, float], bits: int) -> float:
 def _weight_shares(problem: Problem) -> list[float]:
     spec = problem.space.spec
     sizes = [
-        sum(spec.linear(site).weights for site in gene.group.sites) if gene.group is not None else 0
-        for gene in problem.space.genes
+        sum(spec.linear(layer).weights for layer in parameter.group.layers)
+        if parameter.group is not None
+        else 0
+        for parameter in problem.space.parameters
     ]
     total = sum(sizes) or 1
     return [size / total for size in sizes]

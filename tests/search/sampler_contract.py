@@ -4,101 +4,101 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from search.observation import Observation
-from search.proposers import Proposer
-from spaces.size import dense_bytes
+from paretune.search.observation import Observation
+from paretune.search.samplers import Sampler
+from paretune.spaces.size import dense_bytes
 from tests.fakes import tiny_spec
 from tests.search.synthetic import exhaustible_problem, small_problem
 
 
-def check_proposals_are_legal_and_new(kind: type[Proposer], trials: int) -> None:
+def check_proposals_are_legal_and_new(kind: type[Sampler], trials: int) -> None:
     synthetic = small_problem(blocks=_blocks(trials))
     told, _ = synthetic.search(kind, seed=1, trials=trials)
     first = len(synthetic.first(with_marginals=kind.uses_marginals))
     assert len(told) == first + trials
-    digests = [synthetic.space.decode(observation.genome).digest for observation in told]
+    digests = [synthetic.space.decode(observation.point).digest for observation in told]
     assert len(set(digests)) == len(digests)
     for observation in told[first:]:
-        assert isinstance(observation.genome, tuple)
-        assert all(type(choice) is int for choice in observation.genome)
-        assert len(observation.genome) == len(synthetic.space.genes)
-        assert synthetic.space.ruling(observation.genome)
+        assert isinstance(observation.point, tuple)
+        assert all(type(choice) is int for choice in observation.point)
+        assert len(observation.point) == len(synthetic.space.parameters)
+        assert synthetic.space.ruling(observation.point)
 
 
-def check_resumed_search_is_the_same(kind: type[Proposer], trials: int) -> None:
+def check_resumed_search_is_the_same(kind: type[Sampler], trials: int) -> None:
     """A search that starts anew and finds every measurement in its folder takes the same way."""
     synthetic = small_problem(blocks=_blocks(trials))
     first = len(synthetic.first(with_marginals=kind.uses_marginals))
-    told, proposer = synthetic.search(kind, seed=3, trials=trials)
+    told, sampler = synthetic.search(kind, seed=3, trials=trials)
     resumed = kind(synthetic.problem, 3)
     for observation in told[:first]:
         resumed.tell(observation)
     for trial, observation in enumerate(told[first:]):
-        assert resumed.propose(trial) == observation.genome, f"trial {trial} differs"
+        assert resumed.propose(trial) == observation.point, f"trial {trial} differs"
         resumed.tell(observation)
-    assert resumed.propose(trials) == proposer.propose(trials)
+    assert resumed.propose(trials) == sampler.propose(trials)
 
 
-def check_history_alone_decides(kind: type[Proposer], trials: int) -> None:
+def check_history_alone_decides(kind: type[Sampler], trials: int) -> None:
     """A sampler that is told everything at once, without having proposed any of it, goes on the same way."""
     synthetic = small_problem(blocks=_blocks(trials))
-    told, proposer = synthetic.search(kind, seed=3, trials=trials)
+    told, sampler = synthetic.search(kind, seed=3, trials=trials)
     resumed = kind(synthetic.problem, 3)
     for observation in told:
         resumed.tell(observation)
     for trial in range(trials, trials + 5):
-        assert resumed.propose(trial) == proposer.propose(trial)
+        assert resumed.propose(trial) == sampler.propose(trial)
 
 
-def check_seeds_differ(kind: type[Proposer], trials: int) -> None:
+def check_seeds_differ(kind: type[Sampler], trials: int) -> None:
     synthetic = small_problem(blocks=_blocks(trials))
     one, other = (synthetic.search(kind, seed, trials)[0] for seed in (1, 2))
-    assert [o.genome for o in one] != [o.genome for o in other]
+    assert [o.point for o in one] != [o.point for o in other]
 
 
-def check_limits(kind: type[Proposer], trials: int, *, bytes_are_known: bool) -> None:
+def check_limits(kind: type[Sampler], trials: int, *, bytes_are_known: bool) -> None:
     """Known limits are kept; ones that only scoring shows are lived with, and so are broken candidates."""
     blocks = _blocks(trials)
     synthetic = small_problem(
         0.5 * dense_bytes(tiny_spec(blocks=blocks)), bytes_are_known=bytes_are_known, blocks=blocks
     )
     first = len(synthetic.first(with_marginals=kind.uses_marginals))
-    told, proposer = synthetic.search(kind, seed=1, trials=trials)
+    told, sampler = synthetic.search(kind, seed=1, trials=trials)
     assert any(not observation.feasible for observation in told[:first])
     assert len(told) == first + trials
     if bytes_are_known:
         assert all(observation.feasible for observation in told[first:])
-    genome = proposer.propose(trials)
-    assert genome is not None
-    proposer.tell(Observation(genome, (float("inf"), 1.0), violations=(1.0,)))
-    assert proposer.propose(trials + 1) != genome
+    point = sampler.propose(trials)
+    assert point is not None
+    sampler.tell(Observation(point, (float("inf"), 1.0), violations=(1.0,)))
+    assert sampler.propose(trials + 1) != point
 
 
-def check_nothing_feasible(kind: type[Proposer], trials: int) -> None:
+def check_nothing_feasible(kind: type[Sampler], trials: int) -> None:
     """Limits on the quality that nothing meets end no search."""
     synthetic = small_problem(blocks=_blocks(trials))
-    proposer = kind(synthetic.problem, 1)
+    sampler = kind(synthetic.problem, 1)
     for observation in synthetic.first(with_marginals=kind.uses_marginals):
-        proposer.tell(replace(observation, violations=(1.0,)))
+        sampler.tell(replace(observation, violations=(1.0,)))
     for trial in range(trials):
-        genome = proposer.propose(trial)
-        assert genome is not None
-        proposer.tell(replace(synthetic.observe(genome), violations=(1.0,)))
+        point = sampler.propose(trial)
+        assert point is not None
+        sampler.tell(replace(synthetic.observe(point), violations=(1.0,)))
 
 
-def check_small_space_ends(kind: type[Proposer]) -> None:
+def check_small_space_ends(kind: type[Sampler]) -> None:
     """No sampler repeats itself when there is nothing new, and then it says so."""
     synthetic = exhaustible_problem()
     size = 1
     for choices in synthetic.space.sizes:
         size *= choices
-    told, proposer = synthetic.search(kind, seed=0, trials=size + 1)
-    digests = [synthetic.space.decode(observation.genome).digest for observation in told]
+    told, sampler = synthetic.search(kind, seed=0, trials=size + 1)
+    digests = [synthetic.space.decode(observation.point).digest for observation in told]
     assert len(set(digests)) == len(digests) <= size
-    assert proposer.propose(size + 1) is None
+    assert sampler.propose(size + 1) is None
 
 
-def check_improves(kind: type[Proposer], trials: int) -> None:
+def check_improves(kind: type[Sampler], trials: int) -> None:
     """The front is larger than that of the baselines, probes and marginals."""
     synthetic = small_problem(blocks=_blocks(trials))
     first = synthetic.first(with_marginals=kind.uses_marginals)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import comb
 from typing import TYPE_CHECKING
 
-from search.proposers.nsga2 import POPULATION, Nsga2Proposer
+from paretune.search.samplers.nsga2 import POPULATION, Nsga2Sampler
 
 if TYPE_CHECKING:
     from optuna.samplers import NSGAIIISampler
 
 
-class Nsga3Proposer(Nsga2Proposer):
+class Nsga3Sampler(Nsga2Sampler):
     """Non-dominated sorting and niches."""
 
     name = "nsga3"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.observation import Observation, Problem
-from search.proposers.optuna_proposer import OptunaProposer
+from paretune.search.observation import Observation, Problem
+from paretune.search.samplers.optuna_sampler import OptunaBackedSampler
 
 if TYPE_CHECKING:
     from optuna.samplers import NSGAIIISampler, NSGAIISampler
@@ -20,11 +20,11 @@ POPULATION = 32
 _SELECTION = 1
 
 
-class Nsga2Proposer(OptunaProposer):
+class Nsga2Sampler(OptunaBackedSampler):
     """Non-dominated sorting and crowding distance."""
 
     name = "nsga2"
-    # A suggestion is cheap, and one of the parents' children is worth more than a random genome.
+    # A suggestion is cheap, and one of the parents' children is worth more than a random point.
     attempts = 64
 
     def __init__(self, problem: Problem, seed: int) -> None:
@@ -47,7 +47,7 @@ class Nsga2Proposer(OptunaProposer):
         return {self._generation_attribute: self._told // POPULATION}
 
     def sampler(self, *key: int) -> NSGAIISampler | NSGAIIISampler:
-        """A fresh genetic sampler seeded by the proposer's seed and ``key``."""
+        """A fresh genetic sampler seeded by the sampler's seed and ``key``."""
         from optuna.samplers import NSGAIIISampler, NSGAIISampler
 
         found = super().sampler(*key)

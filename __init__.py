@@ -1,0 +1,1 @@
+"""Paretune: a hardware-aware, multi-objective search for compressed language models."""

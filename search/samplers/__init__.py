@@ -1,0 +1,40 @@
+"""Samplers by name: one file and one line each. The module is imported when the sampler is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from paretune.search.samplers.sampler import Sampler
+from paretune.spaces.errors import UnknownNameError
+
+_PROPOSERS = {
+    "additive": "paretune.search.samplers.additive:AdditiveSampler",
+    "gp": "paretune.search.samplers.optuna_gp:GaussianProcessSampler",
+    "nsga2": "search.samplers.nsga2:Nsga2Proposer",
+    "nsga3": "search.samplers.nsga3:Nsga3Proposer",
+    "paretune": "paretune.search.samplers.paretune:ParetuneSampler",
+    "random": "paretune.search.samplers.random:RandomSampler",
+    "tpe": "paretune.search.samplers.tpe:TpeSampler",
+}
+
+
+def sampler_names() -> tuple[str, ...]:
+    """Every registered sampler."""
+    return tuple(_PROPOSERS)
+
+
+def find_sampler(name: str) -> type[Sampler]:
+    """The sampler called ``name``.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in _PROPOSERS:
+        raise UnknownNameError("sampler", name, _PROPOSERS)
+    module, _, attribute = _PROPOSERS[name].partition(":")
+    found = getattr(import_module(module), attribute)
+    assert issubclass(found, Sampler)  # noqa: S101 -- the table above is ours
+    return found  # type: ignore[no-any-return]
+
+
+__all__ = ["Sampler", "find_sampler", "sampler_names"]
