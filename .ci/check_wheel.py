@@ -5,7 +5,13 @@ from __future__ import annotations
 import sys
 import zipfile
 
-FORBIDDEN = ("paretune/tests/", "paretune/benchmarks/", "paretune/docs/", "paretune/.ci/", "paretune/setup.py")
+FORBIDDEN = (
+    "paretune/tests/",
+    "paretune/benchmarks/",
+    "paretune/docs/",
+    "paretune/.ci/",
+    "paretune/setup.py",
+)
 NEEDED = (
     "paretune/__init__.py",
     "paretune/py.typed",

@@ -107,7 +107,7 @@ def timing_configs(space: SearchSpace) -> tuple[CompressionConfig, ...]:
     dense = space.dense()
     found: dict[CompressionConfig, None] = {space.decode(dense): None}
     for kind in ("blocks", "ffn_channels"):
-        smaller = _smallest(space, dense, space.index(f"pruned model.{kind}"))
+        smaller = _smallest(space, dense, space.index(f"pruned.{kind}"))
         if smaller is not None:
             found[space.decode(smaller)] = None
     known: set[Term] = set().union(*(terms(space.spec, config) for config in found))

@@ -60,7 +60,7 @@ def probes(space: SearchSpace) -> list[Named]:
                 for suffix, base in bases:
                     point = (*base[:index], choice, *base[index + 1 :])
                     if space.ruling(point):
-                        found.append(Named(f"pruned model-{space.pruned(point).name}{suffix}", point))
+                        found.append(Named(f"pruned-{space.pruned(point).name}{suffix}", point))
     for bits in (16, 8, 4):
         sparse = _sparse(space, bits)
         if sparse is not None:

@@ -145,12 +145,12 @@ class ParameterBuilder:
     def _pruned(self, kind: PrunedKind, counts: tuple[int, ...]) -> Parameter:
         reason = self.spec.why_uncuttable(kind)
         if reason is not None:
-            self.refused[f"pruned model.{kind}"] = reason
+            self.refused[f"pruned.{kind}"] = reason
         legal: list[int | None] = [None]
         for count in counts:
             value = self.kept_blocks(count) if kind == "blocks" else count
             pruned = PrunedShape.model_validate({kind: value})
-            name = f"pruned model.{kind}={count}"
+            name = f"pruned.{kind}={count}"
             if self._note(name, self.legality.pruned(self.spec, pruned)):
                 legal.append(count)
             elif getattr(self.restrictions, kind):
@@ -159,7 +159,7 @@ class ParameterBuilder:
                     f"is refused by {self.legality.engine}: {self.refused[name]}",
                     f"Name other counts below {full_count(self.spec, kind)}, or none",
                 )
-        return Parameter(f"pruned model.{kind}", kind, tuple(legal))
+        return Parameter(f"pruned.{kind}", kind, tuple(legal))
 
     def _candidates(self, rule: GroupRule) -> list[LayerChoice]:
         """Every allowed choice; zeros go with the first method alone."""

@@ -7,11 +7,11 @@ from importlib import import_module
 from paretune.search.samplers.sampler import Sampler
 from paretune.spaces.errors import UnknownNameError
 
-_PROPOSERS = {
+_SAMPLERS = {
     "additive": "paretune.search.samplers.additive:AdditiveSampler",
     "gp": "paretune.search.samplers.optuna_gp:GaussianProcessSampler",
-    "nsga2": "search.samplers.nsga2:Nsga2Proposer",
-    "nsga3": "search.samplers.nsga3:Nsga3Proposer",
+    "nsga2": "search.samplers.nsga2:Nsga2Sampler",
+    "nsga3": "search.samplers.nsga3:Nsga3Sampler",
     "paretune": "paretune.search.samplers.paretune:ParetuneSampler",
     "random": "paretune.search.samplers.random:RandomSampler",
     "tpe": "paretune.search.samplers.tpe:TpeSampler",
@@ -20,7 +20,7 @@ _PROPOSERS = {
 
 def sampler_names() -> tuple[str, ...]:
     """Every registered sampler."""
-    return tuple(_PROPOSERS)
+    return tuple(_SAMPLERS)
 
 
 def find_sampler(name: str) -> type[Sampler]:
@@ -29,9 +29,9 @@ def find_sampler(name: str) -> type[Sampler]:
     Raises:
         UnknownNameError: there is none.
     """
-    if name not in _PROPOSERS:
-        raise UnknownNameError("sampler", name, _PROPOSERS)
-    module, _, attribute = _PROPOSERS[name].partition(":")
+    if name not in _SAMPLERS:
+        raise UnknownNameError("sampler", name, _SAMPLERS)
+    module, _, attribute = _SAMPLERS[name].partition(":")
     found = getattr(import_module(module), attribute)
     assert issubclass(found, Sampler)  # noqa: S101 -- the table above is ours
     return found  # type: ignore[no-any-return]

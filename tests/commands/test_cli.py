@@ -40,7 +40,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
     ):
         assert command in found.stdout
     program = (
-        "import sys, commands.main, search, spaces, reports\n"
+        "import sys, paretune.commands.main, paretune.search, paretune.spaces, paretune.reports\n"
         "heavy = {'torch', 'transformers', 'optuna', 'lm_eval', 'pandas', 'plotly'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -52,7 +52,7 @@ def test_every_engine_has_a_row_and_this_interpreter_is_named(registered, capsys
 
 
 def test_what_is_missing_says_how_to_install_it(registered, monkeypatch):
-    monkeypatch.setattr("engines.environments.find_spec", lambda name: None)
+    monkeypatch.setattr("paretune.engines.environments.find_spec", lambda name: None)
     rows = engine_rows()
     vllm = next(row for row in rows if row.engine == "vllm")
     assert not vllm.found

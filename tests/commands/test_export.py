@@ -56,10 +56,10 @@ def run(tmp_path, monkeypatch):
         raise RunError("the weights", "are made again", "Wait")
 
     monkeypatch.setattr(Transformers, "export_ruling", lambda engine, spec, config: LEGAL)
-    monkeypatch.setattr("reports.reading.read_run_folder", lambda folder: found)
-    monkeypatch.setattr("commands.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("commands.workbench.open_workbench", lambda *given: bench)
-    monkeypatch.setattr("commands.refining.refine_member", refine_member)
+    monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda folder: found)
+    monkeypatch.setattr("paretune.commands.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.commands.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.commands.refining.refine_member", refine_member)
     return tmp_path / "run"
 
 

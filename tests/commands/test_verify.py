@@ -97,11 +97,11 @@ def export(tmp_path, monkeypatch, manifest):
         windows={"report": SimpleNamespace(ids=torch.arange(WINDOWS)[:, None] * torch.ones(1, 3).long())},
     )
     (tmp_path / "run.json").write_text("{}")
-    monkeypatch.setattr("engines.manifest.check_files", lambda folder: None)
-    monkeypatch.setattr("engines.manifest.read_manifest", lambda folder: manifest)
-    monkeypatch.setattr("reports.reading.read_run_folder", lambda folder: found)
-    monkeypatch.setattr("commands.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("commands.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.engines.manifest.check_files", lambda folder: None)
+    monkeypatch.setattr("paretune.engines.manifest.read_manifest", lambda folder: manifest)
+    monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda folder: found)
+    monkeypatch.setattr("paretune.commands.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.commands.workbench.open_workbench", lambda *given: bench)
     folder = tmp_path / "export"
     folder.mkdir()
     (folder / "paretune.json").write_text("{}")
@@ -112,7 +112,7 @@ def test_an_engine_that_is_not_here_is_refused_before_anything_is_opened(export,
     def open_workbench(*given):
         raise AssertionError("opened")
 
-    monkeypatch.setattr("commands.workbench.open_workbench", open_workbench)
+    monkeypatch.setattr("paretune.commands.workbench.open_workbench", open_workbench)
     monkeypatch.setattr(Transformers, "available", lambda engine: illegal("not installed", "transformers"))
     assert main(["verify", str(export)]) == 2
     assert "engine transformers\n  rule:   not installed" in capsys.readouterr().err
@@ -127,8 +127,10 @@ def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, er
     def fail(*given, **more):
         raise error("the export", "something is wrong", "Look")
 
-    monkeypatch.setattr("engines.verification.verify_export", fail)
-    monkeypatch.setattr("commands.verify._where", lambda *given: looked.append(given) or "in block 3")
+    monkeypatch.setattr("paretune.engines.verification.verify_export", fail)
+    monkeypatch.setattr(
+        "paretune.commands.verify._where", lambda *given: looked.append(given) or "in block 3"
+    )
     assert main(["verify", str(export)]) == code
     assert bool(looked) == asked
     assert ("in block 3" in capsys.readouterr().err) == asked
@@ -165,9 +167,9 @@ def test_refined_weights_that_are_not_made_again_say_nothing_of_an_export(
     assembler = Guesses()
     assembler.bank = SimpleNamespace(hash=here)
     monkeypatch.setattr(
-        "commands.refining.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
+        "paretune.commands.refining.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
     )
-    monkeypatch.setattr("commands.verify.loading_engine", lambda manifest, asked: Reading(WINDOWS))
+    monkeypatch.setattr("paretune.commands.verify.loading_engine", lambda manifest, asked: Reading(WINDOWS))
     assert main(["verify", str(export)]) == code
     assert ("come out as others" in capsys.readouterr().err) == bool(code)
 
@@ -180,7 +182,7 @@ def test_a_folder_is_another_only_if_it_differs_where_a_fresh_export_agrees(
     export, monkeypatch, capsys, wrong_from, fresh_wrong_from, said
 ):
     engine = Reading(wrong_from, fresh_wrong_from)
-    monkeypatch.setattr("commands.verify.loading_engine", lambda manifest, asked: engine)
+    monkeypatch.setattr("paretune.commands.verify.loading_engine", lambda manifest, asked: engine)
     assert main(["verify", str(export)]) == 1
     found = " ".join(capsys.readouterr().err.split())
     assert "differs from the searched candidate" in found
@@ -191,7 +193,9 @@ def test_a_fresh_export_is_written_by_the_engine_that_wrote_the_folder(export, m
     reader, writer, asked_to_write = Reading(0), Reading(0), []
     monkeypatch.setattr(writer, "export", lambda *given: asked_to_write.append(given) or given[2])
     monkeypatch.setattr(reader, "export", lambda *given: pytest.fail("another layout was written"))
-    monkeypatch.setattr("commands.verify.loading_engine", lambda _, asked: reader if asked else writer)
+    monkeypatch.setattr(
+        "paretune.commands.verify.loading_engine", lambda _, asked: reader if asked else writer
+    )
     assert main(["verify", str(export), "--engine", "torch-cpu"]) == 1
     assert "another one" in " ".join(capsys.readouterr().err.split())
     assert len(asked_to_write) == 1

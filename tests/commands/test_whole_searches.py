@@ -69,30 +69,30 @@ EXPORTED = {
     ("patches", "code", "export", "said"),
     [
         (
-            {"commands.export.export_member": failing(VerificationError, "is another")},
+            {"paretune.commands.export.export_member": failing(VerificationError, "is another")},
             1, {"failed": "the file is another"}, "is another",
         ),
-        ({"commands.export.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
+        ({"paretune.commands.export.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
         (
             {
-                "commands.export.export_member": lambda *given: dict(EXPORTED),
-                "commands.gguf.write_gguf": lambda *given: (None, 0.1),
-                "commands.gguf.check_gguf": failing(VerificationError, "is another GGUF"),
+                "paretune.commands.export.export_member": lambda *given: dict(EXPORTED),
+                "paretune.commands.gguf.write_gguf": lambda *given: (None, 0.1),
+                "paretune.commands.gguf.check_gguf": failing(VerificationError, "is another GGUF"),
             },
             1, EXPORTED, "is another GGUF",
         ),
         (
             {
-                "commands.export.export_member": lambda *given: dict(EXPORTED),
-                "commands.gguf.write_gguf": lambda *given: (None, 0.1),
-                "commands.gguf.check_gguf": failing(EngineError, "took too long"),
+                "paretune.commands.export.export_member": lambda *given: dict(EXPORTED),
+                "paretune.commands.gguf.write_gguf": lambda *given: (None, 0.1),
+                "paretune.commands.gguf.check_gguf": failing(EngineError, "took too long"),
             },
             0, EXPORTED, "and not verified: the file took too long",
         ),
         (
             {
-                "commands.export.export_member": lambda *given: dict(EXPORTED),
-                "commands.gguf.write_gguf": failing(EngineError, "is no block type"),
+                "paretune.commands.export.export_member": lambda *given: dict(EXPORTED),
+                "paretune.commands.gguf.write_gguf": failing(EngineError, "is no block type"),
             },
             0, EXPORTED, "not written as GGUF: the file is no block type",
         ),
@@ -128,8 +128,8 @@ def test_an_export_that_fails_costs_nothing_but_itself(
 def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
     model, text, tmp_path, monkeypatch, capsys, found, version, said
 ):
-    monkeypatch.setattr("engines.vllm_engine.find_environment", lambda _: found)
-    monkeypatch.setattr("engines.vllm_engine._gpu_name", lambda: "")
+    monkeypatch.setattr("paretune.engines.vllm_engine.find_environment", lambda _: found)
+    monkeypatch.setattr("paretune.engines.vllm_engine._gpu_name", lambda: "")
     out = tmp_path / "run"
     given = [*small_arguments(model, text, out, "--engine", "vllm", "--device", "h100"), "--bits", "4,8,16"]
     assert main([*given, "--group-size", "32"]) == 0, capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_what_fails_after_the_search_costs_nothing_but_itself(
     model, text, run, tmp_path, monkeypatch, capsys
 ):
     folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "front.csv"))
-    monkeypatch.setattr("commands.finish.measure_latency", failing(EngineError, "took too long"))
+    monkeypatch.setattr("paretune.commands.finish.measure_latency", failing(EngineError, "took too long"))
     assert main(small_arguments(model, text, folder, *RULE)) == 2
     assert "took too long" in capsys.readouterr().err
     document = json.loads((folder / "run.json").read_text())
@@ -164,7 +164,7 @@ def test_an_export_that_nobody_verified_does_not_stay(model, text, run, tmp_path
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engines.verification.verify_export", interrupted)
+    monkeypatch.setattr("paretune.engines.verification.verify_export", interrupted)
     assert main(small_arguments(model, text, folder, *RULE)) == 130
     assert not list((folder / "export").iterdir())
     printed = capsys.readouterr()
@@ -186,7 +186,7 @@ def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, cap
 
 def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "search.result._recommended", lambda *_: ("", "nothing met the limits on the report text")
+        "paretune.search.result._recommended", lambda *_: ("", "nothing met the limits on the report text")
     )
     folder = tmp_path / "run"
     assert main(small_arguments(model, text, folder)) == 2
@@ -212,7 +212,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_loaded(
     def load(*given):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("commands.workbench._load", load)
+    monkeypatch.setattr("paretune.commands.workbench._load", load)
     for other, named in (
         (("--seed", 3), "search settings"),
         (("--workload", "batch=1,prompt=64,output=8"), "workload"),

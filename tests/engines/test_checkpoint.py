@@ -288,7 +288,7 @@ def test_an_occupied_folder_is_refused_and_left_alone(bench, tmp_path):
 @pytest.mark.parametrize(
     ("place", "error"),
     [
-        ("engines.checkpoint.writer.write_json", OSError(28, "No space left on device")),
+        ("paretune.engines.checkpoint.writer.write_json", OSError(28, "No space left on device")),
         ("safetensors.torch.save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
     ],
 )

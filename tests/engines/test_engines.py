@@ -88,11 +88,11 @@ def test_an_unknown_engine_names_the_nearest():
 
 def test_asking_what_is_legal_loads_no_torch():
     program = (
-        "import sys, engines\n"
+        "import sys, paretune.engines\n"
         "from tests.fakes import tiny_spec\n"
-        "from spaces.space import SearchSpace\n"
-        "from spaces.configuration import DENSE_CONFIG\n"
-        "from spaces.target import Workload\n"
+        "from paretune.spaces.space import SearchSpace\n"
+        "from paretune.spaces.configuration import DENSE_CONFIG\n"
+        "from paretune.spaces.target import Workload\n"
         "engine = engines.find_engine('torch-cpu')\n"
         "spec = tiny_spec()\n"
         "SearchSpace(spec, engine.legality('x86'))\n"

@@ -217,9 +217,9 @@ def test_names_that_reach_others_are_anchored():
 def test_asking_what_a_form_holds_loads_no_torch():
     program = (
         "import sys\n"
-        "from engines.forms import find_form, form_names\n"
+        "from paretune.engines.forms import find_form, form_names\n"
         "from tests.fakes import tiny_spec\n"
-        "from spaces.configuration import DENSE_CONFIG\n"
+        "from paretune.spaces.configuration import DENSE_CONFIG\n"
         "for name in form_names():\n"
         "    find_form(name).ruling(tiny_spec(), DENSE_CONFIG)\n"
         "    find_form(name).available()\n"

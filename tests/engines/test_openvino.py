@@ -80,7 +80,7 @@ def step(request, ids, mask, beams):
 def test_importing_it_here_sends_nothing(home, first):
     program = (
         f"{first}import sys\n"
-        "from engines.openvino.package import silent_openvino\n"
+        "from paretune.engines.openvino.package import silent_openvino\n"
         "silent_openvino()\n"
         "print(sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__)\n"
         "import openvino_telemetry\n"

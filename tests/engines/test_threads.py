@@ -28,8 +28,10 @@ def test_the_option_of_the_command_line_reaches_every_runner(monkeypatch, tmp_pa
     asked = []
     engine = find_engine(name)
     here = Environment(tmp_path, name, "1", "test")
-    module = "engines.llama_engine" if name == "llama.cpp" else "engines.graphs.graph_engine"
-    monkeypatch.setattr("engines.runner_engine.find_environment", lambda engine: here)
+    module = (
+        "paretune.engines.llama_engine" if name == "llama.cpp" else "paretune.engines.graphs.graph_engine"
+    )
+    monkeypatch.setattr("paretune.engines.runner_engine.find_environment", lambda engine: here)
     monkeypatch.setattr(
         f"{module}.run_in_environment", lambda place, runner, request, *more: asked.append(request) or {}
     )

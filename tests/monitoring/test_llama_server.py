@@ -153,9 +153,9 @@ def run(bench, members, tmp_path, monkeypatch):
     found = SimpleNamespace(
         front=SimpleNamespace(members=members, recommended="q4_k"), run=SimpleNamespace(settings={})
     )
-    monkeypatch.setattr("reports.reading.read_run_folder", lambda path: found)
-    monkeypatch.setattr("commands.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("commands.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda path: found)
+    monkeypatch.setattr("paretune.commands.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.commands.workbench.open_workbench", lambda *given: bench)
     return folder
 
 
@@ -176,7 +176,7 @@ def test_an_export_that_fails_leaves_no_ladder(run, bench, monkeypatch):
     def fail(*given, **more):
         raise VerificationError("export", "differs", "")
 
-    monkeypatch.setattr("engines.verification.verify_export", fail)
+    monkeypatch.setattr("paretune.engines.verification.verify_export", fail)
     with pytest.raises(VerificationError):
         export(run, ladder=2, quiet=True)
     assert [path.name for path in run.iterdir()] == ["run.lock"]

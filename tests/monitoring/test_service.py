@@ -182,7 +182,7 @@ def test_the_watch_goes_on_after_what_nobody_foresaw(tmp_path, server, monkeypat
             )
             time.sleep(0.2)
         wait_for(lambda: client.get("/health").status_code == 200)
-    told = [record for record in caplog.records if record.name == "monitoring.service"]
+    told = [record for record in caplog.records if record.name == "paretune.monitoring.service"]
     assert len(told) == 1
     assert told[0].exc_info is not None
 
@@ -346,7 +346,7 @@ def test_a_process_that_makes_no_sense_is_refused(given):
 
 def test_importing_the_package_and_the_commands_loads_nothing_heavy():
     program = (
-        "import sys, engines, monitoring, commands.main, monitoring.watch, monitoring.switching\n"
+        "import sys, paretune.engines, paretune.monitoring, paretune.commands.main, paretune.monitoring.watch, paretune.monitoring.switching\n"
         "for name in engines.engine_names(): engines.find_engine(name)\n"
         "heavy = {'torch', 'transformers', 'fastapi', 'uvicorn', 'httpx', 'numpy'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"

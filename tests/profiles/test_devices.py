@@ -136,6 +136,6 @@ def test_the_processor_here_is_the_same_every_time():
 
 
 def test_looking_at_devices_loads_no_torch():
-    program = "import sys, profiles.devices as d; d.detect_device(); print('torch' in sys.modules)"
+    program = "import sys, paretune.profiles.devices as d; d.detect_device(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -59,7 +59,7 @@ def test_a_counter_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(path: Path) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("profiles.energy._read", refuse)
+    monkeypatch.setattr("paretune.profiles.energy._read", refuse)
     meter = EnergyMeter("cpu", tmp_path)
     assert not meter.available
     assert "Permission denied" in meter.reason

@@ -375,7 +375,7 @@ def run_document(
         records=by_sampler,
         groups=made.groups,
         refused={
-            "pruned model.kv_heads=1": "one key-value head would leave two query heads without keys",
+            "pruned.kv_heads=1": "one key-value head would leave two query heads without keys",
             **{
                 f"{group.name}: int8-g128/rtn+a8-token": "torch-cpu does not quantize activations"
                 for group in made.linear

@@ -63,7 +63,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     program = (
-        "import sys, reports.report, reports.summary, reports.selection, commands.report, commands.select\n"
+        "import sys, paretune.reports.report, paretune.reports.summary, paretune.reports.selection, paretune.commands.report, paretune.commands.select\n"
         "heavy = {'torch', 'transformers', 'lm_eval', 'optuna', 'plotly', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

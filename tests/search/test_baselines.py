@@ -130,8 +130,8 @@ def test_probes_are_pruned_sizes_and_zeros(space):
         pruned = space.pruned(entry.point)
         inside = _layers(space, entry.point, "linear")
         width = re.search(r"-uniform-(\d)$", entry.name)
-        if entry.name.startswith("pruned model-"):
-            assert entry.name.removeprefix("pruned model-").startswith(pruned.name)
+        if entry.name.startswith("pruned-"):
+            assert entry.name.removeprefix("pruned-").startswith(pruned.name)
             assert not pruned.whole
             assert not any(choice.sparsity for choice in inside)
         else:

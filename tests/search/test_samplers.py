@@ -147,7 +147,7 @@ def test_missing_library(monkeypatch):
 
 def test_import_leaves_optuna_out():
     code = (
-        "import sys, search.samplers as p; [p.find_sampler(n) for n in p.sampler_names()];"
+        "import sys, paretune.search.samplers as p; [p.find_sampler(n) for n in p.sampler_names()];"
         "sys.exit(int(bool({'optuna', 'torch'} & set(sys.modules))))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -133,7 +133,7 @@ def test_an_interrupted_record_is_in_neither_file_nor_memory(tmp_path, monkeypat
 def test_kill_9_loses_at_most_the_candidate_under_way(tmp_path):
     program = (
         "import pathlib, sys\n"
-        "from search.settings import SearchSettings\n"
+        "from paretune.search.settings import SearchSettings\n"
         "from tests.search.fake_study import make_study\n"
         "make_study(pathlib.Path(sys.argv[1]), SearchSettings(max_candidates=20), seconds=0.02).run()"
     )
@@ -339,7 +339,7 @@ def test_one_process_a_folder(tmp_path):
     with lock_run_folder(tmp_path):
         program = (
             "import pathlib, sys\n"
-            "from search.run_folder import lock_run_folder\n"
+            "from paretune.search.run_folder import lock_run_folder\n"
             "with lock_run_folder(pathlib.Path(sys.argv[1])): pass"
         )
         process = subprocess.run(

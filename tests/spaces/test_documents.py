@@ -121,7 +121,7 @@ class TestDocuments:
 
 
 def test_every_document_of_spaces_is_tested():
-    known = {kind for kind in _subclasses(Document) if kind.__module__.startswith("spaces.")}
+    known = {kind for kind in _subclasses(Document) if kind.__module__.startswith("paretune.spaces.")}
     assert known == {type(document) for document in DOCUMENTS}
     assert ModelSpec in known
 
@@ -167,8 +167,8 @@ def test_a_copy_forgets_what_was_computed():
 
 def test_the_digest_of_the_dense_model_is_stable():
     text = (
-        '{"kv":{"num_bits":16},"schema_version":1,"layers":{},'
-        '"pruned model":{"blocks":null,"ffn_channels":null,"kv_heads":null,"ranking":"activation"}}'
+        '{"kv":{"num_bits":16},"layers":{},'
+        '"pruned":{"blocks":null,"ffn_channels":null,"kv_heads":null,"ranking":"activation"},"schema_version":1}'
     )
     assert CompressionConfig().to_json() == text
     assert CompressionConfig().digest == sha256_of(json.loads(text))

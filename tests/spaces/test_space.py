@@ -183,7 +183,7 @@ def test_a_pruned_that_the_engine_refuses():
     legality = FakeLegality(refused_pruned=("kvheads1",))
     space = SearchSpace(SPEC, legality)
     assert space.parameters[space.index("pruned.kv_heads")].choices == (None,)
-    assert space.refused["pruned model.kv_heads=1"] == "kvheads1 is refused"
+    assert space.refused["pruned.kv_heads=1"] == "kvheads1 is refused"
     with pytest.raises(SpaceError, match="1 key-value heads: is refused by fake"):
         SearchSpace(SPEC, legality, Restrictions(kv_heads=(1,)))
 
