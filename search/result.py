@@ -20,7 +20,8 @@ FILE = "front.json"
 def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
     """The front on the report text, thinned to as many members as the settings allow.
 
-    The recommended configuration is one of them. Limits are judged on the report text too; what breaks one there is no member.
+    The recommended configuration is one of them. Limits are judged on the report text too; what breaks one there is
+    no member.
     """
     limits = study.settings.parsed_limits
     points = {p.report.digest: candidate(study, p.report.name, p.report) for p in promoted}

@@ -35,7 +35,10 @@ def model() -> Any:
 
 
 def test_importing_demo_is_light() -> None:
-    code = "import sys, paretune.demo as demo; assert not {'torch', 'transformers'} & set(sys.modules); print(demo.MODEL)"
+    code = (
+        "import sys; from paretune import demo; "
+        "assert not {'torch', 'transformers'} & set(sys.modules); print(demo.MODEL)"
+    )
     root = Path(demo.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert Path(done.stdout.strip()) == demo.MODEL

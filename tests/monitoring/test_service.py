@@ -346,7 +346,12 @@ def test_a_process_that_makes_no_sense_is_refused(given):
 
 def test_importing_the_package_and_the_commands_loads_nothing_heavy():
     program = (
-        "import sys, paretune.engines, paretune.monitoring, paretune.commands.main, paretune.monitoring.watch, paretune.monitoring.switching\n"
+        "import sys\n"
+        "import paretune.engines\n"
+        "import paretune.monitoring\n"
+        "import paretune.commands.main\n"
+        "import paretune.monitoring.watch\n"
+        "import paretune.monitoring.switching\n"
         "for name in engines.engine_names(): engines.find_engine(name)\n"
         "heavy = {'torch', 'transformers', 'fastapi', 'uvicorn', 'httpx', 'numpy'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"

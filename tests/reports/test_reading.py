@@ -63,7 +63,12 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_nothing_heavy_is_loaded() -> None:
     program = (
-        "import sys, paretune.reports.report, paretune.reports.summary, paretune.reports.selection, paretune.commands.report, paretune.commands.select\n"
+        "import sys\n"
+        "import paretune.reports.report\n"
+        "import paretune.reports.summary\n"
+        "import paretune.reports.selection\n"
+        "import paretune.commands.report\n"
+        "import paretune.commands.select\n"
         "heavy = {'torch', 'transformers', 'lm_eval', 'optuna', 'plotly', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
