@@ -28,10 +28,10 @@ def uniform_configurations(space: SearchSpace) -> list[Named]:
     """Every width by every method, embedding width and cache. Plain ones first."""
     plain: list[Named] = []
     others: list[Named] = []
-    outer = _embedding_widths(space)
+    embedding = _embedding_widths(space)
     for bits, methods in _kinds(space).items():
         for method in methods:
-            for outside in outer:
+            for outside in embedding:
                 for kv in (16, 8):
                     point = space.uniform(bits, method, outside, kv)
                     if point is None or not space.ruling(point):
@@ -39,7 +39,7 @@ def uniform_configurations(space: SearchSpace) -> list[Named]:
                     name = f"uniform-{bits}" + (
                         f"-{method.replace('/', '-')}" if method != methods[0] else ""
                     )
-                    name += f"-outer{outside}" if outside != 16 else ""
+                    name += f"-embedding{outside}" if outside != 16 else ""
                     name += f"-kv{kv}" if kv != 16 else ""
                     (plain if name == f"uniform-{bits}" else others).append(Named(name, point))
     return _distinct(space, plain + others)
@@ -122,8 +122,8 @@ def _kinds(space: SearchSpace) -> dict[int, list[str]]:
 
 
 def _embedding_widths(space: SearchSpace) -> list[int]:
-    outer = [g for g in space.parameters if g.group is not None and g.group.kind != "linear"]
-    widths = {c.weight.num_bits for g in outer for c in g.choices if isinstance(c, LayerChoice)}
+    embedding = [g for g in space.parameters if g.group is not None and g.group.kind != "linear"]
+    widths = {c.weight.num_bits for g in embedding for c in g.choices if isinstance(c, LayerChoice)}
     return sorted(widths | {16}, reverse=True)
 
 

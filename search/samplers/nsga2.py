@@ -30,7 +30,7 @@ class Nsga2Sampler(OptunaBackedSampler):
     def __init__(self, problem: Problem, seed: int) -> None:
         super().__init__(problem, seed)
         self._told = 0
-        self._generation_attribute = self.sampler(0)._get_generation_key()
+        self._generation_attribute = self.optuna_sampler(0)._get_generation_key()
 
     def tell(self, observation: Observation) -> None:
         """Add it to the open generation; select parents when that is full."""
@@ -40,17 +40,17 @@ class Nsga2Sampler(OptunaBackedSampler):
         if rest == 0:
             # Selection may throw dice (NSGA-III's niches): the study keeps the parents once and for all.
             with self.running_trial():
-                self.sampler(generation, _SELECTION).get_parent_population(self.study, generation)
+                self.optuna_sampler(generation, _SELECTION).get_parent_population(self.study, generation)
 
     def trial_attributes(self) -> dict[str, int]:
         """The number of the open generation."""
         return {self._generation_attribute: self._told // POPULATION}
 
-    def sampler(self, *key: int) -> NSGAIISampler | NSGAIIISampler:
+    def optuna_sampler(self, *key: int) -> NSGAIISampler | NSGAIIISampler:
         """A fresh genetic sampler seeded by the sampler's seed and ``key``."""
         from optuna.samplers import NSGAIIISampler, NSGAIISampler
 
-        found = super().sampler(*key)
+        found = super().optuna_sampler(*key)
         assert isinstance(found, (NSGAIISampler, NSGAIIISampler))  # noqa: S101 -- made by this class
         return found
 

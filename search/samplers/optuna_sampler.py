@@ -86,7 +86,7 @@ class OptunaBackedSampler(Sampler):
         """System attributes that the sampler expects on the next trial."""
         return {}
 
-    def sampler(self, *key: int) -> BaseSampler:
+    def optuna_sampler(self, *key: int) -> BaseSampler:
         """A fresh sampler seeded by the sampler's seed and ``key``."""
         seed = int(np.random.SeedSequence([self.seed, *key]).generate_state(1)[0])
         with warnings.catch_warnings():
@@ -97,7 +97,7 @@ class OptunaBackedSampler(Sampler):
     def _suggest(self, trial: int) -> Point | None:
         if not self._free:
             return None
-        sampler = self.sampler(trial)
+        sampler = self.optuna_sampler(trial)
         with self.running_trial() as frozen:
             for _ in range(self.attempts):
                 point = self._sample(sampler, frozen)

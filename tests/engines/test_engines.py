@@ -88,7 +88,8 @@ def test_an_unknown_engine_names_the_nearest():
 
 def test_asking_what_is_legal_loads_no_torch():
     program = (
-        "import sys, paretune.engines\n"
+        "import sys\n"
+        "from paretune import engines\n"
         "from tests.fakes import tiny_spec\n"
         "from paretune.spaces.space import SearchSpace\n"
         "from paretune.spaces.configuration import DENSE_CONFIG\n"

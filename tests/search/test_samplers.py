@@ -81,10 +81,10 @@ def test_generations_advance(name):
     assert isinstance(sampler, Nsga2Sampler)
     for _ in range(3 * POPULATION):
         sampler.tell(synthetic.observe(synthetic.space.random(random)))
-    sampler = sampler.sampler(0)
-    parents = sampler.get_parent_population(sampler.study, 3)
+    inner = sampler.optuna_sampler(0)
+    parents = inner.get_parent_population(sampler.study, 3)
     assert 0 < len(parents) <= POPULATION
-    finished = [sampler.get_population(sampler.study, generation) for generation in range(3)]
+    finished = [inner.get_population(sampler.study, generation) for generation in range(3)]
     assert [len(trials) for trials in finished] == [POPULATION] * 3
     assert all(any(parent in trials for parent in parents) for trials in finished)
     volumes = [
