@@ -10,8 +10,8 @@ from paretune.spaces.errors import UnknownNameError
 _SAMPLERS = {
     "additive": "paretune.search.samplers.additive:AdditiveSampler",
     "gp": "paretune.search.samplers.optuna_gp:GaussianProcessSampler",
-    "nsga2": "search.samplers.nsga2:Nsga2Sampler",
-    "nsga3": "search.samplers.nsga3:Nsga3Sampler",
+    "nsga2": "paretune.search.samplers.nsga2:Nsga2Sampler",
+    "nsga3": "paretune.search.samplers.nsga3:Nsga3Sampler",
     "paretune": "paretune.search.samplers.paretune:ParetuneSampler",
     "random": "paretune.search.samplers.random:RandomSampler",
     "tpe": "paretune.search.samplers.tpe:TpeSampler",
