@@ -18,7 +18,7 @@ from paretune.spaces.legality import LEGAL, Ruling, illegal
 from paretune.spaces.model import Axis, FixedTensor, Linear, ModelSpec
 from paretune.spaces.pruned_sizes import size_refusal
 
-_SOURCE = "compressors.pruned_sizes"
+_SOURCE = "paretune.compressors.pruned_sizes"
 
 
 class Ranking(Protocol):

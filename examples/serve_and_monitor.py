@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARETUNE = (sys.executable, "-c", "import sys; from commands.main import main; sys.exit(main())")
-SERVER = (sys.executable, "-m", "engines.llama.server")
+SERVER = (sys.executable, "-m", "paretune.engines.llama.server")
 READY = "listening on "
 FILE = "model.gguf"
 PROMPT, ANSWER = "pairs si fa, bi pu, mi fi, to ro, ba ki, ge fu, ku su, no de. ask no", " de"

@@ -32,7 +32,7 @@ def reloaded_logits(folder: Path, ids: torch.Tensor) -> torch.Tensor:
     with tempfile.TemporaryDirectory(prefix="paretune-reload-") as scratch:
         ids_file, out_file = Path(scratch) / "ids.npy", Path(scratch) / "logits.npy"
         np.save(ids_file, ids.to(torch.int64).cpu().numpy(), allow_pickle=False)
-        program = [sys.executable, "-m", "engines.checkpoint.reload"]
+        program = [sys.executable, "-m", "paretune.engines.checkpoint.reload"]
         log = Path(scratch) / "log.txt"
         code = run_silently(
             [*program, str(folder.resolve()), str(ids_file), str(out_file)], log, _variables(), _TIMEOUT_S
