@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 FOLDERS = (
-    "spaces", "compressors", "engines", "profiles", "evaluators", "search", "reports", "monitoring", "commands", "demo",
+    "spaces", "compressors", "engines", "profiles", "evaluators", "search", "reports", "monitoring", "pipeline",
+    "commands", "demo",
 )  # fmt: skip
 
 

@@ -27,14 +27,14 @@ import numpy as np
 
 from benchmarks.compressors import sources
 from benchmarks.tables import beside, stamp, write_table
-from paretune.commands.output import Stages
-from paretune.commands.run_file import validate_run
-from paretune.commands.workbench import Workbench, open_workbench
 from paretune.compressors.covariance import keeper
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.engines.llama.gguf_file.file import write_gguf
 from paretune.engines.llama.gguf_file.names import TensorNames
 from paretune.engines.llama_engine import LlamaCpp
+from paretune.pipeline.output import Stages
+from paretune.pipeline.run_file import validate_run
+from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.reports.reading import read_run_folder
 from paretune.search.records import RecordFile
 from paretune.search.study import readings

@@ -106,10 +106,10 @@ def swap_share(folder: Path) -> Iterator[tuple[str, float, float | None, str]]:
     """Swapping a random candidate in, as a share of scoring it on 2,048 tokens."""
     import numpy as np
 
-    from paretune.commands.embedded import EMBEDDED_RUN
-    from paretune.commands.output import Stages
-    from paretune.commands.run_file import validate_run
-    from paretune.commands.workbench import open_workbench
+    from paretune.pipeline.embedded import EMBEDDED_RUN
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.run_file import validate_run
+    from paretune.pipeline.workbench import open_workbench
 
     bench = open_workbench(validate_run(EMBEDDED_RUN, "the embedded run"), folder, Stages(quiet=True))
     random, teacher = np.random.default_rng(0), bench.quality._teachers["search"]
@@ -155,9 +155,9 @@ _BANK_PROGRAM = """
 import ctypes, gc, resource, sys, tempfile
 from pathlib import Path
 from paretune import demo
-from paretune.commands.embedded import EMBEDDED_RUN
-from paretune.commands.run_file import validate_run
-from paretune.commands.texts import read_texts
+from paretune.pipeline.embedded import EMBEDDED_RUN
+from paretune.pipeline.run_file import validate_run
+from paretune.pipeline.texts import read_texts
 from paretune.compressors.bank import Bank
 from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
 from paretune.engines import find_engine

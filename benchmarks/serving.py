@@ -24,14 +24,14 @@ from typing import Any
 
 from benchmarks.bank import LLAMA
 from benchmarks.tables import beside, write_table
-from paretune.commands.output import Stages
-from paretune.commands.run_file import validate_run
-from paretune.commands.workbench import open_workbench
 from paretune.engines.checkpoint.layout import VLLM
 from paretune.engines.checkpoint.quantization_config import quantization_config
 from paretune.engines.engine import ExportCard
 from paretune.engines.manifest import read_manifest
 from paretune.engines.vllm_engine import Vllm
+from paretune.pipeline.output import Stages
+from paretune.pipeline.run_file import validate_run
+from paretune.pipeline.workbench import open_workbench
 from paretune.reports.reading import read_run_folder
 from paretune.spaces.architectures import read_model
 from paretune.spaces.choice import LayerChoice

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from paretune.commands.files import versions
+from paretune.pipeline.files import versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _ROWS_OF = re.compile(r"# rows of (?P<names>.+?), \d{4}-\d\d-\d\d: ")

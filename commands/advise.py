@@ -33,7 +33,7 @@ def advise(
     ] = False,
 ) -> None:
     """Say in seconds what binds (memory, bandwidth, arithmetic, launches) and what each format would give."""
-    from paretune.commands.models import read_spec
+    from paretune.pipeline.models import read_spec
     from paretune.profiles.advice import advise as compute
     from paretune.profiles.devices import detect_device, find_device
     from paretune.spaces.target import Workload

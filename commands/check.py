@@ -35,7 +35,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> int:
     """Compare a checkpoint with its base; exit code 1 when it is worse than allowed, 0 otherwise."""
-    from paretune.commands.models import EMBEDDED
+    from paretune.pipeline.models import EMBEDDED
 
     if base == EMBEDDED:
         from paretune import demo
@@ -74,10 +74,10 @@ def compare(
         TextError: no text, or one shorter than a window.
         ModelError: tokenizers that do not match.
     """
-    from paretune.commands.models import model_folder
     from paretune.compressors.divergence import Teacher
     from paretune.compressors.loading import load_checkpoint, load_tokenizer, require_same_tokenizer
     from paretune.compressors.windows import read_windows
+    from paretune.pipeline.models import model_folder
     from paretune.spaces.errors import TextError
 
     base_folder, folder = model_folder(base), model_folder(checkpoint)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from paretune.commands.checkpoints import Checkpoint, CheckpointFacts
-    from paretune.commands.output import Stages
-    from paretune.commands.run_file import RunFile
     from paretune.compressors.divergence import Teacher
     from paretune.compressors.windows import TokenWindows
     from paretune.evaluators.compared import Judge
+    from paretune.pipeline.checkpoints import Checkpoint, CheckpointFacts
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.run_file import RunFile
     from paretune.reports.compared import ComparedFile, ComparedModel
     from paretune.reports.reading import RunFolder
     from paretune.spaces.measurement import Measurement
@@ -36,8 +36,8 @@ def compare(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> None:
     """Judge other checkpoints on the report text and tasks of a run (B, nat, bit) and draw them beside its front."""
-    from paretune.commands.checkpoints import name_checkpoints, read_facts
-    from paretune.commands.output import Stages
+    from paretune.pipeline.checkpoints import name_checkpoints, read_facts
+    from paretune.pipeline.output import Stages
     from paretune.reports.compared_summary import summarize_compared
     from paretune.reports.reading import read_run_folder
     from paretune.reports.report import write_report
@@ -77,7 +77,7 @@ class _Court:
 
     def judged(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> ComparedModel:
         """Everything that can be measured of one checkpoint."""
-        from paretune.commands.checkpoints import memory_or_note
+        from paretune.pipeline.checkpoints import memory_or_note
         from paretune.reports.compared import ComparedModel
         from paretune.spaces.measurement import Measurement
 
@@ -150,14 +150,14 @@ def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: 
         RunError: model or report text are not those of the run any more.
         ModelError: a checkpoint without a tokenizer; a GGUF file with other tokens.
     """
-    from paretune.commands.checkpoints import own_tokenizer
-    from paretune.commands.models import model_folder
-    from paretune.commands.run_file import validate_run
-    from paretune.commands.texts import read_texts
-    from paretune.commands.workbench import compute_target
     from paretune.compressors.loading import load_tokenizer, model_hash
     from paretune.evaluators.compared import Judge
     from paretune.evaluators.window_texts import window_texts
+    from paretune.pipeline.checkpoints import own_tokenizer
+    from paretune.pipeline.models import model_folder
+    from paretune.pipeline.run_file import validate_run
+    from paretune.pipeline.texts import read_texts
+    from paretune.pipeline.workbench import compute_target
     from paretune.spaces.architectures import read_model
 
     run = validate_run(folder.run.settings, f"{folder.path}/run.json")

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
-from functools import partial
-from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from paretune.commands.output import Stages
-    from paretune.commands.refining import Refined
-    from paretune.commands.workbench import Workbench
-    from paretune.engines.engine import Engine
-    from paretune.engines.verification import Verification
-    from paretune.spaces.errors import LimitError
-    from paretune.spaces.result import FrontFile, Member
-
-_CHECKED_WINDOWS = 16
 
 
 def export(
@@ -57,14 +42,24 @@ def export(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Export a member; the engine loads it in a fresh process and its KL to the candidate is printed (nat)."""
-    from paretune.commands.ladder import CANARIES, export_ladder, ladder_lines
-    from paretune.commands.output import Stages
-    from paretune.commands.run_file import validate_run
-    from paretune.commands.workbench import open_workbench
+    from paretune.pipeline.exporting import (
+        check_ladder,
+        export_line,
+        export_member,
+        folder_name,
+        form_of,
+        in_form,
+        refined_member,
+        wanted_member,
+    )
+    from paretune.pipeline.ladder import CANARIES, export_ladder, ladder_lines
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.run_file import validate_run
+    from paretune.pipeline.workbench import open_workbench
     from paretune.reports.reading import read_run_folder
     from paretune.search.run_folder import lock_run_folder
 
-    _check_ladder(ladder, refine)
+    check_ladder(ladder, refine)
     found = read_run_folder(run)
     member = wanted_member(found.front, name)
     settings = validate_run(found.run.settings, f"{run}/run.json")
@@ -76,254 +71,10 @@ def export(
             rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
             print(ladder_lines(place, rungs))
             return 0
-        place = out or run / "export" / _folder_name(member.name, refine, form_of(bench.engine))
-        refined = None if refine is None else _refined(bench, member, refine, place, stages)
+        place = out or run / "export" / folder_name(member.name, refine, form_of(bench.engine))
+        refined = None if refine is None else refined_member(bench, member, refine, place, stages)
         done = export_member(bench, member, place, refined, canaries=canaries)
     if refined is not None:
         print(refined.line)
     print(export_line(done))
     return 0
-
-
-def _folder_name(member: str, refine: str | None, form: str) -> str:
-    """Not ``MEMBER-gptq``: that is the name of a uniform configuration."""
-    return member + (f"-refined-{refine}" if refine else "") + (f"-as-{form}" if form else "")
-
-
-def _check_ladder(ladder: int | None, refine: str | None) -> None:
-    """Refuse what makes the weights of one member anew where several are exported."""
-    from paretune.spaces.errors import RunError
-
-    if ladder is not None and refine is not None:
-        raise RunError(
-            "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
-        )
-
-
-def _refined(bench: Workbench, member: Member, method: str, folder: Path, stages: Stages) -> Refined:
-    """A member with its weights made again, which may take hours; what could not be exported is refused before.
-
-    Raises:
-        EngineError: the format cannot express the candidate, or the folder holds something else.
-        UnknownNameError: no such method.
-        ConfigurationError: the configuration has nothing to refine.
-    """
-    from paretune.commands.refining import refine_member
-    from paretune.engines.engine import ExportCard, require_exportable
-    from paretune.engines.whole_folder import refuse_occupied
-
-    ruling = bench.engine.export_ruling(bench.spec, member.config)
-    require_exportable(ruling, ExportCard(bench.model_folder, member.name))
-    if not is_refined_export(folder, member.digest, bench.hashes, method, form_of(bench.engine)):
-        refuse_occupied(folder)
-    return refine_member(bench, member.config, method, stages)
-
-
-def in_form(bench: Workbench, form: str | None) -> Workbench:
-    """The bench with an engine that writes this form; as it is where none was asked for.
-
-    Raises:
-        UnknownNameError: there is no such form.
-        EngineError: the run's exports are not for transformers, or nothing here loads the form.
-    """
-    from paretune.commands.verify import LOADERS, writing
-    from paretune.spaces.errors import EngineError
-
-    if form is None:
-        return bench
-    if bench.engine.name not in LOADERS["transformers"]:
-        raise EngineError(
-            f"--form {form}",
-            f"is for exports that transformers loads, and the run searched for {bench.engine.name}",
-            f"Leave --form out, or search with --engine {' or '.join(LOADERS['transformers'])}",
-        )
-    return replace(bench, engine=writing(form))
-
-
-def form_of(engine: Engine) -> str:
-    """The form that an engine writes; empty for the usual one, and for engines that have one alone."""
-    from paretune.engines.transformers_engine import Transformers
-
-    return engine.form_name if isinstance(engine, Transformers) else ""
-
-
-def wanted_member(front: FrontFile, name: str | None) -> Member:
-    """The member called ``name``, or the recommended configuration.
-
-    Raises:
-        LimitError: none was named, and nothing that was read on the report text meets the limits.
-        UnknownNameError: there is no such member.
-    """
-    if name is None and not front.recommended:
-        raise unmet(front)
-    return find_member(front.members, name or front.recommended)
-
-
-def unmet(front: FrontFile) -> LimitError:
-    """That there is no recommended configuration."""
-    from paretune.spaces.errors import LimitError
-
-    return LimitError(
-        f"limits {', '.join(front.limits)}",
-        "were met by nothing that was read on the report text, so there is no recommended configuration",
-        "See the nearest by paretune select RUN --limit ..., and name one by paretune export RUN --name NAME",
-    )
-
-
-def find_member(members: tuple[Member, ...], name: str) -> Member:
-    """The row called ``name``, or whose digest begins with it.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    from paretune.spaces.errors import UnknownNameError
-
-    for member in members:
-        if member.name == name or (len(name) >= 6 and member.digest.startswith(name)):
-            return member
-    raise UnknownNameError("member of the front", name, [member.name for member in members])
-
-
-def export_member(
-    bench: Workbench,
-    member: Member,
-    folder: Path,
-    refined: Refined | None = None,
-    *,
-    canaries: int | None = None,
-) -> dict[str, Any]:
-    """Write, load in a fresh process, compare; what ``run.json`` keeps of it.
-
-    An earlier export of the same candidate in the same place is checked again, and written again only where it fails.
-
-    Args:
-        bench: of the run.
-        member: of its front.
-        folder: to write.
-        refined: weights made again for the member's configuration.
-        canaries: prefixes of the report text that are written into it once it is verified; ``None``: what it has.
-
-    Raises:
-        EngineError: the format cannot express the candidate, or the folder holds something else.
-        VerificationError: what was loaded is not the candidate.
-    """
-    from paretune.engines.canary import add_canaries, discard_unlisted
-    from paretune.engines.engine import ExportCard
-    from paretune.engines.verification import verify_export
-    from paretune.spaces.errors import VerificationError
-
-    figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
-    assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
-    origin: dict[str, Any] = {}
-    if refined is not None:
-        assembler, kl = refined.assembler, refined.kl_after
-        figures |= refined.figures
-        hashes, origin = {**hashes, "refined": assembler.bank.hash}, {"refined": refined.method}
-    card = ExportCard(
-        source=bench.model_folder,
-        name=member.name,
-        run={"hashes": hashes, **origin},
-        figures=figures,
-        tensor_parallel=bench.run.workload.tensor_parallel,
-    )
-    verify = partial(
-        verify_export,
-        bench.engine,
-        assembler,
-        member.config,
-        folder,
-        bench.windows["report"].ids[:_CHECKED_WINDOWS],
-        kl_of_candidate=0.0 if kl is None else kl,
-    )
-    verified: Verification | None = None
-    if is_export_of(folder, member.digest, hashes, form_of(bench.engine)):
-        discard_unlisted(folder)
-        try:
-            verified = verify()
-        except VerificationError:
-            set_aside(folder)
-    if verified is None:
-        bench.engine.export(assembler, member.config, folder, card)
-        try:
-            verified = verify()
-        except (KeyboardInterrupt, SystemExit):
-            # It looks like any other, and nobody knows whether it is right.
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    if canaries is not None:
-        add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
-    return written_export(bench, folder) | {
-        "kl_to_candidate": verified.kl,
-        "tolerance": verified.tolerance,
-        "top1_agreement": verified.top1_agreement,
-        "tokens": verified.tokens,
-        "note": verified.note,
-    }
-
-
-def set_aside(folder: Path) -> Path:
-    """Give an export that is not what it was another name, so that it can be written anew and looked at later."""
-    from paretune.commands.output import note
-
-    names = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in chain([""], map(str, count(2))))
-    place = next(name for name in names if not name.exists())
-    folder.rename(place)
-    note(f"{folder} is not what was exported; it is {place} now and is written again")
-    return place
-
-
-def written_export(bench: Workbench, folder: Path) -> dict[str, Any]:
-    """What ``run.json`` keeps of an export whether or not it was loaded."""
-    from paretune.engines.manifest import read_manifest
-
-    manifest = read_manifest(folder)
-    return {
-        "name": manifest["name"],
-        "engine": manifest["engine"],
-        "folder": str(folder),
-        "weight_bytes": manifest["weight_bytes"],
-        "launch": bench.engine.launch_line(folder),
-    }
-
-
-def export_line(done: dict[str, Any]) -> str:
-    """One line for people."""
-    return (
-        f"exported {done['name']} to {done['folder']}; loaded again by {done['engine']} in a fresh process: "
-        f"KL to the searched candidate {done['kl_to_candidate']:.2g} nat a token "
-        f"(at most {done['tolerance']:.2g} allowed), {done['tokens']:,} tokens"
-    )
-
-
-def is_export_of(folder: Path, digest: str, hashes: dict[str, str], form: str = "") -> bool:
-    """Whether a folder holds the candidate ``digest`` of a run with these hashes, by a manifest that can be read."""
-    found = _manifest(folder)
-    same = found.get("digest") == digest and _origin(found).get("hashes") == hashes
-    return bool(same and found.get("form", "") == form)
-
-
-def is_refined_export(folder: Path, digest: str, hashes: dict[str, str], method: str, form: str = "") -> bool:
-    """Whether a folder holds the candidate refined by ``method`` from a run with these hashes.
-
-    Which weights came of it is known once they are made again.
-    """
-    origin = _origin(_manifest(folder))
-    weights = (origin.get("hashes") or {}).get("refined")
-    if origin.get("refined") != method or not weights:
-        return False
-    return is_export_of(folder, digest, {**hashes, "refined": weights}, form)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder; empty where none can be read."""
-    from paretune.engines.manifest import read_manifest
-    from paretune.spaces.errors import VerificationError
-
-    try:
-        return read_manifest(folder)
-    except VerificationError:
-        return {}
-
-
-def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
-    return manifest.get("run") or {}

@@ -24,8 +24,8 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """List layers, groups, bytes (B) at every width, and what the engine refuses, with the reason."""
-    from paretune.commands.models import read_spec
     from paretune.engines import find_engine
+    from paretune.pipeline.models import read_spec
     from paretune.profiles.devices import detect_device, find_device
     from paretune.spaces.patterns import Restrictions
     from paretune.spaces.space import SearchSpace

@@ -30,7 +30,7 @@ from paretune.commands import (
     transform,
     verify,
 )
-from paretune.commands.output import print_error
+from paretune.pipeline.output import print_error
 from paretune.spaces.errors import ParetuneError, UnknownNameError
 
 _DEFAULT = "search"

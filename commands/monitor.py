@@ -233,9 +233,9 @@ def keep_watch(watch: Watch, interval_s: float, host: str, port: int, token: str
     Raises:
         MonitorError: the address is taken.
     """
-    from paretune.commands.output import note
     from paretune.monitoring.listening import listen, web_server
     from paretune.monitoring.service import Monitor, create_app
+    from paretune.pipeline.output import note
 
     with listen(host, port) as socket:
         taken = socket.getsockname()

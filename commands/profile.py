@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from paretune.commands.output import Stages
     from paretune.compressors.assembly import Assembler
-    from paretune.engines.engine import Engine
     from paretune.engines.profiled_engine import ProfiledEngine
+    from paretune.pipeline.output import Stages
     from paretune.profiles.table import CostTable
     from paretune.profiles.whole_model import WholeModel
     from paretune.spaces.measurement import Measurement
@@ -48,8 +47,9 @@ def profile(
     """Time operations and whole models here: predicted beside measured latency, and a table of costs."""
     from tempfile import TemporaryDirectory
 
-    from paretune.commands.output import Stages
     from paretune.engines import find_profiled_engine
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.workbench import local_device
     from paretune.spaces.target import Workload
 
     stages, asked, chosen = Stages(quiet), Workload.parse(workload), find_profiled_engine(engine)
@@ -160,34 +160,6 @@ def _row(name: str, found: WholeModel, predicted: dict[str, Measurement]) -> dic
     return row
 
 
-def local_device(engine: Engine, name: str) -> Device:
-    """The device of this machine that the engine runs on.
-
-    Raises:
-        EngineError: the engine does not run here.
-        ConfigurationError: another device was named.
-    """
-    from paretune.profiles.devices import detect_device
-    from paretune.spaces.errors import ConfigurationError, EngineError
-
-    verdict = engine.available()
-    if not verdict:
-        remedy = "Install it, or name another engine"
-        if engine.device_kind != "cpu":
-            remedy += "; `paretune search --device h100` searches for a device that is not here"
-        raise EngineError(f"engine {engine.name}", verdict.reason, remedy)
-    if name in ("cpu", "gpu"):
-        return detect_device("cpu" if name == "cpu" else "gpu")
-    found = detect_device(engine.device_kind)
-    if name not in ("auto", found.name):
-        raise ConfigurationError(
-            f"device {name!r}",
-            f"a profile measures this machine, which is {found.name}",
-            "Use --device auto; `paretune advise` answers for other devices",
-        )
-    return found
-
-
 def open_model(model: str, revision: str | None, workload: Workload, place: Path) -> Assembler:
     """The model with a bank of its own in ``place``: what weights say does not change the time.
 
@@ -199,11 +171,11 @@ def open_model(model: str, revision: str | None, workload: Workload, place: Path
 
     import torch
 
-    from paretune.commands.models import model_folder
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
     from paretune.compressors.loading import load_dense, model_hash
     from paretune.compressors.windows import TokenWindows
+    from paretune.pipeline.models import model_folder
     from paretune.profiles.capacity import check_workload
     from paretune.spaces.architectures import read_model
 

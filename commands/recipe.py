@@ -26,11 +26,11 @@ def recipe(
     ] = False,
 ) -> int:
     """Write the formats of a member (bits, group size in weights) as a file that the tool reads; no model is run."""
-    from paretune.commands.export import wanted_member
-    from paretune.commands.models import read_spec
-    from paretune.commands.output import note
-    from paretune.commands.run_file import validate_run
     from paretune.engines.recipes import find_recipe
+    from paretune.pipeline.exporting import wanted_member
+    from paretune.pipeline.models import read_spec
+    from paretune.pipeline.output import note
+    from paretune.pipeline.run_file import validate_run
     from paretune.reports.reading import read_run_folder
     from paretune.search.run_folder import make_folder, write_whole
     from paretune.spaces.cache_format import KVFormat

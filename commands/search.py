@@ -141,8 +141,8 @@ def search(
     }
     if group_size is not None:
         options["space"]["group_size"] = group_size
-    from paretune.commands.job import run_job
-    from paretune.commands.output import Stages
+    from paretune.pipeline.job import run_job
+    from paretune.pipeline.output import Stages
 
     settings = _settings(run, options)
     folder = out or Path("runs") / _folder_name(settings.model)
@@ -150,9 +150,9 @@ def search(
 
 
 def _settings(path: Path | None, options: dict[str, Any]) -> Any:
-    from paretune.commands.embedded import EMBEDDED_RUN
-    from paretune.commands.models import EMBEDDED
-    from paretune.commands.run_file import merge, read_run_file, validate_run
+    from paretune.pipeline.embedded import EMBEDDED_RUN
+    from paretune.pipeline.models import EMBEDDED
+    from paretune.pipeline.run_file import merge, read_run_file, validate_run
 
     given = {} if path is None else read_run_file(path)
     values = merge(given, options)

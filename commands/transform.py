@@ -51,10 +51,10 @@ def transform(
     what reads their norms); by hadamard also GPT-2, GPT-NeoX and OPT (their LayerNorms subtract a mean, which a
     rotation does not keep) and Gemma (norms with gains stand between its blocks and the residual stream).
     """
-    from paretune.commands.models import EMBEDDED, model_folder
-    from paretune.commands.output import Stages
-    from paretune.commands.transforming import read_transform_texts, transform_model, write_note
     from paretune.engines.whole_folder import written_whole
+    from paretune.pipeline.models import EMBEDDED, model_folder
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.transforming import read_transform_texts, transform_model, write_note
     from paretune.spaces.architectures import read_model
 
     chosen, stored_as = _named(method, dtype)
@@ -91,8 +91,8 @@ def _named(method: str, dtype: str | None) -> tuple[Transform, str | None]:
     Raises:
         UnknownNameError: no such method or dtype.
     """
-    from paretune.commands.transforming import DTYPES, METHODS
     from paretune.compressors.transforms import find_transform
+    from paretune.pipeline.transforming import DTYPES, METHODS
     from paretune.spaces.errors import UnknownNameError
 
     if method not in METHODS:
@@ -121,7 +121,7 @@ def _require_text(chosen: Transform, model: str, texts: list[Path]) -> None:
 
 def _next(model: str, revision: str | None, texts: list[Path]) -> str:
     """A search of ``model`` for 8-bit inputs; its report text must be none that the transformation saw."""
-    from paretune.commands.transforming import EIGHT_BITS
+    from paretune.pipeline.transforming import EIGHT_BITS
 
     words = [
         "paretune",
@@ -141,7 +141,7 @@ def _next(model: str, revision: str | None, texts: list[Path]) -> str:
 
 def _search_texts(model: str, texts: list[Path]) -> list[Path]:
     """Those of the search to come that are known: its calibration text, or all three."""
-    from paretune.commands.models import EMBEDDED
+    from paretune.pipeline.models import EMBEDDED
 
     if texts or model != EMBEDDED:
         return texts[:1]

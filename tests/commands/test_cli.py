@@ -10,11 +10,11 @@ from typing import get_type_hints
 
 import pytest
 
-from paretune.commands.embedded import EMBEDDED_RUN
 from paretune.commands.main import main, with_default_command
-from paretune.commands.run_file import RunFile
 from paretune.commands.search import search
 from paretune.engines import engine_names
+from paretune.pipeline.embedded import EMBEDDED_RUN
+from paretune.pipeline.run_file import RunFile
 from paretune.spaces.target import Workload
 from tests.commands.small_runs import ROOT, paretune
 

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from paretune.commands.checkpoints import name_checkpoints, own_tokenizer, read_facts
 from paretune.commands.compare import compare
 from paretune.commands.main import main
 from paretune.compressors.loading import load_tokenizer
+from paretune.pipeline.checkpoints import name_checkpoints, own_tokenizer, read_facts
 from paretune.reports.compared import FILE
 from paretune.reports.reading import read_front, read_run_folder
 from paretune.reports.report import write_report

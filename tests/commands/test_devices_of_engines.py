@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from paretune.commands.inspect import inspect
-from paretune.commands.run_file import RunFile
-from paretune.commands.workbench import compute_target
 from paretune.engines import engine_names
+from paretune.pipeline.run_file import RunFile
+from paretune.pipeline.workbench import compute_target
 from paretune.profiles.devices import find_device
 
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from paretune.commands.export import is_export_of
 from paretune.commands.main import main
 from paretune.engines.manifest import MANIFEST
 from paretune.engines.transformers_engine import Transformers
+from paretune.pipeline.exporting import is_export_of
 from paretune.spaces.errors import RunError
 from paretune.spaces.legality import LEGAL, illegal
 
@@ -57,9 +57,9 @@ def run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Transformers, "export_ruling", lambda engine, spec, config: LEGAL)
     monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda folder: found)
-    monkeypatch.setattr("paretune.commands.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("paretune.commands.workbench.open_workbench", lambda *given: bench)
-    monkeypatch.setattr("paretune.commands.refining.refine_member", refine_member)
+    monkeypatch.setattr("paretune.pipeline.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.pipeline.refining.refine_member", refine_member)
     return tmp_path / "run"
 
 

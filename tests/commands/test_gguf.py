@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from paretune import demo
-from paretune.commands.gguf import _ask, check_gguf, ggml_config, gguf_line, write_gguf
 from paretune.engines import find_engine
 from paretune.engines.llama.gguf_file.names import FILE
 from paretune.engines.manifest import check_files, read_manifest
+from paretune.pipeline.gguf import _ask, check_gguf, ggml_config, gguf_line, write_gguf
 from paretune.spaces.architectures import read_model
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import CompressionConfig, PrunedShape

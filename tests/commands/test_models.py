@@ -6,8 +6,8 @@ from fnmatch import fnmatch
 
 import pytest
 
-from paretune.commands.models import model_folder
 from paretune.compressors.companions import COMPANIONS, copy_companions
+from paretune.pipeline.models import model_folder
 
 
 @pytest.mark.parametrize(

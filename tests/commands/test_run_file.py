@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from paretune.commands.run_file import merge, read_run_file, schema_text, validate_run
+from paretune.pipeline.run_file import merge, read_run_file, schema_text, validate_run
 from paretune.spaces.errors import ParetuneError, RunError
 
 ROOT = Path(__file__).resolve().parents[2]

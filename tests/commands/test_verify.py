@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from paretune.commands.export import form_of, in_form, is_export_of
 from paretune.commands.main import main
-from paretune.commands.verify import check_origin, loader, loading_engine, run_of
 from paretune.engines import find_engine
 from paretune.engines.forms import form_names
 from paretune.engines.forms.packed_form import PackedForm
 from paretune.engines.predictions import Predictions
 from paretune.engines.transformers_engine import Transformers
+from paretune.pipeline.exporting import form_of, in_form, is_export_of
+from paretune.pipeline.verifying import check_origin, loader, loading_engine, run_of
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import (
     EngineError,
@@ -100,8 +100,8 @@ def export(tmp_path, monkeypatch, manifest):
     monkeypatch.setattr("paretune.engines.manifest.check_files", lambda folder: None)
     monkeypatch.setattr("paretune.engines.manifest.read_manifest", lambda folder: manifest)
     monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda folder: found)
-    monkeypatch.setattr("paretune.commands.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("paretune.commands.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.pipeline.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", lambda *given: bench)
     folder = tmp_path / "export"
     folder.mkdir()
     (folder / "paretune.json").write_text("{}")
@@ -112,7 +112,7 @@ def test_an_engine_that_is_not_here_is_refused_before_anything_is_opened(export,
     def open_workbench(*given):
         raise AssertionError("opened")
 
-    monkeypatch.setattr("paretune.commands.workbench.open_workbench", open_workbench)
+    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", open_workbench)
     monkeypatch.setattr(Transformers, "available", lambda engine: illegal("not installed", "transformers"))
     assert main(["verify", str(export)]) == 2
     assert "engine transformers\n  rule:   not installed" in capsys.readouterr().err
@@ -129,7 +129,7 @@ def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, er
 
     monkeypatch.setattr("paretune.engines.verification.verify_export", fail)
     monkeypatch.setattr(
-        "paretune.commands.verify._where", lambda *given: looked.append(given) or "in block 3"
+        "paretune.pipeline.verifying.where_they_part", lambda *given: looked.append(given) or "in block 3"
     )
     assert main(["verify", str(export)]) == code
     assert bool(looked) == asked
@@ -167,9 +167,11 @@ def test_refined_weights_that_are_not_made_again_say_nothing_of_an_export(
     assembler = Guesses()
     assembler.bank = SimpleNamespace(hash=here)
     monkeypatch.setattr(
-        "paretune.commands.refining.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
+        "paretune.pipeline.refining.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
     )
-    monkeypatch.setattr("paretune.commands.verify.loading_engine", lambda manifest, asked: Reading(WINDOWS))
+    monkeypatch.setattr(
+        "paretune.pipeline.verifying.loading_engine", lambda manifest, asked: Reading(WINDOWS)
+    )
     assert main(["verify", str(export)]) == code
     assert ("come out as others" in capsys.readouterr().err) == bool(code)
 
@@ -182,7 +184,7 @@ def test_a_folder_is_another_only_if_it_differs_where_a_fresh_export_agrees(
     export, monkeypatch, capsys, wrong_from, fresh_wrong_from, said
 ):
     engine = Reading(wrong_from, fresh_wrong_from)
-    monkeypatch.setattr("paretune.commands.verify.loading_engine", lambda manifest, asked: engine)
+    monkeypatch.setattr("paretune.pipeline.verifying.loading_engine", lambda manifest, asked: engine)
     assert main(["verify", str(export)]) == 1
     found = " ".join(capsys.readouterr().err.split())
     assert "differs from the searched candidate" in found
@@ -194,7 +196,7 @@ def test_a_fresh_export_is_written_by_the_engine_that_wrote_the_folder(export, m
     monkeypatch.setattr(writer, "export", lambda *given: asked_to_write.append(given) or given[2])
     monkeypatch.setattr(reader, "export", lambda *given: pytest.fail("another layout was written"))
     monkeypatch.setattr(
-        "paretune.commands.verify.loading_engine", lambda _, asked: reader if asked else writer
+        "paretune.pipeline.verifying.loading_engine", lambda _, asked: reader if asked else writer
     )
     assert main(["verify", str(export), "--engine", "torch-cpu"]) == 1
     assert "another one" in " ".join(capsys.readouterr().err.split())

@@ -69,30 +69,30 @@ EXPORTED = {
     ("patches", "code", "export", "said"),
     [
         (
-            {"paretune.commands.export.export_member": failing(VerificationError, "is another")},
+            {"paretune.pipeline.exporting.export_member": failing(VerificationError, "is another")},
             1, {"failed": "the file is another"}, "is another",
         ),
-        ({"paretune.commands.export.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
+        ({"paretune.pipeline.exporting.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
         (
             {
-                "paretune.commands.export.export_member": lambda *given: dict(EXPORTED),
-                "paretune.commands.gguf.write_gguf": lambda *given: (None, 0.1),
-                "paretune.commands.gguf.check_gguf": failing(VerificationError, "is another GGUF"),
+                "paretune.pipeline.exporting.export_member": lambda *given: dict(EXPORTED),
+                "paretune.pipeline.gguf.write_gguf": lambda *given: (None, 0.1),
+                "paretune.pipeline.gguf.check_gguf": failing(VerificationError, "is another GGUF"),
             },
             1, EXPORTED, "is another GGUF",
         ),
         (
             {
-                "paretune.commands.export.export_member": lambda *given: dict(EXPORTED),
-                "paretune.commands.gguf.write_gguf": lambda *given: (None, 0.1),
-                "paretune.commands.gguf.check_gguf": failing(EngineError, "took too long"),
+                "paretune.pipeline.exporting.export_member": lambda *given: dict(EXPORTED),
+                "paretune.pipeline.gguf.write_gguf": lambda *given: (None, 0.1),
+                "paretune.pipeline.gguf.check_gguf": failing(EngineError, "took too long"),
             },
             0, EXPORTED, "and not verified: the file took too long",
         ),
         (
             {
-                "paretune.commands.export.export_member": lambda *given: dict(EXPORTED),
-                "paretune.commands.gguf.write_gguf": failing(EngineError, "is no block type"),
+                "paretune.pipeline.exporting.export_member": lambda *given: dict(EXPORTED),
+                "paretune.pipeline.gguf.write_gguf": failing(EngineError, "is no block type"),
             },
             0, EXPORTED, "not written as GGUF: the file is no block type",
         ),
@@ -147,7 +147,7 @@ def test_what_fails_after_the_search_costs_nothing_but_itself(
     model, text, run, tmp_path, monkeypatch, capsys
 ):
     folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "front.csv"))
-    monkeypatch.setattr("paretune.commands.finish.measure_latency", failing(EngineError, "took too long"))
+    monkeypatch.setattr("paretune.pipeline.finish.measure_latency", failing(EngineError, "took too long"))
     assert main(small_arguments(model, text, folder, *RULE)) == 2
     assert "took too long" in capsys.readouterr().err
     document = json.loads((folder / "run.json").read_text())
@@ -212,7 +212,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_loaded(
     def load(*given):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("paretune.commands.workbench._load", load)
+    monkeypatch.setattr("paretune.pipeline.workbench._load", load)
     for other, named in (
         (("--seed", 3), "search settings"),
         (("--workload", "batch=1,prompt=64,output=8"), "workload"),

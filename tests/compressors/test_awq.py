@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from paretune.commands.refining import _trainable
 from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
 from paretune.compressors.covariance import gather_covariances, keeper
@@ -18,6 +17,7 @@ from paretune.compressors.statistics import LayerStatistics
 from paretune.compressors.weight_source import WeightSource
 from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
+from paretune.pipeline.refining import _trainable
 from paretune.spaces.checking import check_configuration
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape

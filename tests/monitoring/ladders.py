@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from paretune import demo
-from paretune.commands.run_file import RunFile
 from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
@@ -25,6 +24,7 @@ from paretune.engines.llama.gguf_file.names import FILE
 from paretune.engines.llama.server import READY
 from paretune.engines.manifest import MANIFEST
 from paretune.evaluators.quality import QualityEvaluator
+from paretune.pipeline.run_file import RunFile
 from paretune.spaces.architectures import read_model
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.measurement import Measurement

@@ -16,7 +16,6 @@ from tests.monitoring.ladders import FILE, ROOT, embedded_bench, flip_bytes, ser
 pytest.importorskip("httpx", reason="the monitor needs the extra 'monitor'")
 
 from paretune.commands.export import export
-from paretune.commands.ladder import export_ladder
 from paretune.commands.monitor import monitor
 from paretune.engines.canary import CANARIES, TOP, read_canaries
 from paretune.engines.manifest import check_files
@@ -25,6 +24,7 @@ from paretune.monitoring.files import FileGuard
 from paretune.monitoring.ladder import read_ladder
 from paretune.monitoring.switching import Switcher
 from paretune.monitoring.watch import Watch
+from paretune.pipeline.ladder import export_ladder
 from paretune.spaces.errors import EngineError, RunError, VerificationError
 from tests.engines.conftest import running
 
@@ -154,8 +154,8 @@ def run(bench, members, tmp_path, monkeypatch):
         front=SimpleNamespace(members=members, recommended="q4_k"), run=SimpleNamespace(settings={})
     )
     monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda path: found)
-    monkeypatch.setattr("paretune.commands.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("paretune.commands.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.pipeline.run_file.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", lambda *given: bench)
     return folder
 
 

@@ -21,7 +21,7 @@ from paretune.spaces.model import Linear, ModelSpec
 if TYPE_CHECKING:
     import torch
 
-    from paretune.commands.workbench import Workbench
+    from paretune.pipeline.workbench import Workbench
     from paretune.spaces.result import Member
 
 _BY_WIDTH = {2: "q2_k", 3: "q3_k", 4: "q4_k", 5: "q5_k", 6: "q6_k", 8: "q8_0"}
@@ -88,9 +88,9 @@ def write_gguf(bench: Workbench, member: Member, folder: Path) -> tuple[Compress
     Raises:
         EngineError: llama.cpp is not here, or the model, the pruned model or a format cannot be written as GGUF.
     """
-    from paretune.commands.export import is_export_of
     from paretune.engines.engine import ExportCard
     from paretune.engines.llama_engine import LlamaCpp
+    from paretune.pipeline.exporting import is_export_of
 
     engine = LlamaCpp()
     verdict = engine.available()
@@ -171,7 +171,7 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
 
 def _question(bench: Workbench) -> tuple[str, str]:
     from paretune import demo
-    from paretune.commands.models import EMBEDDED
+    from paretune.pipeline.models import EMBEDDED
 
     if bench.run.model == EMBEDDED:
         with (demo.TASKS / _QUESTION_TASK).open(encoding="utf-8") as lines:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paretune.commands.workbench import Workbench
     from paretune.monitoring.ladder import LadderFile
+    from paretune.pipeline.workbench import Workbench
     from paretune.spaces.result import Member
 
 CANARIES = 16
@@ -63,17 +63,17 @@ def export_ladder(
         canaries: of each rung.
 
     Returns:
-        What :func:`paretune.commands.export.export_member` says of each, with the folder that it has in the end.
+        What :func:`paretune.pipeline.exporting.export_member` says of each, with the folder that it has in the end.
 
     Raises:
         RunError: the front has too few safer members.
         EngineError: the folder is not empty, or a member cannot be expressed.
         VerificationError: what was loaded is not the candidate; nothing is left behind.
     """
-    from paretune.commands.export import export_member
     from paretune.engines.whole_folder import written_whole
     from paretune.monitoring.ladder import CURRENT
     from paretune.monitoring.switching import point_at
+    from paretune.pipeline.exporting import export_member
 
     rungs = choose_rungs(_exportable(bench, members), first, count)
     places = [f"{index}-{member.name}" for index, member in enumerate(rungs)]
@@ -109,7 +109,7 @@ def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[st
 
 def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
     """What people are told: the order, and how to begin."""
-    from paretune.commands.export import export_line
+    from paretune.pipeline.exporting import export_line
 
     lines = [f"rung {index}: {export_line(found)}" for index, found in enumerate(done)]
     return "\n".join(
@@ -122,7 +122,7 @@ def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
 
 def _exportable(bench: Workbench, members: tuple[Member, ...]) -> tuple[Member, ...]:
     """Members of the front that the engine's container can hold; says which are left out."""
-    from paretune.commands.output import note
+    from paretune.pipeline.output import note
 
     found = []
     for member in members:

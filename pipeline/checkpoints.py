@@ -123,7 +123,7 @@ def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Meas
 
 
 def _locate(source: str) -> tuple[Path, Path | None]:
-    from paretune.commands.models import model_folder
+    from paretune.pipeline.models import model_folder
 
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".gguf":

@@ -12,8 +12,8 @@ from paretune.spaces.errors import EngineAbsentError
 from paretune.spaces.result import FrontFile, LatencyCheck, RunDocument
 
 if TYPE_CHECKING:
-    from paretune.commands.output import Stages
-    from paretune.commands.workbench import Workbench
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.workbench import Workbench
     from paretune.search.study import Study
 
 FILE = "run.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.commands.run_file import Texts, TextSource
+from paretune.pipeline.run_file import Texts, TextSource
 from paretune.spaces.errors import TextError
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from paretune.commands.output import Stages
     from paretune.compressors.divergence import Teacher
     from paretune.compressors.transforms import Transform, Transformed
     from paretune.compressors.transforms.preservation import Preservation
     from paretune.compressors.windows import TokenWindows
+    from paretune.pipeline.output import Stages
     from paretune.spaces.model import ModelSpec
 
 METHODS = ("smoothquant", "hadamard")
@@ -125,10 +125,10 @@ def read_transform_texts(
     import numpy as np
     import torch
 
-    from paretune.commands.texts import check_context
     from paretune.compressors.documents import read_documents
     from paretune.compressors.loading import load_tokenizer
     from paretune.compressors.windows import TokenWindows, lay_out
+    from paretune.pipeline.texts import check_context
     from paretune.spaces.errors import TextError
 
     check_context(window_tokens, spec)

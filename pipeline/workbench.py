@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.commands.models import model_folder
-from paretune.commands.output import Stages
-from paretune.commands.run_file import RunFile
+from paretune.pipeline.models import model_folder
+from paretune.pipeline.output import Stages
+from paretune.pipeline.run_file import RunFile
 from paretune.spaces.schema import sha256_of
 from paretune.spaces.space import SearchSpace
 
@@ -103,7 +103,6 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
     """
-    from paretune.commands.profile import local_device
     from paretune.engines import find_engine
     from paretune.profiles.devices import find_device
     from paretune.search.run_folder import check_run_folder
@@ -153,8 +152,8 @@ class _Loaded:
 
 
 def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
-    from paretune.commands.texts import read_texts
     from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+    from paretune.pipeline.texts import read_texts
     from paretune.spaces.architectures import check_weights, read_model
 
     spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
@@ -211,3 +210,31 @@ def _assemble(
         tokenizer=parts.tokenizer, windows=parts.windows, bank=bank, assembler=assembler, space=space,
         quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed,
     )  # fmt: skip
+
+
+def local_device(engine: Engine, name: str) -> Device:
+    """The device of this machine that the engine runs on.
+
+    Raises:
+        EngineError: the engine does not run here.
+        ConfigurationError: another device was named.
+    """
+    from paretune.profiles.devices import detect_device
+    from paretune.spaces.errors import ConfigurationError, EngineError
+
+    verdict = engine.available()
+    if not verdict:
+        remedy = "Install it, or name another engine"
+        if engine.device_kind != "cpu":
+            remedy += "; `paretune search --device h100` searches for a device that is not here"
+        raise EngineError(f"engine {engine.name}", verdict.reason, remedy)
+    if name in ("cpu", "gpu"):
+        return detect_device("cpu" if name == "cpu" else "gpu")
+    found = detect_device(engine.device_kind)
+    if name not in ("auto", found.name):
+        raise ConfigurationError(
+            f"device {name!r}",
+            f"a profile measures this machine, which is {found.name}",
+            "Use --device auto; `paretune advise` answers for other devices",
+        )
+    return found

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.commands.output import Stages, note
-from paretune.commands.run_file import RunFile
+from paretune.pipeline.output import Stages, note
+from paretune.pipeline.run_file import RunFile
 from paretune.spaces.errors import EngineAbsentError, ParetuneError, VerificationError
 
 if TYPE_CHECKING:
-    from paretune.commands.files import Status
-    from paretune.commands.workbench import Workbench
+    from paretune.pipeline.files import Status
+    from paretune.pipeline.workbench import Workbench
     from paretune.search.study import Study
     from paretune.spaces.result import FrontFile, Member
 
@@ -29,9 +29,9 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
     Raises:
         ParetuneError: whatever was refused; what failed after the search once everything else is written.
     """
-    from paretune.commands.files import engine_version
-    from paretune.commands.finish import task_scorer
-    from paretune.commands.workbench import open_workbench
+    from paretune.pipeline.files import engine_version
+    from paretune.pipeline.finish import task_scorer
+    from paretune.pipeline.workbench import open_workbench
     from paretune.reports.summary import summarize
     from paretune.search.run_folder import lock_run_folder
 
@@ -61,8 +61,8 @@ def open_study(bench: Workbench, stages: Stages) -> Study:
         LimitError: no configuration meets a limit.
         RunError: the folder belongs to another model, text, bank or space.
     """
-    from paretune.commands.profiling import can_be_timed, profile_engine
     from paretune.evaluators.cost import CostEvaluator
+    from paretune.pipeline.profiling import can_be_timed, profile_engine
     from paretune.search.run_folder import tie_run_folder
     from paretune.search.study import Study
 
@@ -96,8 +96,8 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
 
     The report is there before anything is run that can fail for reasons of its own: engines, tasks, disks.
     """
-    from paretune.commands.export import unmet
-    from paretune.commands.finish import judge_tasks, measure_latency
+    from paretune.pipeline.exporting import unmet
+    from paretune.pipeline.finish import judge_tasks, measure_latency
     from paretune.search.promotion import promote
     from paretune.search.result import build_front, write_front
 
@@ -142,8 +142,8 @@ def _report(
     more: tuple[str, ...] = (),
 ) -> None:
     """Write ``run.json`` and the page."""
-    from paretune.commands.files import write_run
-    from paretune.commands.finish import latency_checks
+    from paretune.pipeline.files import write_run
+    from paretune.pipeline.finish import latency_checks
     from paretune.reports.report import write_report
 
     with stages.stage("report", "writing the report"):
@@ -156,7 +156,7 @@ def _export(
     bench: Workbench, front: FrontFile, stages: Stages
 ) -> tuple[dict[str, Any] | None, ParetuneError | None]:
     """Export the recommended configuration; what ``run.json`` keeps of it, and what was refused or found wrong."""
-    from paretune.commands.export import export_line, export_member, find_member, written_export
+    from paretune.pipeline.exporting import export_line, export_member, find_member, written_export
 
     if not bench.run.export:
         return None, None
@@ -191,7 +191,7 @@ def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
     Raises:
         VerificationError: llama.cpp runs something else than was written.
     """
-    from paretune.commands.gguf import check_gguf, gguf_line, write_gguf
+    from paretune.pipeline.gguf import check_gguf, gguf_line, write_gguf
     from paretune.spaces.errors import EngineError
 
     folder = bench.folder / "export" / f"{member.name}-gguf"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from paretune.commands.output import Stages
+from paretune.pipeline.output import Stages
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FrontFile, LatencyCheck, Member
 
 if TYPE_CHECKING:
-    from paretune.commands.workbench import Workbench
     from paretune.evaluators.tasks import TaskScorer
+    from paretune.pipeline.workbench import Workbench
     from paretune.profiles.whole_model import WholeModel
     from paretune.spaces.configuration import CompressionConfig
 

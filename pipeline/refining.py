@@ -13,10 +13,10 @@ from paretune.spaces.errors import ConfigurationError, UnknownNameError
 from paretune.spaces.methods import scaled_blocks
 
 if TYPE_CHECKING:
-    from paretune.commands.output import Stages
-    from paretune.commands.workbench import Workbench
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.pipeline.output import Stages
+    from paretune.pipeline.workbench import Workbench
     from paretune.spaces.configuration import CompressionConfig
     from paretune.spaces.formats import WeightFormat
 

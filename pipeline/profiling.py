@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.commands.output import Stages
+from paretune.pipeline.output import Stages
 
 if TYPE_CHECKING:
-    from paretune.commands.workbench import Workbench
     from paretune.engines.profiled_engine import ProfiledEngine
     from paretune.engines.runner_engine import RunnerEngine
     from paretune.evaluators.cost import CostPredictor
+    from paretune.pipeline.workbench import Workbench
     from paretune.profiles.predictor import MeasuredRun
     from paretune.profiles.table import CostTable
 
