@@ -1,9 +1,8 @@
 """What a rounded cache does to a whole model: ``python -m benchmarks.cache --shared DIR`` writes ``cache.csv``.
 
 KL on long windows (2,048 tokens, or the model's context if that is shorter) of a text that calibration did not see;
-every linear untouched. FP8 has static scales from peaks on calibration windows of the same length, and scales of 1 for
-comparison. Formats block by block are a study: where each block alone is narrow, and where the half of the blocks that
-4 bits hurt most keeps 8 bits while the others have 4, against the halves swapped.
+every linear untouched. Formats block by block are a study: where each block alone is narrow, and where the half of the
+blocks that 4 bits hurt most keeps 8 bits while the others have 4, against the halves swapped.
 
 :func:`measure_cache` gives the rows that ``compression.csv`` holds.
 """
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.tables import beside, write_table
-from paretune.compressors.cache_calibration import calibrate_cache
 from paretune.compressors.cache_rounding import CacheRounding
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, load_tokenizer
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("model", "format", "window_tokens", "windows", "bytes_a_token", "kl", "kl_stderr")
 WINDOW_TOKENS = 2048
-CALIBRATION_WINDOWS = 8
 _EIGHT, _FOUR = (KVFormat(num_bits=bits) for bits in (8, 4))
 
 
@@ -63,13 +60,6 @@ class CacheBench:
     def teacher(self) -> Teacher:
         """The dense model's predictions; made before anything is rounded."""
         return Teacher(self.model, self._read("benchmark", self.source.text, self.windows))
-
-    @cached_property
-    def calibrated(self) -> KVFormat:
-        """E4M3 with scales from calibration."""
-        return calibrate_cache(
-            self.model, self._read("calibration", self.source.calibration, CALIBRATION_WINDOWS)
-        )
 
     @cached_property
     def _rounding(self) -> CacheRounding:
@@ -115,14 +105,13 @@ class CacheBench:
 
 
 def measure_cache(source: Source, windows: int) -> Iterator[dict[str, object]]:
-    """Rows of ``compression.csv``: FP8 with calibrated scales, INT8 and INT4.
+    """Rows of ``compression.csv``: INT8 and INT4.
 
-    ``group_size`` is how many numbers share a scale: the channels of a token and head, a group of them, and all of a
-    block (an empty cell). No weights are made, so ``seconds`` and ``peak_bytes`` are empty.
+    ``group_size`` is how many numbers share a scale: the channels of a token and head, or a group of them. No weights
+    are made, so ``seconds`` and ``peak_bytes`` are empty.
     """
     bench = CacheBench(source, windows)
     methods = (
-        ("kv-fp8", bench.calibrated, None),
         ("kv-int8", _EIGHT, bench.spec.head_dim),
         ("kv-int4", _FOUR, CACHE_GROUP),
     )
@@ -140,8 +129,8 @@ def measure_cache(source: Source, windows: int) -> Iterator[dict[str, object]]:
 def study_cache(source: Source, windows: int) -> Iterator[dict[str, object]]:
     """Rows of ``cache.csv``: every format, each block alone at 4 bits, and halves of the blocks."""
     bench = CacheBench(source, windows)
-    unscaled = KVFormat(num_bits=8, number_type="float")
-    formats = (KVFormat(), bench.calibrated, unscaled, _EIGHT, _FOUR, KVFormat(num_bits=2))
+    floats = KVFormat(num_bits=8, number_type="float")
+    formats = (KVFormat(), floats, _EIGHT, _FOUR, KVFormat(num_bits=2))
     for kv in formats:
         yield bench.row(kv.name, kv)
     blocks, damage = len(bench.spec.cache), {}

@@ -3,7 +3,7 @@
 A few channels of every block's norms are made large and the columns that read them small, which leaves the model what
 it was. Every linear inside the blocks is then rounded (inputs int8 by token; weights int8 by row, or 4 bits in groups
 of 128 by ``rtn``) after each method, embedding, head and cache untouched; KL against the dense model on a text that
-calibration did not see. LLM.int8 is defined at 8 bits only.
+calibration did not see.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from benchmarks.compressors import Source, sources
 from benchmarks.tables import write_table
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, load_tokenizer
-from paretune.compressors.mixed_decomposition import decompose
 from paretune.compressors.quantizers import find_quantizer
 from paretune.compressors.rounding import fake_int8
 from paretune.compressors.transforms import find_transform
@@ -115,15 +114,6 @@ def measure(bench: Bench) -> Iterator[dict[str, object]]:
             if name is not None:
                 find_transform(name).apply(model, bench.spec, bench.calibration)
             yield _row(word, bits, bench.rounded_kl(model, bits))
-        if bits == 8:
-            model = bench.heavy()
-            with decompose(model, bench.spec) as kept:
-                row = _row("llm-int8", bits, bench.kl(model))
-            share = sum(layer.columns for layer in kept.values()) / sum(
-                layer.sequences * bench.spec.linear(name).in_features for name, layer in kept.items()
-            )
-            print(f"llm-int8 keeps {share:.2%} of the columns in 16 bits", flush=True)
-            yield row
 
 
 def _row(method: str, num_bits: int, kl: float) -> dict[str, object]:

@@ -3,7 +3,7 @@
 Zeros: every linear inside the blocks by one criterion; ``layer_error`` is the mean over linears of
 ``tr(D C D^T) / tr(W C W^T)`` (:mod:`benchmarks.pruning_peers`). Cuts: one part of the model smaller, ranked by one
 criterion; ``magnitude`` stands for the plain sizes of activations (the ranking ``activation``), ``sparsity`` for the
-share that is cut. ``tokens`` and ``exit`` are behaviour of our own generation loop (:mod:`benchmarks.behaviour`).
+share that is cut.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.behaviour import behaviour_rows
 from benchmarks.compressors import Bench, Source, sources
 from benchmarks.pruning_peers import layer_error
 from benchmarks.tables import beside, write_table
@@ -82,14 +81,8 @@ def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, o
         )
         bench.assembler.bank.correlate()
         yield from _zeros(bench, arguments.criteria)
-        if arguments.criteria != list(PRUNERS):
-            return
-        yield from _cuts(bench)
-    path, documents = source.text
-    try:
-        yield from behaviour_rows(source.name, source.folder, path, documents=documents)
-    except ParetuneError as error:
-        print(f"{source.name}: {error}", flush=True)
+        if arguments.criteria == list(PRUNERS):
+            yield from _cuts(bench)
 
 
 def _zeros(bench: Bench, criteria: Sequence[str]) -> Iterator[dict[str, object]]:

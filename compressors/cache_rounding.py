@@ -8,9 +8,7 @@ model's own function is registered again, so nothing differs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -21,13 +19,6 @@ from paretune.spaces.errors import ConfigurationError
 NUMBERS = "cache_numbers"
 """Attribute of an attention module: its :func:`paretune.compressors.cache_numbers.cache_numbers`."""
 _PREFIX = "paretune_cache_"
-
-
-class Rounds(Protocol):
-    """What attention hands keys or values to before it reads them."""
-
-    def round(self, states: torch.Tensor) -> torch.Tensor:
-        """States ``(batch, heads, tokens, width)`` as attention shall see them."""
 
 
 class CacheRounding:
@@ -68,25 +59,12 @@ class CacheRounding:
         if kv == self._format:
             return
         kv.check_blocks(len(self.modules))
-        numbers = {block: cache_numbers(kv.block(block), self._scale_dtype) for block in self.modules}
-        self._put(numbers, self._own if kv.num_bits == 16 else self._rounded)
-        self._format = kv
-
-    @contextmanager
-    def watching(self, numbers: Mapping[int, tuple[Rounds, Rounds]]) -> Iterator[None]:
-        """Hand keys and values of every block to ``numbers``, and back to none of them at the end."""
-        self._put(numbers, self._rounded)
-        try:
-            yield
-        finally:
-            self._put(dict.fromkeys(self.modules, (None, None)), self._own)
-            self._format = KVFormat()
-
-    def _put(self, numbers: Mapping[int, tuple[Rounds | None, Rounds | None]], attention: str) -> None:
         for block, modules in self.modules.items():
+            numbers = cache_numbers(kv.block(block), self._scale_dtype)
             for module in modules:
-                setattr(module, NUMBERS, numbers[block])
-        self._config._attn_implementation = attention
+                setattr(module, NUMBERS, numbers)
+        self._config._attn_implementation = self._own if kv.num_bits == 16 else self._rounded
+        self._format = kv
 
 
 def attention_modules(model: Any) -> dict[int, list[Any]]:

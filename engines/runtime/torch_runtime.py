@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from paretune.engines.behaviour.attachment import attach
 from paretune.engines.profiled_engine import Runtime, Timing
 from paretune.engines.runtime.candidate_model import candidate_model
 from paretune.engines.runtime.static_cache import static_cache
 from paretune.engines.selection import Selection
-from paretune.spaces.behaviour import Behaviour
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.target import Workload
@@ -31,14 +29,6 @@ class TorchRuntime(Runtime):
         selections: kernel of every kept layer.
         device: torch's name.
         dtype: of the dense computation.
-        behaviour: tokens or blocks to leave out; ``None``: everything runs.
-
-    Attributes:
-        observed: what was left out; :meth:`generate` and :meth:`time_generation` count anew,
-            :meth:`continuation_logits` adds. Nothing is counted without an active behaviour.
-
-    Raises:
-        EngineError: the model cannot leave out what ``behaviour`` says.
     """
 
     def __init__(
@@ -48,7 +38,6 @@ class TorchRuntime(Runtime):
         selections: dict[str, Selection],
         device: str,
         dtype: torch.dtype,
-        behaviour: Behaviour | None = None,
     ) -> None:
         self.kernels = {layer: chosen.kernel for layer, chosen in selections.items()}
         self._spec = assembler.spec
@@ -57,50 +46,18 @@ class TorchRuntime(Runtime):
         model = candidate_model(assembler, config, selections)
         self._model = model.to(device=device, dtype=dtype)
         self._device = torch.device(device)
-        self._behaviour = behaviour or Behaviour()
-        self.observed = attach(self._model, self._spec, config, self._behaviour)
 
     @torch.inference_mode()
     def logits(self, ids: torch.Tensor) -> torch.Tensor:
-        """See :meth:`Runtime.logits`.
-
-        Raises:
-            EngineError: something is left out, which predictions of a whole window do not show.
-        """
-        if self._behaviour.active:
-            raise EngineError(
-                "logits of a whole window",
-                "dropped tokens have none, and no token of a prompt exits early",
-                "Use continuation_logits",
-            )
+        """See :meth:`Runtime.logits`."""
         cache = self._cache(ids.shape[1])
         found = self._model(input_ids=ids.to(self._device), past_key_values=cache, use_cache=True)
         return torch.as_tensor(found.logits.to(torch.float32).cpu())
 
     @torch.inference_mode()
-    def continuation_logits(self, ids: torch.Tensor, prompt_tokens: int) -> torch.Tensor:
-        """Predictions of what follows a prompt: it is fed at once, the true tokens after it one by one.
-
-        Args:
-            ids: int64 ``(sequences, tokens)``.
-            prompt_tokens: length of the prompt, at least 1, less than ``tokens``.
-
-        Returns:
-            Float32 logits ``(sequences, tokens - prompt_tokens, vocabulary)``, first those after the prompt.
-        """
-        self._check(ids.shape[1])
-        moved, cache = ids.to(self._device), self._cache(ids.shape[1])
-        steps = (slice(position, position + 1) for position in range(prompt_tokens, ids.shape[1] - 1))
-        parts = [slice(0, prompt_tokens), *steps]
-        return (
-            torch.cat([self._predict(moved[:, part], cache) for part in parts], dim=1).to(torch.float32).cpu()
-        )
-
-    @torch.inference_mode()
     def generate(self, ids: torch.Tensor, new_tokens: int) -> torch.Tensor:
         """See :meth:`Runtime.generate`."""
         self._check(ids.shape[1] + new_tokens)
-        self.observed.reset()
         found, cache = [ids.to(self._device)], self._cache(ids.shape[1] + new_tokens)
         for _ in range(new_tokens):
             found.append(self._next(found[-1], cache))
@@ -108,32 +65,14 @@ class TorchRuntime(Runtime):
 
     @torch.inference_mode()
     def time(self, workload: Workload, repetitions: int = 5) -> Timing:
-        """See :meth:`Runtime.time`. The prompt is random: what tokens say does not change the time.
-
-        Raises:
-            EngineError: tokens exit early, so that the time depends on what they say.
-        """
-        if self._behaviour.exit is not None and self._behaviour.exit.active:
-            raise EngineError(
-                "time of a random prompt",
-                "early exit depends on what tokens say",
-                "Use time_generation on a text",
-            )
+        """See :meth:`Runtime.time`. The prompt is random: what tokens say does not change the time."""
         self._check(workload.context)
         generator = torch.Generator().manual_seed(0)
         shape = (workload.batch, workload.prompt_tokens)
-        ids = torch.randint(self._spec.vocabulary, shape, generator=generator)
-        return self.time_generation(ids, workload.output_tokens, repetitions)
-
-    @torch.inference_mode()
-    def time_generation(self, ids: torch.Tensor, new_tokens: int, repetitions: int = 5) -> Timing:
-        """Time of answers of ``new_tokens`` to prompts int64 ``(sequences, tokens)``, generated greedily."""
-        self._check(ids.shape[1] + new_tokens)
-        ids = ids.to(self._device)
+        ids = torch.randint(self._spec.vocabulary, shape, generator=generator).to(self._device)
         # The first run allocates and warms up; it is long enough with a handful of tokens.
-        self._timed(ids, min(new_tokens, 8))
-        self.observed.reset()
-        runs = [self._timed(ids, new_tokens) for _ in range(repetitions)]
+        self._timed(ids, min(workload.output_tokens, 8))
+        runs = [self._timed(ids, workload.output_tokens) for _ in range(repetitions)]
         first, further = [run[0] for run in runs], [run[1] for run in runs]
         return Timing(
             ttft_s=statistics.median(first),

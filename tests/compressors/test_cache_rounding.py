@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.compressors.cache_calibration import calibrate_cache
 from paretune.compressors.cache_numbers import (
     BlockNumbers,
     FloatNumbers,
@@ -17,7 +16,7 @@ from paretune.compressors.cache_numbers import (
 from paretune.compressors.rounding import fake_int8
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
-from paretune.spaces.errors import ConfigurationError, FormatError
+from paretune.spaces.errors import ConfigurationError
 from tests.compressors.conftest import make_bench
 
 IDS = torch.arange(60).view(2, 30)
@@ -223,38 +222,3 @@ def test_another_number_of_blocks_is_refused(llama):
     kv = KVFormat.layered([KVFormat(), FORMATS["kv4"]])
     with pytest.raises(ConfigurationError, match="formats of 2 blocks: the model has 3"):
         llama.assembler.apply(CompressionConfig(kv=kv))
-
-
-# -- calibrated scales ---------------------------------------------------------------------------------------
-
-
-def test_scales_come_from_the_largest_key_and_value(llama):
-    kv = calibrate_cache(llama.model, llama.windows)
-    state = llama.model(llama.windows.ids, use_cache=True).past_key_values
-    for block, layer in enumerate(state.layers):
-        found = kv.block(block)
-        assert found.key_scale == pytest.approx(float(layer.keys.abs().max()) / 448, rel=1e-6)
-        assert found.value_scale == pytest.approx(float(layer.values.abs().max()) / 448, rel=1e-6)
-    assert kv.name == "kv8-fp-scaled"
-    config = CompressionConfig(kv=kv)
-    assert CompressionConfig.from_json(config.to_json()) == config
-
-
-def test_calibrating_leaves_the_model_alone(llama):
-    dense = llama.model(IDS).logits.clone()
-    kv = calibrate_cache(llama.model, llama.windows)
-    assert torch.equal(llama.model(IDS).logits, dense)
-    llama.assembler.apply(CompressionConfig(kv=kv))
-    assert not torch.equal(llama.model(IDS).logits, dense)
-    with pytest.raises(ConfigurationError, match="a rounded cache"):
-        calibrate_cache(llama.model, llama.windows)
-
-
-def test_dead_keys_have_scale_one_and_broken_ones_are_refused(llama):
-    projection = llama.model.model.layers[0].self_attn.k_proj.weight
-    projection.zero_()
-    assert calibrate_cache(llama.model, llama.windows).block(0).key_scale == 1.0
-    projection.fill_(torch.nan)
-    with pytest.raises(FormatError, match="positive and finite"):
-        calibrate_cache(llama.model, llama.windows)
-    assert llama.model.config._attn_implementation == "sdpa"

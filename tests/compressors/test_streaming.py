@@ -20,13 +20,12 @@ from paretune.compressors.streamed_model import open_streamed
 from paretune.compressors.training.block_rounding import RoundingSettings
 from paretune.compressors.training.model_rounding import tune_model
 from paretune.compressors.weight_source import WeightSource
-from paretune.engines.checkpoint.compress import compress_checkpoint
 from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
 from paretune.spaces.architectures import read_model
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig, PrunedShape
-from paretune.spaces.errors import ConfigurationError, EngineError, ModelError
+from paretune.spaces.errors import ModelError
 from paretune.spaces.formats import integer_format
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.space import SearchSpace
@@ -216,7 +215,9 @@ def test_a_pruned_is_cut_out_of_what_was_never_loaded(tmp_path):
     config = CompressionConfig(pruned=pruned, layers=choices(spec, blocks=(0,)))
     whole = open_bank(tmp_path / "bank", folder, load_dense(folder, spec))
     write_checkpoint(whole, config, tmp_path / "whole", ExportCard(folder))
-    compress_checkpoint(folder, config, tmp_path / "streamed", make_windows())
+    streamed = open_bank(tmp_path / "streamed-bank", folder)
+    streamed.build_for(config)
+    write_checkpoint(streamed, config, tmp_path / "streamed", ExportCard(folder))
     assert contents(tmp_path / "streamed") == contents(tmp_path / "whole")
 
 
@@ -228,23 +229,10 @@ def test_compressing_a_checkpoint_is_the_export_of_its_candidate(family, method,
     whole = open_bank(tmp_path / "bank", folder, load_dense(folder, spec))
     whole.build_for(config)
     write_checkpoint(whole, config, tmp_path / "whole", ExportCard(folder))
-    said = []
-    compress_checkpoint(
-        folder, config, tmp_path / "streamed", make_windows(), progress=lambda *x: said.append(x)
-    )
+    streamed = open_bank(tmp_path / "streamed-bank", folder)
+    streamed.build_for(config)
+    write_checkpoint(streamed, config, tmp_path / "streamed", ExportCard(folder))
     assert contents(tmp_path / "streamed") == contents(tmp_path / "whole")
-    assert said[-1] == ("quantized", len(config.layers), len(config.layers))
-    assert not list(tmp_path.glob(".streamed*"))
-
-
-def test_compressing_refuses_before_it_works(tmp_path):
-    folder = build_tiny("llama", tmp_path / "model")
-    with pytest.raises(EngineError, match="not empty"):
-        compress_checkpoint(folder, CompressionConfig(), folder, make_windows())
-    outside = CompressionConfig(pruned=PrunedShape(blocks=(0, 9)))
-    with pytest.raises(ConfigurationError, match="the model has 3"):
-        compress_checkpoint(folder, outside, tmp_path / "out", make_windows())
-    assert not (tmp_path / "out").exists()
 
 
 def test_checkpoints_in_other_layouts(tmp_path):

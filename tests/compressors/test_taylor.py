@@ -1,4 +1,4 @@
-"""First-order Taylor scores of single weights, and shares of zeros by outliers."""
+"""First-order Taylor scores of single weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.gradients import gather_gradients
 from paretune.compressors.loading import load_dense, load_tokenizer
-from paretune.compressors.outlier_shares import outlier_shares, starting_configuration, starting_shares
 from paretune.compressors.pruned_sizes import kept_columns, kept_rows
 from paretune.compressors.pruners import find_pruner
 from paretune.compressors.statistics import LayerStatistics
@@ -19,7 +18,7 @@ from paretune.compressors.windows import read_windows
 from paretune.spaces.architectures import read_model
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import CompressionConfig, PrunedShape
-from paretune.spaces.errors import ConfigurationError, FormatError, ModelError
+from paretune.spaces.errors import FormatError, ModelError
 from tests.compressors.conftest import make_bench
 
 HALF = Sparsity(fraction=0.5, criterion="taylor")
@@ -110,16 +109,3 @@ def test_a_streamed_model_has_no_gradients(tmp_path):
     bank = Bank.open(tmp_path / "streamed", one.folder, None, one.spec, "hash", one.windows)
     with pytest.raises(ModelError, match="whole"):
         bank.build_for(sparse(one.spec, HALF))
-
-
-def test_shares_keep_their_mean_and_spare_outliers(llama):
-    counted = outlier_shares(llama.bank, threshold=2.0)
-    shares = starting_shares(llama.bank, 0.6, threshold=2.0, span=0.1)
-    assert sum(shares.values()) / len(shares) == pytest.approx(0.6)
-    assert max(shares.values()) - min(shares.values()) == pytest.approx(0.2)
-    assert max(counted, key=counted.get) == min(shares, key=shares.get)
-    config = starting_configuration(llama.bank, 0.6, threshold=2.0, span=0.1)
-    first = llama.spec.block_linears[0]
-    assert config.choice(first.name).sparsity.fraction == pytest.approx(shares[first.block])
-    with pytest.raises(ConfigurationError, match="smaller span"):
-        starting_shares(llama.bank, 0.98, threshold=2.0)
