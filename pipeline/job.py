@@ -63,11 +63,13 @@ def open_study(bench: Workbench, stages: Stages) -> Study:
     """
     from paretune.evaluators.cost import CostEvaluator
     from paretune.pipeline.profiling import can_be_timed, profile_engine
-    from paretune.search.run_folder import tie_run_folder
+    from paretune.search.run_folder import check_run_folder, tie_run_folder
     from paretune.search.study import Study
 
-    tie_run_folder(bench.folder, bench.fingerprint())
-    predictor = profile_engine(bench, stages)
+    fingerprint = bench.fingerprint()
+    check_run_folder(bench.folder, fingerprint)
+    predictor, digest = profile_engine(bench, stages)
+    tie_run_folder(bench.folder, {**fingerprint, "predictor": digest})
     bench.profiled = can_be_timed(bench)
     return Study(
         bench.space,

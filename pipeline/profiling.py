@@ -6,9 +6,8 @@ whole exports, one a format, where they cannot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paretune.pipeline.output import Stages
 
@@ -16,36 +15,43 @@ if TYPE_CHECKING:
     from paretune.engines.profiled_engine import ProfiledEngine
     from paretune.engines.runner_engine import RunnerEngine
     from paretune.evaluators.cost import CostPredictor
+    from paretune.pipeline.run_file import RunFile
     from paretune.pipeline.workbench import Workbench
-    from paretune.profiles.predictor import MeasuredRun
+    from paretune.profiles.predictor_file import PredictorFile
     from paretune.profiles.table import CostTable
 
 FILE = "profile.json"
-FORMATS_FILE = "formats.json"
+KEPT = "predictor.json"
+UNPREDICTED = "none"
+"""Digest of a run whose times are not predicted."""
 _TIMES = ("ttft_s", "tpot_s")
 _SECONDS = 15.0
 """Time box of the operations; whole models come on top."""
 _ROUNDS = 3
 
 
-def profile_engine(bench: Workbench, stages: Stages) -> CostPredictor | None:
-    """A predictor for the engine on this machine; ``None`` where latency is not predicted.
+def profile_engine(bench: Workbench, stages: Stages) -> tuple[CostPredictor | None, str]:
+    """A predictor for the engine on this machine and its digest; ``None`` where latency is not predicted.
 
     That is where the target is another device, and for engines that are timed as a whole only if the search asks for
-    a time. What an earlier run in the same folder timed is not timed again.
+    a time. What an earlier run in the same folder timed and fitted is taken as it is.
 
     Raises:
         EngineError: the search asks for a time at a workload that the engine cannot be timed at.
+        RunError: what was timed in this folder was another engine, device or workload.
     """
     from paretune.engines.profiled_engine import ProfiledEngine
     from paretune.engines.runner_engine import RunnerEngine
 
     engine = bench.engine
     if not runs_here(bench):
-        return None
+        return None, UNPREDICTED
     if isinstance(engine, RunnerEngine):
-        return _profile_formats(bench, engine, stages) if _asks_for_time(bench) else None
-    return _profile_operations(bench, engine, stages) if isinstance(engine, ProfiledEngine) else None
+        timed = asks_for_time(bench.run) or (bench.folder / KEPT).exists()
+        return _profile_formats(bench, engine, stages) if timed else (None, UNPREDICTED)
+    if isinstance(engine, ProfiledEngine):
+        return _profile_operations(bench, engine, stages)
+    return None, UNPREDICTED
 
 
 def runs_here(bench: Workbench) -> bool:
@@ -66,73 +72,96 @@ def can_be_timed(bench: Workbench) -> bool:
     return able and runs_here(bench)
 
 
-def _asks_for_time(bench: Workbench) -> bool:
+def asks_for_time(run: RunFile) -> bool:
+    """Whether an objective or a limit is a time."""
     from paretune.spaces.limits import Limit
     from paretune.spaces.metrics import find_metric
 
-    search = bench.run.search
-    asked = [*search.objectives, *(Limit.parse(text).metric for text in search.limits)]
+    asked = [*run.search.objectives, *(Limit.parse(text).metric for text in run.search.limits)]
     return any(find_metric(name).name in _TIMES for name in asked)
 
 
-def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> CostPredictor:
+def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> tuple[CostPredictor, str]:
     from paretune.profiles.format_predictor import FormatPredictor, timing_configs
     from paretune.profiles.whole_exports import time_exports
 
-    predictor, file = FormatPredictor(), bench.folder / FORMATS_FILE
     with stages.stage("profile", "timing every format in the engine"):
-        runs = _known_runs(file, bench)
-        missing = [c for c in timing_configs(bench.space) if c.digest not in runs]
-        if missing:
+        file = _kept(bench, "")
+        if not file.runs:
+            configs, workload = timing_configs(bench.space), bench.run.workload
             timed = time_exports(
-                engine, bench.assembler, missing, bench.run.workload, bench.model_folder,
-                progress=stages.report,
-            )  # fmt: skip
-            runs |= {whole.run.config.digest: whole.run for whole in timed}
-            _keep_runs(file, engine.version(), runs)
-        predictor.fit(bench.spec, runs.values())
-    return predictor
+                engine, bench.assembler, configs, workload, bench.model_folder, progress=stages.report
+            )
+            predictor = FormatPredictor()
+            predictor.fit(bench.spec, [whole.run for whole in timed])
+            rates = {
+                metric: tuple((place, form, seconds) for (place, form), seconds in found.items())
+                for metric, found in predictor.rates.items()
+            }
+            file = _keep(bench, file, {"runs": tuple(whole.run for whole in timed), "rates": rates})
+    return FormatPredictor(file.rates), file.digest
 
 
-def _known_runs(file: Path, bench: Workbench) -> dict[str, MeasuredRun]:
-    import json
-
-    from paretune.profiles.predictor import MeasuredRun
-    from paretune.spaces.configuration import CompressionConfig
-
-    if not file.exists():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if found["engine_version"] != bench.engine.version():
-        return {}
-    rows = found["runs"]
-    configs = [CompressionConfig.model_validate(row["config"]) for row in rows]
-    return {
-        config.digest: MeasuredRun(config, bench.run.workload, row["ttft_s"], row["tpot_s"])
-        for config, row in zip(configs, rows, strict=True)
-    }
-
-
-def _keep_runs(file: Path, version: str, runs: Mapping[str, MeasuredRun]) -> None:
-    import json
-
-    from paretune.search.run_folder import write_whole
-
-    rows = [
-        {"config": run.config.model_dump(mode="json"), "ttft_s": run.ttft_s, "tpot_s": run.tpot_s}
-        for run in runs.values()
-    ]
-    write_whole(file, json.dumps({"engine_version": version, "runs": rows}, indent=1) + "\n")
-
-
-def _profile_operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostPredictor:
+def _profile_operations(
+    bench: Workbench, engine: ProfiledEngine, stages: Stages
+) -> tuple[CostPredictor, str]:
     from paretune.profiles.predictor import Predictor
+    from paretune.profiles.whole_model import profile_candidates, time_models
+    from paretune.spaces.schema import sha256_of
 
     with stages.stage("profile", "profiling the engine here"):
         table = _operations(bench, engine, stages)
-        predictor = Predictor(engine, table, bench.device)
-        predictor.fit(bench.spec, _whole_models(bench, engine, stages))
-    return predictor
+        file = _kept(bench, sha256_of(table.model_dump(mode="json")))
+        predictor = Predictor(engine, table, bench.device, file.overheads)
+        if not file.runs:
+            candidates = profile_candidates(bench.spec, engine.legality(bench.device.name))
+            timed = time_models(
+                engine,
+                bench.assembler,
+                candidates,
+                bench.run.workload,
+                rounds=_ROUNDS,
+                progress=stages.report,
+            )
+            runs = tuple(whole.run for whole in timed.values())
+            file = _keep(bench, file, {"runs": runs, "overheads": predictor.fit(bench.spec, runs)})
+    return predictor, file.digest
+
+
+def _kept(bench: Workbench, operations: str) -> PredictorFile:
+    """What the folder has of whole models, without runs where it has nothing yet.
+
+    Raises:
+        RunError: it cannot be read, or is of something else.
+    """
+    from pydantic import ValidationError
+
+    from paretune.profiles.predictor_file import PredictorFile
+    from paretune.spaces.errors import RunError
+
+    path, engine = bench.folder / KEPT, bench.engine
+    wanted = PredictorFile(
+        engine=engine.name, engine_version=engine.version(), device=bench.device.name,
+        workload=bench.run.workload, operations=operations, runs=(),
+    )  # fmt: skip
+    if not path.exists():
+        return wanted
+    remedy = "Choose another folder with --out, or remove this one: a search compares times of one fit alone"
+    try:
+        found = PredictorFile.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ValidationError) as error:
+        raise RunError(str(path), "is not what was written", remedy) from error
+    if not found.made_for(wanted):
+        raise RunError(str(path), "was timed with another engine, device, workload or operations", remedy)
+    return found
+
+
+def _keep(bench: Workbench, file: PredictorFile, found: dict[str, Any]) -> PredictorFile:
+    from paretune.search.run_folder import write_whole
+
+    file = file.model_copy(update=found)
+    write_whole(bench.folder / KEPT, file.to_json() + "\n")
+    return file
 
 
 def _operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostTable:
@@ -160,13 +189,3 @@ def _operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> Cos
         known = known.joined(timed.rows)
         known.write(path)
     return known
-
-
-def _whole_models(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> list[MeasuredRun]:
-    from paretune.profiles.whole_model import profile_candidates, time_models
-
-    candidates = profile_candidates(bench.spec, engine.legality(bench.device.name))
-    timed = time_models(
-        engine, bench.assembler, candidates, bench.run.workload, rounds=_ROUNDS, progress=stages.report
-    )
-    return [found.run for found in timed.values()]

@@ -31,13 +31,19 @@ _BLOCK: Term = ("model", "block")
 class FormatPredictor:
     """Time to first token and time a token, as a sum over formats.
 
+    Args:
+        kept: rates of an earlier fit, by metric: place, format, seconds.
+
     Attributes:
         rates: by metric: seconds of each term.
         errors: by metric: median of |predicted - measured| / measured over the runs that it was fitted to.
     """
 
-    def __init__(self) -> None:
-        self.rates: dict[str, dict[Term, float]] = {}
+    def __init__(self, kept: Mapping[str, Iterable[tuple[str, str, float]]] | None = None) -> None:
+        self.rates: dict[str, dict[Term, float]] = {
+            metric: {(place, form): seconds for place, form, seconds in rates}
+            for metric, rates in (kept or {}).items()
+        }
         self.errors: dict[str, float] = {}
 
     def fit(self, spec: ModelSpec, runs: Iterable[MeasuredRun]) -> None:

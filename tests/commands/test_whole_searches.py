@@ -301,7 +301,7 @@ def test_a_search_for_speed_times_formats_in_the_engine_and_says_how_right_it_wa
     alone = ("--workload", "batch=1,prompt=8,output=8")
     found = paretune(*words, "--out", out, "--objective", "kl", "--objective", "tpot", *alone)
     assert found.returncode == 0, found.stderr[-2000:]
-    timed = json.loads((out / "formats.json").read_text())["runs"]
+    timed = json.loads((out / "predictor.json").read_text())["runs"]
     assert len({json.dumps(row["config"], sort_keys=True) for row in timed}) == len(timed) > 3
     run = json.loads((out / "run.json").read_text())
     assert run["latency_checks"]
