@@ -30,7 +30,7 @@ setup(
         "paretune": ["py.typed"],
         "paretune.demo": ["**/*"],
         "paretune.profiles": ["*/*.json"],
-        "paretune.reports": ["assets/*"],
+        "paretune.reports": ["assets/*", "templates/*"],
     },
     include_package_data=False,
     cmdclass={"build_py": BuildPackages},

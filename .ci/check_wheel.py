@@ -21,6 +21,9 @@ NEEDED = (
     "paretune/demo/text/",
     "paretune/profiles/devices/",
     "paretune/reports/assets/page.js",
+    "paretune/reports/assets/plotly-basic.min.js",
+    "paretune/reports/assets/plotly-basic.LICENSE",
+    "paretune/reports/templates/page.html",
 )
 
 

@@ -38,9 +38,9 @@ def compare(
     """Judge other checkpoints on the report text and tasks of a run (B, nat, bit) and draw them beside its front."""
     from paretune.pipeline.checkpoints import name_checkpoints, read_facts
     from paretune.pipeline.output import Stages
-    from paretune.reports.compared_summary import summarize_compared
     from paretune.reports.reading import read_run_folder
     from paretune.reports.report import write_report
+    from paretune.reports.summary import summarize_compared
 
     folder = read_run_folder(run)
     chosen = name_checkpoints(checkpoint, label or [])

@@ -96,36 +96,39 @@ def _search(study: Study, stages: Stages) -> bool:
 def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -> ParetuneError | None:
     """Judge the front, write and export; the first of what failed, which costs nothing but itself.
 
-    The report is there before anything is run that can fail for reasons of its own: engines, tasks, disks.
+    The page is written once, whatever fails or is interrupted on the way: engines, tasks, disks.
     """
     from paretune.pipeline.exporting import unmet
     from paretune.pipeline.finish import judge_tasks, measure_latency
+    from paretune.reports.report import write_report
     from paretune.search.promotion import promote
     from paretune.search.result import build_front, write_front
 
     with stages.stage("promotion", "reading the front on the report text"):
         front = build_front(study, promote(study, stages.report))
         write_front(front, bench.folder)
-    if interrupted:
-        _report(bench, study, stages, "interrupted", front)
-        return None
-    _report(bench, study, stages, "running", front)
+    _document(bench, study, stages, "interrupted" if interrupted else "running", front)
     failures: list[tuple[str, ParetuneError]] = []
-    for what, judge in (
-        ("latency was not measured", measure_latency),
-        ("tasks were not scored", judge_tasks),
-    ):
-        try:
-            front = judge(bench, front, stages)
-        except ParetuneError as error:
-            failures.append((what, error))
-    write_front(front, bench.folder)
-    _report(bench, study, stages, "complete", front, more=_told(failures))
-    exported, failure = _export(bench, front, stages) if front.recommended else (None, unmet(front))
-    if failure is not None:
-        failures.append(("the export failed" if front.recommended else "nothing was exported", failure))
-    if exported is not None or failure is not None:
-        _report(bench, study, stages, "complete", front, exported, _told(failures))
+    try:
+        if interrupted:
+            return None
+        for what, judge in (
+            ("latency was not measured", measure_latency),
+            ("tasks were not scored", judge_tasks),
+        ):
+            try:
+                front = judge(bench, front, stages)
+            except ParetuneError as error:
+                failures.append((what, error))
+        write_front(front, bench.folder)
+        _document(bench, study, stages, "complete", front, more=_told(failures))
+        exported, failure = _export(bench, front, stages) if front.recommended else (None, unmet(front))
+        if failure is not None:
+            failures.append(("the export failed" if front.recommended else "nothing was exported", failure))
+        if exported is not None or failure is not None:
+            _document(bench, study, stages, "complete", front, exported, _told(failures))
+    finally:
+        write_report(bench.folder)
     return failures[0][1] if failures else None
 
 
@@ -134,7 +137,7 @@ def _told(failures: Sequence[tuple[str, ParetuneError]]) -> tuple[str, ...]:
     return tuple(f"{what}: {error}" for what, error in failures)
 
 
-def _report(
+def _document(
     bench: Workbench,
     study: Study,
     stages: Stages,
@@ -143,15 +146,12 @@ def _report(
     exported: dict[str, Any] | None = None,
     more: tuple[str, ...] = (),
 ) -> None:
-    """Write ``run.json`` and the page."""
+    """Write ``run.json``."""
     from paretune.pipeline.files import write_run
     from paretune.pipeline.finish import latency_checks
-    from paretune.reports.report import write_report
 
-    with stages.stage("report", "writing the report"):
-        checks, notes = latency_checks(bench, front), (*more, *_notes(study))
-        write_run(bench, study, stages, status, front=front, checks=checks, export=exported, notes=notes)
-        write_report(bench.folder)
+    checks, notes = latency_checks(bench, front), (*more, *_notes(study))
+    write_run(bench, study, stages, status, front=front, checks=checks, export=exported, notes=notes)
 
 
 def _export(

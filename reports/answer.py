@@ -73,7 +73,7 @@ def quality_sentence(answer: Answer) -> str:
     """How far from dense, and against the best uniform of the same bytes."""
     if answer.recommended is None or (kl := answer.recommended.value("kl")) is None:
         return ""
-    text = f"differs from it by a KL of {digits(kl)} nat a token"
+    text = f"differs from it by a KL of {digits(kl)} nat per token"
     return f"{text}, {uniform_words(answer)}" if answer.uniform is not None else text
 
 
@@ -129,3 +129,18 @@ def equal_quality_words(answer: Answer) -> str:
     return (
         f"{change(own / other)} bytes against {answer.equal.name}, the smallest uniform configuration as good"
     )
+
+
+def sentence(answer: Answer) -> str:
+    """The answer without the name in front of it; a whole sentence where nothing is recommended."""
+    if answer.recommended is None:
+        return "No candidate meets the limits. The front below shows how near the run came."
+    if answer.recommended.name == "dense":
+        return "is the model as it is: nothing that was found is worth its loss."
+    parts = [
+        text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text
+    ]
+    if not parts:
+        return "is the recommended configuration."
+    *others, last = parts
+    return f"{', '.join(others)}, and {last}." if others else f"{last}."

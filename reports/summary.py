@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
-from paretune.reports.comparison import cost, front_members, mean_retention, retention, task_names
+from paretune.reports.compared import Beside, beside_front
+from paretune.reports.comparison import front_members, mean_retention, retention, task_names
 from paretune.reports.latency import latency_error, latency_words
 from paretune.reports.next_steps import next_steps
 from paretune.reports.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.shortfalls import shortfalls
+from paretune.reports.table import cell
 from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
@@ -37,18 +40,45 @@ def summarize(run_folder: Path, width: int | None = None, color: bool | None = N
     Raises:
         RunError: a file of the run is missing or damaged.
     """
+    folder = read_run_folder(run_folder)
+    return _printed(lambda console: _print(console, folder), width, color)
+
+
+def summarize_compared(run_folder: Path, labels: Collection[str] = (), width: int | None = None) -> str:
+    """The compared models of a run as text: a short table each.
+
+    Args:
+        run_folder: with ``compared.json``.
+        labels: of those to show; all if left out.
+        width: columns; the terminal's if left out, 100 where there is none.
+
+    Raises:
+        RunError: a file of the run is missing or damaged.
+    """
+    folder = read_run_folder(run_folder)
+
+    def tables(console: Console) -> None:
+        for beside in beside_front(folder.compared, folder.front):
+            if not labels or beside.model.label in labels:
+                _print_compared(console, beside)
+
+    return _printed(tables, width, None)
+
+
+def _printed(tell: Callable[[Console], None], width: int | None, color: bool | None) -> str:
+    """What ``tell`` prints, plain where there is no terminal."""
     from rich.console import Console
 
-    folder = read_run_folder(run_folder)
     terminal = sys.stdout.isatty() if color is None else color
     columns = width or (min(shutil.get_terminal_size().columns, 120) if sys.stdout.isatty() else 100)
     text = io.StringIO()
-    console = Console(
-        file=text, width=columns, force_terminal=terminal, color_system="standard" if terminal else None,
-        no_color=not terminal, highlight=False, markup=False, emoji=False, legacy_windows=False,
+    tell(
+        Console(
+            file=text, width=columns, force_terminal=terminal, color_system="standard" if terminal else None,
+            no_color=not terminal, highlight=False, markup=False, emoji=False, legacy_windows=False,
+        )
     )  # fmt: skip
-    _print(console, folder)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in text.getvalue().rstrip().splitlines()) + "\n"
 
 
 def _print(console: Console, folder: RunFolder) -> None:
@@ -91,7 +121,7 @@ def _found(answer: Answer) -> list[str]:
     parts = [
         text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text
     ]
-    return [f"pick {answer.recommended.name}", *(f"  {text}" for text in parts)]
+    return [f"recommended: {answer.recommended.name}", *(f"  {text}" for text in parts)]
 
 
 def _table(folder: RunFolder, answer: Answer) -> RenderableType:
@@ -106,8 +136,12 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
         f", {len(shown)} shown" if len(shown) < len(members) else ""
     )
     table.add_column("name", no_wrap=True)
-    timed = any(cost(member, "tpot_s") is not None for member in folder.front.members)
-    headings = ["size", "bits", "KL (nat)", "same top", *(["time/token"] if timed else [])]
+    timed = [
+        (heading, column)
+        for heading, column in (("time/token", "tpot_s"), ("predicted", "tpot_s_predicted"))
+        if any(isinstance(cell(member, column), float) for member in folder.front.members)
+    ]
+    headings = ["size", "bits", "KL (nat)", "same top", *(heading for heading, _ in timed)]
     for heading in [*headings, *(["tasks kept"] if tasks else [])]:
         table.add_column(heading, justify="right", no_wrap=True)
     beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
@@ -119,9 +153,11 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
     return table
 
 
-def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: bool) -> list[str]:
+def _row(
+    folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: Sequence[tuple[str, str]]
+) -> list[str]:
     size, bits, kl = member.value("weight_bytes"), member.value("average_bits"), member.measurements.get("kl")
-    agreement, latency = member.value("top1_agreement"), cost(member, "tpot_s")
+    agreement = member.value("top1_agreement")
     picked = answer.recommended is not None and member.name == answer.recommended.name
     row = [
         f"{member.name} *" if picked else member.name,
@@ -130,8 +166,8 @@ def _row(folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: 
         "" if kl is None else measured(kl).removesuffix(" nat"),
         "" if agreement is None else percent(agreement),
     ]
-    if timed:
-        row.append("" if latency is None else f"{'~' if latency[1] else ''}{quantity(latency[0].value, 's')}")
+    times = [cell(member, column) for _, column in timed]
+    row += [quantity(time, "s") if isinstance(time, float) else "" for time in times]
     if tasks and answer.dense is not None:
         kept = mean_retention(member, answer.dense, task_names(folder.front))
         row.append("" if kept is None else percent(kept))
@@ -167,11 +203,7 @@ def _retention_line(folder: RunFolder, answer: Answer) -> str:
 
 def _latency_line(folder: RunFolder) -> str:
     error = latency_error(folder.run.latency_checks)
-    predicted = any(
-        name.endswith("_predicted") for member in folder.front.members for name in member.measurements
-    )
-    mark = " (~ marks predicted)" if predicted else ""
-    return latency_words(error) + mark if error is not None else ""
+    return "" if error is None else latency_words(error)
 
 
 def _export_line(folder: RunFolder) -> str:
@@ -194,3 +226,21 @@ def _gguf_words(gguf: object) -> str:
         return line
     question, answer = str(gguf["prompt"]).splitlines()[-1], str(gguf["answer"]).strip()
     return f"{line}, where it answers {question!r} with {answer!r}"
+
+
+def _print_compared(console: Console, beside: Beside) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left", title_style="")
+    model, member = beside.model, beside.member
+    table.title = f"{model.label}: compared, not searched ({model.numbers}, {model.loaded_by})"
+    nearest = "no front with sizes" if member is None else f"{member.name} (front)"
+    for heading in ("", model.label, nearest, "difference"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in beside.rows:
+        table.add_row(row.heading, row.own, row.nearest, row.gap, style="bold" if row.clear else "")
+    console.print(table)
+    for note in model.notes:
+        console.print(f"! {note}", style="yellow", soft_wrap=True)
+    console.print()

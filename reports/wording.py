@@ -34,7 +34,9 @@ def _single(layer: str) -> FusedGroup:
 
 
 def part_of(group: FusedGroup) -> str:
-    """Its name without the block: ``qkv``, ``down``, ``embedding``."""
+    """Its name without the block: ``qkv``, ``down``, ``embedding``, ``lm_head``."""
+    if group.kind == "head":
+        return "lm_head"
     return "block" if group.name == f"blocks.{group.block}" else group.name.rsplit(".", 1)[-1]
 
 
@@ -46,7 +48,7 @@ def choice_words(choice: LayerChoice) -> str:
     elif weight.number_type != "int":
         words = [f"{weight.num_bits} bit", weight.name, choice.method]
     else:
-        scale = "one scale a channel" if weight.group_size is None else f"groups of {weight.group_size}"
+        scale = "one scale per channel" if weight.group_size is None else f"groups of {weight.group_size}"
         words = [f"{weight.num_bits} bit", scale, choice.method]
     if choice.activation is not None:
         words.append(f"inputs {choice.activation.num_bits} bit")
@@ -78,7 +80,7 @@ def configuration_words(
     lines += [
         f"{part_of(group)}: {_width(config.choice(group.layers[0]))}" for group in kept if group.block is None
     ]
-    lines.append(f"key-value cache: {_cache(config.kv)}")
+    lines.append(f"KV cache: {_cache(config.kv)}")
     pruned = pruned_words(config, blocks)
     return [*lines, f"pruned: {pruned}"] if pruned else lines
 
@@ -89,7 +91,7 @@ def pruned_words(config: CompressionConfig, blocks: int = 0) -> str:
     if pruned.blocks is not None:
         parts.append(f"{len(pruned.blocks)}{f' of {blocks}' if blocks else ''} blocks")
     if pruned.kv_heads is not None:
-        parts.append(f"{pruned.kv_heads} key-value heads")
+        parts.append(f"{pruned.kv_heads} KV heads")
     if pruned.ffn_channels is not None:
         parts.append(f"{pruned.ffn_channels} FFN channels")
     if pruned.hidden is not None:
@@ -111,8 +113,20 @@ def _cache(kv: KVFormat) -> str:
     return kv.name if kv.layers or kv.number_type != "int" else f"{kv.num_bits} bit"
 
 
+def uniform_bits(config: CompressionConfig, groups: tuple[FusedGroup, ...]) -> int | None:
+    """The one width of all linears inside the blocks; ``None`` where they differ, or there are none."""
+    inside = [group for group in groups if group.block is not None and config.keeps_block(group.block)]
+    widths = {config.choice(group.layers[0]).weight.num_bits for group in inside}
+    return widths.pop() if len(widths) == 1 else None
+
+
 def _width(choice: LayerChoice) -> str:
-    return f"{choice.weight.num_bits} bit"
+    """``4 bit``, ``8 bit fp8``: formats that are no plain integers are named."""
+    weight = choice.weight
+    words = f"{weight.num_bits} bit"
+    if not weight.dense and weight.number_type != "int":
+        words += f" {weight.name}"
+    return words if choice.activation is None else f"{words} with {choice.activation.num_bits}-bit inputs"
 
 
 def _zeros(name: str, count: int, total: int) -> str:

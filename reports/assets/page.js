@@ -1,7 +1,8 @@
-// Draws every figure of the page and switches its views. Colours are names of CSS variables ("--accent"),
+// Draws every figure of the page and switches its views; shows what works with a script alone. Colours are names of CSS variables ("--accent"),
 // looked up when drawing, so that the figures follow light and dark.
 "use strict";
 (() => {
+  for (const part of document.querySelectorAll(".scripted")) part.hidden = false;
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const shown = {};
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -21,29 +22,27 @@
   const draw = (name) => {
     const place = document.getElementById(`figure-${name}`);
     const figure = figures[name];
-    const view = figure.variants[shown[name] || 0];
+    const view = figure.views[shown[name] || 0];
     const style = getComputedStyle(document.documentElement);
     const layout = coloured({ ...view.layout, height: figure.height, autosize: true }, style);
-    Plotly.react(place, coloured(view.data, style), layout, config);
-    const words = place.parentElement.querySelector(".described");
-    if (words) words.textContent = view.caption;
+    const data = coloured(view.data, style);
+    // A narrow drawing has no room for the name at the left of the front.
+    if (place.clientWidth < 480) for (const trace of data) if (trace.name === "recommended") trace.textposition = "top right";
+    Plotly.react(place, data, layout, config);
   };
 
   const choose = (name, number) => {
     shown[name] = number;
-    for (const button of document.querySelectorAll(`[data-figure="${name}"] [data-variant]`)) {
-      button.setAttribute("aria-pressed", String(Number(button.dataset.variant) === number));
+    for (const button of document.querySelectorAll(`[data-figure="${name}"] [data-view]`)) {
+      button.setAttribute("aria-pressed", String(Number(button.dataset.view) === number));
     }
     draw(name);
   };
 
   for (const frame of document.querySelectorAll("[data-figure]")) {
     const name = frame.dataset.figure;
-    for (const button of frame.querySelectorAll("[data-variant]")) {
-      button.addEventListener("click", () => choose(name, Number(button.dataset.variant)));
-    }
-    for (const list of frame.querySelectorAll("select")) {
-      list.addEventListener("change", () => choose(name, Number(list.value)));
+    for (const button of frame.querySelectorAll("[data-view]")) {
+      button.addEventListener("click", () => choose(name, Number(button.dataset.view)));
     }
     draw(name);
   }

@@ -28,7 +28,7 @@ def test_report_rebuilds_table_and_page(run: Path, capsys: pytest.CaptureFixture
     report(run, show=False, summary=True)
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == str(run / "report.html")
-    assert f"pick {read_front(run).recommended}" in printed
+    assert f"recommended: {read_front(run).recommended}" in printed
     assert (run / "front.csv").read_text().startswith("digest,name,average_bits,")
 
 

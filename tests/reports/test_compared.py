@@ -8,12 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paretune.reports.compared import FILE, ComparedFile, ComparedModel, compared_hashes, nearest_member
-from paretune.reports.compared_rows import beside_front
-from paretune.reports.compared_summary import summarize_compared
-from paretune.reports.page import render_page
+from paretune.reports.compared import (
+    FILE,
+    ComparedFile,
+    ComparedModel,
+    beside_front,
+    compared_hashes,
+    nearest_member,
+)
 from paretune.reports.reading import RunFolder, read_run_folder
-from paretune.reports.report import write_report
+from paretune.reports.report import render_page, write_report
+from paretune.reports.summary import summarize_compared
 from paretune.spaces.errors import RunError
 from paretune.spaces.measurement import Measurement
 from tests.reports.synthetic import WINDOWS
@@ -99,7 +104,7 @@ def test_it_stands_beside_the_nearest_member(run: Path) -> None:
         found = nearest_member(folder.front, size)
         assert found is not None
         assert sizes[found.name] == size, name
-    beside = beside_front(folder.compared, folder.front, folder.compared.models[0])
+    (beside,) = beside_front(folder.compared, folder.front)
     rows = {row.heading: row for row in beside.rows}
     assert set(rows) >= {"size", "memory", "KL (nat)", "perplexity", "recall", "arithmetic"}
     assert rows["KL (nat)"].clear
@@ -116,7 +121,7 @@ def test_paired_difference_is_exact(run: Path) -> None:
     same = model(folder, weight_bytes=Measurement(value=size or 0.0, unit="B"))
     folder = write(run, same)
     assert folder.compared is not None
-    beside = beside_front(folder.compared, folder.front, same)
+    (beside,) = beside_front(folder.compared, folder.front)
     assert beside.member is not None
     assert beside.member.name == folder.front.recommended
     (row,) = [row for row in beside.rows if row.heading == "KL (nat)"]
@@ -128,7 +133,7 @@ def test_paired_difference_is_exact(run: Path) -> None:
 def test_the_front_figure_has_a_marker_or_a_line(run: Path) -> None:
     folder = write(run, model(read_run_folder(run)), model(read_run_folder(run), "another", same=False))
     figures = Page(render_page(folder)).figures
-    view = figures["front"]["variants"][0]
+    view = figures["front"]["views"][0]
     (trace,) = [trace for trace in view["data"] if trace.get("name") == "compared, not searched"]
     assert trace["text"] == ["sibling"]
     assert folder.compared is not None
@@ -137,7 +142,7 @@ def test_the_front_figure_has_a_marker_or_a_line(run: Path) -> None:
     notes = [note["text"] for note in view["layout"]["annotations"]]
     assert "another (no KL: another tokenizer)" in notes
     assert len(view["layout"]["shapes"]) == len(notes)
-    panels = [figure["variants"][0] for name, figure in figures.items() if name.startswith("retention-")]
+    panels = [figure["views"][0] for name, figure in figures.items() if name.startswith("retention-")]
     crossed = [p for p in panels if any(t["name"].startswith("compared") and t["x"] for t in p["data"])]
     assert [panel["data"][2]["hovertext"][0].split(":")[0].split("<br>")[1] for panel in crossed] == [
         "recall"
@@ -148,7 +153,7 @@ def test_axes_reach_what_was_compared(run: Path) -> None:
     folder = read_run_folder(run)
     far = model(folder, weight_bytes=Measurement(value=1e9, unit="B"))
     far = far.model_copy(update={"measurements": {**far.measurements, "kl": windows_of([7.0, 8.0])}})
-    view = Page(render_page(write(run, far))).figures["front"]["variants"][0]
+    view = Page(render_page(write(run, far))).figures["front"]["views"][0]
     (trace,) = [trace for trace in view["data"] if trace.get("name") == "compared, not searched"]
     assert view["layout"]["xaxis"]["range"][1] > trace["x"][0]
     assert 10 ** view["layout"]["yaxis"]["range"][1] > 7.5
@@ -158,7 +163,7 @@ def test_axes_reach_what_was_compared(run: Path) -> None:
 def test_names_of_neighbours_stand_apart(run: Path) -> None:
     folder = read_run_folder(run)
     near = [model(folder, label) for label in ("one", "two", "three")]
-    view = Page(render_page(write(run, *near))).figures["front"]["variants"][0]
+    view = Page(render_page(write(run, *near))).figures["front"]["views"][0]
     (trace,) = [trace for trace in view["data"] if trace.get("name") == "compared, not searched"]
     assert len(set(trace["textposition"])) == 3
 
@@ -173,8 +178,8 @@ def test_figures_are_what_plotly_accepts_and_names_stay_text(run: Path) -> None:
     page = Page(render_page(write(run, bad)))
     assert not any(tag == "img" for tag, _ in page.tags)
     for figure in page.figures.values():
-        for variant in figure["variants"]:
-            go.Figure(data=coloured(variant["data"]), layout=coloured(variant["layout"]))
+        for view in figure["views"]:
+            go.Figure(data=coloured(view["data"]), layout=coloured(view["layout"]))
 
 
 def test_the_report_is_redrawn_from_the_file_alone(run: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import time
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from paretune.reports.page import render_page
+from paretune.reports.numerals import quantity
+from paretune.reports.page import make_page
 from paretune.reports.reading import RunFolder, read_run_folder
-from paretune.reports.report import write_report
+from paretune.reports.report import render_page, write_report
+from paretune.reports.tables import Cell
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import Member
 from tests.reports.synthetic import write_run
@@ -91,7 +95,10 @@ def test_every_section_is_there(page: Page) -> None:
         "provenance",
     ]
     links = [attrs["href"] for tag, attrs in page.tags if tag == "a"]
-    assert links == [f"#{name}" for name in sections]
+    assert links[: len(sections) + 1] == ["#answer", *(f"#{name}" for name in sections)]
+    anchors = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(anchors) == len(set(anchors))
+    assert {link.removeprefix("#") for link in links if link} <= set(anchors)
 
 
 def test_the_answer_comes_first(page: Page, folder: RunFolder) -> None:
@@ -104,17 +111,51 @@ def test_figures_are_what_plotly_accepts(page: Page) -> None:
     import plotly.graph_objects as go
 
     figures = page.figures
-    assert {"front", "layers", "latency", "stages", "samplers"} <= set(figures)
+    assert {"front", "latency"} <= set(figures)
     assert sum(name.startswith("retention-") for name in figures) == 5
     for figure in figures.values():
-        for variant in figure["variants"]:
-            go.Figure(data=coloured(variant["data"]), layout=coloured(variant["layout"]))
+        for view in figure["views"]:
+            go.Figure(data=coloured(view["data"]), layout=coloured(view["layout"]))
 
 
 def test_every_figure_has_its_place(page: Page) -> None:
     places = {attrs["id"] for _, attrs in page.tags if "drawing" in (attrs.get("class") or "")}
     assert places == {f"figure-{name}" for name in page.figures}
     assert all(attrs.get("aria-label") for _, attrs in page.tags if attrs.get("role") == "img")
+
+
+def test_without_a_script_everything_is_there(text: str, folder: RunFolder) -> None:
+    """What needs one is hidden until it runs, and words with a table stand in the place of every drawing."""
+    unscripted = Page(re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+    for tag, attrs in unscripted.tags:
+        assert ("hidden" in attrs) == ("scripted" in (attrs.get("class") or "").split())
+        assert tag not in ("button", "select") or "scripted" in str(attrs) or "data-view" in attrs
+    figures = text.count("<figure")
+    assert figures == text.count("<noscript>") == len(make_page(folder).figures) == 7
+    assert text.count("<table") == text.count("<caption") >= 8
+    for member in folder.front.members:
+        assert unscripted.words.count(member.name) >= 2
+
+
+def test_predicted_and_measured_have_columns_of_their_own(folder: RunFolder) -> None:
+    table = make_page(folder).rows
+    measured, predicted = (table.headers.index(f"time/token, {how}") for how in ("measured", "predicted"))
+    found = {row[0].text: row for row in table.rows if isinstance(row[0], Cell)}
+    for member in folder.front.members:
+        row = found[member.name]
+        assert bool(row[measured]) == (member.value("tpot_s") is not None)
+        assert row[predicted] == quantity(member.value("tpot_s_predicted") or 0.0, "s")
+    searched = table.headers.index("KL, search text (nat)")
+    assert found["uniform-4"][searched] != found["uniform-4"][searched - 1]
+
+
+def test_no_other_script_may_run(text: str, page: Page) -> None:
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a) or ""
+    scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digests = {base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts}
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == digests
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy.replace("style-src 'unsafe-inline'", "")
 
 
 def test_nothing_is_loaded_from_elsewhere(text: str, page: Page) -> None:
@@ -128,9 +169,10 @@ def test_nothing_is_loaded_from_elsewhere(text: str, page: Page) -> None:
 
 
 def test_plotly_is_inside_once(text: str, page: Page) -> None:
-    assert text.count("plotly.js v") == 1
+    assert text.count("* plotly.js (basic - minified) v") == 1
+    assert "Licensed under the MIT license" in text
     assert sum(tag == "script" for tag, _ in page.tags) == 3
-    assert len(text) < 7e6
+    assert len(text) < 1.6e6
 
 
 def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
@@ -160,40 +202,41 @@ def test_classes_are_one_marker_and_one_band(folder: RunFolder, page: Page) -> N
     members = [m for m in folder.front.members if m.on_front and m.kind == "front"]
     classes = {m.equivalence_class for m in members}
     assert len(classes) == len(members) - 1
-    traces = page.figures["front"]["variants"][0]["data"]
+    traces = page.figures["front"]["views"][0]["data"]
     markers = sum(len(trace["x"]) for trace in traces if trace.get("name") in ("front", "recommended"))
     assert markers == len(classes)
     assert sum(trace.get("name") == "cannot be told apart" for trace in traces) == 1
 
 
 def test_error_bars_stay_above_zero(page: Page) -> None:
-    for trace in page.figures["front"]["variants"][0]["data"]:
+    for trace in page.figures["front"]["views"][0]["data"]:
         for level, down in zip(trace["y"], trace.get("error_y", {}).get("arrayminus", []), strict=False):
             assert 0 <= down < level
 
 
 def test_hovers_say_the_configuration_in_words(page: Page) -> None:
-    traces = {trace.get("name"): trace for trace in page.figures["front"]["variants"][0]["data"]}
+    traces = {trace.get("name"): trace for trace in page.figures["front"]["views"][0]["data"]}
     uniform = traces["uniform"]["hovertext"][2]
     assert "<b>uniform-4</b>" in uniform
     assert "linears: 4 bit" in uniform
-    assert "key-value cache: 8 bit" in uniform
+    assert "KV cache: 8 bit" in uniform
     assert "pruned: 5 of 6 blocks" in traces["pruned"]["hovertext"][0]
 
 
-def test_the_layer_map_shows_bits_zeros_and_cuts(page: Page, folder: RunFolder) -> None:
-    labels = [v["caption"] for v in page.figures["layers"]["variants"]]
-    pruned = next(v for v in page.figures["layers"]["variants"] if "pruned: 5 of 6 blocks" in v["caption"])
-    heat = pruned["data"][0]
-    assert pruned["layout"]["yaxis"]["ticktext"] == ["qkv", "o", "gate_up", "down"]
-    assert [row[0] for row in heat["z"]] == [None] * 4
-    assert [row[1] for row in heat["text"]] == ["4"] * 4
-    assert len(next(t for t in pruned["data"] if t.get("name") == "cut")["x"]) == 4
-    sparse = next(v for v in page.figures["layers"]["variants"] if "zeros: 50 %" in v["caption"])
-    dots = next(trace for trace in sparse["data"] if trace.get("name") == "zeros")
-    assert {round(row) for row in dots["y"]} == {2, 3}
-    assert "in 12 of 24 groups" in sparse["caption"]
-    assert len(labels) == len({m.name for m in folder.front.members if m.on_front or m.kind == "probe"})
+def test_the_layer_map_shows_bits_zeros_and_cuts(folder: RunFolder) -> None:
+    maps = {found.name.split(" ")[0]: found for found in make_page(folder).maps}
+    pruned = maps["pruned-blocks5"]
+    assert "pruned: 5 of 6 blocks" in pruned.words
+    assert [part for part, _ in pruned.rows] == ["qkv", "o", "gate_up", "down"]
+    assert [cells[0] for _, cells in pruned.rows] == [
+        ("×", "cut", f"blocks.0.{part}: this block is cut") for part, _ in pruned.rows
+    ]
+    assert [cells[1][:2] for _, cells in pruned.rows if cells[1]] == [("4", "bits-4")] * 4
+    sparse = maps["sparse-50-2:4"]
+    dotted = [part for part, cells in sparse.rows if all(cell and cell[0] == "4 •" for cell in cells)]
+    assert dotted == ["gate_up", "down"]
+    assert "zeros: 50 % (2:4) in 12 of 24 groups" in sparse.words
+    assert len(maps) == len({m.name for m in folder.front.members if m.on_front or m.kind == "probe"})
 
 
 def test_a_run_with_nothing_but_a_front(folder: RunFolder) -> None:

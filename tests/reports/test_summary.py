@@ -26,7 +26,7 @@ def test_colours_on_a_terminal(run: Path) -> None:
 def test_it_says_what_was_found(run: Path) -> None:
     text = summarize(run, width=100)
     recommended = read_front(run).recommended
-    assert f"pick {recommended}" in text
+    assert f"recommended: {recommended}" in text
     assert "of the dense model's 7.48 MB" in text
     assert "times less than uniform-4" in text
     assert f"{recommended} *" in text
