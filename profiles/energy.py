@@ -3,11 +3,14 @@
 Where neither can be read there is no figure; none is made up from a data sheet. Counters: NVML
 ``nvmlDeviceGetTotalEnergyConsumption`` (mJ since the driver was loaded, Volta and newer); Linux
 ``/sys/class/powercap/intel-rapl:N/energy_uj`` (µJ, wraps at ``max_energy_range_uj``; on most systems root
-alone may read it). Both count everything that runs there, not this process alone.
+alone may read it). Both count everything that runs there, not this process alone, and what the device draws when
+it is idle; :attr:`EnergyMeter.by` says so. Counters move every 20 to 100 ms, so stretches should last a second or more.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from paretune.profiles.devices.local_gpu import first_visible
 
 RAPL = Path("/sys/class/powercap")
 
@@ -64,6 +69,11 @@ class EnergyMeter:
             self.reason = f"{'NVML' if kind == 'gpu' else 'RAPL'}: {error}"
 
     @property
+    def by(self) -> str:
+        """Which counter, and what it includes."""
+        return "" if self.counter is None else f"{self.counter.name}, idle power included"
+
+    @property
     def available(self) -> bool:
         """Whether energy can be measured here."""
         return self.counter is not None
@@ -71,13 +81,25 @@ class EnergyMeter:
     @contextmanager
     def measure(self) -> Iterator[EnergyReading]:
         """Measure what happens inside; the reading is filled at the end."""
-        reading = EnergyReading(by=self.counter.name if self.counter is not None else "")
-        before = None if self.counter is None else self.counter.joules()
+        reading = EnergyReading(by=self.by)
+        before = self._read()
         start = time.perf_counter()
         yield reading
         reading.seconds = time.perf_counter() - start
-        if self.counter is not None and before is not None:
-            reading.joules = self.counter.joules() - before
+        after = self._read()
+        if before is not None and after is not None:
+            reading.joules = after - before
+
+    def _read(self) -> float | None:
+        """The counter; ``None`` from its first failure on, as after a reset of the driver."""
+        if self.counter is None:
+            return None
+        try:
+            return self.counter.joules()
+        except (OSError, ValueError, RuntimeError) as error:
+            self.reason, self.counter = f"{self.counter.name} stopped: {error}", None
+            logging.getLogger("paretune").warning("energy is measured no more: %s", self.reason)
+            return None
 
 
 class RaplCounter(Counter):
@@ -109,7 +131,7 @@ class RaplCounter(Counter):
 
 
 class NvmlCounter(Counter):
-    """The first GPU.
+    """The first GPU that CUDA shows this process.
 
     Raises:
         ImportError: no NVML binding.
@@ -124,14 +146,19 @@ class NvmlCounter(Counter):
         self._nvml: Any = pynvml
         try:
             self._nvml.nvmlInit()
-            self._handle = self._nvml.nvmlDeviceGetHandleByIndex(0)
-            self.joules()
+            self._handle = first_visible(self._nvml, os.environ.get("CUDA_VISIBLE_DEVICES"))
         except self._nvml.NVMLError as error:
             raise RuntimeError(str(error)) from error
+        if self._handle is None:
+            raise RuntimeError("the driver shows this process no GPU")
+        self.joules()
 
     def joules(self) -> float:
         """Since the driver was loaded."""
-        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+        try:
+            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+        except self._nvml.NVMLError as error:
+            raise RuntimeError(str(error)) from error
 
 
 def _package(path: Path) -> bool:

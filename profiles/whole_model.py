@@ -7,6 +7,7 @@ all of them alike.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from paretune.profiles.energy import EnergyMeter
 
 ROUNDS = 5
+_ENERGY_S = 1.0
+"""Long enough for counters that move every 100 ms."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def time_models(
 def energy_per_token(
     runtime: Runtime, spec: ModelSpec, workload: Workload, meter: EnergyMeter | None
 ) -> float | None:
-    """Joules of answering one batch, over its output tokens; ``None`` where nothing counts energy."""
+    """Joules of answering batches for a second or more, over their output tokens; ``None`` where nothing counts."""
     if meter is None or not meter.available:
         return None
     import torch
@@ -129,9 +132,12 @@ def energy_per_token(
     generator = torch.Generator().manual_seed(0)
     shape = (workload.batch, workload.prompt_tokens)
     ids = torch.randint(spec.vocabulary, shape, generator=generator)
+    batches, start = 0, time.perf_counter()
     with meter.measure() as reading:
-        runtime.generate(ids, workload.output_tokens)
-    tokens = workload.batch * workload.output_tokens
+        while time.perf_counter() - start < _ENERGY_S:
+            runtime.generate(ids, workload.output_tokens)
+            batches += 1
+    tokens = batches * workload.batch * workload.output_tokens
     return None if reading.joules is None else reading.joules / tokens
 
 

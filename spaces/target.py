@@ -18,8 +18,6 @@ _WORKLOAD_KEYS = {
     "output": "output_tokens",
     "output_tokens": "output_tokens",
     "tensor_parallel": "tensor_parallel",
-    "arrival": "arrival_per_s",
-    "arrival_per_s": "arrival_per_s",
 }
 
 
@@ -37,7 +35,6 @@ class Device(Document):
         peak_operations_per_s: dense peak by arithmetic (``fp32``, ``bf16``, ``fp8``, ``int8``, ``int4``);
             operations (a multiply-add is two) a second; a type that is absent has no unit of its own.
         launch_s: time between two dependent kernels that no kernel can hide.
-        idle_w, peak_w: power.
         source: where the figures come from.
     """
 
@@ -50,8 +47,6 @@ class Device(Document):
     cache_bytes: int
     peak_operations_per_s: dict[str, float]
     launch_s: float
-    idle_w: float
-    peak_w: float
     source: str
 
 
@@ -62,14 +57,12 @@ class Workload(Document):
         batch: sequences decoded together.
         prompt_tokens, output_tokens: per sequence.
         tensor_parallel: devices that share every layer.
-        arrival_per_s: requests a second; ``None``: batches follow one another.
     """
 
     batch: int = 1
     prompt_tokens: int = 128
     output_tokens: int = 128
     tensor_parallel: int = 1
-    arrival_per_s: float | None = None
 
     @model_validator(mode="after")
     def _positive(self) -> Workload:
@@ -84,8 +77,8 @@ class Workload(Document):
     def parse(cls, text: str) -> Workload:
         """Read ``batch=8,prompt=512,output=128`` or ``b8-p512-o128``; what is left out keeps its default.
 
-        Keys: ``batch`` (sequences), ``prompt`` and ``output`` (tokens a sequence), ``tensor_parallel``
-        (devices), ``arrival`` (requests a second).
+        Keys: ``batch`` (sequences), ``prompt`` and ``output`` (tokens per sequence), ``tensor_parallel``
+        (devices).
 
         Raises:
             ConfigurationError: unreadable text, an unknown or repeated key, or no positive number.
@@ -114,12 +107,12 @@ class Workload(Document):
         return f"b{self.batch}-p{self.prompt_tokens}-o{self.output_tokens}"
 
 
-def _workload_number(field: str, value: str, text: str) -> float:
+def _workload_number(field: str, value: str, text: str) -> int:
     try:
-        number = float(value) if field == "arrival_per_s" else int(value)
+        number = int(value)
     except ValueError:
         raise _unreadable_workload(text, f"{field}={value}") from None
-    if not 0 < number < float("inf"):
+    if number < 1:
         raise _unreadable_workload(text, f"{field}={value}")
     return number
 

@@ -1,7 +1,7 @@
 """Data sheets of devices: one JSON document of :class:`paretune.spaces.target.Device` a file, found by being here.
 
 To add a device, write its file; ``source`` names the vendor's sheet. A card is recognised in a machine when
-its ``label`` is the name that the driver gives it.
+its ``label`` is the name that the driver gives it; one that is not gets lower bounds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Literal
 
 from paretune.profiles.devices.local_cpu import local_cpu
-from paretune.profiles.devices.local_gpu import local_gpu_name, local_gpu_sheet
+from paretune.profiles.devices.local_gpu import has_gpu, local_gpu_sheet
 from paretune.spaces.errors import UnknownNameError
 from paretune.spaces.target import Device
 
@@ -58,12 +58,11 @@ def detect_device(kind: Literal["cpu", "gpu"] | None = None) -> Device:
     """The device of this machine.
 
     Args:
-        kind: ``cpu`` or ``gpu``; ``None`` is the first GPU that the driver shows, else the CPU.
+        kind: ``cpu`` or ``gpu``; ``None`` is the first GPU that CUDA shows this process, else the CPU.
 
     Raises:
         EngineError: a GPU was asked for and there is none.
-        UnknownNameError: the GPU has no data sheet here.
     """
-    if kind == "gpu" or (kind is None and local_gpu_name() is not None):
+    if kind == "gpu" or (kind is None and has_gpu()):
         return local_gpu_sheet(tuple(_sheets().values()))
     return local_cpu()

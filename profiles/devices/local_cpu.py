@@ -29,7 +29,6 @@ _SOCKET_BANDWIDTH = {"x86-amx": 307.2e9, "x86-avx512": 204.8e9}
 _DESKTOP_BANDWIDTH = 51.2e9
 _CORE_BANDWIDTH = 12e9
 """What one core can draw from memory, roughly; a virtual machine with few cores gets no more."""
-_CORE_W = 6.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,6 @@ def describe_cpu(facts: CpuFacts) -> Device:
         cache_bytes=facts.cache_bytes,
         peak_operations_per_s=peak,
         launch_s=5e-6,
-        idle_w=_CORE_W * facts.cores / 4,
-        peak_w=_CORE_W * facts.cores,
         source=f"estimated: {facts.cores} cores x {facts.frequency_hz / 1e9:.2f} GHz x operations a cycle of "
         f"{generation}; bandwidth 12 GB/s a core, at most {socket / 1e9:g} GB/s; nothing was measured",
     )

@@ -26,8 +26,6 @@ ROUND = Device(
     cache_bytes=10**6,
     peak_operations_per_s={"fp32": 1e13, "bf16": 1e14, "int8": 2e14, "fp8": 2e14},
     launch_s=1e-6,
-    idle_w=10,
-    peak_w=100,
     source="a test",
 )
 

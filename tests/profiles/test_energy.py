@@ -31,7 +31,7 @@ def test_a_known_amount(tmp_path):
         (second / "energy_uj").write_text("1000000")
         (tmp_path / "intel-rapl:2" / "energy_uj").write_text("9000000")
     assert reading.joules == pytest.approx(2.5)
-    assert reading.by == "rapl"
+    assert reading.by == "rapl, idle power included"
     assert reading.seconds > 0
 
 
@@ -77,8 +77,15 @@ def fake_nvml(readings: list[int], works: bool = True) -> types.ModuleType:
 
     module.NVMLError = NVMLError
     module.nvmlInit = init
+    module.nvmlDeviceGetCount = lambda: 1
     module.nvmlDeviceGetHandleByIndex = lambda index: index
-    module.nvmlDeviceGetTotalEnergyConsumption = lambda handle: readings.pop(0)
+
+    def energy(handle: int) -> int:
+        if not readings:
+            raise NVMLError("GPU is lost")
+        return readings.pop(0)
+
+    module.nvmlDeviceGetTotalEnergyConsumption = energy
     return module
 
 
@@ -88,7 +95,17 @@ def test_a_gpu_counts_millijoules(monkeypatch):
     with meter.measure() as reading:
         pass
     assert reading.joules == pytest.approx(2.5)
-    assert reading.by == "nvml"
+    assert reading.by == "nvml, idle power included"
+
+
+def test_a_counter_that_stops_while_measuring_is_told_and_ends_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml([5, 1_000]))
+    meter = EnergyMeter("gpu")
+    with meter.measure() as reading:
+        pass
+    assert reading.joules is None
+    assert not meter.available
+    assert "GPU is lost" in meter.reason
 
 
 def test_a_machine_without_a_driver(monkeypatch):

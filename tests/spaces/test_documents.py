@@ -67,8 +67,6 @@ DEVICE = Device(
     cache_bytes=1,
     peak_operations_per_s={"fp32": 1e12},
     launch_s=1e-6,
-    idle_w=1.0,
-    peak_w=2.0,
     source="nowhere",
 )
 RUN = RunDocument(
@@ -94,7 +92,7 @@ DOCUMENTS = (
     FRONT,
     RUN,
     DEVICE,
-    Workload(batch=2, arrival_per_s=0.5),
+    Workload(batch=2),
 )
 
 
