@@ -72,6 +72,10 @@ class Workbench:
 
 def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[str, str]:
     """What of :meth:`Workbench.fingerprint` is known before the model is loaded."""
+    from paretune.evaluators.cost import CostEvaluator
+    from paretune.evaluators.quality import QualityEvaluator
+    from paretune.search.study import versions_of
+
     search = run.search
     settings = {
         "objectives": search.objectives,
@@ -81,6 +85,7 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
     }
     dtype, place = compute_target(run)
     return {
+        "version": versions_of(QualityEvaluator, CostEvaluator),
         "workload": sha256_of(run.workload.model_dump(mode="json")),
         "arithmetic of scores": f"{str(dtype).removeprefix('torch.')} on {place.partition(':')[0]}",
         "engine": run.engine,

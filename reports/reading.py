@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 
 from paretune.reports.compared import FILE as COMPARED
 from paretune.reports.compared import ComparedFile
+from paretune.search.records import read_lines
 from paretune.spaces.errors import ParetuneError, RunError
 from paretune.spaces.result import FrontFile, RunDocument
 from paretune.spaces.schema import Document
@@ -105,22 +105,16 @@ def read_trials(path: Path) -> Iterator[Trial]:
     """The lines of ``records.jsonl``; a torn last line (the process was killed) is left out.
 
     Raises:
-        RunError: a line before the last cannot be read.
+        RunError: a line was changed, lost or moved.
     """
-    if not path.exists():
-        return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
+    for place, line in read_lines(path):
         try:
-            yield _trial(json.loads(line))
+            yield _trial(line)
         except (ValueError, KeyError, TypeError) as error:
-            if number < len(lines):
-                raise RunError(
-                    f"line {number} of {path}", f"is no record ({error})", "Restore the file, or search again"
-                ) from error
+            raise RunError(place, f"is no record ({error})", "Restore the file, or search again") from error
 
 
-def _trial(line: dict[str, Any]) -> Trial:
+def _trial(line: Mapping[str, Any]) -> Trial:
     # Plain JSON on purpose: validating thousands of configurations would take longer than the whole report.
     return Trial(
         index=int(line["index"]),

@@ -146,6 +146,11 @@ class FrontMaker:
         ]
         return PrunedSize(base, own, costs, rest, np.array(free))
 
+    @property
+    def own_of_sizes(self) -> list[tuple[Point, float]]:
+        """The pruned sizes as they were given."""
+        return [(size.base, size.own) for size in self._sizes.values()]
+
     def size_of(self, point: Point) -> PrunedSize | None:
         """The pruned size of a point; ``None`` if it was not given."""
         return self._sizes.get(pruned_of(self.problem, point))

@@ -124,6 +124,27 @@ def write_whole(path: Path, text: str) -> Path:
     return path
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line (ASCII, without its end) to a file, and see it to the disk.
+
+    Raises:
+        RunError: the disk is full; nothing of the line stays in the file, nor does it after an interrupt.
+    """
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a", encoding="ascii") as handle:
+            handle.write(line + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+    except BaseException as error:
+        # Interrupted in between, the file would have a line that this process does not know.
+        if path.exists():
+            os.truncate(path, size)
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
 def drop_torn_line(path: Path) -> None:
     """Cut what a process that was killed, or found the disk full, left after the last whole line."""
     raw = path.read_bytes()

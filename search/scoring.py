@@ -42,11 +42,20 @@ class Scorer:
         self._costs: dict[str, Mapping[str, Measurement]] = {}
         self._fidelity = Fidelity(windows=1, window_tokens=1)
 
-    def score(self, name: str, point: Point, sampler: str, fidelity: Fidelity) -> Record:
+    def score(
+        self, name: str, point: Point, sampler: str, fidelity: Fidelity, trial: int | None = None
+    ) -> Record:
         """The record of a candidate at a fidelity, measured now or in an earlier run of the same folder."""
-        return self.score_config(name, self.space.decode(point), sampler, fidelity)
+        return self.score_config(name, self.space.decode(point), sampler, fidelity, trial)
 
-    def score_config(self, name: str, config: CompressionConfig, sampler: str, fidelity: Fidelity) -> Record:
+    def score_config(
+        self,
+        name: str,
+        config: CompressionConfig,
+        sampler: str,
+        fidelity: Fidelity,
+        trial: int | None = None,
+    ) -> Record:
         """The same for a configuration."""
         known = self.records.find(config.digest, fidelity)
         if known is not None:
@@ -58,8 +67,9 @@ class Scorer:
         tokens = max(0, fidelity.tokens - before)
         record = Record(
             index=len(self.records), digest=config.digest, name=name, config=config, sampler=sampler,
-            fidelity=fidelity, tokens=tokens, evaluations=tokens / EVALUATION_TOKENS, seconds=seconds,
-            measurements=found, violations=self._violations(found),
+            trial=trial, versions=self.records.versions, fidelity=fidelity, tokens=tokens,
+            evaluations=tokens / EVALUATION_TOKENS, seconds=seconds, measurements=found,
+            violations=self._violations(found),
         )  # fmt: skip
         self.records.append(record)
         if self.on_record is not None:

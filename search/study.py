@@ -1,14 +1,16 @@
 """A search: baselines, probes and marginals first, then what the sampler proposes, cheap readings first.
 
-Every step asks the record file whether it was done before, so a run that was killed goes on where it stopped:
-it loses at most the candidate under way and repeats nothing.
+Every step asks the record file whether it was done before, and the sampler goes on from its state, so a run that was
+killed goes on where it stopped: it loses at most the candidate under way and repeats nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from paretune.search.baselines import Named, best_kinds, marginals, probes, uniform_configurations
 from paretune.search.budget import Budget
@@ -17,12 +19,14 @@ from paretune.search.feasibility import check_feasible, check_measured
 from paretune.search.observation import Problem
 from paretune.search.records import RecordFile
 from paretune.search.samplers import find_sampler
+from paretune.search.samplers.sampler import Sampler
 from paretune.search.scoring import Scorer
 from paretune.search.settings import SearchSettings
 from paretune.search.storage import StudyStorage
+from paretune.search.trials import Trials
 from paretune.spaces.evaluator import Evaluator
 from paretune.spaces.measurement import Fidelity, Record
-from paretune.spaces.space import SearchSpace
+from paretune.spaces.space import Point, SearchSpace
 
 Progress = Callable[[str, int, int | None, float | None], None]
 """Called with what is being done, how many are done, of how many (if known) and the seconds left (if known)."""
@@ -64,7 +68,7 @@ class Study:
         self.folder = folder
         self.windows = dict(windows)
         self.window_tokens = window_tokens
-        self.records = RecordFile(folder)
+        self.records = RecordFile(folder, versions_of(quality, cost))
         self.storage = StudyStorage(folder, settings.objectives)
         self.scorer = Scorer(
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
@@ -90,18 +94,35 @@ class Study:
         known = self._first(sampler.uses_marginals, report)
         for record in known:
             sampler.tell(self.scorer.observation(record))
-        trial = 0
-        while not self.budget.exhausted(trial):
-            point = sampler.propose(trial)
-            if point is None:
+        trials = self._resumed(sampler)
+        for trial, point in list(trials.pending.items()):
+            self._evaluate(trials, trial, point, sampler)
+        while not self.budget.exhausted(trials.asked):
+            proposed = sampler.propose(trials.asked)
+            if proposed is None:
                 self.exhausted_space = True
                 break
-            name = f"p{trial:03d}-{self._bits(point):.2f}b"
-            record = self.scorer.score(name, point, self.settings.sampler, self._candidate)
+            self._evaluate(trials, trials.ask(proposed, sampler.state()), proposed, sampler)
+            done, most = trials.asked, self.settings.max_candidates
+            report(f"{done} candidates", done, most, self.budget.seconds_left)
+
+    def _resumed(self, sampler: Sampler) -> Trials:
+        """Bring a new sampler to where that of an earlier run in this folder was."""
+        told = {record.trial: record for record in self.records if record.trial is not None}
+        for record in told.values():
             sampler.tell(self.scorer.observation(record))
             self._look_closer(record)
-            trial += 1
-            report(f"{trial} candidates", trial, self.settings.max_candidates, self.budget.seconds_left)
+        trials = Trials(self.folder, told.keys())
+        if trials.state:
+            sampler.restore(trials.state)
+        return trials
+
+    def _evaluate(self, trials: Trials, trial: int, point: Point, sampler: Sampler) -> None:
+        name = f"p{trial:03d}-{self._bits(point):.2f}b"
+        record = self.scorer.score(name, point, self.settings.sampler, self._candidate, trial)
+        sampler.tell(self.scorer.observation(record))
+        trials.told(trial)
+        self._look_closer(record)
 
     # -- before the sampler ---------------------------------------------------------------------------------
 
@@ -191,6 +212,11 @@ class Study:
     def _stored(self, record: Record) -> None:
         if record.sampler != "marginal" and record.fidelity.text == "search":
             self.storage.add(record)
+
+
+def versions_of(*evaluators: Any) -> str:
+    """Of Paretune and of evaluators, or classes of them: part of the key of every record."""
+    return " ".join([f"paretune/{version('paretune')}", *(f"{x.name}/{x.version}" for x in evaluators)])
 
 
 def readings(records: Iterable[Record], text: str) -> dict[str, Record]:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import ConfigurationError
-from paretune.spaces.schema import Document, Frozen, canonical_json
+from paretune.spaces.schema import Document, Frozen
 
 
 class Measurement(Frozen):
@@ -79,6 +79,9 @@ class Record(Document):
         digest: of ``config``.
         name: ``dense``, ``uniform-4``, or a generated name.
         sampler: who proposed it: ``baseline``, ``marginal``, ``probe``, a sampler's name, ``promotion``.
+        trial: number of the sampler's proposal; ``None`` for what nobody proposed.
+        versions: of Paretune and of the evaluators that measured, e.g. ``paretune/0.1.0 quality/1 cost/1``: numbers of
+            another are not taken for these.
         tokens: tokens that this reading paid for (a longer rung pays only the new ones).
         evaluations: the same in units of :data:`EVALUATION_TOKENS`, backward passes counted twice more.
         seconds: wall time of scoring.
@@ -91,6 +94,8 @@ class Record(Document):
     name: str
     config: CompressionConfig
     sampler: str
+    trial: int | None = None
+    versions: str = ""
     fidelity: Fidelity
     tokens: int
     evaluations: float
@@ -102,8 +107,3 @@ class Record(Document):
         """The value of ``metric``, ``None`` where it was not measured."""
         found = self.measurements.get(metric)
         return None if found is None else found.value
-
-    def to_json(self) -> str:
-        """One line; what a layer's choice leaves at its default is left out, which halves the file."""
-        config = self.config.model_dump(mode="json", exclude_defaults=True)
-        return canonical_json({**self.model_dump(mode="json", exclude={"config"}), "config": config})

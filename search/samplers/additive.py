@@ -5,7 +5,8 @@ What AMQ, HAWQ-V3 and AutoScheme's allocators approximate; here it is exact on b
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +48,17 @@ class AdditiveSampler(Sampler):
                 return point
         return None
 
+    def state(self) -> dict[str, Any]:
+        """What is left of the queue, and the pruned sizes that fronts are made of."""
+        return {"queue": self._queue, "sizes": {m: maker.own_of_sizes for m, maker in self._makers.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Sampler.restore`."""
+        self._queue = as_points(state["queue"])
+        for metric, sizes in state["sizes"].items():
+            known = {tuple(base): own for base, own in sizes}
+            self._makers[metric] = FrontMaker(self.problem, metric, known, self.most_cells)
+
     def table(self) -> SensitivityTable:
         """The sensitivity table of what was told so far."""
         known = self.evidence
@@ -71,6 +83,11 @@ class AdditiveSampler(Sampler):
         """Whether it was not told yet, or only read on little text, and may be measured."""
         digest = self.problem.space.decode(point).digest
         return digest not in self.evidence.seen and self.problem.admissible(point)
+
+
+def as_points(kept: list[list[int]] | None) -> list[Point] | None:
+    """Points that were written as JSON."""
+    return None if kept is None else [tuple(point) for point in kept]
 
 
 def by_gap(points: list[Point]) -> list[Point]:

@@ -8,15 +8,16 @@ over the measured front are proposed, at most one in each stretch of the cost ax
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from paretune.search.additive import NEGLIGIBLE, FrontMaker, PrunedSize, pruned_of
 from paretune.search.exchanges import draw_moves
 from paretune.search.observation import Observation, Problem
-from paretune.search.samplers.additive import AdditiveSampler, by_gap
+from paretune.search.samplers.additive import AdditiveSampler, as_points, by_gap
 from paretune.search.sensitivity import SensitivityTable
 from paretune.spaces.space import Point
 
@@ -79,6 +80,16 @@ class ParetuneSampler(AdditiveSampler):
             if found is not None:
                 return found
         return None
+
+    def state(self) -> dict[str, Any]:
+        """The queues, the rounds of thinking, and the pruned sizes that fronts are made of."""
+        return {**super().state(), "first": self._first, "ideas": self._ideas, "rounds": self._rounds}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See :meth:`Sampler.restore`."""
+        super().restore(state)
+        self._first, self._ideas = as_points(state["first"]), as_points(state["ideas"]) or []
+        self._rounds = int(state["rounds"])
 
     def _next(self, queue: list[Point]) -> Point | None:
         while queue:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,8 +15,9 @@ from paretune.spaces.space import Point
 class Sampler(ABC):
     """Proposes points.
 
-    What it proposes depends on its seed and on what it was told and asked, in that order, and on nothing else: a
-    killed search is resumed by telling and asking the same again.
+    What it proposes depends on its seed, the number of the trial, what it was told, in that order, and its state:
+    a killed search is resumed by telling a new one the records and handing it the state of the old. Nothing is asked
+    for again.
 
     Attributes:
         name: registered name.
@@ -36,6 +38,13 @@ class Sampler(ABC):
     @abstractmethod
     def propose(self, trial: int) -> Point | None:
         """A legal point for trial number ``trial``; ``None`` when it has nothing new to propose."""
+
+    def state(self) -> dict[str, Any]:
+        """What it needs to go on besides what it is told, as JSON; points are lists of indices."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027 -- most samplers have no state
+        """Go on from the :meth:`state` of another, once everything is told that the other was told."""
 
     def random(self, trial: int) -> np.random.Generator:
         """The random numbers of one trial."""

@@ -10,17 +10,17 @@ import pytest
 
 from paretune.commands.main import main
 from paretune.engines.environments import Environment
+from paretune.search.records import RecordFile
 from paretune.spaces.errors import EngineError, VerificationError
 from tests.commands.small_runs import ROOT, RULE, failing, paretune, small_arguments, small_run
 from tests.engines.conftest import running
 
 
 def test_a_small_run_from_model_to_export(model, text, run, capsys):
-    records = [json.loads(line) for line in (run / "records.jsonl").read_text().splitlines()]
     widths = {
-        (layer.rpartition(".")[2], choice.get("weight", {}).get("num_bits", 16))
-        for record in records
-        for layer, choice in record["config"].get("layers", {}).items()
+        (layer.rpartition(".")[2], choice.weight.num_bits)
+        for record in RecordFile(run)
+        for layer, choice in record.config.layers.items()
     }
     assert {bits for name, bits in widths if name == "up_proj"} >= {2, 4, 8}
     assert {bits for name, bits in widths if name == "down_proj"} == {4}

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from paretune.search.record_lines import sealed
+from paretune.search.records import record_values
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
@@ -404,7 +406,8 @@ def write_run(folder: Path, source: str = "demo/model", **sizes: Any) -> Path:
     run = run_document(made, front, lines, source)
     (folder / "front.json").write_text(front.to_json(), encoding="utf-8")
     (folder / "run.json").write_text(run.to_json(), encoding="utf-8")
-    (folder / "records.jsonl").write_text("".join(f"{line.to_json()}\n" for line in lines), encoding="utf-8")
+    sealed_lines = "".join(f"{sealed(record_values(line))}\n" for line in lines)
+    (folder / "records.jsonl").write_text(sealed_lines, encoding="ascii")
     return folder
 
 

@@ -49,6 +49,7 @@ class FakeQuality:
                 parameter.kind not in ("layer", "kv") and value
             ):
                 kl += 0.3 * sensitivity
+        kl /= 4  # an agreement of 1 - kl is not below 0
         offset = 1.0 if fidelity.text == "search" else 1.1
         windows = np.array([kl * offset * (1 + 0.1 * np.sin(w)) for w in range(fidelity.windows)])
         # What is lost is a whole multiple of a power of two, so that it is the same beside any dense value.
