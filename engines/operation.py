@@ -64,6 +64,29 @@ class Operation:
             self.kv_heads,
         )
 
+    @property
+    def arithmetic(self) -> str:
+        """Of its products, as data sheets name it; kernels that expand their weights multiply as dense ones do."""
+        return {"int8-dynamic": "int8"}.get(self.kernel, self.kernel)
+
+    @property
+    def moved_bytes(self) -> float:
+        """Weights or cache in the bits that the kernel is given, inputs and outputs in float32."""
+        bits = 32 if self.num_bits == 16 and self.kernel == "fp32" else self.num_bits
+        if self.kind == "linear":
+            return self.n * self.k * bits / 8 * (1.0 - self.sparsity) + 4 * self.m * (self.n + self.k)
+        if self.kind == "attention":
+            cache = self.batch * self.n * self.kv_heads * self.k * 2 * bits / 8
+            return cache + self.batch * self.m * self.heads * self.k * 8
+        return self.m * self.k * (bits / 8 + 4)
+
+    @property
+    def multiplications(self) -> float:
+        """Multiplications and additions."""
+        if self.kind == "linear":
+            return 2.0 * self.m * self.n * self.k * (1.0 - self.sparsity)
+        return 4.0 * self.batch * self.heads * self.k * self.m * self.n if self.kind == "attention" else 0.0
+
     def times(self, count: int) -> Operation:
         """The same operation, run ``count`` times."""
         return replace(self, count=count)

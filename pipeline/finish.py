@@ -125,11 +125,11 @@ def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ..
 def _fitted(bench: Workbench) -> Iterable[CompressionConfig]:
     """What the predictor was fitted to."""
     from paretune.engines.runner_engine import RunnerEngine
-    from paretune.profiles.format_predictor import timing_configs
+    from paretune.profiles.format_predictor import mixed_configs, timing_configs
     from paretune.profiles.whole_model import profile_candidates
 
     if isinstance(bench.engine, RunnerEngine):
-        return timing_configs(bench.space)
+        return (*timing_configs(bench.space), *mixed_configs(bench.space))
     legality = bench.engine.legality_at(bench.device.name, bench.run.workload)
     return profile_candidates(bench.spec, legality).values()
 

@@ -82,24 +82,25 @@ def asks_for_time(run: RunFile) -> bool:
 
 
 def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> tuple[CostPredictor, str]:
-    from paretune.profiles.format_predictor import FormatPredictor, timing_configs
+    from paretune.profiles.format_predictor import FormatPredictor, mixed_configs, timing_configs
     from paretune.profiles.whole_exports import time_exports
 
     with stages.stage("profile", "timing every format in the engine"):
         file = _kept(bench, "")
         if not file.runs:
-            configs, workload = timing_configs(bench.space), bench.run.workload
+            configs, mixtures = timing_configs(bench.space), mixed_configs(bench.space)
             timed = time_exports(
-                engine, bench.assembler, configs, workload, bench.model_folder, progress=stages.report
-            )
-            predictor = FormatPredictor()
-            predictor.fit(bench.spec, [whole.run for whole in timed])
+                engine, bench.assembler, (*configs, *mixtures), bench.run.workload, bench.model_folder,
+                progress=stages.report,
+            )  # fmt: skip
+            runs, predictor = [whole.run for whole in timed], FormatPredictor()
+            predictor.fit(bench.spec, runs[: len(configs)], runs[len(configs) :])
             rates = {
                 metric: tuple((place, form, seconds) for (place, form), seconds in found.items())
                 for metric, found in predictor.rates.items()
             }
-            file = _keep(bench, file, {"runs": tuple(whole.run for whole in timed), "rates": rates})
-    return FormatPredictor(file.rates), file.digest
+            file = _keep(bench, file, {"runs": tuple(runs), "rates": rates, "errors": predictor.errors})
+    return FormatPredictor(file.rates, file.errors), file.digest
 
 
 def _profile_operations(

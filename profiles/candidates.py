@@ -20,7 +20,7 @@ from paretune.spaces.formats import integer_format
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.pruned_sizes import pruned_ladders
-from paretune.spaces.size import activation_bytes, kept_linears, kv_cache_bytes, layer_bytes, weight_bytes
+from paretune.spaces.size import kept_linears, layer_bytes, memory_bytes, weight_bytes
 from paretune.spaces.target import Device, Workload
 
 Approach = Literal["dense", "quantize", "prune", "pruned"]
@@ -62,8 +62,7 @@ class Candidate:
     def memory_bytes(self, spec: ModelSpec, workload: Workload, weights: int | None = None) -> int:
         """Weights, cache and activations on each device; ``weights`` saves computing :meth:`weight_bytes`."""
         total = self.weight_bytes(spec) if weights is None else weights
-        total += kv_cache_bytes(spec, self.config, workload) + activation_bytes(spec, self.config, workload)
-        return -(-total // workload.tensor_parallel)
+        return memory_bytes(spec, self.config, workload, total)
 
     def _zeros_left_out(self, spec: ModelSpec) -> int:
         if not self.execution.sparse_2_4:

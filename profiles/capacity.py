@@ -7,6 +7,7 @@ from collections.abc import Callable
 from paretune.profiles.candidates import Candidate
 from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import check_heads
 from paretune.spaces.target import Device, Workload
 
 USABLE_SHARE = 0.9
@@ -18,8 +19,10 @@ def check_workload(spec: ModelSpec, workload: Workload) -> None:
     """Refuse a workload that the model cannot have.
 
     Raises:
-        ConfigurationError: prompt and output are longer than the model's context.
+        ConfigurationError: prompt and output are longer than the model's context, or heads cannot be divided among
+            the devices.
     """
+    check_heads(spec, workload)
     if workload.context > spec.context:
         raise ConfigurationError(
             f"workload {workload.name}",

@@ -1,14 +1,17 @@
 """Predicts latency where kernels cannot be called one by one: from whole models, each in one format.
 
-A time is a constant, so much a block, and so much a weight of every format, all at least 0 and fitted to whole models
-of this very shape (non-negative least squares, Lawson and Hanson 1974, relative errors). Rates are those of a format
-and a place: weights inside the blocks and those of embedding and head, whose shapes are others.
+A time is a constant, so much per block, and so much per weight of every format, all at least 0 and fitted to whole
+models of this very shape (non-negative least squares, Lawson and Hanson 1974, relative errors). Rates are those of a
+format and a place: weights inside the blocks and those of embedding and head, whose shapes are others. One model per
+term says nothing of how good the fit is, so a few mixtures are timed as well: how far the fit to the others misses
+them is its error.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from random import Random
 
 import numpy as np
 
@@ -21,7 +24,8 @@ from paretune.spaces.size import kept_linears, kept_shape
 from paretune.spaces.space import Point, SearchSpace
 from paretune.spaces.target import Workload
 
-VERSION = "1"
+VERSION = "2"
+MIXTURES = 3
 Term = tuple[str, str]
 """Place and format; ``("model", "once")`` and ``("model", "block")`` for what is no weight."""
 _ONCE: Term = ("model", "once")
@@ -33,26 +37,45 @@ class FormatPredictor:
 
     Args:
         kept: rates of an earlier fit, by metric: place, format, seconds.
+        errors: of that fit.
 
     Attributes:
         rates: by metric: seconds of each term.
-        errors: by metric: median of |predicted - measured| / measured over the runs that it was fitted to.
+        errors: by metric: median of |predicted - measured| / measured over mixtures that the fit did not see; empty
+            where none was timed.
     """
 
-    def __init__(self, kept: Mapping[str, Iterable[tuple[str, str, float]]] | None = None) -> None:
+    def __init__(
+        self,
+        kept: Mapping[str, Iterable[tuple[str, str, float]]] | None = None,
+        errors: Mapping[str, float] | None = None,
+    ) -> None:
         self.rates: dict[str, dict[Term, float]] = {
             metric: {(place, form): seconds for place, form, seconds in rates}
             for metric, rates in (kept or {}).items()
         }
-        self.errors: dict[str, float] = {}
+        self.errors: dict[str, float] = dict(errors or {})
 
-    def fit(self, spec: ModelSpec, runs: Iterable[MeasuredRun]) -> None:
-        """Fit both metrics to whole models; what no run has remains unknown."""
-        given = list(runs)
+    def fit(self, spec: ModelSpec, runs: Iterable[MeasuredRun], mixtures: Iterable[MeasuredRun] = ()) -> None:
+        """Fit both metrics to whole models; what no run has remains unknown.
+
+        Args:
+            spec: the model.
+            runs: of :func:`timing_configs`.
+            mixtures: of :func:`mixed_configs`: held out for :attr:`errors`, then fitted to with the others.
+        """
+        runs, mixtures = list(runs), list(mixtures)
         for metric in METRIC.values():
-            timed = [run for run in given if getattr(run, metric) is not None]
-            if timed:
-                self._fit(metric, spec, timed)
+            timed, held_out = (
+                [run for run in some if getattr(run, metric) is not None] for some in (runs, mixtures)
+            )
+            if not timed:
+                continue
+            self._fit(metric, spec, timed)
+            if held_out:
+                times = [(self._seconds(metric, spec, run.config), getattr(run, metric)) for run in held_out]
+                self.errors[metric] = float(np.median([abs(told / found - 1.0) for told, found in times]))
+                self._fit(metric, spec, timed + held_out)
 
     def _fit(self, metric: str, spec: ModelSpec, runs: list[MeasuredRun]) -> None:
         from scipy.optimize import nnls
@@ -65,7 +88,16 @@ class FormatPredictor:
         sizes = np.abs(design).max(axis=0)
         rates = nnls(design / sizes, np.ones(len(runs)))[0] / sizes
         self.rates[metric] = dict(zip(names, rates.tolist(), strict=True))
-        self.errors[metric] = float(np.median(np.abs(design @ rates - 1.0)))
+
+    def _seconds(self, metric: str, spec: ModelSpec, config: CompressionConfig) -> float:
+        rates, seconds = self.rates[metric], 0.0
+        for name, count in terms(spec, config).items():
+            if name not in rates:
+                raise UnknownCostError(
+                    f"{name[1]} of {name[0]} weights", "was not timed in a whole model", "Profile again"
+                )
+            seconds += rates[name] * count
+        return seconds
 
     def predict(
         self, spec: ModelSpec, config: CompressionConfig, workload: Workload
@@ -78,14 +110,10 @@ class FormatPredictor:
         del workload
         found = {}
         for metric, rates in self.rates.items():
-            seconds = 0.0
-            for name, count in terms(spec, config).items():
-                if name not in rates:
-                    raise UnknownCostError(
-                        f"{name[1]} of {name[0]} weights", "was not timed in a whole model", "Profile again"
-                    )
-                seconds += rates[name] * count
             by = f"formats/{VERSION}: {len(rates)} terms of whole models"
+            if metric in self.errors:
+                by += f"; off by {100 * self.errors[metric]:.2g} % on mixtures that the fit did not see"
+            seconds = self._seconds(metric, spec, config)
             found[metric] = Measurement(value=seconds, unit="s", source="predicted", by=by)
         return found
 
@@ -125,6 +153,19 @@ def timing_configs(space: SearchSpace) -> tuple[CompressionConfig, ...]:
                 known |= terms(space.spec, config).keys()
                 found[config] = None
     return tuple(found)
+
+
+def mixed_configs(space: SearchSpace, count: int = MIXTURES) -> tuple[CompressionConfig, ...]:
+    """Whole models whose groups have formats drawn at random, the same ones every time: to hold a fit against."""
+    random, found = Random(0), dict.fromkeys(timing_configs(space))
+    timed = len(found)
+    for _ in range(20 * count):
+        point = list(space.dense())
+        for index in space.layer_parameters:
+            point[index] = random.randrange(len(space.parameters[index].choices))
+        if len(found) < timed + count and space.ruling(tuple(point)):
+            found[space.decode(tuple(point))] = None
+    return tuple(found)[timed:]
 
 
 def _choices(space: SearchSpace, inner: bool) -> list[tuple[int, int]]:

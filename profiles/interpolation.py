@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from paretune.engines.operation import Operation
+from paretune.profiles.roofline import operation_floor_s
 from paretune.profiles.table import CostRow, CostTable
 from paretune.spaces.errors import ParetuneError
 from paretune.spaces.target import Device
@@ -98,24 +99,6 @@ def interpolate(operation: Operation, rows: list[CostRow], axis: str) -> float |
     low, high = max(below), min(above)
     slope = math.log(line[high] / line[low]) / math.log(high / low)
     return line[low] * float((at / low) ** slope)
-
-
-def operation_floor_s(operation: Operation, device: Device) -> float:
-    """Roofline of one run, without its launch: from shapes and bits alone."""
-    bits = 32 if operation.num_bits == 16 and operation.kernel == "fp32" else operation.num_bits
-    kept = 1.0 - operation.sparsity
-    if operation.kind == "linear":
-        moved = operation.n * operation.k * bits / 8 * kept + 4 * operation.m * (operation.n + operation.k)
-        done = 2.0 * operation.m * operation.n * operation.k * kept
-    elif operation.kind == "attention":
-        moved = operation.batch * operation.n * operation.kv_heads * operation.k * 2 * bits / 8
-        moved += operation.batch * operation.m * operation.heads * operation.k * 8
-        done = 4.0 * operation.batch * operation.heads * operation.k * operation.m * operation.n
-    else:
-        moved, done = operation.m * operation.k * (bits / 8 + 4), 0.0
-    peaks = device.peak_operations_per_s
-    peak = peaks.get({"int8-dynamic": "int8"}.get(operation.kernel, operation.kernel), peaks["fp32"])
-    return max(moved / device.bandwidth_bytes_per_s, done / peak)
 
 
 def _distance(one: Operation, other: Operation) -> float:

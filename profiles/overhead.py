@@ -3,7 +3,7 @@
 Norms, rotary embedding, residuals and the host's own work are no operations; and a kernel that runs between
 others finds the caches colder than by itself. Both are what measured latency leaves when the sum of the
 kernels is taken away. All terms are at least 0 (non-negative least squares; Lawson and Hanson 1974), and a
-time that lies far off counts less (Huber weights).
+time that lies far off counts less (Huber 1964).
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import numpy.typing as npt
 from paretune.spaces.schema import Frozen
 
 LEAST_FOR_SHARE = 6
-_ROUNDS = 20
+_ROUNDS = 5
+_EXACT = 1e-9
+"""Residuals, as a share of the largest value, that are rounding."""
 _HUBER = 1.345
 Vector = npt.NDArray[np.float64]
 
@@ -69,33 +71,26 @@ def fit_overhead(blocks: Sequence[int], kernels_s: Sequence[float], measured_s: 
 
 
 def _robust(features: npt.NDArray[np.float64], values: Vector) -> Vector:
-    """Non-negative least squares, weighted again and again by how far each value is off."""
-    weights = np.ones_like(values)
-    found = non_negative_least_squares(features, values)
+    """Non-negative, with a Huber loss at a scale that is taken from the residuals (median absolute deviation)."""
+    from scipy.optimize import least_squares, nnls
+
+    # Columns of one size: blocks are counted in tens, kernels in fractions of a second.
+    sizes = np.abs(features).max(axis=0)
+    scaled, unit = features / sizes, float(np.abs(values).max()) or 1.0
+    found = nnls(scaled, values / unit)[0]
+
+    def residuals(terms: Vector) -> Vector:
+        off: Vector = scaled @ terms - values / unit
+        return off
+
     for _ in range(_ROUNDS):
-        off = np.abs(features @ found - values)
-        scale = 1.4826 * float(np.median(off))
-        if scale == 0.0:
+        scale = _HUBER * 1.4826 * float(np.median(np.abs(residuals(found))))
+        if scale < _EXACT:
             break
-        weights = np.minimum(1.0, _HUBER * scale / np.maximum(off, 1e-300))
-        root = np.sqrt(weights)
-        found = non_negative_least_squares(features * root[:, None], values * root)
-    return found
-
-
-def non_negative_least_squares(features: npt.NDArray[np.float64], values: Vector) -> Vector:
-    """``x >= 0`` of least ``|features @ x - values|``, by trying every set of terms that are not 0.
-
-    Exact, and meant for two or three columns.
-    """
-    columns = features.shape[1]
-    best, least = np.zeros(columns), float(values @ values)
-    for chosen in range(1, 2**columns):
-        kept = [column for column in range(columns) if chosen >> column & 1]
-        part, *_ = np.linalg.lstsq(features[:, kept], values, rcond=None)
-        if np.all(part >= 0):
-            rest = features[:, kept] @ part - values
-            if float(rest @ rest) < least:
-                least, best = float(rest @ rest), np.zeros(columns)
-                best[kept] = part
-    return best
+        fit = least_squares(
+            residuals, found, bounds=(0.0, np.inf), loss="huber", f_scale=scale,
+            xtol=1e-12, ftol=1e-12, gtol=1e-12,
+        )  # fmt: skip
+        found = np.asarray(fit.x, dtype=np.float64)
+    fitted: Vector = found * unit / sizes
+    return fitted

@@ -23,6 +23,7 @@ class PredictorFile(Document):
         runs: whole models.
         overheads: by metric, of :class:`paretune.profiles.predictor.Predictor`.
         rates: by metric, of :class:`paretune.profiles.format_predictor.FormatPredictor`: place, format, seconds.
+        errors: of these rates on mixtures that the fit did not see, by metric.
     """
 
     engine: str
@@ -33,6 +34,7 @@ class PredictorFile(Document):
     runs: tuple[MeasuredRun, ...]
     overheads: dict[str, Overhead] = Field(default_factory=dict)
     rates: dict[str, tuple[tuple[str, str, float], ...]] = Field(default_factory=dict)
+    errors: dict[str, float] = Field(default_factory=dict)
 
     @property
     def digest(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from paretune.engines.operation import Operation
 from paretune.profiles.work import WEIGHT_ONLY, Case, Execution, Phase, Work, launches, work
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import ConfigurationError
@@ -161,11 +162,23 @@ def _phase(case: Case, phase: Phase) -> PhaseCost:
 
 
 def _spend(kernel: Work, device: Device, devices: int, spent: dict[str, float]) -> None:
-    compute_s = kernel.operations / peak(device, kernel.arithmetic) / devices if kernel.operations else 0.0
     stored_s = kernel.stored_bytes / device.bandwidth_bytes_per_s / devices
     moved_s = kernel.moved_bytes / device.bandwidth_bytes_per_s / devices
+    compute_s = compute_seconds(device, kernel.arithmetic, kernel.operations) / devices
     if compute_s >= stored_s + moved_s:
         spent["compute"] += compute_s
     else:
         spent[kernel.part] += stored_s
         spent["activations"] += moved_s
+
+
+def compute_seconds(device: Device, arithmetic: str, operations: float) -> float:
+    """Of so many operations; of none, whatever the arithmetic, none."""
+    return operations / peak(device, arithmetic) if operations else 0.0
+
+
+def operation_floor_s(operation: Operation, device: Device) -> float:
+    """Of one run of a timed kernel, without its launch: from shapes, bits and kernel alone."""
+    arithmetic = operation.arithmetic if operation.arithmetic in device.peak_operations_per_s else "fp32"
+    moved_s = operation.moved_bytes / device.bandwidth_bytes_per_s
+    return max(moved_s, compute_seconds(device, arithmetic, operation.multiplications))

@@ -14,7 +14,7 @@ from typing import Literal
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.groups import fused_groups
 from paretune.spaces.model import CacheLayer, Linear, ModelSpec
-from paretune.spaces.size import fixed_bytes, kept_extent, kept_shape, layer_bytes
+from paretune.spaces.size import fixed_bytes, kept_extent, kept_shape, kv_copies, layer_bytes
 from paretune.spaces.target import Device, Workload
 
 Phase = Literal["prefill", "decode"]
@@ -74,7 +74,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One kernel.
+    """One kernel, on all devices of ``tensor_parallel`` together: what several of them hold, each of them reads.
 
     Attributes:
         part: what its stored bytes are.
@@ -104,7 +104,7 @@ def work(case: Case, phase: Phase) -> Iterator[Work]:
         if case.config.keeps_block(block):
             yield _attention(case, block, layer, phase)
     norms = (fixed_bytes(spec, tensor, case.config) for tensor in spec.fixed if tensor.block is not None)
-    yield Work("weights", case.dense_arithmetic, float(sum(norms)), 0.0, 0.0)
+    yield Work("weights", case.dense_arithmetic, float(case.workload.tensor_parallel * sum(norms)), 0.0, 0.0)
 
 
 def launches(case: Case) -> int:
@@ -155,6 +155,9 @@ def _product(case: Case, linear: Linear, tokens: int) -> Work:
     if case.execution.sparse_2_4 and choice.sparsity is not None and choice.sparsity.pattern == "2:4":
         stored, operations = stored * sparse_2_4_share(choice.weight.num_bits), operations / 2
     moved = float(pairs * (out_features + in_features) * spec.dtype_bytes)
+    if linear.out_axis == "kv_heads":
+        copies = kv_copies(spec, config, case.workload.tensor_parallel)
+        stored, operations = copies * stored, copies * operations
     return Work("weights", case.arithmetic(layer.name), stored, moved, operations)
 
 
@@ -172,7 +175,8 @@ def _attention(case: Case, block: int, layer: CacheLayer, phase: Phase) -> Work:
         part="cache",
         arithmetic=case.dense_arithmetic,
         stored_bytes=float(
-            workload.batch
+            kv_copies(spec, config, workload.tensor_parallel)
+            * workload.batch
             * kept
             * config.kv.block(block).stored_bytes(kv_heads, layer.head_dim, spec.dtype_bytes)
         ),

@@ -11,6 +11,7 @@ from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
 from paretune.spaces.containers import StoredBytes, graph_bytes, unpacked_bytes
+from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.form_bytes import FORM_CONTAINERS, form_bytes
 from paretune.spaces.model import Axis, FixedTensor, Linear, ModelSpec
 from paretune.spaces.target import Workload
@@ -136,7 +137,8 @@ def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workl
     """Peak bytes of intermediate results while the prompt is read, in the model's dtype.
 
     The larger of two moments: the widest block (residual stream, normed copy and the widest pair of linear
-    outputs for every prompt token), and the head (logits of the last position of each sequence).
+    outputs for every prompt token), and the head (logits of the last position of each sequence). Devices that share
+    layers share the linear outputs; each has the residual stream, and one gathers the logits.
     """
     widest = 0
     for linear in spec.block_linears:
@@ -145,7 +147,7 @@ def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workl
             rows, columns = kept_shape(spec, linear, config.pruned)
             widest = max(widest, (rows + columns) * (factor if linear.experts > 1 else 1))
     hidden = kept_extent(spec, "hidden", spec.hidden_size, config.pruned)
-    prompt = workload.batch * workload.prompt_tokens * (2 * hidden + widest)
+    prompt = workload.batch * workload.prompt_tokens * (2 * hidden + -(-widest // workload.tensor_parallel))
     head = workload.batch * (workload.prompt_tokens * hidden + spec.vocabulary)
     return max(prompt, head) * spec.dtype_bytes
 
@@ -155,18 +157,54 @@ def memory_bytes(
 ) -> int:
     """Weights, cache and activations at the workload, on each device of ``tensor_parallel``.
 
+    Layers are divided; norms and other tensors that are never quantized lie on every device, and so do the key-value
+    heads of devices that share one, with their part of the cache, where there are more devices than such heads.
+
     Args:
         spec: the model.
         config: the candidate.
         workload: what it does.
         weights: :func:`weight_bytes`, where the caller has it already.
     """
-    total = (
-        (weight_bytes(spec, config) if weights is None else weights)
-        + kv_cache_bytes(spec, config, workload)
-        + activation_bytes(spec, config, workload)
+    devices, everywhere = workload.tensor_parallel, 0
+    total = weight_bytes(spec, config) if weights is None else weights
+    if devices > 1:
+        everywhere = sum(fixed_bytes(spec, tensor, config) for tensor in spec.fixed)
+        total += (kv_copies(spec, config, devices) - 1) * _kv_projection_bytes(spec, config) - everywhere
+    total += kv_copies(spec, config, devices) * kv_cache_bytes(spec, config, workload)
+    return -(-total // devices) + everywhere + activation_bytes(spec, config, workload)
+
+
+def kv_copies(spec: ModelSpec, config: CompressionConfig, devices: int) -> int:
+    """How many of the devices hold each key-value head: more than one where there are more devices than heads."""
+    return max(1, devices // kept_extent(spec, "kv_heads", spec.kv_heads, config.pruned))
+
+
+def _kv_projection_bytes(spec: ModelSpec, config: CompressionConfig) -> int:
+    """Of the layers that make keys and values; of those stacked with the queries, the part that does."""
+    share = {"kv_heads": 1.0, "qkv": 2 * spec.kv_heads / (spec.heads + 2 * spec.kv_heads)}
+    return round(
+        sum(
+            share[linear.out_axis] * layer_bytes(spec, linear, config).total
+            for linear in kept_linears(spec, config)
+            if linear.out_axis in share
+        )
     )
-    return -(-total // workload.tensor_parallel)
+
+
+def check_heads(spec: ModelSpec, workload: Workload) -> None:
+    """Refuse devices that heads cannot be divided among, as serving engines do.
+
+    Raises:
+        ConfigurationError: heads do not divide evenly, or key-value heads neither divide nor are copied evenly.
+    """
+    devices = workload.tensor_parallel
+    if spec.heads % devices or (spec.kv_heads % devices and devices % spec.kv_heads):
+        raise ConfigurationError(
+            f"tensor_parallel={devices}",
+            f"{spec.heads} heads and {spec.kv_heads} key-value heads cannot be divided among so many devices",
+            "Use a number of devices that divides the heads",
+        )
 
 
 def dense_bytes(spec: ModelSpec) -> int:

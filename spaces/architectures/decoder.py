@@ -12,6 +12,8 @@ from typing import Any
 from paretune.spaces.architectures.fields import ConfigFields
 from paretune.spaces.architectures.layout import Geometry, Layout
 
+_LARGEST_FACTOR = 1e6
+
 
 def read_geometry(fields: ConfigFields, windows: tuple[int | None, ...], **changes: Any) -> Geometry:
     """Geometry under the keys that Llama made common; ``changes`` name what a family reads elsewhere.
@@ -26,11 +28,34 @@ def read_geometry(fields: ConfigFields, windows: tuple[int | None, ...], **chang
         "head_dim": lambda: fields.optional_integer("head_dim") or hidden // heads,
         "ffn": lambda: fields.integer("intermediate_size"),
         "vocabulary": lambda: fields.integer("vocab_size"),
-        "context": lambda: fields.integer("max_position_embeddings"),
+        "context": lambda: read_context(fields),
         "tied": lambda: fields.flag("tie_word_embeddings"),
     }
     values = {name: read() for name, read in readers.items() if name not in changes}
     return Geometry(**{**values, "heads": heads, "hidden": hidden, "windows": windows, **changes})
+
+
+def read_context(fields: ConfigFields, *names: str) -> int:
+    """Tokens that positions are made for: ``max_position_embeddings``, stretched where rotary embeddings are.
+
+    As vLLM derives it: ``yarn`` multiplies the original length, ``linear`` and ``dynamic`` the stated one; ``llama3``
+    and ``longrope`` state the stretched one, and so does Gemma 3 whatever its kind.
+    """
+    context = fields.integer("max_position_embeddings", *names)
+    rope = fields.get("rope_scaling", "rope_parameters")
+    if not isinstance(rope, dict) or str(fields.get("model_type")).startswith("gemma3"):
+        return context
+    kind, factor = rope.get("rope_type", rope.get("type")), rope.get("factor")
+    if (
+        kind not in ("yarn", "linear", "dynamic")
+        or isinstance(factor, bool)
+        or not isinstance(factor, int | float)
+    ):
+        return context
+    original = rope.get("original_max_position_embeddings")
+    if kind == "yarn" and isinstance(original, int) and original > 0:
+        context = original
+    return max(context, int(context * factor)) if 1 <= factor < _LARGEST_FACTOR else context
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from paretune.spaces.architectures.decoder import read_context
 from paretune.spaces.architectures.fields import ConfigFields
 from paretune.spaces.architectures.headers import StoredTensor
 from paretune.spaces.architectures.layout import Geometry, Layout
@@ -137,9 +138,7 @@ def _read_geometry(fields: ConfigFields, layers: _Layers) -> tuple[Geometry, tup
         head_dim=head_dim,
         ffn=next(linear.in_features for linear in layers.inside if linear.role == "down"),
         vocabulary=layers.embedding.out_features,
-        context=fields.integer(
-            "max_position_embeddings", "n_positions", "seq_length", "n_ctx", "max_seq_len"
-        ),
+        context=read_context(fields, "n_positions", "seq_length", "n_ctx", "max_seq_len"),
         tied=layers.tied,
         windows=windows,
     )

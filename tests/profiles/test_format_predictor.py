@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.profiles.format_predictor import FormatPredictor, terms, timing_configs
+from paretune.profiles.format_predictor import FormatPredictor, mixed_configs, terms, timing_configs
 from paretune.profiles.interpolation import UnknownCostError
 from paretune.profiles.predictor import MeasuredRun
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -89,4 +91,30 @@ def test_a_time_that_nobody_measured_has_no_prediction():
     predictor = FormatPredictor()
     predictor.fit(SPEC, [MeasuredRun(DENSE_CONFIG, WORKLOAD, None, 1.0)])
     assert predictor.predict(SPEC, DENSE_CONFIG, WORKLOAD).keys() == {"tpot_s"}
-    assert predictor.errors["tpot_s"] < 1e-9
+    assert predictor.errors == {}
+
+
+def test_noise_shows_in_the_error_of_mixtures_that_were_held_out():
+    """One run per term fits anything; what says whether times are sums over formats are models it did not see."""
+    configs, mixtures = timing_configs(SPACE), mixed_configs(SPACE)
+    assert len(mixtures) == 3
+    assert not set(mixtures) & set(configs)
+    assert mixtures == mixed_configs(SPACE)
+    random = Random(1)
+
+    def fit(noise: float) -> FormatPredictor:
+        predictor = FormatPredictor()
+        runs, others = (
+            [
+                MeasuredRun(c, WORKLOAD, 1.0, seconds(SPEC, c) * (1 + noise * random.uniform(-1, 1)))
+                for c in some
+            ]
+            for some in (configs, mixtures)
+        )
+        predictor.fit(SPEC, runs, others)
+        return predictor
+
+    assert fit(0.0).errors["tpot_s"] < 1e-6
+    noisy = fit(0.9)
+    assert noisy.errors["tpot_s"] > 0.1
+    assert "on mixtures that the fit did not see" in noisy.predict(SPEC, DENSE_CONFIG, WORKLOAD)["tpot_s"].by

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import nnls
 
-from paretune.profiles.overhead import Overhead, fit_overhead, non_negative_least_squares
+from paretune.profiles.overhead import Overhead, fit_overhead
 
 BLOCKS = [4, 8, 12, 16, 16, 8]
 KERNELS = [1e-3, 2e-3, 1.5e-3, 4e-3, 2e-3, 1e-3]
@@ -45,7 +43,8 @@ def test_one_bad_time_hardly_matters():
 
 def test_an_overhead_is_never_negative():
     found = fit_overhead(BLOCKS, KERNELS, [0.5 * k for k in KERNELS])
-    assert (found.per_block_s, found.constant_s, found.kernel_share) == (0, 0, 0)
+    terms = (found.per_block_s, found.constant_s, found.kernel_share)
+    assert all(0 <= term < 1e-9 for term in terms)
     assert found.error == pytest.approx(1)
 
 
@@ -58,20 +57,3 @@ def test_one_depth_lays_everything_on_the_blocks():
 
 def test_without_times_there_is_no_overhead():
     assert fit_overhead([], [], []) == Overhead()
-
-
-TERMS = st.floats(0, 10).map(lambda term: round(term, 6))
-
-
-@settings(max_examples=50)
-@given(
-    # Times and counts, not numbers of 1e-30: what those weigh is rounding.
-    st.lists(st.tuples(*[TERMS] * 3, st.floats(-10, 10)), min_size=4, max_size=8),
-)
-def test_least_squares_as_good_as_scipys(rows):
-    data = np.array(rows)
-    features, values = data[:, :3], data[:, 3]
-    found = non_negative_least_squares(features, values)
-    expected = nnls(features, values)[0]
-    assert np.all(found >= 0)
-    assert np.sum((features @ found - values) ** 2) <= np.sum((features @ expected - values) ** 2) + 1e-6

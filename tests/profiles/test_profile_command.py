@@ -91,7 +91,7 @@ def test_this_machine_has_a_name():
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setattr("paretune.profiles.devices.local_gpu._first_gpu", lambda: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(EngineError, match="no GPU"):
         local_device(find_engine("torch-cpu"), "gpu")
 

@@ -16,6 +16,7 @@ from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, Prune
 from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.formats import integer_format
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import fixed_bytes
 from paretune.spaces.target import Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 from tests.profiles.fakes import ROUND, llama
@@ -130,8 +131,22 @@ def test_experts_are_read_as_far_as_tokens_reach_them():
 def test_devices_share_the_work_and_not_the_launches():
     one = roofline(SPEC, DENSE_CONFIG, ONE, ROUND).decode
     two = roofline(SPEC, DENSE_CONFIG, ONE.model_copy(update={"tensor_parallel": 2}), ROUND).decode
-    assert two.weights_s == pytest.approx(one.weights_s / 2)
+    norms = sum(fixed_bytes(SPEC, tensor, DENSE_CONFIG) for tensor in SPEC.fixed if tensor.block is not None)
+    whole = norms / ROUND.bandwidth_bytes_per_s
+    assert two.weights_s == pytest.approx((one.weights_s - whole) / 2 + whole), "each device reads the norms"
     assert two.launches_s == one.launches_s
+
+
+def test_devices_beyond_the_key_value_heads_read_no_less_of_the_cache():
+    """Llama-3.1-8B has 8 of them: on 16 and 32 devices each reads one head, as on 8."""
+    spec, long = tiny_spec(heads=32, kv_heads=8, hidden=1024), Workload(batch=64, prompt_tokens=100)
+    eight, sixteen, most = (
+        roofline(spec, DENSE_CONFIG, long.model_copy(update={"tensor_parallel": n}), ROUND).decode
+        for n in (8, 16, 32)
+    )
+    assert eight.cache_s == pytest.approx(sixteen.cache_s)
+    assert eight.cache_s == pytest.approx(most.cache_s)
+    assert sixteen.weights_s > eight.weights_s / 2
 
 
 PRUNED_SIZES = (

@@ -55,6 +55,26 @@ def test_the_type_may_lie_with_the_text(tmp_path):
     assert (spec.dtype, spec.blocks, spec.tied) == ("bfloat16", 2, True)
 
 
+@pytest.mark.parametrize(
+    ("rope", "context"),
+    [
+        ({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}, 1024),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}, 256),
+        ({"rope_type": "yarn", "factor": 4.0}, 1024),
+        ({"type": "linear", "factor": 2}, 512),
+        ({"type": "dynamic", "factor": 2.0}, 512),
+        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}, 256),
+        ({"rope_type": "default", "rope_theta": 1e4}, 256),
+        ({"rope_type": "yarn", "factor": "4"}, 256),
+        (["yarn"], 256),
+        (None, 256),
+    ],
+)
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_the_context_is_the_stretched_one(tmp_path, key, rope, context):
+    assert read_model(written(tmp_path, {**LLAMA, key: rope})).context == context
+
+
 def test_absent_kv_heads_are_all_heads(tmp_path):
     assert read_model(written(tmp_path, LLAMA)).kv_heads == 4
     assert read_model(written(tmp_path, {**LLAMA, "num_key_value_heads": None})).kv_heads == 4

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.formats import integer_format
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import (
     activation_bytes,
     average_bits,
+    check_heads,
     dense_bytes,
+    fixed_bytes,
     kept_shape,
     kept_weights,
     kv_cache_bytes,
@@ -177,4 +180,26 @@ def test_memory_is_the_sum_and_grows_with_the_workload(batch, prompt, output):
     )
     assert total == sum(parts)
     assert total < memory_bytes(SPEC, config, workload.model_copy(update={"batch": batch + 1}))
-    assert memory_bytes(SPEC, config, workload.model_copy(update={"tensor_parallel": 2})) == -(-total // 2)
+
+
+def test_devices_share_layers_and_hold_the_rest_each():
+    """By hand: norms and the residual stream are everywhere; two key-value heads on four devices lie there twice."""
+    spec, workload = tiny_spec(heads=4, kv_heads=2), Workload(batch=3, prompt_tokens=64, output_tokens=64)
+    norms = sum(fixed_bytes(spec, tensor, DENSE_CONFIG) for tensor in spec.fixed)
+    divided, cache = weight_bytes(spec, DENSE_CONFIG) - norms, kv_cache_bytes(spec, DENSE_CONFIG, workload)
+    keys = sum(layer_bytes(spec, x, DENSE_CONFIG).total for x in spec.of_role("k", "v"))
+    for devices, copied in ((2, 0), (4, keys + cache)):
+        shared = workload.model_copy(update={"tensor_parallel": devices})
+        expected = (
+            -(-(divided + cache + copied) // devices) + norms + activation_bytes(spec, DENSE_CONFIG, shared)
+        )
+        assert memory_bytes(spec, DENSE_CONFIG, shared) == expected
+    assert activation_bytes(spec, DENSE_CONFIG, shared) > activation_bytes(spec, DENSE_CONFIG, workload) / 4
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "devices"), [(32, 8, 3), (12, 4, 6), (32, 8, 64)])
+def test_heads_that_cannot_be_divided_are_refused(heads, kv_heads, devices):
+    spec = tiny_spec(heads=heads, kv_heads=kv_heads, hidden=32 * heads)
+    with pytest.raises(ConfigurationError, match=f"tensor_parallel={devices}"):
+        check_heads(spec, Workload(tensor_parallel=devices))
+    check_heads(spec, Workload(tensor_parallel=kv_heads))
