@@ -23,6 +23,7 @@ from paretune.compressors.scaled_block import scalable_fixed
 from paretune.spaces.choice import UNTOUCHED, LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
 from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.interrupts import uninterrupted
 from paretune.spaces.methods import check_closures, scaled_blocks
 from paretune.spaces.model import FixedTensor, Linear, ModelSpec
 from paretune.spaces.size import kept_linears
@@ -83,14 +84,15 @@ class Assembler:
         # Tensors made while the caller is in inference mode could not become parameters.
         with torch.inference_mode(mode=False):
             swaps = self._weight_swaps(config)
-        self._inputs.apply(_input_formats(config), config.pruned)
-        self._structure.apply(config.pruned)
-        for slot, tensor, choice, pruned in swaps:
-            slot.parameter.data = tensor
-            slot.choice, slot.pruned = choice, pruned
-        self._cache.apply(config.kv)
-        self.swapped = len(swaps)
-        self.config = config
+        with uninterrupted():  # a parameter whose choice is that of another tensor would be scored as it
+            self._inputs.apply(_input_formats(config), config.pruned)
+            self._structure.apply(config.pruned)
+            for slot, tensor, choice, pruned in swaps:
+                slot.parameter.data = tensor
+                slot.choice, slot.pruned = choice, pruned
+            self._cache.apply(config.kv)
+            self.swapped = len(swaps)
+            self.config = config
         return self.model
 
     def _weight_swaps(self, config: CompressionConfig) -> list[_Swap]:

@@ -7,6 +7,7 @@ comes. Layout of the folder::
     bank.json                identity: hashes of model, calibration text and statistics; versions of methods
     statistics.safetensors   see compressors.statistics
     entries.jsonl            name, SHA-256 and bytes of every entry, in the order of making
+    bank.lock                held by the process that is writing
     entries/SITE/CHOICE.safetensors
     entries/covariance/SITE.safetensors      only for methods that need it
     entries/gradient/SITE.safetensors        only for criteria that need it
@@ -231,19 +232,19 @@ class Bank:
                                 seen.add(entry.name)
                                 yield entry
 
-    def _make(self, entries: Sequence[Entry]) -> dict[str, torch.Tensor]:
-        """Make entries that differ in their weight format alone; returns the tensors of the first."""
+    def _make(self, entries: Sequence[Entry]) -> None:
+        """Make entries that differ in their weight format alone."""
         if entries[0].scaled_name is not None:
-            made = [self._make_block(entry) for entry in entries]
-            return made[0]
+            for entry in entries:
+                self._make_block(entry)
+            return
         seen = self.observed(entries[0])
         made = make_tensors(entries, self._source, self.statistics, self.scale_dtype, seen)
         for entry, tensors in zip(entries, made, strict=True):
             self._store.write(entry.name, tensors)
-        return made[0]
 
-    def _make_block(self, entry: Entry) -> dict[str, torch.Tensor]:
-        """Make the entries of a whole block for a method that scales it; returns the tensors of one."""
+    def _make_block(self, entry: Entry) -> None:
+        """Make the entries of a whole block for a method that scales it."""
         block, weight_format, name = entry.linear.block, entry.choice.weight, entry.scaled_name
         if block is None or name is None or not entry.pruned.whole:
             raise TypeError(f"{entry.name} belongs to no whole block")
@@ -255,18 +256,23 @@ class Bank:
 
         scaled = scale_block(self._source, self._model, block, weight_format, self.scale_dtype, seen)
         self.unscaled |= scaled.left
-        # First what goes with every layer: a layer without it would be wrong, it without a layer is not used.
-        self._store.write(name, scaled.fixed())
-        made = {}
-        for x in layers:
-            one = [entries[x.name]]
-            here = scaled.seen(x, seen(x))
-            made[x.name] = make_tensors(one, scaled, self.statistics, self.scale_dtype, here)[0]
-            self._store.write(entries[x.name].name, made[x.name])
-        return made[entry.linear.name]
+        made = {
+            entries[x.name].name: make_tensors(
+                [entries[x.name]], scaled, self.statistics, self.scale_dtype, scaled.seen(x, seen(x))
+            )[0]
+            for x in layers
+        }
+        with self._store.writing():
+            # First what goes with every layer: a layer without it would be wrong, it without a layer is not used.
+            self._store.write(name, scaled.fixed())
+            for one, tensors in made.items():
+                self._store.write(one, tensors)
 
     def _tensors(self, entry: Entry) -> dict[str, torch.Tensor]:
-        return self._store.read(entry.name) if entry.name in self._store else self._make([entry])
+        """What is stored of an entry; another process may have made it since, or at the same time."""
+        if entry.name not in self._store:
+            self._make([entry])
+        return self._store.read(entry.name)
 
     def _on_device(self, entry: Entry) -> dict[str, torch.Tensor]:
         """Packed, so that little travels and codes are unpacked where they are used."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from paretune.compressors.entry_store import lock_bank
 from paretune.compressors.pruners import PRUNERS
 from paretune.compressors.quantizers import QUANTIZERS
 from paretune.compressors.statistics import STATISTICS_VERSION, Statistics, gather
@@ -67,15 +68,17 @@ def open_identity(
         RunError: it is another's, or damaged.
     """
     file = folder / IDENTITY
-    if file.is_file():
-        found = _read(file)
-        _refuse_other(folder, found, wanted)
-        return found, _load_statistics(folder, found.statistics)
-    statistics = gather(model, source.spec, calibration, source)
-    digest, _ = write_tensors(folder / STATISTICS, statistics.tensors)
-    identity = wanted.model_copy(update={"statistics": digest})
-    write_atomically(file, [identity.to_json().encode("ascii")])
-    return identity, statistics
+    if not file.is_file():
+        statistics = gather(model, source.spec, calibration, source)
+        with lock_bank(folder):
+            if not file.is_file():  # another process may have been faster: then its statistics count
+                digest, _ = write_tensors(folder / STATISTICS, statistics.tensors)
+                identity = wanted.model_copy(update={"statistics": digest})
+                write_atomically(file, [identity.to_json().encode("ascii")])
+                return identity, statistics
+    found = _read(file)
+    _refuse_other(folder, found, wanted)
+    return found, _load_statistics(folder, found.statistics)
 
 
 def statistics_bytes(spec: ModelSpec) -> int:

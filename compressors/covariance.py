@@ -29,10 +29,10 @@ def keeper(spec: ModelSpec, linear: Linear) -> Linear:
     return next((x for x in spec.of_role(first) if x.block == linear.block), linear)
 
 
-def covariance_bytes(spec: ModelSpec) -> int:
-    """Bytes of all covariances in float32."""
+def covariance_bytes(spec: ModelSpec, known: Collection[str] = ()) -> int:
+    """Bytes of all covariances in float32, without those of the keepers in ``known``."""
     kept = {keeper(spec, x).name: keeper(spec, x) for x in spec.block_linears}
-    return sum(4 * x.experts * x.in_features**2 for x in kept.values())
+    return sum(4 * x.experts * x.in_features**2 for name, x in kept.items() if name not in known)
 
 
 def gather_covariances(

@@ -1,7 +1,9 @@
-"""Files of a bank: one safetensors file an entry, and an append-only index with the SHA-256 of each.
+"""Files of a bank: one safetensors file per entry, and an append-only index with the SHA-256 of each.
 
-A file is written to a temporary name, renamed, and only then named in the index, so a build that is killed
-goes on at the entry it was at. A torn last line of the index is dropped.
+An entry is written once and whole: to a temporary name, renamed, and only then named in the index, so a build that is
+killed goes on at the entry it was at. Several processes may have one bank open. Whoever writes holds its lock and looks
+first whether another was faster; whoever misses an entry looks what others have added to the index since. Reading takes
+no lock, so a bank that cannot be written to can be read.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -18,6 +22,7 @@ from paretune.spaces.errors import RunError
 
 INDEX = "entries.jsonl"
 _FOLDER = "entries"
+_LOCK = "bank.lock"
 _LINE_BYTES = 140
 """More than a line of the index takes besides the name of its entry."""
 
@@ -25,6 +30,28 @@ _LINE_BYTES = 140
 def index_bytes(name: str) -> int:
     """Upper bound of what the index says about the entry ``name``."""
     return len(json.dumps(name)) + _LINE_BYTES
+
+
+@contextmanager
+def lock_bank(folder: Path) -> Iterator[None]:
+    """Wait until no other process writes to the bank in ``folder``, and keep them waiting.
+
+    The lock goes with the process, however it ends. What a process that was killed left half-written is removed: nobody
+    writes without the lock.
+
+    Raises:
+        RunError: the folder cannot be written to.
+    """
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / _LOCK).open("ab")
+    except OSError as error:
+        raise unwritable(folder / _LOCK, error) from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 class EntryStore:
@@ -38,12 +65,15 @@ class EntryStore:
         self.folder = folder
         self._hashes: dict[str, str] = {}
         self._verified: set[str] = set()
-        index = folder / INDEX
-        if index.is_file():
-            for line in index.read_text(encoding="ascii").splitlines():
-                self._read_line(line)
+        self._seen_bytes = 0
+        self._writing = False
+        if folder.is_dir() and os.access(folder, os.W_OK):
+            self._remove_leftovers()
+        self._look()
 
     def __contains__(self, name: str) -> bool:
+        if name not in self._hashes:
+            self._look()
         return name in self._hashes
 
     def __len__(self) -> int:
@@ -72,40 +102,72 @@ class EntryStore:
         tensors: dict[str, torch.Tensor] = load(content)
         return tensors
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What is written inside goes together: no other process writes in between."""
+        if self._writing:
+            yield
+            return
+        with lock_bank(self.folder):
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+
     def write(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        """Keep an entry.
+        """Keep an entry, unless another process did; then that one's counts.
 
         Raises:
             RunError: the disk is full, or the folder cannot be written to.
         """
-        digest, size = write_tensors(self.path(name), tensors)
-        line = json.dumps({"name": name, "sha256": digest, "bytes": size}) + "\n"
-        try:
-            with (self.folder / INDEX).open("ab") as stream:
-                if stream.tell() and not _ends_with_newline(self.folder / INDEX):
-                    stream.write(b"\n")
-                stream.write(line.encode("ascii"))
-        except OSError as error:
-            raise unwritable(self.folder / INDEX, error) from error
-        self._hashes[name] = digest
-        self._verified.add(name)
+        with self.writing():
+            if name in self:
+                return
+            digest, size = write_tensors(self.path(name), tensors)
+            line = json.dumps({"name": name, "sha256": digest, "bytes": size}) + "\n"
+            try:
+                with (self.folder / INDEX).open("ab") as stream:
+                    stream.truncate(self._seen_bytes)  # what lies behind it a killed process left
+                    stream.write(line.encode("ascii"))
+            except OSError as error:
+                raise unwritable(self.folder / INDEX, error) from error
+            self._look()
+            self._verified.add(name)
 
-    def _read_line(self, line: str) -> None:
+    def _look(self) -> None:
+        """Read what was added to the index since; the beginning of a line is left for later."""
+        try:
+            with (self.folder / INDEX).open("rb") as stream:
+                if stream.seek(0, os.SEEK_END) < self._seen_bytes:  # somebody deleted the bank
+                    self._hashes, self._seen_bytes = {}, 0
+                stream.seek(self._seen_bytes)
+                content = stream.read()
+        except OSError:
+            return
+        whole = content.rfind(b"\n") + 1
+        for line in content[:whole].splitlines():
+            self._read_line(line)
+        self._seen_bytes += whole
+
+    def _read_line(self, line: bytes) -> None:
         try:
             values = json.loads(line)
             name, digest = str(values["name"]), str(values["sha256"])
-        except (ValueError, KeyError, TypeError):
-            return
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return  # its entry is made again
         if self.path(name).is_file():
             self._hashes[name] = digest
+
+    def _remove_leftovers(self) -> None:
+        """Temporary files of processes that were killed; the lock says that nobody is writing one."""
+        if any(self.folder.rglob(".*.tmp")):
+            with lock_bank(self.folder):
+                for file in self.folder.rglob(".*.tmp"):
+                    with suppress(OSError):
+                        file.unlink()
 
     def _damaged(self, name: str, reason: str) -> RunError:
         return RunError(
             f"entry {name} of the bank in {self.folder}", reason, "Delete the folder; the bank is built again"
         )
-
-
-def _ends_with_newline(file: Path) -> bool:
-    with file.open("rb") as stream:
-        stream.seek(-1, os.SEEK_END)
-        return stream.read(1) == b"\n"

@@ -81,7 +81,7 @@ class InputBook:
         known = {name for name in wanted if _covariance(name) in self._store}
         if known == wanted:
             return
-        self._check_room(covariance_bytes(self._spec))
+        self._check_room(covariance_bytes(self._spec, known))
         model = self._dense("covariances")
         found = gather_covariances(model, self._spec, self._calibration, known)
         for done, (name, covariance) in enumerate(found, len(known)):

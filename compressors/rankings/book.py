@@ -88,11 +88,17 @@ class RankingBook:
         ranking = find_ranking(name)
         text = windows or self.windows
         made_of = _made_of(ranking, text, answers)
-        if _entry(name) in self.store:
-            found = self.store.read(_entry(name))
-            if not torch.equal(found[_MADE_OF], made_of):
-                raise _other(name)
-            return self._keep(name, found)
+        if _entry(name) not in self.store:
+            self._make(ranking, text, answers, made_of)
+        found = self.store.read(_entry(name))  # another process may have made it at the same time
+        if not torch.equal(found[_MADE_OF], made_of):
+            raise _other(name)
+        return self._keep(name, found)
+
+    def _make(
+        self, ranking: Ranking, text: TokenWindows, answers: AnswerTokens | None, made_of: torch.Tensor
+    ) -> None:
+        name = ranking.name
         if ranking.needs_answers and answers is None:
             raise RunError(
                 f"ranking {name!r}",
@@ -109,7 +115,6 @@ class RankingBook:
         )
         scores = {key: _checked(name, key, score) for key, score in ranking.scores(scene).items()}
         self.store.write(_entry(name), scores | {_MADE_OF: made_of})
-        return self._keep(name, scores)
 
     def _keep(self, name: str, found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         self._made[name] = {key: score for key, score in found.items() if key != _MADE_OF}

@@ -52,3 +52,10 @@ def llama(tmp_path):
 @pytest.fixture
 def mixture(tmp_path):
     return make_bench("qwen3_moe", tmp_path)
+
+
+def made_now(bank: Any, entry: Any) -> dict[str, Any]:
+    """The tensors of an entry, made anew whatever the bank has."""
+    from paretune.compressors.entries import make_tensors
+
+    return make_tensors([entry], bank._source, bank.statistics, bank.scale_dtype, bank.observed(entry))[0]

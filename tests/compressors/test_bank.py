@@ -16,7 +16,7 @@ from paretune.spaces.errors import ModelError, RunError
 from paretune.spaces.formats import integer_format
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.space import SearchSpace
-from tests.compressors.conftest import GROUP, make_bench, make_windows
+from tests.compressors.conftest import GROUP, made_now, make_bench, make_windows
 from tests.fakes import FakeLegality
 
 SMALL = Restrictions(
@@ -271,7 +271,7 @@ def test_slabs_change_nothing(llama, monkeypatch):
     entry = Entry.of(
         llama.spec, llama.spec.linear(DOWN), choice(3, "hqq", half), PrunedShape(ffn_channels=192)
     )
-    again = entries.read_quantized(entry, llama.bank._make([entry]))
+    again = entries.read_quantized(entry, made_now(llama.bank, entry))
     assert torch.equal(again.codes, whole.codes)
     assert torch.equal(again.scales, whole.scales)
 

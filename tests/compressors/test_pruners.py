@@ -18,7 +18,7 @@ from paretune.spaces.configuration import WHOLE, CompressionConfig
 from paretune.spaces.errors import FormatError, ModelError, UnknownNameError
 from paretune.spaces.formats import integer_format
 from tests.compressors import contract
-from tests.compressors.conftest import make_bench, make_windows
+from tests.compressors.conftest import made_now, make_bench, make_windows
 
 NAMES = ("magnitude", "wanda", "sparsegpt", "taylor")
 
@@ -195,10 +195,10 @@ def test_zeros_do_not_depend_on_how_many_rows_are_held(llama, criterion, pattern
     llama.bank._inputs.differentiate()
     made = []
     monkeypatch.setattr(gptq, "inverse_factor", lambda *given: made.append(1) or inverse_factor(*given))
-    whole = entries.read_mask(entry, llama.bank._make([entry]))
+    whole = entries.read_mask(entry, made_now(llama.bank, entry))
     monkeypatch.setattr(entries, "weights_at_once", lambda device: 1)
     monkeypatch.setattr(entries, "_MASK_SLAB_WEIGHTS", 5 * linear.in_features)
-    again = entries.read_mask(entry, llama.bank._make([entry]))
+    again = entries.read_mask(entry, made_now(llama.bank, entry))
     assert torch.equal(again, whole)
     # Once an input, neither once a slab nor once more when the layer is made again.
     assert len(made) == (1 if criterion == "sparsegpt" else 0)
