@@ -87,7 +87,7 @@ def _formats(console: Console, advice: Advice) -> None:
     from rich import box
     from rich.table import Table
 
-    from paretune.profiles.wording import duration, size
+    from paretune.spaces.numerals import quantity
 
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, title_justify="left", pad_edge=False)
     table.add_column("format (floors of latency)")
@@ -96,10 +96,10 @@ def _formats(console: Console, advice: Advice) -> None:
     for each in advice.formats:
         table.add_row(
             each.label,
-            size(each.weight_bytes),
-            size(each.memory_bytes) + ("" if each.fits else " (does not fit)"),
-            f"{duration(each.ttft_s)}{_change(each.ttft_s, advice.formats[0].ttft_s)}",
-            f"{duration(each.tpot_s)}{_change(each.tpot_s, advice.formats[0].tpot_s)}",
+            quantity(each.weight_bytes, "B"),
+            quantity(each.memory_bytes, "B") + ("" if each.fits else " (does not fit)"),
+            f"{quantity(each.ttft_s, 's')}{_change(each.ttft_s, advice.formats[0].ttft_s)}",
+            f"{quantity(each.tpot_s, 's')}{_change(each.tpot_s, advice.formats[0].tpot_s)}",
             f"{each.largest_batch:,}" if each.largest_batch else "none",
             f"{each.largest_context:,}" if each.largest_context else "none",
         )

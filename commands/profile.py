@@ -176,7 +176,7 @@ def open_model(model: str, revision: str | None, workload: Workload, place: Path
     from paretune.compressors.loading import load_dense, model_hash
     from paretune.compressors.windows import TokenWindows
     from paretune.pipeline.models import model_folder
-    from paretune.profiles.capacity import check_workload
+    from paretune.profiles.candidates import check_workload
     from paretune.spaces.architectures import read_model
 
     folder = model_folder(model, revision)
@@ -201,7 +201,7 @@ def _print_tables(document: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from paretune.profiles.wording import duration
+    from paretune.spaces.numerals import quantity
 
     console = Console()
     if not console.is_terminal:
@@ -233,8 +233,8 @@ def _print_tables(document: dict[str, Any]) -> None:
         cells = [row["name"]]
         for metric in ("tpot_s", "ttft_s"):
             cells += [
-                duration(row[f"{metric}_predicted"]),
-                f"{duration(row[metric])} ± {duration(row[f'{metric}_spread'])}",
+                quantity(row[f"{metric}_predicted"], "s"),
+                f"{quantity(row[metric], 's')} ± {quantity(row[f'{metric}_spread'], 's')}",
                 f"{100 * row[f'{metric}_error']:+.0f} %",
             ]
         table.add_row(*cells, *([_joules(row["energy_j_per_token"])] if joules else []))
@@ -246,7 +246,7 @@ def _print_tables(document: dict[str, Any]) -> None:
 
 
 def _closing(document: dict[str, Any]) -> list[str]:
-    from paretune.profiles.wording import duration
+    from paretune.spaces.numerals import quantity
 
     lines = [
         "Predicted: the sum of the timed operations and an overhead fitted to the other candidates; "
@@ -254,7 +254,7 @@ def _closing(document: dict[str, Any]) -> list[str]:
     ]
     for metric, what in (("tpot_s", "each token"), ("ttft_s", "the first token")):
         fitted = document["overhead"][metric]
-        block, once = duration(fitted["per_block_s"]), duration(fitted["constant_s"])
+        block, once = quantity(fitted["per_block_s"], "s"), quantity(fitted["constant_s"], "s")
         more = f"{100 * fitted['kernel_share']:.0f} % of the kernels"
         lines.append(f"Overhead of {what}: {block} a block, {once} once, {more}.")
     notes = sorted({note for row in document["models"] for note in row["by"].split("; ")[1:]})

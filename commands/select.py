@@ -58,7 +58,7 @@ def _folder(run: Path) -> Path:
 def _print(front: FrontFile, found: Selection, member: Member, run: Path) -> None:
     import shlex
 
-    from paretune.reports.numerals import measured
+    from paretune.spaces.numerals import measured
 
     print(f"{member.name}  {member.digest[:12]}")
     for column, value in member.measurements.items():

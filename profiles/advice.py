@@ -6,34 +6,34 @@ Every sentence is made of numbers computed here: bytes by :mod:`paretune.spaces.
 
 from __future__ import annotations
 
-from paretune.profiles.binding import Binding, find_binding
-from paretune.profiles.candidates import DENSE, uniform_candidates
-from paretune.profiles.capacity import (
-    USABLE_SHARE,
-    check_workload,
-    largest_batch,
-    largest_context,
-    usable_bytes,
-)
-from paretune.profiles.levers import Step, order_to_try
-from paretune.profiles.roofline import PhaseCost
-from paretune.profiles.scored import Scored, Target
+from paretune.profiles.candidates import DENSE, USABLE_SHARE, Scored, Target, uniform_candidates
+from paretune.profiles.levers import Costs, Step, Verdict, costs_of, find_verdicts, order_to_try
+from paretune.profiles.roofline import RESOURCES, PhaseCost, Resource, compute_bound_tokens
 from paretune.profiles.slowdown import slowdowns
-from paretune.profiles.verdicts import Verdict, find_verdicts
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.numerals import percent, quantity
 from paretune.spaces.schema import Document, Frozen
 from paretune.spaces.target import Device, Workload
 
 
-class FormatAdvice(Frozen):
+class Binding(Frozen):
+    """What the model as it is waits for.
+
+    Attributes:
+        resource: ``memory`` when it does not fit, else what most of a request's time is spent on.
+        phase: where that is; ``None`` for memory.
+        statements: in words, with numbers.
+    """
+
+    resource: Resource | str
+    phase: str | None
+    statements: tuple[str, ...]
+
+
+class FormatAdvice(Costs):
     """What one uniform format would give.
 
     Attributes:
-        name, label: of the format; ``dense`` is the model as it is.
-        weight_bytes: of the export.
-        memory_bytes: weights, cache and activations at the workload, on each device.
-        fits: whether that is usable.
-        ttft_s, tpot_s, request_s: floors: first token, each further token, a whole batch.
         largest_batch: sequences of the workload's lengths that fit; 0: none.
         largest_context: tokens that the workload's batch can have, at most the model's; 0: none.
         prefill, decode: where the time goes.
@@ -41,14 +41,6 @@ class FormatAdvice(Frozen):
         needs: what it asks of the engine.
     """
 
-    name: str
-    label: str
-    weight_bytes: int
-    memory_bytes: int
-    fits: bool
-    ttft_s: float
-    tpot_s: float
-    request_s: float
     largest_batch: int
     largest_context: int
     prefill: PhaseCost
@@ -90,9 +82,8 @@ def advise(spec: ModelSpec, device: Device, workload: Workload) -> Advice:
     """What binds ``spec`` on ``device`` at ``workload``, and what compression would do about it.
 
     Raises:
-        ConfigurationError: the workload is longer than the model's context.
+        ConfigurationError: the workload is longer than the model's context, or heads cannot be divided.
     """
-    check_workload(spec, workload)
     target = Target(spec, device, workload)
     dense = Scored(target, DENSE)
     scored = [Scored(target, candidate) for candidate in uniform_candidates(spec, device)]
@@ -103,7 +94,7 @@ def advise(spec: ModelSpec, device: Device, workload: Workload) -> Advice:
         dtype=spec.dtype,
         device=device,
         workload=workload,
-        usable_bytes=usable_bytes(device),
+        usable_bytes=target.usable_bytes,
         binding=find_binding(dense),
         formats=tuple(_format(dense, each) for each in scored),
         verdicts=find_verdicts(dense),
@@ -113,23 +104,14 @@ def advise(spec: ModelSpec, device: Device, workload: Workload) -> Advice:
 
 
 def _format(dense: Scored, found: Scored) -> FormatAdvice:
-    spec, device, workload = found.target.spec, found.target.device, found.target.workload
-    candidate = found.candidate
     return FormatAdvice(
-        name=candidate.name,
-        label=candidate.label,
-        weight_bytes=found.weight_bytes,
-        memory_bytes=found.memory_bytes,
-        fits=found.fits,
-        ttft_s=found.floors.prefill.seconds,
-        tpot_s=found.floors.decode.seconds,
-        request_s=found.request_s,
-        largest_batch=largest_batch(spec, candidate, device, workload),
-        largest_context=largest_context(spec, candidate, device, workload),
+        **costs_of(found),
+        largest_batch=found.largest_batch,
+        largest_context=found.largest_context,
         prefill=found.floors.prefill,
         decode=found.floors.decode,
-        slower=() if candidate.approach == "dense" else slowdowns(dense, found),
-        needs=candidate.needs,
+        slower=() if found.candidate.approach == "dense" else slowdowns(dense, found),
+        needs=found.candidate.needs,
     )
 
 
@@ -147,3 +129,68 @@ def _notes(target: Target) -> tuple[str, ...]:
     if target.spec.experts:
         notes.append("Tokens are taken to spread evenly over the experts.")
     return tuple(notes)
+
+
+def find_binding(dense: Scored) -> Binding:
+    """What binds, from the numbers of the dense model."""
+    floors, workload = dense.floors, dense.target.workload
+    decoding = dense.request_s - floors.prefill.seconds
+    phase, cost = (
+        ("decode", floors.decode) if decoding >= floors.prefill.seconds else ("prefill", floors.prefill)
+    )
+    statements = (
+        _memory(dense),
+        _phase(f"Prefill of {workload.batch * workload.prompt_tokens:,} tokens", floors.prefill, dense),
+        _phase(f"Decode at batch {workload.batch:,}", floors.decode, dense),
+        f"A batch takes at least {quantity(dense.request_s, 's')} from prompts to last tokens, "
+        f"{percent((max(decoding, floors.prefill.seconds)) / (dense.request_s))} of it in {phase}: "
+        f"{RESOURCES[cost.binds]}, is what binds most.",
+        *_turning_point(dense),
+        *_cached(dense),
+    )
+    if not dense.fits:
+        return Binding(resource="memory", phase=None, statements=statements)
+    return Binding(resource=cost.binds, phase=phase, statements=statements)
+
+
+def _memory(dense: Scored) -> str:
+    device, room = dense.target.device, dense.target.usable_bytes
+    verdict = "does not bind" if dense.fits else "binds, the model does not fit"
+    each = " on each device" if dense.target.workload.tensor_parallel > 1 else ""
+    return (
+        f"Memory {verdict}: {quantity(dense.memory_bytes, 'B')} for weights, cache and activations{each}, "
+        f"{quantity(room, 'B')} usable ({100 * USABLE_SHARE:.0f} % of {quantity(device.memory_bytes, 'B')})."
+    )
+
+
+def _phase(what: str, cost: PhaseCost, dense: Scored) -> str:
+    parts = sorted(cost.shares.items(), key=lambda item: -item[1])
+    told = [
+        f"{RESOURCES[name]}: {quantity(s, 's')} ({percent((s) / (cost.seconds))})"
+        for name, s in parts
+        if s > 0.05 * cost.seconds
+    ]
+    return (
+        f"{what} takes at least {quantity(cost.seconds, 's')}: {'; '.join(told)}. It reads "
+        f"{quantity(cost.read_bytes, 'B')}, does {quantity(cost.operations, 'operations')} "
+        f"in {dense.case.dense_arithmetic} and starts {cost.kernels:,} kernels."
+    )
+
+
+def _turning_point(dense: Scored) -> tuple[str, ...]:
+    tokens = compute_bound_tokens(dense.case)
+    if dense.target.spec.experts:
+        return ()  # experts see a share of the tokens each: one number would mislead
+    return (
+        f"Dense products wait for weights up to about {tokens:,.0f} tokens a pass, for arithmetic beyond.",
+    )
+
+
+def _cached(dense: Scored) -> tuple[str, ...]:
+    read, cache = dense.floors.decode.read_bytes, dense.target.device.cache_bytes
+    if read > cache:
+        return ()
+    return (
+        f"What decode reads ({quantity(read, 'B')}) fits the cache ({quantity(cache, 'B')}): bandwidth "
+        "can be better than memory's, and these times shorter.",
+    )

@@ -1,32 +1,35 @@
-"""What advice compares: uniform formats, sparsity and smaller pruned models, each with its execution.
+"""What advice compares: uniform formats, sparsity and smaller pruned models, at a target, and how much of them fits.
 
-A uniform format covers the linears inside the blocks; embedding, head and norms stay as they are. FP8 has no
-format in :mod:`spaces`; it stores one byte a weight and one scale a row, as ``int8-channel`` does, so its
-bytes are those of the 8-bit configuration without the shape records.
+A uniform format covers the linears inside the blocks; embedding, head and norms stay as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
-from paretune.profiles.work import WEIGHT_ONLY, Execution, sparse_2_4_share
-from paretune.spaces.activation_format import ActivationFormat
+from paretune.profiles.roofline import Roofline, roofline
+from paretune.profiles.work import Case, sparse_2_4_share
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
-from paretune.spaces.errors import FormatError
+from paretune.spaces.errors import ConfigurationError, FormatError
 from paretune.spaces.formats import integer_format
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import find_choice
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.pruned_sizes import pruned_ladders
-from paretune.spaces.size import kept_linears, layer_bytes, memory_bytes, weight_bytes
+from paretune.spaces.size import check_heads, kept_linears, layer_bytes, memory_bytes, weight_bytes
 from paretune.spaces.target import Device, Workload
 
 Approach = Literal["dense", "quantize", "prune", "pruned"]
 SPARSE_GENERATIONS = ("ampere", "ada", "hopper", "blackwell")
 """GPUs with arithmetic for 2:4 sparsity."""
+USABLE_SHARE = 0.9
+"""Of the memory: what serving engines take by default; the rest is left to driver and runtime."""
 _GROUP_SIZES = (128, 64, 32, 16)
+_MOST_SEQUENCES = 2**20
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Candidate:
         name: short, e.g. ``int4``.
         label: for people.
         approach: what kind of compression it is.
-        config, execution: see there.
-        shape_records: the container of ``config`` writes them and this format does not.
+        config: see there.
+        sparse_2_4: 2:4 zeros are neither stored, read nor multiplied.
         needs: what it asks of the engine, in words; empty for what every engine has.
     """
 
@@ -46,74 +49,173 @@ class Candidate:
     label: str
     approach: Approach
     config: CompressionConfig
-    execution: Execution = WEIGHT_ONLY
-    shape_records: bool = True
+    sparse_2_4: bool = False
     needs: str = ""
 
     def weight_bytes(self, spec: ModelSpec) -> int:
         """Bytes of the export."""
-        total = weight_bytes(spec, self.config) - self._zeros_left_out(spec)
-        if not self.shape_records:
-            total -= sum(
-                layer_bytes(spec, linear, self.config).overhead for linear in kept_linears(spec, self.config)
-            )
-        return total
-
-    def memory_bytes(self, spec: ModelSpec, workload: Workload, weights: int | None = None) -> int:
-        """Weights, cache and activations on each device; ``weights`` saves computing :meth:`weight_bytes`."""
-        total = self.weight_bytes(spec) if weights is None else weights
-        return memory_bytes(spec, self.config, workload, total)
-
-    def _zeros_left_out(self, spec: ModelSpec) -> int:
-        if not self.execution.sparse_2_4:
-            return 0
-        kept = 0.0
-        for linear in kept_linears(spec, self.config):
-            choice = self.config.choice(linear.name)
+        total, config = weight_bytes(spec, self.config), self.config
+        if not self.sparse_2_4:
+            return total
+        left_out = 0.0
+        for linear in kept_linears(spec, config):
+            choice = config.choice(linear.name)
             if choice.sparsity is not None and choice.sparsity.pattern == "2:4":
-                kept += (1 - sparse_2_4_share(choice.weight.num_bits)) * layer_bytes(
-                    spec, linear, self.config
-                ).payload
-        return int(kept)
+                share = 1 - sparse_2_4_share(choice.weight.num_bits)
+                left_out += share * layer_bytes(spec, linear, config).payload
+        return total - int(left_out)
 
 
 DENSE = Candidate("dense", "as it is", "dense", DENSE_CONFIG)
 
 
+@dataclass(frozen=True)
+class Target:
+    """What advice is asked about.
+
+    Raises:
+        ConfigurationError: prompt and output are longer than the model's context, or heads cannot be divided among
+            the devices.
+    """
+
+    spec: ModelSpec
+    device: Device
+    workload: Workload
+
+    def __post_init__(self) -> None:
+        check_workload(self.spec, self.workload)
+
+    @property
+    def usable_bytes(self) -> int:
+        """Memory that weights, cache and activations may have, on each device."""
+        return int(USABLE_SHARE * self.device.memory_bytes)
+
+
+def check_workload(spec: ModelSpec, workload: Workload) -> None:
+    """Refuse a workload that the model cannot have.
+
+    Raises:
+        ConfigurationError: prompt and output are longer than the model's context, or heads cannot be divided among
+            the devices.
+    """
+    check_heads(spec, workload)
+    if workload.context > spec.context:
+        raise ConfigurationError(
+            f"workload {workload.name}",
+            f"its {workload.context:,} tokens exceed the model's context of {spec.context:,}",
+            "Shorten prompt or output",
+        )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A candidate at a target: bytes, memory, floors of latency."""
+
+    target: Target
+    candidate: Candidate
+
+    @property
+    def case(self) -> Case:
+        """What the roofline counts."""
+        target, candidate = self.target, self.candidate
+        return Case(target.spec, candidate.config, target.workload, target.device, candidate.sparse_2_4)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of the export."""
+        return self.candidate.weight_bytes(self.target.spec)
+
+    @cached_property
+    def memory_bytes(self) -> int:
+        """On each device at the workload."""
+        return self.memory_at(self.target.workload)
+
+    def memory_at(self, workload: Workload) -> int:
+        """On each device at another workload."""
+        return memory_bytes(self.target.spec, self.candidate.config, workload, self.weight_bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether that is at most what is usable."""
+        return self.memory_bytes <= self.target.usable_bytes
+
+    @cached_property
+    def floors(self) -> Roofline:
+        """Of latency."""
+        return roofline(self.case)
+
+    @property
+    def request_s(self) -> float:
+        """Of one batch, first to last token."""
+        return self.floors.request_s(self.target.workload)
+
+    @cached_property
+    def quantized_bytes(self) -> int:
+        """Stored bytes of the layers that are not dense."""
+        spec, config = self.target.spec, self.candidate.config
+        return sum(
+            layer_bytes(spec, linear, config).payload
+            for linear in kept_linears(spec, config)
+            if not config.choice(linear.name).weight.dense
+        )
+
+    @property
+    def largest_batch(self) -> int:
+        """Sequences of the workload's lengths that fit together; 0 when not even one does."""
+        return self._largest("batch", _MOST_SEQUENCES)
+
+    @property
+    def largest_context(self) -> int:
+        """Tokens, prompt and output together, that the batch can have; at most the model's own context.
+
+        0 when the workload's output does not even fit behind a prompt of one token.
+        """
+        output = self.target.workload.output_tokens
+        prompt = self._largest("prompt_tokens", max(0, self.target.spec.context - output))
+        return prompt + output if prompt else 0
+
+    def _largest(self, field: str, most: int) -> int:
+        """The largest value from 1 to ``most`` that fits, where everything below it fits too; 0 if none does."""
+
+        def fits(value: int) -> bool:
+            asked = self.target.workload.model_copy(update={field: value})
+            return self.memory_at(asked) <= self.target.usable_bytes
+
+        low, high = 0, 1
+        while high <= most and fits(high):
+            low, high = high, 2 * high
+        high = min(high, most + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+
 def uniform_candidates(spec: ModelSpec, device: Device) -> tuple[Candidate, ...]:
     """Dense, and the uniform formats: 8-bit weights, 8-bit weights and inputs, FP8, 4-bit weights."""
-    eight, four = integer_format(8, None), integer_format(4, four_bit_group(spec))
-    weights_8 = _everywhere(spec, LayerChoice(weight=eight, method="rtn"))
-    both_8 = _everywhere(spec, LayerChoice(weight=eight, activation=ActivationFormat(), method="rtn"))
-    weights_4 = _everywhere(spec, LayerChoice(weight=four, method="rtn"))
-    found = [DENSE, Candidate("int8", "8-bit weights", "quantize", weights_8)]
-    if "int8" in device.peak_operations_per_s:
-        found.append(
-            Candidate(
-                "int8-both",
-                "8-bit weights and inputs",
-                "quantize",
-                both_8,
-                Execution(rounds_inputs=True),
-                needs="an engine with INT8 products",
-            )
-        )
-    found.append(_fp8(weights_8, device))
-    label = "4-bit weights, " + (
-        "a scale a row" if four.group_size is None else f"groups of {four.group_size}"
-    )
-    found.append(Candidate("int4", label, "quantize", weights_4))
+    peaks, four = device.peak_operations_per_s, integer_format(4, four_bit_group(spec))
+    group = "one scale per row" if four.group_size is None else f"groups of {four.group_size}"
+    found = [DENSE, _uniform(spec, "int8", "8-bit weights", find_choice("int8-channel/rtn"))]
+    if "int8" in peaks:
+        both = _uniform(spec, "int8-both", "8-bit weights and inputs", find_choice("w8a8-dynamic/rtn"))
+        found.append(replace(both, needs="an engine with INT8 products"))
+    if "fp8" in peaks:
+        found.append(_uniform(spec, "fp8", "FP8 weights and inputs", find_choice("fp8-dynamic")))
+    else:
+        label = "FP8 weights, expanded: no FP8 arithmetic here"
+        stored = _uniform(spec, "fp8", label, find_choice("fp8-channel"))
+        found.append(replace(stored, needs="an engine that stores FP8"))
+    found.append(_uniform(spec, "int4", f"4-bit weights, {group}", LayerChoice(weight=four, method="rtn")))
     return tuple(found)
 
 
-def _fp8(weights_8: CompressionConfig, device: Device) -> Candidate:
-    if "fp8" in device.peak_operations_per_s:
-        execution = Execution(arithmetic="fp8", rounds_inputs=True)
-        return Candidate("fp8", "FP8 weights and inputs", "quantize", weights_8, execution, False)
-    label = "FP8 weights, expanded: no FP8 arithmetic here"
-    return Candidate(
-        "fp8", label, "quantize", weights_8, shape_records=False, needs="an engine that stores FP8"
-    )
+def _uniform(spec: ModelSpec, name: str, label: str, choice: LayerChoice) -> Candidate:
+    return Candidate(name, label, "quantize", everywhere(spec, choice))
+
+
+def everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
+    """One choice for every linear inside the blocks."""
+    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
 
 
 def four_bit_group(spec: ModelSpec) -> int | None:
@@ -160,7 +262,7 @@ def smaller_pruned(spec: ModelSpec, config: CompressionConfig) -> dict[str, Labe
             )
             continue
         full = spec.kv_heads if kind == "kv_heads" else spec.ffn_size
-        words = "key-value heads" if kind == "kv_heads" else "FFN channels"
+        words = "KV heads" if kind == "kv_heads" else "FFN channels"
         name = "fewer-heads" if kind == "kv_heads" else "narrower-ffn"
         smaller = config.replaced(pruned=config.pruned.model_copy(update={kind: count}))
         if _divides(spec, smaller):
@@ -174,7 +276,3 @@ def _divides(spec: ModelSpec, config: CompressionConfig) -> bool:
     except FormatError:
         return False
     return True
-
-
-def _everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
-    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})

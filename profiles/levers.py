@@ -1,4 +1,4 @@
-"""Which approach fits what binds: quantizing, pruning or a smaller pruned model, and in which order to try them.
+"""What to try: the levers of each approach, the order to try them in, and a verdict on each approach by itself.
 
 The order is greedy. What needs no training comes first, what needs recovery next, a pruned model last; inside a
 tier the largest gain on a whole batch wins. After each step the gains of what is left are computed again on
@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from paretune.profiles.binding import NAMES
 from paretune.profiles.candidates import (
     DENSE,
     SPARSE_GENERATIONS,
     Approach,
     Candidate,
+    Scored,
+    Target,
     eight_bit_cache,
     half_zeros,
     smaller_pruned,
     uniform_candidates,
 )
-from paretune.profiles.scored import Scored, Target
-from paretune.profiles.wording import duration, size, times
+from paretune.profiles.roofline import RESOURCES
+from paretune.spaces.numerals import percent, quantity, times
 from paretune.spaces.schema import Frozen
 
 TIERS: dict[Approach, int] = {"quantize": 2, "prune": 1, "pruned": 1}
@@ -33,26 +35,51 @@ _RISK = ("int8", "fp8", "int8-both", "kv8", "int4")
 """From the least damage to quality to the most; decides between gains within a tenth of each other."""
 
 
-class Step(Frozen):
-    """One thing to try, on top of the steps before it.
+class Costs(Frozen):
+    """What a candidate costs at the target.
 
     Attributes:
-        name, label, approach: of what is done.
-        fits: whether memory suffices after it.
-        memory_bytes, weight_bytes, ttft_s, tpot_s, request_s: after it; times are floors, of a whole batch.
-        gain: factor on ``request_s`` against the step before.
-        statement: in words.
+        name, label: of the candidate; ``dense`` is the model as it is.
+        weight_bytes: of the export.
+        memory_bytes: weights, cache and activations at the workload, on each device.
+        fits: whether that is usable.
+        ttft_s, tpot_s, request_s: floors: first token, each further token, a whole batch.
     """
 
     name: str
     label: str
-    approach: Approach
-    fits: bool
-    memory_bytes: int
     weight_bytes: int
+    memory_bytes: int
+    fits: bool
     ttft_s: float
     tpot_s: float
     request_s: float
+
+
+def costs_of(found: Scored) -> dict[str, Any]:
+    """The fields of :class:`Costs`."""
+    return {
+        "name": found.candidate.name,
+        "label": found.candidate.label,
+        "weight_bytes": found.weight_bytes,
+        "memory_bytes": found.memory_bytes,
+        "fits": found.fits,
+        "ttft_s": found.floors.prefill.seconds,
+        "tpot_s": found.floors.decode.seconds,
+        "request_s": found.request_s,
+    }
+
+
+class Step(Costs):
+    """One thing to try, on top of the steps before it; what it costs then.
+
+    Attributes:
+        approach: of what is done.
+        gain: factor on ``request_s`` against the step before.
+        statement: in words.
+    """
+
+    approach: Approach
     gain: float
     statement: str
 
@@ -107,18 +134,14 @@ def levers(target: Target, candidate: Candidate, approach: Approach) -> Iterator
             )
     elif approach == "prune":
         narrow = any(choice.weight.num_bits < 8 for choice in config.layers.values())
-        if (
-            target.device.generation in SPARSE_GENERATIONS
-            and not candidate.execution.sparse_2_4
-            and not narrow
-        ):
+        if target.device.generation in SPARSE_GENERATIONS and not candidate.sparse_2_4 and not narrow:
             yield replace(
                 candidate,
                 name="2:4",
                 label="2:4 sparsity",
                 approach=approach,
                 config=half_zeros(spec, config),
-                execution=replace(candidate.execution, sparse_2_4=True),
+                sparse_2_4=True,
                 needs="an engine with 2:4 kernels, and training that recovers quality",
             )
     elif approach == "pruned":
@@ -133,17 +156,9 @@ def _risk(option: Scored) -> int:
 
 
 def _step(now: Scored, found: Scored) -> Step:
-    candidate = found.candidate
     return Step(
-        name=candidate.name,
-        label=candidate.label,
-        approach=candidate.approach,
-        fits=found.fits,
-        memory_bytes=found.memory_bytes,
-        weight_bytes=found.weight_bytes,
-        ttft_s=found.floors.prefill.seconds,
-        tpot_s=found.floors.decode.seconds,
-        request_s=found.request_s,
+        **costs_of(found),
+        approach=found.candidate.approach,
         gain=gain(now, found),
         statement=_statement(now, found),
     )
@@ -151,10 +166,10 @@ def _step(now: Scored, found: Scored) -> Step:
 
 def _statement(now: Scored, found: Scored) -> str:
     ratio = gain(now, found)
-    told = f"{found.candidate.label}: memory {size(now.memory_bytes)} -> {size(found.memory_bytes)}"
+    told = f"{found.candidate.label}: memory {quantity(now.memory_bytes, 'B')} -> {quantity(found.memory_bytes, 'B')}"
     if not now.fits:
         told += ", and it fits" if found.fits else ", which still does not fit"
-    told += f"; a batch takes {duration(now.request_s)} -> {duration(found.request_s)}"
+    told += f"; a batch takes {quantity(now.request_s, 's')} -> {quantity(found.request_s, 's')}"
     if ratio >= 1.05:
         told += f" ({times(ratio)} faster)"
     elif ratio <= 0.95:
@@ -171,4 +186,88 @@ def binding_of(found: Scored) -> str:
     steps = workload.output_tokens - 1
     decoding = {name: seconds * steps for name, seconds in floors.decode.shares.items()}
     total = {name: seconds + decoding[name] for name, seconds in floors.prefill.shares.items()}
-    return NAMES[max(total, key=lambda name: total[name])]
+    return RESOURCES[max(total, key=lambda name: total[name])]
+
+
+_VERBS: dict[Approach, str] = {
+    "quantize": "Quantizing",
+    "prune": "Pruning",
+    "pruned": "A smaller pruned model",
+}
+
+
+class Verdict(Frozen):
+    """Whether an approach fits what binds the dense model.
+
+    Attributes:
+        approach: ``quantize``, ``prune`` or ``pruned``.
+        fits: whether its best lever is worthwhile.
+        best: name of that lever; ``None`` where there is none.
+        statement: in words.
+    """
+
+    approach: Approach
+    fits: bool
+    best: str | None
+    statement: str
+
+
+def find_verdicts(dense: Scored) -> tuple[Verdict, ...]:
+    """A verdict on each approach, applied to the dense model alone."""
+    return tuple(_verdict(dense, approach) for approach in TIERS)
+
+
+def _verdict(dense: Scored, approach: Approach) -> Verdict:
+    best, verb = best_lever(dense, approach), _VERBS[approach]
+    extra = f" {_unstructured(dense)}" if approach == "prune" else ""
+    if best is None:
+        return Verdict(approach=approach, fits=False, best=None, statement=_no_use(dense, approach) + extra)
+    label = best.candidate.label
+    told = f"{verb} fits what binds ({binding_of(dense)}). {label[0].upper()}{label[1:]}: "
+    told += f"{quantity(best.memory_bytes, 'B')} of memory instead of {quantity(dense.memory_bytes, 'B')}"
+    if not dense.fits:
+        told += ", so that it fits" if best.fits else ", which alone is not enough"
+    told += f", and a batch in {quantity(best.request_s, 's')} instead of {quantity(dense.request_s, 's')}"
+    ratio = gain(dense, best)
+    told += f", {times(ratio)} faster at most." if ratio >= 1.05 else "."
+    if best.candidate.needs:
+        told += f" It needs {best.candidate.needs}."
+    return Verdict(approach=approach, fits=True, best=best.candidate.name, statement=told + extra)
+
+
+def _no_use(dense: Scored, approach: Approach) -> str:
+    verb, binds = _VERBS[approach], binding_of(dense)
+    options = [Scored(dense.target, lever) for lever in levers(dense.target, dense.candidate, approach)]
+    if not options:
+        return f"{verb} does not fit what binds ({binds}): {_why_none(dense, approach)}."
+    best = min(options, key=lambda option: option.request_s if dense.fits else option.memory_bytes)
+    if not dense.fits:
+        return (
+            f"{verb} does not fit what binds ({binds}): at best ({best.candidate.label}) it needs "
+            f"{quantity(best.memory_bytes, 'B')}."
+        )
+    saved = 1 - best.request_s / dense.request_s
+    told = (
+        f"saves {percent((saved) / (1))} of the time"
+        if saved >= 0
+        else f"costs {percent((-saved) / (1))} more time"
+    )
+    return f"{verb} does not fit what binds ({binds}): at best ({best.candidate.label}) it {told} of a batch."
+
+
+def _why_none(dense: Scored, approach: Approach) -> str:
+    if approach == "prune" and dense.target.device.generation not in SPARSE_GENERATIONS:
+        return f"{dense.target.device.name} has no arithmetic for zeros in a pattern (2:4)"
+    if approach == "pruned":
+        return "this architecture cannot be cut here"
+    return "there is nothing to choose"
+
+
+def _unstructured(dense: Scored) -> str:
+    value = dense.target.spec.dtype_bytes
+    index = 4
+    return (
+        "Zeros without a pattern are stored and multiplied like any other weight; as compressed rows (a "
+        f"value of {value} B with an index of {index} B) they take fewer bytes only beyond "
+        f"{percent((index) / (index + value))} zeros."
+    )

@@ -11,16 +11,20 @@ from __future__ import annotations
 from typing import Literal
 
 from paretune.engines.operation import Operation
-from paretune.profiles.work import WEIGHT_ONLY, Case, Execution, Phase, Work, launches, work
-from paretune.spaces.configuration import CompressionConfig
+from paretune.profiles.work import Case, Phase, Work, launches, work
 from paretune.spaces.errors import ConfigurationError
-from paretune.spaces.measurement import Measurement
-from paretune.spaces.model import ModelSpec
 from paretune.spaces.schema import Frozen
 from paretune.spaces.size import average_bits
 from paretune.spaces.target import Device, Workload
 
 Resource = Literal["weights", "cache", "activations", "compute", "launches"]
+RESOURCES: dict[Resource, str] = {
+    "weights": "memory bandwidth, reading weights",
+    "cache": "memory bandwidth, reading keys and values",
+    "activations": "memory bandwidth, moving activations",
+    "compute": "arithmetic",
+    "launches": "starting kernels",
+}
 
 
 class PhaseCost(Frozen):
@@ -84,34 +88,9 @@ class Roofline(Frozen):
         """Seconds that one batch takes from its prompts to its last tokens."""
         return self.prefill.seconds + (workload.output_tokens - 1) * self.decode.seconds
 
-    def measurements(self) -> dict[str, Measurement]:
-        """``ttft_s`` and ``tpot_s`` as predictions."""
-        return {
-            name: Measurement(value=cost.seconds, unit="s", source="predicted", by="roofline")
-            for name, cost in (("ttft_s", self.prefill), ("tpot_s", self.decode))
-        }
 
-
-def roofline(
-    spec: ModelSpec,
-    config: CompressionConfig,
-    workload: Workload,
-    device: Device,
-    execution: Execution = WEIGHT_ONLY,
-) -> Roofline:
-    """Floors of both phases.
-
-    Args:
-        spec: the model.
-        config: the candidate.
-        workload: batch and lengths.
-        device: its data sheet.
-        execution: how the engine computes with what is not dense.
-
-    Raises:
-        ConfigurationError: an arithmetic that the device does not have.
-    """
-    case = Case(spec, config, workload, device, execution)
+def roofline(case: Case) -> Roofline:
+    """Floors of both phases."""
     return Roofline(prefill=_phase(case, "prefill"), decode=_phase(case, "decode"))
 
 

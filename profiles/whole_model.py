@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paretune.profiles.candidates import eight_bit_cache, four_bit_group, smaller_pruned
+from paretune.profiles.candidates import eight_bit_cache, everywhere, four_bit_group, smaller_pruned
 from paretune.profiles.harness import Progress
 from paretune.profiles.predictor import MeasuredRun
 from paretune.spaces.activation_format import ActivationFormat
@@ -62,8 +62,8 @@ def profile_candidates(spec: ModelSpec, legality: Legality) -> dict[str, Compres
         "uniform-8": eight,
         "uniform-4": four,
         "uniform-3": _uniform(spec, 3, group),
-        "uniform-8, a scale a row": _everywhere(spec, row),
-        "uniform-8, 8-bit inputs": _everywhere(spec, inputs),
+        "uniform-8, a scale a row": everywhere(spec, row),
+        "uniform-8, 8-bit inputs": everywhere(spec, inputs),
         "uniform-4, 8-bit cache": eight_bit_cache(four),
     }
     for base, config in (("dense", DENSE_CONFIG), ("uniform-4", four)):
@@ -142,11 +142,7 @@ def energy_per_token(
 
 
 def _uniform(spec: ModelSpec, bits: int, group: int | None) -> CompressionConfig:
-    return _everywhere(spec, LayerChoice(weight=integer_format(bits, group), method="rtn"))
-
-
-def _everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
-    return CompressionConfig(layers={linear.name: choice for linear in spec.block_linears})
+    return everywhere(spec, LayerChoice(weight=integer_format(bits, group), method="rtn"))
 
 
 def spread(values: list[float]) -> float:

@@ -28,34 +28,21 @@ KERNELS_OUTSIDE = 4
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How an engine computes with the layers that are not dense.
+class Case:
+    """One candidate of one model at one workload on one device.
+
+    Weights alone are expanded and multiplied as dense ones are; where inputs are rounded and the device can multiply
+    what they become, products are in that arithmetic, and one kernel more for each fused group rounds.
 
     Attributes:
-        arithmetic: of their products, a key of ``Device.peak_operations_per_s``; ``None``: weights are
-            expanded and multiplied as dense ones are, except where inputs are rounded to integers and the
-            device can multiply those.
-        rounds_inputs: one kernel more for each fused group rounds its inputs at run time.
         sparse_2_4: 2:4 zeros are neither read nor multiplied.
     """
-
-    arithmetic: str | None = None
-    rounds_inputs: bool = False
-    sparse_2_4: bool = False
-
-
-WEIGHT_ONLY = Execution()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One candidate of one model at one workload on one device."""
 
     spec: ModelSpec
     config: CompressionConfig
     workload: Workload
     device: Device
-    execution: Execution = WEIGHT_ONLY
+    sparse_2_4: bool = False
 
     @property
     def dense_arithmetic(self) -> str:
@@ -66,10 +53,10 @@ class Case:
     def arithmetic(self, layer: str) -> str:
         """Of the products with the weights of ``layer``."""
         choice = self.config.choice(layer)
-        if choice.weight.dense:
+        if choice.weight.dense or choice.activation is None:
             return self.dense_arithmetic
-        integers = choice.activation is not None and "int8" in self.device.peak_operations_per_s
-        return self.execution.arithmetic or ("int8" if integers else self.dense_arithmetic)
+        narrow = "int8" if choice.activation.number_type == "int" else "fp8"
+        return narrow if narrow in self.device.peak_operations_per_s else self.dense_arithmetic
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +99,7 @@ def launches(case: Case) -> int:
     count = KERNELS_OUTSIDE
     for group in fused_groups(case.spec):
         if group.block is not None and case.config.keeps_block(group.block):
-            rounded = case.execution.rounds_inputs and not case.config.choice(group.layers[0]).weight.dense
-            count += 2 if rounded else 1
+            count += 1 if case.config.choice(group.layers[0]).activation is None else 2
     blocks = sum(case.config.keeps_block(block) for block in range(case.spec.blocks))
     return count + blocks * (KERNELS_A_BLOCK + (KERNELS_A_MIXTURE if case.spec.experts else 0))
 
@@ -152,7 +138,7 @@ def _product(case: Case, linear: Linear, tokens: int) -> Work:
         stored *= touched_experts(linear.experts, spec.active_experts, tokens) / linear.experts
     operations = 2.0 * pairs * out_features * in_features
     choice = config.choice(layer.name)
-    if case.execution.sparse_2_4 and choice.sparsity is not None and choice.sparsity.pattern == "2:4":
+    if case.sparse_2_4 and choice.sparsity is not None and choice.sparsity.pattern == "2:4":
         stored, operations = stored * sparse_2_4_share(choice.weight.num_bits), operations / 2
     moved = float(pairs * (out_features + in_features) * spec.dtype_bytes)
     if linear.out_axis == "kv_heads":

@@ -16,8 +16,8 @@ from paretune.reports.comparison import (
     smallest_uniform_as_good,
 )
 from paretune.reports.latency import contradicts, latency_error
-from paretune.reports.numerals import change, digits, percent, quantity
 from paretune.reports.reading import RunFolder
+from paretune.spaces.numerals import change, digits, percent, quantity
 from paretune.spaces.result import Member
 
 

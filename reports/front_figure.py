@@ -24,11 +24,11 @@ from paretune.reports.drawing import (
     scatter,
     stroke,
 )
-from paretune.reports.numerals import digits, measured, quantity, scale_of
 from paretune.reports.reading import RunFolder
 from paretune.reports.wording import block_count, configuration_words, layer_groups, sparse, uniform_bits
 from paretune.spaces.limits import Limit
 from paretune.spaces.metrics import METRICS
+from paretune.spaces.numerals import digits, measured, quantity, scale_of
 from paretune.spaces.result import FrontFile, Member
 
 COMPARED = "compared, not searched"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from paretune.reports.numerals import percent
+from paretune.spaces.numerals import percent
 from paretune.spaces.result import LatencyCheck
 
 _LEAST_ORDER, _LEAST_CHECKS = 0.6, 5

@@ -19,15 +19,6 @@ from paretune.reports.drawing import Figure
 from paretune.reports.front_figure import equivalence_classes, front_figure
 from paretune.reports.latency import latency_error, latency_words
 from paretune.reports.next_steps import next_steps
-from paretune.reports.numerals import (
-    counted,
-    digits,
-    duration,
-    percent,
-    quantity,
-    share_with_error,
-    with_error,
-)
 from paretune.reports.panels import latency_figure, retention_figures
 from paretune.reports.reading import RunFolder
 from paretune.reports.shortfalls import shortfalls
@@ -43,6 +34,15 @@ from paretune.reports.tables import (
 )
 from paretune.reports.wording import block_count, choice_words, configuration_words, layer_groups, part_of
 from paretune.spaces.legality import FusedGroup
+from paretune.spaces.numerals import (
+    counted,
+    digits,
+    duration,
+    percent,
+    quantity,
+    share_with_error,
+    with_error,
+)
 from paretune.spaces.result import FrontFile, Member
 
 _WIDTHS = (2, 3, 4, 5, 6, 8, 16)

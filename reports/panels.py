@@ -28,8 +28,8 @@ from paretune.reports.drawing import (
     stroke,
 )
 from paretune.reports.front_figure import COMPARED, compared_members
-from paretune.reports.numerals import change, digits, quantity, scale_of, share_with_error
 from paretune.reports.reading import RunFolder
+from paretune.spaces.numerals import change, digits, quantity, scale_of, share_with_error
 from paretune.spaces.result import LatencyCheck, Member
 
 _LATENCY_BAND = 0.1

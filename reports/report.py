@@ -9,11 +9,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.reports import numerals
 from paretune.reports.page import make_page
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.table import write_front_csv
 from paretune.search.run_folder import write_whole
+from paretune.spaces import numerals
 from paretune.spaces.metrics import METRICS
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paretune.reports.comparison import cost
-from paretune.reports.numerals import quantity
 from paretune.spaces.errors import LimitError
 from paretune.spaces.limits import Limit, check_limits
 from paretune.spaces.metrics import find_metric
+from paretune.spaces.numerals import quantity
 from paretune.spaces.result import FrontFile, Member
 
 

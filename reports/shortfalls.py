@@ -5,9 +5,9 @@ from __future__ import annotations
 from paretune.reports.answer import Answer, find_answer
 from paretune.reports.comparison import cost, is_uniform, retention, task_names
 from paretune.reports.latency import contradicts, latency_error
-from paretune.reports.numerals import digits, percent
 from paretune.reports.reading import RunFolder
 from paretune.spaces.limits import Limit
+from paretune.spaces.numerals import digits, percent
 from paretune.spaces.result import Member
 
 _TOLERATED_ERROR = 0.2

@@ -14,10 +14,10 @@ from paretune.reports.compared import Beside, beside_front
 from paretune.reports.comparison import front_members, mean_retention, retention, task_names
 from paretune.reports.latency import latency_error, latency_words
 from paretune.reports.next_steps import next_steps
-from paretune.reports.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.shortfalls import shortfalls
 from paretune.reports.table import cell
+from paretune.spaces.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
 from paretune.spaces.result import Member
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from paretune.reports.comparison import (
     uniforms,
 )
 from paretune.reports.front_figure import COMPARED
-from paretune.reports.numerals import digits, measured, percent, quantity, share_with_error, with_error
 from paretune.reports.reading import RunFolder
 from paretune.reports.table import cell
 from paretune.reports.wording import block_count, configuration_words, pruned_words, sparse
 from paretune.spaces.legality import FusedGroup
+from paretune.spaces.numerals import digits, measured, percent, quantity, share_with_error, with_error
 from paretune.spaces.result import FrontFile, Member
 
 _NAMES_SHOWN = 4

@@ -13,6 +13,7 @@ from paretune.engines import find_engine
 from paretune.engines.vllm.devices import executed
 from paretune.profiles.devices import find_device
 from paretune.profiles.roofline import roofline
+from paretune.profiles.work import Case
 from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
@@ -243,7 +244,7 @@ def test_bytes_and_rooflines_count_every_expert(mixture):
         assert found.overhead == 2 * scales
     workload, device = Workload(prompt_tokens=64), find_device("h100")
     whole, half = (
-        roofline(spec, config, workload, device).decode.weights_s
+        roofline(Case(spec, config, workload, device)).decode.weights_s
         for config in (
             CompressionConfig(),
             CompressionConfig(

@@ -10,13 +10,17 @@ import time
 import pytest
 
 from paretune.profiles.advice import Advice, advise
-from paretune.profiles.candidates import DENSE, four_bit_group, half_zeros, uniform_candidates
-from paretune.profiles.capacity import largest_batch, largest_context, usable_bytes
+from paretune.profiles.candidates import (
+    DENSE,
+    Scored,
+    Target,
+    four_bit_group,
+    half_zeros,
+    uniform_candidates,
+)
 from paretune.profiles.devices import device_names, find_device
-from paretune.profiles.evidence import seen
 from paretune.profiles.levers import levers
-from paretune.profiles.scored import Scored, Target
-from paretune.profiles.slowdown import expanded_prefill_s
+from paretune.profiles.slowdown import expanded_prefill_s, seen
 from paretune.spaces.architectures import read_model
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import ConfigurationError
@@ -151,25 +155,28 @@ def test_expanding_weights_by_hand(eight):
 def test_the_largest_batch_fits_and_one_more_does_not(eight, name):
     device, workload = find_device("l4"), Workload(batch=1, prompt_tokens=1024, output_tokens=128)
     candidate = next(each for each in uniform_candidates(eight, device) if each.name == name)
-    batch = largest_batch(eight, candidate, device, workload)
+    found = Scored(Target(eight, device, workload), candidate)
+    batch = found.largest_batch
     assert batch > 0
     for count, fits in ((batch, True), (batch + 1, False)):
         asked = workload.model_copy(update={"batch": count})
-        assert (candidate.memory_bytes(eight, asked) <= usable_bytes(device)) is fits
+        assert (found.memory_at(asked) <= found.target.usable_bytes) is fits
 
 
 def test_the_longest_context_fits_and_one_more_does_not(eight):
     device, workload = find_device("rtx-4090"), Workload(batch=4, prompt_tokens=64, output_tokens=64)
-    context = largest_context(eight, DENSE, device, workload)
+    found = Scored(Target(eight, device, workload), DENSE)
+    context = found.largest_context
     assert 128 < context < eight.context
     for tokens, fits in ((context, True), (context + 1, False)):
         asked = workload.model_copy(update={"prompt_tokens": tokens - 64})
-        assert (DENSE.memory_bytes(eight, asked) <= usable_bytes(device)) is fits
+        assert (found.memory_at(asked) <= found.target.usable_bytes) is fits
 
 
 def test_the_models_own_context_is_the_longest():
     spec = tiny_spec()
-    assert largest_context(spec, DENSE, ROUND, Workload(prompt_tokens=16, output_tokens=16)) == spec.context
+    target = Target(spec, ROUND, Workload(prompt_tokens=16, output_tokens=16))
+    assert Scored(target, DENSE).largest_context == spec.context
 
 
 def test_two_four_zeros_leave_out_bytes_by_hand(eight):

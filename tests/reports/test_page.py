@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from paretune.reports.numerals import quantity
 from paretune.reports.page import make_page
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.report import render_page, write_report
 from paretune.reports.tables import Cell
 from paretune.spaces.measurement import Measurement
+from paretune.spaces.numerals import quantity
 from paretune.spaces.result import Member
 from tests.reports.synthetic import write_run
 

@@ -12,6 +12,7 @@ from paretune.spaces.measurement import Measurement
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 _JOULES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"))
+_OPERATIONS = ((1e15, "P operations"), (1e12, "T operations"), (1e9, "G operations"), (1e6, "M operations"))
 MINUS = "−"  # the sign for people; files have ASCII
 
 
@@ -42,7 +43,7 @@ def with_error(value: float, stderr: float | None) -> str:
 
 def scale_of(largest: float, unit: str) -> tuple[float, str]:
     """The factor and name of the pretty unit in which ``largest`` lies between 1 and 1,000."""
-    ladder = {"B": _BYTES, "s": _SECONDS, "J": _JOULES}.get(unit, ((1.0, unit),))
+    ladder = {"B": _BYTES, "s": _SECONDS, "J": _JOULES, "operations": _OPERATIONS}.get(unit, ((1.0, unit),))
     for factor, name in ladder:
         if abs(largest) >= factor:
             return factor, name
@@ -96,6 +97,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {left} s" if minutes else f"{left} s"
+
+
+def times(ratio: float) -> str:
+    """``3.4 times``, ``24 times``."""
+    return f"{ratio:.0f} times" if ratio >= 9.95 else f"{ratio:.2g} times"
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

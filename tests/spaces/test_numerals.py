@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.reports.numerals import (
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.numerals import (
     change,
     counted,
     digits,
@@ -19,7 +20,6 @@ from paretune.reports.numerals import (
     share_with_error,
     with_error,
 )
-from paretune.spaces.measurement import Measurement
 
 
 @pytest.mark.parametrize(
