@@ -29,6 +29,7 @@ setup(
     package_data={
         "paretune": ["py.typed"],
         "paretune.demo": ["**/*"],
+        "paretune.engines": ["vllm/*.json"],
         "paretune.profiles": ["*/*.json"],
         "paretune.reports": ["assets/*", "templates/*"],
     },

@@ -16,6 +16,9 @@ from paretune.spaces.formats import WeightFormat
 
 Generation = Literal["cpu", "ampere", "ada", "hopper", "blackwell"]
 
+CAPABILITIES: dict[Generation, int] = {"ampere": 80, "ada": 89, "hopper": 90, "blackwell": 100}
+"""Compute capabilities of GPUs; what vLLM's checks say of 8.6 and 12.0 is what they say of 8.0 and 10.0."""
+
 _NAMES: tuple[tuple[str, Generation], ...] = (
     (r"x86|cpu", "cpu"),
     (r"a(?:2|10|16|30|40|100|800)|(?:rtx-?)?a\d{3,4}|rtx-?30[5-9]0", "ampere"),
@@ -44,12 +47,13 @@ _USUAL = (
 """Names that a refusal shows."""
 
 _INT8 = "int8 w8a8, dynamic inputs by their largest magnitude / 127"
+_FP8 = "fp8 w8a8, weights expanded"
 _EXPERTS = "int8 w8a8 of experts as w8a16"
 _PATHS: dict[Generation, str] = {
-    "cpu": f"float32; {_INT8}",
-    "ampere": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8 as w8a16; nvfp4 and mxfp4 as w4a16",
-    "ada": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
-    "hopper": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8; nvfp4 and mxfp4 as w4a16",
+    "cpu": f"float32; {_INT8}; {_FP8}",
+    "ampere": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8 as w8a16; nvfp4, mxfp4 and mxfp8 as w*a16",
+    "ada": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8; nvfp4, mxfp4 and mxfp8 as w*a16",
+    "hopper": f"int2-8 w*a16; {_INT8}; {_EXPERTS}; fp8 w8a8; nvfp4, mxfp4 and mxfp8 as w*a16",
     "blackwell": f"int2-8 w*a16; {_EXPERTS}; fp8 w8a8; nvfp4 as stored; mxfp4 as w4a4",
 }
 
@@ -96,7 +100,7 @@ def executed(choice: LayerChoice, device: str, *, experts: bool = False) -> Laye
     """The choice as the device computes it: inputs that no kernel there rounds are left alone.
 
     A candidate is scored as it will run: before Ada, FP8 weights are expanded beside 16-bit inputs (Marlin); before
-    Blackwell, NVFP4 and MXFP4 weights are; on Blackwell, the inputs of MXFP4 weights are rounded whatever the
+    Blackwell, NVFP4, MXFP4 and MXFP8 weights are; on Blackwell, the inputs of MXFP4 weights are rounded whatever the
     checkpoint says. The largest magnitude of dynamic integers becomes 127 (``dynamic_scaled_int8_quant``; seen in the
     CPU build), where compressed-tensors has 127.5. INT8 codes of experts are multiplied with 16-bit inputs on a GPU:
     ``make_int8_moe_quant_config`` (``fused_moe/oracle/int8.py``, 0.26) makes W8A16 of experts without static scales,
@@ -116,7 +120,8 @@ def executed(choice: LayerChoice, device: str, *, experts: bool = False) -> Laye
         return choice
     if is_mxfp4(weight) and where == "blackwell":
         return choice.model_copy(update={"activation": _MXFP4_INPUTS})
-    dropped = where == "ampere" if weight.num_bits == 8 else where != "blackwell"
+    plain = weight.num_bits == 8 and not is_mxfp8(weight)
+    dropped = where == "ampere" if plain else where != "blackwell"
     return choice.model_copy(update={"activation": None}) if dropped else choice
 
 
@@ -128,3 +133,8 @@ def is_nvfp4(weight: WeightFormat) -> bool:
 def is_mxfp4(weight: WeightFormat) -> bool:
     """E2M1 in groups of 32 under powers of two."""
     return weight.number_type == "float" and weight.num_bits == 4 and weight.scale == "exponent"
+
+
+def is_mxfp8(weight: WeightFormat) -> bool:
+    """E4M3 in groups of 32 under powers of two."""
+    return weight.number_type == "float" and weight.num_bits == 8 and weight.scale == "exponent"

@@ -21,6 +21,7 @@ from paretune.spaces.legality import Ruling, illegal
 from paretune.spaces.model import Linear
 
 _WIDTHS = (4, 8)
+_GROUPS = (32, 64, 128)
 _ROWS = 64
 _FP8_INPUTS = {(1, None): ("token", None), (0, None): ("tensor", None), (128, 128): ("group", 128)}
 """Rows and columns that share a scale of weights, and the strategy and group size of the inputs beside them."""
@@ -51,6 +52,8 @@ def expert_formats(
 
 
 def _packed(weight: WeightFormat) -> Iterator[Ruling]:
+    if weight.group_size not in (None, *_GROUPS) or weight.block_rows != 1 or weight.scale != "model":
+        yield illegal(f"{weight.name}: kernels of experts have groups of 32, 64 or 128", _WNA16)
     if weight.num_bits not in _WIDTHS or not weight.symmetric:
         yield illegal(f"experts have 4 or 8 symmetric bits, not {weight.name}", _WNA16)
     if weight.group_size is None:  # seen with 0.26 on an H200: it compares a size that is not there with 0

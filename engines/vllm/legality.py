@@ -1,7 +1,7 @@
 """What vLLM 0.26 and newer loads from a compressed-tensors checkpoint, by generation of the device.
 
-Sources: vLLM's own schemes and kernels (named in each refusal), read in 0.32, and what was seen on a Hopper card
-(0.26) and in the CPU build (0.32). Where a shape or width has no kernel in every one of these, it is refused.
+Sources: vLLM's own schemes and kernels (named in each refusal) in 0.26, and what was seen on a Hopper card (0.26) and
+in the CPU build (0.32); ``benchmarks/results/legality.csv``.
 """
 
 from __future__ import annotations

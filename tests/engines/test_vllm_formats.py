@@ -9,7 +9,8 @@ import pytest
 import paretune.engines.vllm_engine as module
 from paretune import demo
 from paretune.engines.environments import Environment
-from paretune.engines.vllm.devices import executed, generation
+from paretune.engines.vllm.devices import CAPABILITIES, executed, generation
+from paretune.engines.vllm.kernels import kernel_of
 from paretune.spaces.architectures import read_model
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
@@ -44,16 +45,17 @@ def mixture(bench):
         *((choice(bits, group), GPUS) for bits in (2, 3, 4, 5, 6, 8) for group in (None, 32, 64, 128)),
         *((choice(bits, 128, symmetric=False), GPUS) for bits in (4, 8)),
         *((choice(bits, 128, symmetric=False), []) for bits in (2, 3, 5, 6)),
-        (choice(4, 16), []),
+        (choice(4, 16), GPUS),
+        (choice(4, 96), []),
         (choice(4, None, a8=True), []),
         (W8A8, ["cpu", "ampere", "ada", "hopper"]),
         (find_choice("w8a8-static"), ["cpu", "ampere", "ada", "hopper"]),
         (find_choice("fp8-channel"), GPUS),
-        (find_choice("fp8-dynamic"), GPUS),
+        (find_choice("fp8-dynamic"), list(DEVICES)),
         (find_choice("fp8-block-dynamic"), GPUS[:-1]),
         (find_choice("nvfp4"), GPUS),
         (find_choice("mxfp4-a4"), GPUS),
-        (find_choice("mxfp8"), []),
+        (find_choice("mxfp8"), GPUS[:-1]),
         (find_choice("nf4"), []),
         (LayerChoice(weight=ggml_format("q4_k"), method="ggml"), []),
     ],
@@ -90,10 +92,43 @@ def test_experts_have_4_or_8_symmetric_bits(mixture, bits):
 
 def test_shapes_that_no_kernel_takes_are_refused(spec):
     narrow = PrunedShape(ffn_channels=448)
-    assert not ruled(spec, choice(4, 64), "hopper", pruned=narrow)
-    assert "448" in ruled(spec, choice(4, 64), "hopper", pruned=narrow).reason
+    assert ruled(spec, choice(4, 64), "hopper", pruned=narrow)
+    assert "448" in ruled(spec, choice(4, 128), "hopper", pruned=narrow).reason
     assert ruled(spec, W8A8, "hopper", pruned=narrow)
-    assert not ruled(spec, choice(4, 128), "hopper", pruned=PrunedShape(ffn_channels=320))
+    odd = PrunedShape(ffn_channels=316)  # rows of gate and up, columns of down
+    assert "8 x 8" in ruled(spec, find_choice("fp8-channel"), "hopper", pruned=odd).reason
+    assert "whole words" in ruled(spec, choice(3, None), "hopper", pruned=odd).reason
+    assert "16" in ruled(spec, find_choice("fp8-dynamic"), "hopper", "blocks.0.gate_up", pruned=odd).reason
+    assert ruled(spec, find_choice("fp8-dynamic"), "hopper", pruned=odd)
+
+
+@pytest.mark.parametrize(
+    ("bits", "group", "symmetric", "rows", "columns", "kernel"),
+    [
+        # the widths of SmolLM2-135M, as its linears loaded on an H200
+        (4, 64, True, 960, 576, "Marlin"),
+        (4, 64, True, 3072, 576, "Machete"),
+        (4, 32, True, 3072, 576, "Marlin"),
+        (3, 64, True, 960, 576, "Humming"),
+        (8, 32, True, 576, 1536, "Marlin"),
+        (8, 32, False, 576, 1536, "Humming"),
+        (4, 256, True, 2048, 2048, "TritonW4A16"),
+        (4, 256, True, 2044, 2048, "Humming"),
+        (4, 96, True, 2048, 1152, None),
+        (3, 64, False, 2048, 2048, None),
+    ],
+)
+def test_kernels_of_packed_integers_on_hopper(bits, group, symmetric, rows, columns, kernel):
+    found = kernel_of(choice(bits, group, symmetric=symmetric).weight, 90, rows, columns)
+    assert found == (None if kernel is None else f"{kernel}LinearKernel")
+
+
+def test_every_generation_has_its_kernels():
+    four = choice(4, 64).weight
+    assert {kernel_of(four, one, 128, 128) for one in (80, 86, 89, 100, 120)} == {"MarlinLinearKernel"}
+    assert kernel_of(choice(8, None).weight, 89, 128, 128) == "AllSparkLinearKernel"
+    assert set(CAPABILITIES) == set(GPUS)
+    assert all(kernel_of(four, capability) for capability in CAPABILITIES.values())
 
 
 def test_heads_and_rows_are_divided_among_devices(spec):
@@ -181,6 +216,9 @@ def test_a_candidate_is_scored_as_the_device_computes_it():
     assert executed(nvfp4, "b200") == nvfp4
     assert executed(find_choice("mxfp4"), "b200") == mxfp4
     assert executed(mxfp4, "h200") == bare[mxfp4]
+    mxfp8 = find_choice("mxfp8-a8")
+    assert executed(mxfp8, "h200") == mxfp8.model_copy(update={"activation": None})
+    assert executed(fp8, "x86-avx2") == fp8
     for device in DEVICES.values():
         inputs = executed(W8A8, device).activation
         assert inputs is not None
