@@ -206,7 +206,7 @@ def time_in_turns(files: Sequence[File]) -> None:
                 "prompt_tokens": PROMPT,
                 "output_tokens": OUTPUT,
             }
-            file.seconds += engine.run({**request, "repetitions": 2})["tpot_s"]
+            file.seconds += engine.ask({**request, "repetitions": 2})["tpot_s"]
         print(f"round {turn + 1} of {ROUNDS}", flush=True)
 
 
@@ -229,7 +229,7 @@ def measure_speeds(model: str, run: Path, work: Path) -> None:
 
 def predicted(engine: LlamaCpp, model: Path, ids: Path, out: Path) -> np.ndarray:
     """Log-probabilities of every window, mapped."""
-    engine.run({"task": "predict", "model": str(model), "ids": str(ids), "out": str(out)})
+    engine.ask({"task": "predict", "model": str(model), "ids": str(ids), "out": str(out)})
     found: np.ndarray = np.load(out, mmap_mode="r")
     return found
 

@@ -47,7 +47,6 @@ def export(
         export_line,
         export_member,
         folder_name,
-        form_of,
         in_form,
         refined_member,
         wanted_member,
@@ -71,7 +70,7 @@ def export(
             rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
             print(ladder_lines(place, rungs))
             return 0
-        place = out or run / "export" / folder_name(member.name, refine, form_of(bench.engine))
+        place = out or run / "export" / folder_name(member.name, refine, bench.engine.form_name)
         refined = None if refine is None else refined_member(bench, member, refine, place, stages)
         done = export_member(bench, member, place, refined, canaries=canaries)
     if refined is not None:

@@ -39,10 +39,11 @@ class _Slot:
     dense: torch.Tensor
     choice: LayerChoice = UNTOUCHED
     pruned: PrunedShape = WHOLE
+    rounded: bool = False
 
 
-_Swap = tuple[_Slot, torch.Tensor, LayerChoice, PrunedShape]
-"""A parameter, and what it holds from then on."""
+_Swap = tuple[_Slot, torch.Tensor, LayerChoice, PrunedShape, bool]
+"""A parameter, and what it holds from then on; whether it was expanded in the dtype of its scales."""
 
 
 class Assembler:
@@ -87,9 +88,9 @@ class Assembler:
         with uninterrupted():  # a parameter whose choice is that of another tensor would be scored as it
             self._inputs.apply(_input_formats(config), config.pruned)
             self._structure.apply(config.pruned)
-            for slot, tensor, choice, pruned in swaps:
+            for slot, tensor, choice, pruned, rounded in swaps:
                 slot.parameter.data = tensor
-                slot.choice, slot.pruned = choice, pruned
+                slot.choice, slot.pruned, slot.rounded = choice, pruned, rounded
             self._cache.apply(config.kv)
             self.swapped = len(swaps)
             self.config = config
@@ -101,9 +102,12 @@ class Assembler:
         for linear in kept_linears(self.spec, config):
             slot, choice = self._slots[linear.parameter], config.choice(linear.name)
             pruned = WHOLE if config.pruned.whole else touched(linear, config.pruned)
-            if (choice is slot.choice or choice == slot.choice) and pruned == slot.pruned:
+            rounded = config.rounded_experts and linear.role.startswith("expert") and not choice.weight.dense
+            same = (choice is slot.choice or choice == slot.choice) and rounded == slot.rounded
+            if same and pruned == slot.pruned:
                 continue
-            swaps.append((slot, self._weight(slot, linear, choice, pruned), choice, pruned))
+            weight = self._weight(slot, linear, choice, pruned, rounded)
+            swaps.append((slot, weight, choice, pruned, rounded))
         return swaps + self._fixed_swaps(config)
 
     def _fixed_swaps(self, config: CompressionConfig) -> list[_Swap]:
@@ -115,7 +119,7 @@ class Assembler:
             slot, pruned = self._slots[fixed.name], touched(fixed, config.pruned)
             choice = UNTOUCHED if fixed.block is None else scaled.get(fixed.block, UNTOUCHED)
             if config.keeps_block(fixed.block) and (pruned != slot.pruned or choice != slot.choice):
-                swaps.append((slot, self._fixed(slot, fixed, choice, pruned), choice, pruned))
+                swaps.append((slot, self._fixed(slot, fixed, choice, pruned), choice, pruned, False))
         return swaps
 
     def _fixed(
@@ -129,15 +133,19 @@ class Assembler:
 
         return make() if choice == UNTOUCHED else self._copies.get(f"{fixed.name}/{choice.name}", make)
 
-    def _weight(self, slot: _Slot, linear: Linear, choice: LayerChoice, pruned: PrunedShape) -> torch.Tensor:
+    def _weight(
+        self, slot: _Slot, linear: Linear, choice: LayerChoice, pruned: PrunedShape, rounded: bool
+    ) -> torch.Tensor:
         entry = Entry.of(self.spec, linear, choice, pruned)
         if not entry.stored and pruned.whole:
             return slot.dense
 
         def make() -> torch.Tensor:
-            return self.bank.tensor(linear.name, choice, pruned).to(slot.dense).contiguous()
+            expanded = self.bank.tensor(linear.name, choice, pruned)
+            expanded = expanded.to(self.bank.scale_dtype) if rounded else expanded
+            return expanded.to(slot.dense).contiguous()
 
-        return self._copies.get(entry.name, make)
+        return self._copies.get(f"{entry.name}, rounded" if rounded else entry.name, make)
 
     def _check(self, config: CompressionConfig) -> None:
         for layer in config.layers:

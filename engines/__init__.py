@@ -49,8 +49,8 @@ def find_profiled_engine(name: str) -> ProfiledEngine:
         UnknownNameError: there is none.
         EngineError: it runs as a whole only.
     """
-    engine = find_engine(name)
-    if not isinstance(engine, ProfiledEngine):
+    engine = find_engine(name).profiled
+    if engine is None:
         raise EngineError(
             f"engine {name}", "runs models as a whole and has no operations to time", "Use torch or torch-cpu"
         )

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.engines.environments import Environment, find_environment, variable
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import EngineError
+from paretune.spaces.errors import EngineAbsentError, EngineError
 from paretune.spaces.legality import LEGAL, Legality, Ruling, require
 from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.patterns import Restrictions
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
     from paretune.engines.predictions import Predictions
+    from paretune.engines.profiled_engine import ProfiledEngine
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ class ExportCard:
     run: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, float | None] = field(default_factory=dict)
     tensor_parallel: int = 1
+
+
+@dataclass(frozen=True)
+class ExportTimes:
+    """What an export took, by repetition.
+
+    Attributes:
+        ttft_s: from the prompt to the first token.
+        tpot_s: each further token.
+    """
+
+    ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
 
 
 def refuse_sharing(engine: str, workload: Workload) -> None:
@@ -76,16 +91,52 @@ class Engine(ABC):
         device_kind: of the devices that it runs on; ``None``: any.
         fuses: whether it loads the layers of a group as one matrix, so that an export in which they differ is refused;
             others let them share a choice in a search and load them apart.
+        times_exports: whether its exports can be timed whole, one sequence at a time (:meth:`time_export`).
+        profiled: itself, where its operations can be timed one by one; ``None``: they cannot.
+        form_name: form of its checkpoints, where that is not its usual one; empty: the usual one.
+        loader: file of ``engines/loaders`` by which a process of the engine loads an export.
+        only_top: whether it tells the likeliest tokens alone.
+        rounds_experts: whether it expands quantized experts in the dtype of their scales, whatever it computes in.
     """
 
     name: str
     exact: bool = False
     device_kind: Literal["cpu", "gpu"] | None = None
     fuses: bool = False
+    rounds_experts: bool = False
+    times_exports: bool = False
+    form_name: str = ""
+    loader: str
+    only_top: bool = False
 
-    @abstractmethod
+    @property
+    def profiled(self) -> ProfiledEngine | None:
+        """See the attributes."""
+        return None
+
+    @property
+    def install(self) -> str:
+        """In words, how to get it where it is not found."""
+        return f"install it, or name an interpreter that has it in {variable(self.name)}"
+
+    def environment(self) -> Environment:
+        """The interpreter that has the engine.
+
+        Raises:
+            EngineAbsentError: there is none.
+        """
+        found = find_environment(self.name)
+        if found is None:
+            raise EngineAbsentError(self.name, "is not installed where we look", self.install)
+        return found
+
     def version(self) -> str:
-        """Of the engine's package."""
+        """Of the package that carries the engine.
+
+        Raises:
+            EngineAbsentError: it is not installed.
+        """
+        return self.environment().version
 
     @abstractmethod
     def available(self) -> Ruling:
@@ -119,7 +170,7 @@ class Engine(ABC):
             layer: self.executed(spec.linear(layer), choice, device)
             for layer, choice in config.layers.items()
         }
-        return config.replaced(layers=layers)
+        return config.replaced(layers=layers, rounded_experts=self.rounds_experts and bool(spec.experts))
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
         """Whether it is :attr:`exact` for this candidate too."""
@@ -157,13 +208,17 @@ class Engine(ABC):
             EngineError: the format cannot express the candidate, or the folder is not empty.
         """
 
-    @abstractmethod
     def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """What an export predicts at every position of int64 ids ``(windows, tokens)``, by a fresh process.
+
+        The cache is left at 16 bits.
 
         Raises:
             EngineError: the engine cannot load the folder, or does not run here.
         """
+        from paretune.engines.running import only
+
+        return only(self.many_predictions([folder], ids))
 
     def served_predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
         """The same as a server of :meth:`launch_line` answers: with the cache in the format of the candidate.
@@ -171,7 +226,9 @@ class Engine(ABC):
         Raises:
             EngineError: as :meth:`predictions`, or no kernel here keeps such a cache.
         """
-        return self.predictions(folder, ids)
+        from paretune.engines.running import only
+
+        return only(self.many_predictions([folder], ids, served=True))
 
     def many_predictions(
         self, folders: Sequence[Path], ids: torch.Tensor, *, served: bool = False
@@ -181,16 +238,67 @@ class Engine(ABC):
         Args:
             folders: of the exports.
             ids: as for :meth:`predictions`.
-            served: by :meth:`served_predictions`.
+            served: as :meth:`served_predictions` does it.
+
+        Raises:
+            EngineError: the engine is absent.
+            VerificationError: a folder is no export.
         """
-        predict = self.served_predictions if served else self.predictions
-        found: list[Predictions | EngineError] = []
-        for folder in folders:
-            try:
-                found.append(predict(folder, ids))
-            except EngineError as error:
-                found.append(error)
-        return found
+        from paretune.engines.manifest import read_manifest
+        from paretune.engines.running import predictions_of
+
+        models = [
+            (self.job(folder, served=served), int(read_manifest(folder)["base"]["vocabulary"]))
+            for folder in folders
+        ]
+        return predictions_of(self, models, ids, processes=self.processes(folders))
+
+    def job(self, folder: Path, *, served: bool) -> dict[str, Any]:
+        """What a job for :mod:`paretune.engines.runner` says of an export: ``model``, and ``options`` of its loader."""
+        del served
+        return {"model": str(folder)}
+
+    def processes(self, folders: Sequence[Path]) -> int:
+        """How many exports are loaded at a time, each in a process of its own; 0: in one process after the other."""
+        del folders
+        return 0
+
+    def run(self, jobs: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """See :func:`paretune.engines.running.run_jobs`."""
+        from paretune.engines.running import run_jobs
+
+        return run_jobs(self.environment(), self.loader, jobs)
+
+    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one job, with the versions that gave it.
+
+        Raises:
+            EngineError: the engine is absent, or refuses.
+        """
+        from paretune.engines.running import refused
+
+        answers, versions = self.run([job])
+        if "error" in answers[0]:
+            raise refused(self, job, answers[0])
+        return {**answers[0], **versions}
+
+    def time_export(self, folder: Path, workload: Workload, repetitions: int = 3) -> ExportTimes:
+        """Generate at the workload so often, after a warm-up, in a fresh process.
+
+        Raises:
+            EngineError: the engine has :attr:`times_exports` not, or the workload has several sequences at once.
+        """
+        if not self.times_exports or workload.batch != 1:
+            raise EngineError(
+                f"a batch of {workload.batch}",
+                f"is not timed by the runner of {self.name}, which decodes one sequence",
+                "Use batch=1, or leave limits and objectives on time out",
+            )
+        shape = {"prompt_tokens": workload.prompt_tokens, "output_tokens": workload.output_tokens}
+        found = self.ask(
+            {"task": "time", "repetitions": repetitions, **shape, **self.job(folder, served=True)}
+        )
+        return ExportTimes(tuple(found["ttft_s"]), tuple(found["tpot_s"]))
 
     @abstractmethod
     def launch_line(self, folder: Path) -> str:

@@ -41,18 +41,31 @@ _LINE = 400
 
 
 def process_variables(*, foreign: bool, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Variables of an engine's process.
+    """Variables of an engine's process: those of :data:`ALLOWED` that we have, and no other, such as tokens of hubs.
 
     Args:
         foreign: whether another interpreter runs it: then our own search path is none of its business.
         extra: what the engine wants besides; does not override what keeps it silent.
     """
-    kept = {name: value for name, value in os.environ.items() if not (foreign and name in _OURS)}
+    named = {name: value for name, value in os.environ.items() if _ALLOWED.fullmatch(name)}
+    kept = {name: value for name, value in named.items() if not (foreign and name in _OURS)}
     # A script's folder must not come before the packages: a file of ours there may be called like one of them.
     return {**kept, **(extra or {}), **SILENT, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 _OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+ALLOWED = (
+    # where programs, libraries and their caches are
+    "PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "HOME", "USER", "LOGNAME", "TMPDIR", "XDG_CACHE_HOME", "HF_HOME",
+    "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CC", "CXX", "TRITON_.*", "TORCH.*", "CUDA.*", "NVIDIA_.*",
+    "NCCL_.*", "HIP_.*", "ROC.*",
+    # words and time
+    "LANG", "LC_.*", "TZ",
+    # how much of the machine is used
+    "OMP_.*", "MKL_.*", "KMP_.*", "GOMP_.*", "OPENBLAS_.*", "MALLOC_.*", "VLLM_(?!API_KEY).*", "GGML_.*", "OV_.*",
+)  # fmt: skip
+"""Names, as regular expressions, of the variables that an engine's process inherits."""
+_ALLOWED = re.compile("|".join(ALLOWED))
 
 
 _TIED = """

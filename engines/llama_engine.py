@@ -7,12 +7,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.engines.engine import ExportCard, require_exportable
-from paretune.engines.environments import find_environment, run_in_environment, variable
+from paretune.engines.engine import Engine, ExportCard, require_exportable
+from paretune.engines.environments import find_environment, variable
 from paretune.engines.group_ruling import ruling_by_group
 from paretune.engines.llama.gguf_file.names import ARCHITECTURES, FILE
 from paretune.engines.llama.legality import LlamaLegality
-from paretune.engines.runner_engine import RunnerEngine
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
@@ -28,18 +27,18 @@ FORMATS = (
     "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs",
 )  # fmt: skip
 """Offered where the user names none. The first of each width is the one that uniform rows have."""
-_RUNNER = Path(__file__).parent / "llama" / "runner.py"
-_TIMEOUT_S = 3600.0
 _INSTALL = "pip install 'paretune[llama]', or name an interpreter that has xllamacpp in " + variable(
     "llama.cpp"
 )
 
 
-class LlamaCpp(RunnerEngine):
+class LlamaCpp(Engine):
     """Activations are rounded to 8 bits wherever weights are quantized, so it is not exact."""
 
     name = "llama.cpp"
     device_kind = "cpu"
+    loader = "llama"
+    times_exports = True
 
     @property
     def install(self) -> str:
@@ -105,27 +104,16 @@ class LlamaCpp(RunnerEngine):
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_folder(self.stored(weights.spec), bank, config, folder, card)
 
-    def model_file(self, folder: Path) -> Path:
-        """The GGUF file."""
-        return folder / FILE
-
-    def serving(self, folder: Path) -> dict[str, Any]:
-        """The type of the cache, where it is not the usual one."""
-        cache = _cache_type(folder)
-        return {} if cache is None else {"cache": cache}
+    def job(self, folder: Path, *, served: bool) -> dict[str, Any]:
+        """The GGUF file; as it is served, with the type of the cache where that is not the usual one."""
+        cache = _cache_type(folder) if served else None
+        return {"model": str(folder / FILE), "options": {} if cache is None else {"cache": cache}}
 
     def launch_line(self, folder: Path) -> str:
         """``llama-server`` on localhost, with the cache that the candidate has."""
         cache = _cache_type(folder)
         options = f" --flash-attn on --cache-type-k {cache} --cache-type-v {cache}" if cache else ""
         return f"llama-server --host 127.0.0.1 --model {shlex.quote(str(folder / FILE))}{options}"
-
-    def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`RunnerEngine.run`, :mod:`paretune.engines.llama.runner`."""
-        from paretune.engines.runner_predictions import request_of, usable_threads
-
-        asked = request_of(**{"threads": usable_threads(), **request})
-        return run_in_environment(self._environment(), _RUNNER, asked, _TIMEOUT_S)
 
 
 def _cache_type(folder: Path) -> str | None:

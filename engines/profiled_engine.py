@@ -65,6 +65,11 @@ class Runtime(ABC):
 class ProfiledEngine(Engine):
     """An engine of which cost tables can be made; see :mod:`paretune.profiles.harness`."""
 
+    @property
+    def profiled(self) -> ProfiledEngine:
+        """See :attr:`Engine.profiled`."""
+        return self
+
     @abstractmethod
     def operations(
         self, spec: ModelSpec, config: CompressionConfig, workload: Workload

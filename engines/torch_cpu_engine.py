@@ -37,7 +37,10 @@ class TorchCpu(TorchEngine):
     def numeric_path(self, device: str) -> str:
         """The same on every CPU."""
         del device
-        return "torch-cpu: float32; weights of 4 and 8 bits times bf16 inputs, sums in float32"
+        return (
+            "torch-cpu: float32, experts expanded in the model's dtype; weights of 4 and 8 bits times bf16 inputs, sums"
+            " in float32"
+        )
 
     def _place(self, device: str | None) -> tuple[str, torch.dtype]:
         import torch

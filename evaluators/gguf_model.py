@@ -47,10 +47,10 @@ class GgufModel:
         return SimpleNamespace(logits=found.to(self.device))
 
     def _predict(self, ids: torch.Tensor) -> torch.Tensor:
-        from paretune.engines.runner_predictions import runner_predictions
+        from paretune.engines.running import only, predictions_of
 
-        rows = self._ready.shape[-1]
-        return runner_predictions(self._engine.run, self._file, ids, rows, whole=True).log_probabilities
+        model = ({"model": str(self._file)}, self._ready.shape[-1])
+        return only(predictions_of(self._engine, [model], ids, whole=True)).log_probabilities
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paretune.engines.engine import Engine
     from paretune.engines.verification import Verification
     from paretune.pipeline.output import Stages
     from paretune.pipeline.refining import Refined
@@ -50,7 +49,7 @@ def refined_member(bench: Workbench, member: Member, method: str, folder: Path, 
 
     ruling = bench.engine.export_ruling(bench.spec, member.config)
     require_exportable(ruling, ExportCard(bench.model_folder, member.name))
-    if not is_refined_export(folder, member.digest, bench.hashes, method, form_of(bench.engine)):
+    if not is_refined_export(folder, member.digest, bench.hashes, method, bench.engine.form_name):
         refuse_occupied(folder)
     return refine_member(bench, member.config, method, stages)
 
@@ -74,13 +73,6 @@ def in_form(bench: Workbench, form: str | None) -> Workbench:
             f"Leave --form out, or search with --engine {' or '.join(LOADERS['transformers'])}",
         )
     return replace(bench, engine=writing(form))
-
-
-def form_of(engine: Engine) -> str:
-    """The form that an engine writes; empty for the usual one, and for engines that have one alone."""
-    from paretune.engines.transformers_engine import Transformers
-
-    return engine.form_name if isinstance(engine, Transformers) else ""
 
 
 def wanted_member(front: FrontFile, name: str | None) -> Member:
@@ -172,7 +164,7 @@ def export_member(
         kl_of_candidate=0.0 if kl is None else kl,
     )
     verified: Verification | None = None
-    if is_export_of(folder, member.digest, hashes, form_of(bench.engine)):
+    if is_export_of(folder, member.digest, hashes, bench.engine.form_name):
         discard_unlisted(folder)
         try:
             verified = verify()

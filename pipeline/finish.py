@@ -71,19 +71,23 @@ def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> Front
 def _timed(
     bench: Workbench, configs: Mapping[str, CompressionConfig], stages: Stages
 ) -> dict[str, WholeModel]:
-    from paretune.engines.profiled_engine import ProfiledEngine
-    from paretune.engines.runner_engine import RunnerEngine
     from paretune.profiles.energy import EnergyMeter
     from paretune.profiles.whole_exports import time_exports
     from paretune.profiles.whole_model import time_models
 
     engine, workload = bench.engine, bench.run.workload
-    if isinstance(engine, ProfiledEngine):
+    if engine.profiled is not None:
         meter = EnergyMeter(bench.device.kind)
         return time_models(
-            engine, bench.assembler, configs, workload, rounds=_ROUNDS, meter=meter, progress=stages.report
+            engine.profiled,
+            bench.assembler,
+            configs,
+            workload,
+            rounds=_ROUNDS,
+            meter=meter,
+            progress=stages.report,
         )
-    if not isinstance(engine, RunnerEngine):
+    if not engine.times_exports:
         return {}
     written = [config for config in configs.values() if engine.export_ruling(bench.spec, config)]
     wholes = time_exports(
@@ -124,11 +128,10 @@ def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ..
 
 def _fitted(bench: Workbench) -> Iterable[CompressionConfig]:
     """What the predictor was fitted to."""
-    from paretune.engines.runner_engine import RunnerEngine
     from paretune.profiles.format_predictor import mixed_configs, timing_configs
     from paretune.profiles.whole_model import profile_candidates
 
-    if isinstance(bench.engine, RunnerEngine):
+    if bench.engine.times_exports:
         return (*timing_configs(bench.space), *mixed_configs(bench.space))
     legality = bench.engine.legality_at(bench.device.name, bench.run.workload)
     return profile_candidates(bench.spec, legality).values()

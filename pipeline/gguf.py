@@ -161,7 +161,7 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
         "output_tokens": _ANSWER_TOKENS,
     }
     try:
-        answer = engine.run({"task": "generate", **asked})["text"]
+        answer = engine.ask({"task": "generate", **asked})["text"]
     except EngineError as error:
         return {"prompt": prompt, "unanswered": f"{error.value} {error.rule}"}
     if not expected:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from paretune.pipeline.output import Stages
 
 if TYPE_CHECKING:
+    from paretune.engines import Engine
     from paretune.engines.profiled_engine import ProfiledEngine
-    from paretune.engines.runner_engine import RunnerEngine
     from paretune.evaluators.cost import CostPredictor
     from paretune.pipeline.run_file import RunFile
     from paretune.pipeline.workbench import Workbench
@@ -40,17 +40,14 @@ def profile_engine(bench: Workbench, stages: Stages) -> tuple[CostPredictor | No
         EngineError: the search asks for a time at a workload that the engine cannot be timed at.
         RunError: what was timed in this folder was another engine, device or workload.
     """
-    from paretune.engines.profiled_engine import ProfiledEngine
-    from paretune.engines.runner_engine import RunnerEngine
-
     engine = bench.engine
     if not runs_here(bench):
         return None, UNPREDICTED
-    if isinstance(engine, RunnerEngine):
+    if engine.times_exports:
         timed = asks_for_time(bench.run) or (bench.folder / KEPT).exists()
         return _profile_formats(bench, engine, stages) if timed else (None, UNPREDICTED)
-    if isinstance(engine, ProfiledEngine):
-        return _profile_operations(bench, engine, stages)
+    if engine.profiled is not None:
+        return _profile_operations(bench, engine.profiled, stages)
     return None, UNPREDICTED
 
 
@@ -64,11 +61,8 @@ def runs_here(bench: Workbench) -> bool:
 
 def can_be_timed(bench: Workbench) -> bool:
     """Whether candidates can be timed here at the workload; runners decode one sequence."""
-    from paretune.engines.profiled_engine import ProfiledEngine
-    from paretune.engines.runner_engine import RunnerEngine
-
     single = bench.run.workload.batch == 1
-    able = isinstance(bench.engine, ProfiledEngine) or (isinstance(bench.engine, RunnerEngine) and single)
+    able = bench.engine.profiled is not None or (bench.engine.times_exports and single)
     return able and runs_here(bench)
 
 
@@ -81,7 +75,7 @@ def asks_for_time(run: RunFile) -> bool:
     return any(find_metric(name).name in _TIMES for name in asked)
 
 
-def _profile_formats(bench: Workbench, engine: RunnerEngine, stages: Stages) -> tuple[CostPredictor, str]:
+def _profile_formats(bench: Workbench, engine: Engine, stages: Stages) -> tuple[CostPredictor, str]:
     from paretune.profiles.format_predictor import FormatPredictor, mixed_configs, timing_configs
     from paretune.profiles.whole_exports import time_exports
 

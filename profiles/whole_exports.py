@@ -21,7 +21,7 @@ from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.engines.runner_engine import RunnerEngine
+    from paretune.engines.engine import Engine
 
 ROUNDS = 2
 DISK_BYTES = 4 << 30
@@ -30,7 +30,7 @@ _REPETITIONS = 3
 
 
 def time_exports(
-    engine: RunnerEngine,
+    engine: Engine,
     assembler: Assembler,
     configs: Sequence[CompressionConfig],
     workload: Workload,
@@ -73,7 +73,7 @@ def time_exports(
 
 
 def _export(
-    engine: RunnerEngine, assembler: Assembler, config: CompressionConfig, folder: Path, source: Path
+    engine: Engine, assembler: Assembler, config: CompressionConfig, folder: Path, source: Path
 ) -> None:
     from paretune.engines.engine import ExportCard
 

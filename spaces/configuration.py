@@ -84,11 +84,19 @@ class CompressionConfig(Document):
     Layers that are not named stay as they are; naming an untouched layer changes nothing, so such entries are
     dropped and the digest stays canonical. The embedding and the head are layers like any other; tied ones
     must agree.
+
+    Attributes:
+        layers: choice by layer name.
+        kv: format of the key-value cache.
+        pruned: size of the model that is kept.
+        rounded_experts: whether quantized experts are expanded in the dtype of their scales, and not in float32. It is
+            not chosen: an engine says so of what it computes (``Engine.executed_config``).
     """
 
     layers: dict[str, LayerChoice] = Field(default_factory=dict)
     kv: KVFormat = KVFormat()
     pruned: PrunedShape = WHOLE
+    rounded_experts: bool = Field(False, exclude_if=lambda value: not value)
 
     @field_validator("layers")
     @classmethod

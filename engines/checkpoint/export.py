@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from paretune.engines.checkpoint.ruling import checkpoint_ruling
 from paretune.engines.engine import ExportCard, require_exportable
+from paretune.engines.environments import Environment, find_environment
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineAbsentError
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
@@ -28,6 +30,18 @@ def export_checkpoint(
 
     require_exportable(checkpoint_ruling(weights.spec, config), card)
     return write_checkpoint(weights, config, folder, card)
+
+
+def checkpoint_environment() -> Environment:
+    """The interpreter that has ``transformers``; ours, unless another is named.
+
+    Raises:
+        EngineAbsentError: there is none.
+    """
+    found = find_environment("transformers")
+    if found is None:
+        raise EngineAbsentError("transformers", "is not installed", "pip install transformers")
+    return found
 
 
 def expanded_in_float32(config: CompressionConfig) -> bool:

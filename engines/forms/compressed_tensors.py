@@ -6,27 +6,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.engines.checkpoint.export import expanded_in_float32
+from paretune.engines.checkpoint.export import checkpoint_environment, expanded_in_float32
 from paretune.engines.checkpoint.ruling import checkpoint_ruling
 from paretune.engines.engine import ExportCard
+from paretune.engines.environments import Environment
 from paretune.engines.forms.form import Form
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.legality import LEGAL, Ruling, illegal
 from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
-    from paretune.engines.predictions import Predictions
 
 
 class CompressedTensors(Form):
     """See :mod:`paretune.engines.checkpoint`; the package is one that we need ourselves."""
 
     name = "compressed-tensors"
-    numeric_path = "float32 products of expanded weights; inputs rounded as the scheme says"
+    numeric_path = (
+        "float32 products of expanded weights (experts: expanded in the model's dtype); inputs rounded as the scheme"
+        " says"
+    )
     remedy = "Choose other formats, another form, or another engine"
 
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
@@ -49,8 +50,6 @@ class CompressedTensors(Form):
 
         return write_checkpoint(weights, config, folder, card)
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """In float32 on the CPU, by this interpreter."""
-        from paretune.engines.checkpoint.reloading import reloaded_predictions
-
-        return reloaded_predictions(folder, ids)
+    def environment(self) -> Environment:
+        """See :func:`paretune.engines.checkpoint.export.checkpoint_environment`."""
+        return checkpoint_environment()

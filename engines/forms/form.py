@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.engines.engine import ExportCard
+from paretune.engines.environments import Environment
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.legality import Ruling
 from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
-    from paretune.engines.predictions import Predictions
 
 
 class Form(ABC):
@@ -73,5 +71,9 @@ class Form(ABC):
         """:meth:`export` of a candidate that :meth:`ruling` accepts."""
 
     @abstractmethod
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """What ``transformers`` computes from a folder; see :meth:`paretune.engines.engine.Engine.predictions`."""
+    def environment(self) -> Environment:
+        """The interpreter that has ``transformers`` and what it asks to load the form.
+
+        Raises:
+            EngineError: there is none.
+        """

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.engines.checkpoint.legality import CheckpointLegality, row_ruling
 from paretune.engines.engine import ExportCard
+from paretune.engines.environments import Environment, find_environment, lacking, variable
 from paretune.engines.forms.form import Form
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import EngineError
 from paretune.spaces.legality import LEGAL, Ruling, illegal
 from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_linears, kept_shape
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
     from paretune.compressors.quantizers import QuantizedWeight
-    from paretune.engines.predictions import Predictions
     from paretune.spaces.containers import Container
     from paretune.spaces.formats import WeightFormat
 
@@ -51,10 +52,12 @@ class PackedForm(Form):
         return spec.model_copy(update={"container": self.container})
 
     def available(self) -> Ruling:
-        """See :func:`paretune.engines.forms.loading.loader_ruling`."""
-        from paretune.engines.forms.loading import loader_ruling
-
-        return loader_ruling(self.packages)
+        """Whether some interpreter has the packages; if not, how to install them."""
+        try:
+            self.environment()
+        except EngineError as error:
+            return illegal(f"{error.value} {error.rule}; {error.remedy}", self.packages[0])
+        return LEGAL
 
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """The pruned model, then every layer, then what the form wants of all of them together."""
@@ -149,11 +152,20 @@ class PackedForm(Form):
         )
         return write_content(content, config, folder, card)
 
-    def predictions(self, folder: Path, ids: torch.Tensor) -> Predictions:
-        """By the loader, where it is installed."""
-        from paretune.engines.forms.loading import loaded_predictions
-
-        return loaded_predictions(self.packages, folder, ids)
+    def environment(self) -> Environment:
+        """The environment of the first package, if it has the others and transformers too."""
+        first = self.packages[0]
+        remedy = (
+            f"Install {' and '.join(self.packages)} beside transformers here, or in an environment of their own that"
+            f" {variable(first)} names"
+        )
+        found = find_environment(first)
+        if found is None:
+            raise EngineError(first, "is not installed", remedy)
+        absent = lacking(found, ("transformers", *self.packages))
+        if absent:
+            raise EngineError(f"{found.python}", f"lacks {' and '.join(absent)}", remedy)
+        return found
 
     def _place_ruling(self, linear: Linear, choice: LayerChoice) -> Ruling:
         """Whether the loader has a quantized module for what this linear is."""

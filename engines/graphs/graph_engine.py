@@ -8,11 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.engines.engine import ExportCard, require_exportable
-from paretune.engines.environments import find_environment, run_in_environment, variable
+from paretune.engines.engine import Engine, ExportCard, require_exportable
+from paretune.engines.environments import find_environment, variable
 from paretune.engines.graphs.legality import GraphLegality, model_ruling
 from paretune.engines.group_ruling import ruling_by_group
-from paretune.engines.runner_engine import RunnerEngine
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
@@ -23,11 +22,8 @@ if TYPE_CHECKING:
     from paretune.compressors.bank import Bank
     from paretune.engines.graphs.export import GraphForm
 
-_RUNNER = Path(__file__).with_name("runner.py")
-_TIMEOUT_S = 3600.0
 
-
-class GraphEngine(RunnerEngine):
+class GraphEngine(Engine):
     """Computes in float32: weights are expanded block by block, what is bfloat16 in the file when it is loaded.
 
     Attributes:
@@ -37,6 +33,8 @@ class GraphEngine(RunnerEngine):
     """
 
     exact = True
+    loader = "graphs"
+    times_exports = True
     device_kind = "cpu"
     writers: tuple[str, ...]
     extra: str
@@ -81,16 +79,10 @@ class GraphEngine(RunnerEngine):
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_graph_folder(self.stored(weights.spec), bank, config, folder, card, self.form())
 
-    def model_file(self, folder: Path) -> Path:
-        """The graph."""
-        return folder / self.form().file
-
-    def run(self, request: dict[str, Any]) -> dict[str, Any]:
-        """See :meth:`RunnerEngine.run`, :mod:`paretune.engines.graphs.runner`."""
-        from paretune.engines.runner_predictions import request_of, usable_threads
-
-        given = {"engine": self.name, "options": dict(self.options), "threads": usable_threads(), **request}
-        return run_in_environment(self._environment(), _RUNNER, request_of(**given), _TIMEOUT_S)
+    def job(self, folder: Path, *, served: bool) -> dict[str, Any]:
+        """The graph, and the program's options."""
+        del served
+        return {"model": str(folder / self.form().file), "options": dict(self.options)}
 
     @property
     def install(self) -> str:

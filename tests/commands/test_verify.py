@@ -15,7 +15,7 @@ from paretune.engines.forms import form_names
 from paretune.engines.forms.packed_form import PackedForm
 from paretune.engines.predictions import Predictions
 from paretune.engines.transformers_engine import Transformers
-from paretune.pipeline.exporting import form_of, in_form, is_export_of
+from paretune.pipeline.exporting import in_form, is_export_of
 from paretune.pipeline.verifying import check_origin, loader, loading_engine, run_of
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import (
@@ -205,10 +205,10 @@ def test_a_fresh_export_is_written_by_the_engine_that_wrote_the_folder(export, m
 
 def test_an_export_is_loaded_in_the_form_that_it_has(monkeypatch):
     monkeypatch.setattr(PackedForm, "available", lambda self: LEGAL)
-    assert form_of(loading_engine({"engine": "transformers"}, None)) == ""
+    assert loading_engine({"engine": "transformers"}, None).form_name == ""
     for name in form_names()[1:]:
         manifest = {"engine": "transformers", "form": name}
-        assert form_of(loading_engine(manifest, None)) == name
+        assert loading_engine(manifest, None).form_name == name
         with pytest.raises(EngineError, match=f"the form {name}"):
             loading_engine(manifest, "torch-cpu")
     with pytest.raises(UnknownNameError):
@@ -224,8 +224,8 @@ def test_another_form_is_for_runs_whose_exports_transformers_loads(monkeypatch):
     monkeypatch.setattr(PackedForm, "available", lambda self: LEGAL)
     usual = Bench(find_engine("torch-cpu"))
     assert in_form(usual, None) is usual
-    assert form_of(in_form(usual, "gptq").engine) == "gptq"
-    assert form_of(in_form(usual, "compressed-tensors").engine) == ""
+    assert in_form(usual, "gptq").engine.form_name == "gptq"
+    assert in_form(usual, "compressed-tensors").engine.form_name == ""
     with pytest.raises(EngineError, match=r"searched for llama\.cpp"):
         in_form(Bench(find_engine("llama.cpp")), "gptq")
     monkeypatch.setattr(PackedForm, "available", lambda self: illegal("install it"))

@@ -128,7 +128,8 @@ def test_an_export_that_fails_costs_nothing_but_itself(
 def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
     model, text, tmp_path, monkeypatch, capsys, found, version, said
 ):
-    monkeypatch.setattr("paretune.engines.vllm_engine.find_environment", lambda _: found)
+    for place in ("engine", "vllm_engine"):
+        monkeypatch.setattr(f"paretune.engines.{place}.find_environment", lambda _: found)
     monkeypatch.setattr("paretune.engines.vllm_engine._gpu_name", lambda: "")
     out = tmp_path / "run"
     given = [*small_arguments(model, text, out, "--engine", "vllm", "--device", "h100"), "--bits", "4,8,16"]

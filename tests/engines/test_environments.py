@@ -124,6 +124,26 @@ def test_a_foreign_interpreter_does_not_get_our_search_path(monkeypatch, tmp_pat
     assert run_in_environment(HERE, runner, {}, 60.0)["PYTHONPATH"] == str(tmp_path)
 
 
+def test_a_secret_in_the_environment_does_not_arrive(monkeypatch, tmp_path):
+    for name in (
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "OPENAI_API_KEY",
+        "VLLM_API_KEY",
+        "GITHUB_TOKEN",
+        "HTTPS_PROXY",
+    ):
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    runner = script(tmp_path, "json.dump(dict(os.environ), open(request['answer'], 'w'))")
+    for place in (HERE, Environment(interpreter(tmp_path), "vllm", "0", "test")):
+        found = run_in_environment(place, runner, {}, 60.0)
+        assert "a secret" not in found.values()
+        assert (found["CUDA_VISIBLE_DEVICES"], found["OMP_NUM_THREADS"]) == ("1", "1")
+        assert found["PATH"]
+
+
 def test_files_beside_a_script_do_not_hide_packages(tmp_path):
     (tmp_path / "colorsys.py").write_text("raise RuntimeError('the wrong one')")
     runner = script(tmp_path, "import colorsys\njson.dump({}, open(request['answer'], 'w'))")

@@ -14,10 +14,11 @@ import torch
 from paretune.compressors.quantizers import QuantizedWeight
 from paretune.engines.engine import ExportCard
 from paretune.engines.forms import DEFAULT_FORM, find_form, form_names
-from paretune.engines.forms import loading as loading_module
 from paretune.engines.forms.half_scales import half_scales
 from paretune.engines.forms.module_names import skip_patterns
+from paretune.engines.forms.packed_form import PackedForm
 from paretune.engines.forms.packed_words import pack_columns, pack_rows
+from paretune.engines.transformers_engine import Transformers
 from paretune.engines.verification import verify_export
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -235,13 +236,13 @@ def test_a_folder_named_from_here_is_found_from_elsewhere(tmp_path, monkeypatch)
     (tmp_path / "export" / "paretune.json").write_text(json.dumps(values))
     asked = {}
 
-    def run(environment, script, request, timeout_s):
-        asked.update(request)
-        np.save(request["out"], np.zeros((1, 2, 8), np.float32))
-        return {}
+    def run(environment, script, request, *more):
+        asked.update(request["jobs"][0])
+        np.save(asked["out"], np.zeros((1, 2, 8), np.float32))
+        return {"answers": [{}], "versions": {}}
 
-    monkeypatch.setattr(loading_module, "run_in_environment", run)
-    monkeypatch.setattr(loading_module, "_environment", lambda packages: None)
+    monkeypatch.setattr("paretune.engines.running.run_in_environment", run)
+    monkeypatch.setattr(PackedForm, "environment", lambda self: None)
     monkeypatch.chdir(tmp_path)
-    loading_module.loaded_predictions(("anything",), Path("export"), torch.ones(1, 2, dtype=torch.int64))
+    Transformers("gptq").predictions(Path("export"), torch.ones(1, 2, dtype=torch.int64))
     assert Path(asked["model"]) == (tmp_path / "export").resolve()

@@ -115,9 +115,9 @@ def test_more_tokens_than_the_context_has_are_refused_before_they_are_written(tm
     card = ExportCard(made.model_folder)
     folder = engine.export(made.assembler, CompressionConfig(), tmp_path / "export", card)
     asked = {"task": "generate", "model": str(folder / FILE), "prompt": "the dog", "output_tokens": 2}
-    assert len(engine.run({**asked, "context": 8})["ids"]) == 2
+    assert len(engine.ask({**asked, "context": 8})["ids"]) == 2
     with pytest.raises(EngineError, match="4 tokens from position 0 do not fit a context of 2 tokens"):
-        engine.run({**asked, "context": 2})
+        engine.ask({**asked, "context": 2})
 
 
 @pytest.mark.engine

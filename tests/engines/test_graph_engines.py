@@ -142,7 +142,7 @@ def test_its_cache_continues_a_sequence(engine, everything):
     one, config = everything.one, everything.config
     prompt = one.ids[0, :8].tolist()
     asked = {"task": "generate", "prompt_ids": prompt, "output_tokens": 6}
-    found = engine.run({**asked, "model": str(everything.folder / engine.form().file)})
+    found = engine.ask({**asked, "context": 14, "model": str(everything.folder / engine.form().file)})
     model, ids = one.assembler.apply(config), prompt
     with torch.inference_mode():
         for _ in range(6):

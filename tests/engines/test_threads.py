@@ -9,7 +9,7 @@ import pytest
 from paretune.commands import main as command_line
 from paretune.engines import find_engine
 from paretune.engines.environments import Environment
-from paretune.engines.runner_predictions import usable_threads
+from paretune.engines.running import usable_threads
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,11 @@ def test_the_option_of_the_command_line_reaches_every_runner(monkeypatch, tmp_pa
     asked = []
     engine = find_engine(name)
     here = Environment(tmp_path, name, "1", "test")
-    module = (
-        "paretune.engines.llama_engine" if name == "llama.cpp" else "paretune.engines.graphs.graph_engine"
-    )
-    monkeypatch.setattr("paretune.engines.runner_engine.find_environment", lambda engine: here)
+    monkeypatch.setattr("paretune.engines.engine.find_environment", lambda engine: here)
     monkeypatch.setattr(
-        f"{module}.run_in_environment", lambda place, runner, request, *more: asked.append(request) or {}
+        "paretune.engines.running.run_in_environment",
+        lambda place, runner, request, *more: asked.append(request) or {"answers": [{}], "versions": {}},
     )
     command_line._options(threads=7)
-    engine.run({"task": "predict"})
+    engine.ask({"task": "predict", "model": "m"})
     assert asked[0]["threads"] == 7

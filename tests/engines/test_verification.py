@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from paretune.compressors.loading import load_checkpoint
 from paretune.engines import find_engine
-from paretune.engines.checkpoint import reload, reloading
 from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
+from paretune.engines.predictions import Predictions
+from paretune.engines.transformers_engine import Transformers
 from paretune.engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -36,13 +36,13 @@ def exported(bench, tmp_path_factory):
     config = mixed(one.spec, 0)
     folder = tmp_path_factory.mktemp("exported") / "four"
     write_checkpoint(one.assembler, config, folder, ExportCard(one.folder))
-    return one, config, folder, reloading.reloaded_logits(folder, one.ids)
+    return one, config, folder, ENGINE.predictions(folder, one.ids).log_probabilities
 
 
 @pytest.fixture
 def same_process(exported, monkeypatch):
     """The comparison without starting the process again."""
-    monkeypatch.setattr(reloading, "reloaded_logits", lambda *_: exported[3])
+    monkeypatch.setattr(Transformers, "predictions", lambda *_: Predictions(exported[3]))
     return exported
 
 
@@ -70,7 +70,7 @@ def test_another_candidate_of_the_same_bytes_fails(same_process):
 
 def test_nan_is_not_agreement(exported, monkeypatch):
     one, config, folder, logits = exported
-    monkeypatch.setattr(reloading, "reloaded_logits", lambda *_: logits * torch.nan)
+    monkeypatch.setattr(Transformers, "predictions", lambda *_: Predictions(logits * torch.nan))
     with pytest.raises(VerificationError, match="nan"):
         verify_export(ENGINE, one.assembler, config, folder, one.ids)
 
@@ -98,24 +98,26 @@ def test_a_damaged_export_is_caught_by_hash(exported, tmp_path, damage):
         verify_export(ENGINE, one.assembler, config, copy, one.ids)
 
 
-def test_a_folder_that_cannot_be_loaded_says_why(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_loaded_says_why(exported, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(EngineError, match="cannot be reloaded"):
-        reloading.reloaded_logits(tmp_path, torch.zeros(1, 2, dtype=torch.int64))
+    manifest = (exported[2] / "paretune.json").read_text()
+    (tmp_path / "paretune.json").write_text(manifest)
+    with pytest.raises(EngineError, match=f"{tmp_path}: is refused by transformers: OSError"):
+        ENGINE.predictions(tmp_path, torch.zeros(1, 2, dtype=torch.int64))
 
 
 def test_a_process_that_hangs_is_given_up(exported, monkeypatch):
     one, _, folder, _ = exported
-    monkeypatch.setattr(reloading, "_TIMEOUT_S", 0.01)
-    with pytest.raises(EngineUnavailableError, match="took longer"):
-        reloading.reloaded_logits(folder, one.ids)
+    monkeypatch.setenv("PARETUNE_ENGINE_TIMEOUT_S", "0.01")
+    with pytest.raises(EngineUnavailableError, match=r"took longer than 0\.01 s"):
+        ENGINE.predictions(folder, one.ids)
 
 
 def test_a_process_that_others_end_says_nothing_of_the_export(exported, monkeypatch):
     one, _, folder, _ = exported
-    monkeypatch.setattr(reloading, "run_silently", lambda *_: -9)
+    monkeypatch.setattr("paretune.engines.environments.run_silently", lambda *_: -9)
     with pytest.raises(EngineUnavailableError, match="SIGKILL"):
-        reloading.reloaded_logits(folder, one.ids)
+        ENGINE.predictions(folder, one.ids)
 
 
 @pytest.mark.parametrize(
@@ -130,21 +132,17 @@ def test_an_engine_that_refuses_is_told_from_one_that_is_not_here(
     def refuse(*given):
         raise raised("the engine", "said no", "Ask another")
 
-    monkeypatch.setattr(reloading, "reloaded_logits", refuse)
+    monkeypatch.setattr(Transformers, "predictions", refuse)
     with pytest.raises(expected, match="said no") as found:
         verify_export(ENGINE, one.assembler, config, folder, one.ids)
     assert found.value.exit_code == code
 
 
-def test_the_reloading_program_writes_what_the_model_says(exported, tmp_path):
-    one, _, folder, logits = exported
-    np.save(tmp_path / "ids.npy", one.ids.numpy())
-    reload.main(folder, tmp_path / "ids.npy", tmp_path / "out.npy")
-    found = torch.from_numpy(np.load(tmp_path / "out.npy"))
-    torch.testing.assert_close(found, logits, rtol=1e-4, atol=1e-5)
+def test_the_runner_writes_what_the_model_says(exported):
+    one, _, folder, found = exported
     with torch.inference_mode():
         direct = load_checkpoint(folder)(input_ids=one.ids).logits
-    torch.testing.assert_close(found, direct, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, torch.log_softmax(direct, dim=-1), rtol=1e-4, atol=1e-5)
 
 
 def test_tolerance_is_two_per_cent_of_the_loss_but_never_below_the_floor():
@@ -155,10 +153,3 @@ def test_tolerance_is_two_per_cent_of_the_loss_but_never_below_the_floor():
     )
     assert default_tolerance(ENGINE, DENSE_CONFIG, torch.bfloat16, 1.0) == 0.02
     assert default_tolerance(ENGINE, DENSE_CONFIG, torch.float32, 1.0) == 1e-5
-
-
-def test_the_environment_keeps_what_is_there(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", "somewhere")
-    found = reloading._variables()
-    assert found["PYTHONPATH"].endswith("somewhere")
-    assert found["HF_HUB_OFFLINE"] == "1"

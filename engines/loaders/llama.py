@@ -1,32 +1,20 @@
-"""Runs a GGUF file in llama.cpp: ``python engines/llama/runner.py REQUEST.json``.
-
-It stands alone and needs numpy and xllamacpp.
+"""Loads a GGUF file in llama.cpp: see :mod:`paretune.engines.runner`.
 
 The library inside ``xllamacpp`` exports llama.cpp's own C interface (``llama.h``), which gives logits at every position
 of a text; its Python interface gives only those of generated tokens. Structures that are passed by value are filled
 by the library's own defaults, and the few fields that are set here are first held against these defaults, so that
 another layout is refused and not misread.
-
-A request has ``model``, ``task`` and ``answer`` (file that the answer, a JSON object, is written to), it may have
-``cache`` (``q8_0``: keys and values are kept in these blocks), and by task:
-
-* ``predict``: ``ids`` (``.npy``, int64 ``(windows, tokens)``), ``out`` (``.npy``: float32 log-probabilities
-  ``(windows, tokens, vocabulary)``; with ``top``, ``(windows, tokens, top)`` and the tokens in ``out_ids``).
-* ``time``: ``prompt_tokens``, ``output_tokens``, ``repetitions``: seconds of each repetition.
-* ``generate``: ``prompt``, ``output_tokens``: greedy text.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+Job = dict[str, Any]
 _POINTER = ctypes.c_void_p
 _TAIL_BYTES = 1024
 """More than any of the structures has: what is copied beyond its end is never read."""
@@ -68,19 +56,10 @@ class ContextParameters(ctypes.Structure):
 
 
 _DEFAULTS = {
-    "n_ctx": 512,
-    "n_batch": 2048,
-    "n_ubatch": 512,
-    "n_seq_max": 1,
-    "n_rs_seq": 0,
-    "n_outputs_max": 0,
-    "flash_attn_type": -1,
-    "defrag_thold": -1.0,
-    "type_k": 1,
-    "type_v": 1,
-}
+    "n_ctx": 512, "n_batch": 2048, "n_ubatch": 512, "n_seq_max": 1, "n_rs_seq": 0, "n_outputs_max": 0,
+    "flash_attn_type": -1, "defrag_thold": -1.0, "type_k": 1, "type_v": 1,
+}  # fmt: skip
 """That ``llama_context_default_params`` documents."""
-
 _CACHE_TYPES = {"q8_0": 8}
 """Of ``enum ggml_type``."""
 _FLASH_ATTENTION = 1
@@ -115,6 +94,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_batch_init": (Batch, (ctypes.c_int32, ctypes.c_int32, ctypes.c_int32)),
     "llama_decode": (ctypes.c_int32, (_POINTER, Batch)),
     "llama_get_logits": (ctypes.POINTER(ctypes.c_float), (_POINTER,)),
+    "llama_batch_free": (None, (Batch,)),
+    "llama_free": (None, (_POINTER,)),
+    "llama_model_free": (None, (_POINTER,)),
     "llama_tokenize": (
         ctypes.c_int32,
         (
@@ -141,32 +123,25 @@ _LOGGER = _LOG(_keep_errors)
 """Kept here: the library calls it as long as it lives."""
 
 
-class Model:
-    """A GGUF file and one sequence of it.
+class LlamaModel:
+    """A GGUF file; ``options`` may have ``cache``: the type of keys and values (``q8_0``)."""
 
-    Args:
-        file: of the model.
-        tokens: longest sequence.
-        threads: that compute.
-        cache: type of keys and values; ``None``: llama.cpp's usual one.
-    """
-
-    def __init__(self, file: str, tokens: int, threads: int, cache: str | None = None) -> None:
-        self._library = _library()
-        self._library.llama_log_set(ctypes.cast(_LOGGER, _POINTER), None)
-        self._library.llama_backend_init()
-        defaults = self._library.llama_model_default_params()
-        model = self._library.llama_model_load_from_file(file.encode(), defaults)
-        if not model:
+    def __init__(self, job: Job, tokens: int) -> None:
+        file = self._file = job["model"]
+        library = self._library = _llama_library()
+        library.llama_log_set(ctypes.cast(_LOGGER, _POINTER), None)
+        library.llama_backend_init()
+        self._model = library.llama_model_load_from_file(file.encode(), library.llama_model_default_params())
+        if not self._model:
             raise SystemExit(f"llama.cpp cannot load {file}")
-        self._model = model
-        self._vocabulary = self._library.llama_model_get_vocab(model)
-        self.vocabulary = int(self._library.llama_vocab_n_tokens(self._vocabulary))
-        self._context = self._library.llama_init_from_model(model, self._parameters(tokens, threads, cache))
+        self._words = library.llama_model_get_vocab(self._model)
+        self.vocabulary = int(library.llama_vocab_n_tokens(self._words))
+        parameters = self._parameters(tokens, job["threads"], job["options"].get("cache"))
+        self._context = library.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise SystemExit(f"llama.cpp cannot make a context of {tokens} tokens for {file}")
-        self._file, self._tokens = file, tokens
-        self._batch = self._library.llama_batch_init(tokens, 0, 1)
+        self._tokens, self._seen = tokens, 0
+        self._batch = library.llama_batch_init(tokens, 0, 1)
 
     def _parameters(self, tokens: int, threads: int, cache: str | None) -> ContextParameters:
         found: ContextParameters = self._library.llama_context_default_params()
@@ -180,38 +155,45 @@ class Model:
             found.flash_attn_type = _FLASH_ATTENTION
         return found
 
+    def __del__(self) -> None:
+        if hasattr(self, "_batch"):
+            self._library.llama_batch_free(self._batch)
+            self._library.llama_free(self._context)
+            self._library.llama_model_free(self._model)
+
     def clear(self) -> None:
         """Forget the sequence."""
         self._library.llama_memory_clear(self._library.llama_get_memory(self._context), True)
+        self._seen = 0
 
-    def run(self, ids: np.ndarray, start: int, every: bool) -> np.ndarray:
-        """Logits after ``ids`` that stand at positions from ``start``: of every position or of the last one."""
-        if not 0 < len(ids) <= self._tokens - start:
+    def logits(self, ids: np.ndarray, every: bool = True) -> np.ndarray:
+        """Logits after ``ids``, ``(tokens, vocabulary)``: of every one or of the last."""
+        if not 0 < len(ids) <= self._tokens - self._seen:
             # Beyond these the batch's arrays end, and what is written there belongs to somebody else.
             raise SystemExit(
-                f"{len(ids)} tokens from position {start} do not fit a context of {self._tokens} tokens for"
+                f"{len(ids)} tokens from position {self._seen} do not fit a context of {self._tokens} tokens for"
                 f" {self._file}: ask for a longer context, or give a shorter text"
             )
         batch = self._batch
         batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
             batch.token[index] = int(token)
-            batch.pos[index] = start + index
+            batch.pos[index] = self._seen + index
             batch.n_seq_id[index] = 1
             batch.seq_id[index][0] = 0
             batch.logits[index] = int(every or index == len(ids) - 1)
         status = self._library.llama_decode(self._context, batch)
         if status:
             raise SystemExit(f"llama_decode answered {status}")
-        rows = len(ids) if every else 1
+        self._seen += len(ids)
         found = self._library.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(found, shape=(rows, self.vocabulary)).copy()
+        return np.ctypeslib.as_array(found, shape=(len(ids) if every else 1, self.vocabulary)).copy()
 
     def tokenize(self, text: str) -> np.ndarray:
-        """Token ids of a text, with the tokens that the file says begin one."""
+        """Token ids of a text, with the tokens that the file says begin a text."""
         raw = text.encode()
         room = (ctypes.c_int32 * (len(raw) + 8))()
-        count = self._library.llama_tokenize(self._vocabulary, raw, len(raw), room, len(room), True, True)
+        count = self._library.llama_tokenize(self._words, raw, len(raw), room, len(room), True, True)
         if count < 0:
             raise SystemExit(f"llama.cpp cannot tokenize {text!r}")
         return np.array(room[:count], np.int64)
@@ -221,12 +203,12 @@ class Model:
         pieces = b""
         for token in ids:
             room = ctypes.create_string_buffer(512)
-            count = self._library.llama_token_to_piece(self._vocabulary, token, room, len(room), 0, False)
+            count = self._library.llama_token_to_piece(self._words, token, room, len(room), 0, False)
             pieces += room.raw[: max(0, count)]
         return pieces.decode("utf-8", "replace")
 
 
-def _library() -> ctypes.CDLL:
+def _llama_library() -> ctypes.CDLL:
     import xllamacpp
 
     module: Any = sys.modules.get("xllamacpp.xllamacpp", xllamacpp)
@@ -237,74 +219,4 @@ def _library() -> ctypes.CDLL:
     return library
 
 
-def predict(request: dict[str, Any]) -> dict[str, Any]:
-    """Log-probabilities of the next token at every position."""
-    ids = np.load(request["ids"], allow_pickle=False)
-    model = Model(request["model"], ids.shape[1], request["threads"], request.get("cache"))
-    top = request.get("top") or model.vocabulary
-    shape = (*ids.shape, top)
-    out = np.lib.format.open_memmap(request["out"], mode="w+", dtype=np.float32, shape=shape)
-    named = None
-    if top < model.vocabulary:
-        named = np.lib.format.open_memmap(request["out_ids"], mode="w+", dtype=np.int64, shape=shape)
-    for index, window in enumerate(ids):
-        model.clear()
-        found = log_softmax(model.run(window, 0, every=True))
-        if named is not None:
-            best = np.argpartition(-found, top - 1, axis=-1)[:, :top]
-            named[index], found = best, np.take_along_axis(found, best, axis=-1)
-        out[index] = found
-    out.flush()
-    return {"vocabulary": model.vocabulary}
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """In float64, along the last axis."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    wide -= np.log(np.exp(wide).sum(axis=-1, keepdims=True))
-    return wide
-
-
-def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds to the first token and of each further one, by repetition; the first, which warms up, is left out."""
-    prompt, output = request["prompt_tokens"], request["output_tokens"]
-    model = Model(request["model"], prompt + output, request["threads"], request.get("cache"))
-    ids = np.random.default_rng(0).integers(0, model.vocabulary, prompt)
-    first, further = [], []
-    for _ in range(request["repetitions"] + 1):
-        model.clear()
-        start = time.perf_counter()
-        token = int(model.run(ids, 0, every=False)[0].argmax())
-        told = time.perf_counter()
-        for index in range(output - 1):
-            token = int(model.run(np.array([token]), prompt + index, every=False)[0].argmax())
-        further.append((time.perf_counter() - told) / max(1, output - 1))
-        first.append(told - start)
-    return {"ttft_s": first[1:], "tpot_s": further[1:]}
-
-
-def generate(request: dict[str, Any]) -> dict[str, Any]:
-    """The greedy continuation of a text."""
-    model = Model(request["model"], request["context"], request["threads"], request.get("cache"))
-    ids = model.tokenize(request["prompt"])
-    token = int(model.run(ids, 0, every=False)[0].argmax())
-    found = [token]
-    while len(found) < request["output_tokens"]:
-        token = int(model.run(np.array([token]), len(ids) + len(found) - 1, every=False)[0].argmax())
-        found.append(token)
-    return {"ids": found, "text": model.text(found), "prompt_ids": ids.tolist()}
-
-
-_TASKS = {"predict": predict, "time": measure, "generate": generate}
-
-
-def main(file: Path) -> None:
-    """Do what the request says and write the answer."""
-    request = json.loads(file.read_text(encoding="utf-8"))
-    answer = _TASKS[request["task"]](request)
-    Path(request["answer"]).write_text(json.dumps(answer), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+load = LlamaModel
