@@ -170,7 +170,8 @@ class Engine(ABC):
             layer: self.executed(spec.linear(layer), choice, device)
             for layer, choice in config.layers.items()
         }
-        return config.replaced(layers=layers, rounded_experts=self.rounds_experts and bool(spec.experts))
+        experts = any(spec.linear(layer).role.startswith("expert") for layer in layers)
+        return config.replaced(layers=layers, rounded_experts=self.rounds_experts and experts)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:
         """Whether it is :attr:`exact` for this candidate too."""
