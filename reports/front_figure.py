@@ -25,7 +25,7 @@ from paretune.reports.drawing import (
     stroke,
 )
 from paretune.reports.reading import RunFolder
-from paretune.reports.wording import block_count, configuration_words, layer_groups, sparse, uniform_bits
+from paretune.reports.wording import block_count, configuration_words, sparse, uniform_bits
 from paretune.spaces.limits import Limit
 from paretune.spaces.metrics import METRICS
 from paretune.spaces.numerals import digits, measured, quantity, scale_of
@@ -143,7 +143,7 @@ class _Front:
         self.folder = folder
         self.front = folder.front
         self.cost = cost
-        self.groups = layer_groups(folder.front, folder.run)
+        self.groups = folder.run.groups
         self.shown = [member for member in self.front.members if self.at(member) is not None]
         self.others = [row for row in compared_members(folder) if self.at(row) is not None]
         members = [member for member in self.shown if member.on_front]

@@ -32,7 +32,7 @@ from paretune.reports.tables import (
     score_table,
     size_words,
 )
-from paretune.reports.wording import block_count, choice_words, configuration_words, layer_groups, part_of
+from paretune.reports.wording import block_count, choice_words, configuration_words, part_of
 from paretune.spaces.legality import FusedGroup
 from paretune.spaces.numerals import (
     counted,
@@ -131,7 +131,7 @@ class Page:
 def make_page(folder: RunFolder) -> Page:
     """The page of a run."""
     run, front, answer = folder.run, folder.front, find_answer(folder)
-    groups = layer_groups(front, run)
+    groups = run.groups
     error = latency_error(run.latency_checks)
     return Page(
         folder=folder,

@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
 from paretune.reports.compared import Beside, beside_front
-from paretune.reports.comparison import front_members, mean_retention, retention, task_names
+from paretune.reports.comparison import front_members, retention, task_names
 from paretune.reports.latency import latency_error, latency_words
 from paretune.reports.next_steps import next_steps
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.shortfalls import shortfalls
-from paretune.reports.table import cell
-from paretune.spaces.numerals import counted, digits, duration, measured, percent, quantity, share_with_error
+from paretune.reports.tables import member_columns
+from paretune.spaces.numerals import counted, digits, duration, share_with_error
 from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 _ROWS = 7
 """Members shown; the table of all is in the report."""
+_COLUMNS = {
+    "size": "size",
+    "bits": "bits",
+    "KL, report text (nat)": "KL (nat)",
+    "same top-1": "same top",
+    "time/token, measured": "time/token",
+    "time/token, predicted": "predicted",
+    "tasks kept": "tasks kept",
+}
+"""Of the report's table, under headings that fit a terminal."""
 _NOTES = 6
 """Shortfalls and notes shown."""
 
@@ -130,48 +140,27 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
 
     members = front_members(folder.front)
     shown = _thinned(members, answer)
-    tasks = bool(task_names(folder.front)) and answer.dense is not None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, title_justify="left", title_style="")
     table.title = f"front: {counted(len(members), 'member')}" + (
         f", {len(shown)} shown" if len(shown) < len(members) else ""
     )
+    columns = member_columns(folder.front)
+    kept = {
+        short: columns[name]
+        for name, short in _COLUMNS.items()
+        if any(columns[name](member) for member in folder.front.members)
+    }
     table.add_column("name", no_wrap=True)
-    timed = [
-        (heading, column)
-        for heading, column in (("time/token", "tpot_s"), ("predicted", "tpot_s_predicted"))
-        if any(isinstance(cell(member, column), float) for member in folder.front.members)
-    ]
-    headings = ["size", "bits", "KL (nat)", "same top", *(heading for heading, _ in timed)]
-    for heading in [*headings, *(["tasks kept"] if tasks else [])]:
+    for heading in kept:
         table.add_column(heading, justify="right", no_wrap=True)
     beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
     for number, member in enumerate([*shown, *beside]):
-        row = _row(folder, member, answer, tasks, timed)
-        picked = answer.recommended is not None and member.name == answer.recommended.name
-        style = "bold green" if picked else "dim" if number >= len(shown) else ""
-        table.add_row(*row, style=style, end_section=number == len(shown) - 1)
+        best = answer.recommended is not None and member.name == answer.recommended.name
+        style = "bold green" if best else "dim" if number >= len(shown) else ""
+        name = f"{member.name} *" if best else member.name
+        cells = (tell(member) for tell in kept.values())
+        table.add_row(name, *cells, style=style, end_section=number == len(shown) - 1)
     return table
-
-
-def _row(
-    folder: RunFolder, member: Member, answer: Answer, tasks: bool, timed: Sequence[tuple[str, str]]
-) -> list[str]:
-    size, bits, kl = member.value("weight_bytes"), member.value("average_bits"), member.measurements.get("kl")
-    agreement = member.value("top1_agreement")
-    picked = answer.recommended is not None and member.name == answer.recommended.name
-    row = [
-        f"{member.name} *" if picked else member.name,
-        "" if size is None else quantity(size, "B"),
-        "" if bits is None else digits(bits),
-        "" if kl is None else measured(kl).removesuffix(" nat"),
-        "" if agreement is None else percent(agreement),
-    ]
-    times = [cell(member, column) for _, column in timed]
-    row += [quantity(time, "s") if isinstance(time, float) else "" for time in times]
-    if tasks and answer.dense is not None:
-        kept = mean_retention(member, answer.dense, task_names(folder.front))
-        row.append("" if kept is None else percent(kept))
-    return row
 
 
 def _thinned(members: tuple[Member, ...], answer: Answer) -> list[Member]:

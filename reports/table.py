@@ -10,14 +10,12 @@ import io
 from pathlib import Path
 
 from paretune.search.run_folder import write_whole
-from paretune.spaces.errors import RunError
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FRONT_COLUMNS, FrontFile, Member
 
 PREDICTED_COLUMNS = ("ttft_s_predicted", "tpot_s_predicted", "energy_j_per_token_predicted")
 STANDING_COLUMNS = ("kind", "on_front", "recommended")
 """What a row is, at the end of it: ``front``, ``baseline`` or ``probe``; then ``true`` or ``false``."""
-TEXT_COLUMNS = ("digest", "name", *STANDING_COLUMNS)
 
 
 def front_columns(front: FrontFile) -> tuple[str, ...]:
@@ -74,27 +72,6 @@ def write_front_csv(front: FrontFile, path: Path) -> Path:
     return write_whole(path, text.getvalue())
 
 
-def read_front_csv(path: Path) -> list[dict[str, str | float | None]]:
-    """The rows of a ``front.csv``: text in :data:`TEXT_COLUMNS`, else floats, ``None`` for empty cells.
-
-    Raises:
-        RunError: the file is missing, lacks a column, or a cell is no number.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [column for column in FRONT_COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise RunError(
-                    f"{path}", f"lacks the column {missing[0]}", "Rebuild it with `paretune report RUN`"
-                )
-            return [{column: _parse(path, column, text) for column, text in row.items()} for row in reader]
-    except OSError as error:
-        raise RunError(
-            f"{path}", f"cannot be read ({error.strerror})", "Rebuild it with `paretune report RUN`"
-        ) from error
-
-
 def _measurement(member: Member, column: str) -> Measurement | None:
     found = member.measurements.get(column)
     if found is None:
@@ -109,16 +86,3 @@ def _plain(value: str | float | None) -> str:
         # Whole numbers (bytes) without a fraction; the rest in the shortest form that reads back the same.
         return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
     return str(value)
-
-
-def _parse(path: Path, column: str, text: str | None) -> str | float | None:
-    if column in TEXT_COLUMNS:
-        return text or ""
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise RunError(
-            f"{text!r} in column {column} of {path}", "is no number", "Rebuild it with `paretune report RUN`"
-        ) from error

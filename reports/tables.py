@@ -81,11 +81,10 @@ def duel_table(front: FrontFile) -> Table | None:
     return Table("At the bytes of each uniform configuration", headers, rows) if rows else None
 
 
-def row_table(folder: RunFolder, groups: tuple[FusedGroup, ...]) -> Table:
-    """Every row with every number; columns that no row has a number in are left out."""
-    front, dense = folder.front, dense_row(folder.front)
-    tasks = task_names(front)
-    columns: dict[str, Callable[[Member], str]] = {
+def member_columns(front: FrontFile) -> dict[str, Callable[[Member], str]]:
+    """What can be said of a row, by heading; empty where nothing was measured."""
+    tasks, dense = task_names(front), dense_row(front)
+    return {
         "size": size_words,
         "bits": lambda row: _plain(row.value("average_bits")),
         "KL, report text (nat)": _nat,
@@ -99,6 +98,11 @@ def row_table(folder: RunFolder, groups: tuple[FusedGroup, ...]) -> Table:
             "" if dense is None or (kept := mean_retention(row, dense, tasks)) is None else percent(kept)
         ),
     }
+
+
+def row_table(folder: RunFolder, groups: tuple[FusedGroup, ...]) -> Table:
+    """Every row with every number; columns that no row has a number in are left out."""
+    front = folder.front
     blocks = block_count(groups)
     shown: list[tuple[Member, Cell, str]] = []
     for member in front.members:
@@ -110,7 +114,9 @@ def row_table(folder: RunFolder, groups: tuple[FusedGroup, ...]) -> Table:
         (model.as_row(), Cell(model.label, "strong", ((COMPARED, "quiet"),)), "; ".join(model.words()))
         for model in (() if folder.compared is None else folder.compared.models)
     ]
-    kept = {name: tell for name, tell in columns.items() if any(tell(row) for row, _, _ in shown)}
+    kept = {
+        name: tell for name, tell in member_columns(front).items() if any(tell(row) for row, _, _ in shown)
+    }
     rows: list[list[Cell | str]] = [
         [name, *(tell(row) for tell in kept.values()), words] for row, name, words in shown
     ]

@@ -1,8 +1,7 @@
-"""A configuration in words, and where its layers lie in the model."""
+"""A configuration in words."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,27 +9,6 @@ from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.legality import FusedGroup
-from paretune.spaces.result import FrontFile, RunDocument
-
-_BLOCK = re.compile(r"\.(\d+)\.")
-_OUTSIDE = {"embedding": ("embed", "wte", "shared"), "head": ("head", "embed_out")}
-
-
-def layer_groups(front: FrontFile, run: RunDocument) -> tuple[FusedGroup, ...]:
-    """The groups of the run; where ``run.json`` has none, every layer that any member names is one."""
-    if run.groups:
-        return run.groups
-    layers = dict.fromkeys(layer for member in front.members for layer in member.config.layers)
-    return tuple(_single(layer) for layer in layers)
-
-
-def _single(layer: str) -> FusedGroup:
-    match = _BLOCK.search(f"{layer}.")
-    if match is not None:
-        block, part = int(match.group(1)), layer.rsplit(".", 1)[-1]
-        return FusedGroup(name=f"blocks.{block}.{part}", kind="linear", block=block, layers=(layer,))
-    kind = "head" if any(word in layer for word in _OUTSIDE["head"]) else "embedding"
-    return FusedGroup.model_validate({"name": kind, "kind": kind, "block": None, "layers": (layer,)})
 
 
 def part_of(group: FusedGroup) -> str:

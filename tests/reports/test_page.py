@@ -260,7 +260,6 @@ def test_a_run_with_nothing_but_a_front(folder: RunFolder) -> None:
     assert [attrs["id"] for tag, attrs in page.tags if tag == "section"] == [
         "answer",
         "front",
-        "layers",
         "probes",
         "provenance",
     ]

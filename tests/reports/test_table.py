@@ -13,11 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paretune.reports.reading import read_front
-from paretune.reports.table import cell, front_columns, front_rows, read_front_csv, write_front_csv
+from paretune.reports.table import cell, front_columns, front_rows, write_front_csv
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import RunError
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FRONT_COLUMNS, FrontFile, Member
+
+
+def read(path: Path) -> list[dict[str, str | float | None]]:
+    """As anybody would: text where it is text, numbers, nothing where nothing stands."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    texts = ("digest", "name", "kind", "on_front", "recommended")
+    return [{k: v if k in texts else float(v) if v else None for k, v in row.items()} for row in rows]
 
 
 def member(**measurements: Measurement) -> Member:
@@ -86,14 +94,14 @@ def test_columns_do_not_depend_on_the_order_of_members(run: Path) -> None:
 def test_round_trip(run: Path, tmp_path: Path) -> None:
     found = read_front(run)
     path = write_front_csv(found, tmp_path / "front.csv")
-    assert read_front_csv(path) == front_rows(found)
+    assert read(path) == front_rows(found)
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_comes_back(tmp_path_factory: pytest.TempPathFactory, value: float) -> None:
     path = tmp_path_factory.mktemp("csv") / "front.csv"
     write_front_csv(front(member(kl=Measurement(value=value))), path)
-    assert read_front_csv(path)[0]["kl"] == value
+    assert read(path)[0]["kl"] == value
 
 
 def test_bytes_are_written_as_whole_numbers(tmp_path: Path) -> None:
@@ -143,13 +151,3 @@ def test_a_full_disk_leaves_what_was_there(run: Path, monkeypatch: pytest.Monkey
         write_front_csv(read_front(run), path)
     assert path.read_text() == "before"
     assert sorted(p.name for p in run.iterdir()) == ["front.csv", "front.json", "records.jsonl", "run.json"]
-
-
-def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "front.csv"
-    path.write_text("name\na\n")
-    with pytest.raises(RunError, match="lacks the column digest"):
-        read_front_csv(path)
-    path.write_text(",".join(FRONT_COLUMNS) + "\n" + ",".join(["x"] * len(FRONT_COLUMNS)) + "\n")
-    with pytest.raises(RunError, match="'x' in column average_bits"):
-        read_front_csv(path)
