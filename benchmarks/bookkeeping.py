@@ -19,6 +19,7 @@ from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.measurement import Fidelity, Measurement
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.space import SearchSpace
+from paretune.spaces.statistics import measure, numbered
 from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_spec
 
@@ -44,9 +45,7 @@ class _Instant:
             for layer, choice in config.layers.items()
             if not choice.weight.dense
         )
-        return {
-            "kl": Measurement(value=kl, unit="nat", n=fidelity.windows, per_window=(kl,) * fidelity.windows)
-        }
+        return {"kl": measure([kl] * fidelity.windows, numbered(fidelity.windows), unit="nat")}
 
 
 def measure_bookkeeping(trials: int = TRIALS) -> Iterator[tuple[str, float, float | None, str]]:

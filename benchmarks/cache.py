@@ -65,13 +65,13 @@ class CacheBench:
     def _rounding(self) -> CacheRounding:
         return CacheRounding(self.model, getattr(torch, self.spec.dtype))
 
-    def kl(self, kv: KVFormat) -> tuple[float, float]:
+    def kl(self, kv: KVFormat) -> tuple[float, float | None]:
         """Mean KL a token (nats) of the model with this cache, and its standard error over windows."""
         teacher = self.teacher
         self._rounding.apply(kv)
-        found = teacher.compare(self.model).kl
+        found = teacher.compare(self.model).mean_kl
         self._rounding.apply(KVFormat())
-        return float(found.mean()), float(found.std(ddof=1) / len(found) ** 0.5)
+        return found.value, found.stderr
 
     def bytes_a_token(self, kv: KVFormat) -> int:
         """Of keys and values in all blocks."""

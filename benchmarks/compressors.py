@@ -281,7 +281,8 @@ def _row(bench: Bench, word: str, choice: LayerChoice, ours: Measured) -> dict[s
         return assembler
 
     maker, seconds, peak = measured(make)
-    kl = bench.teacher.compare(maker.apply(config)).kl
+    found = bench.teacher.compare(maker.apply(config))
+    kl = found.kl
     maker.apply(DENSE_CONFIG)  # by the assembler that changed the model: another does not know what it did
     weight = choice.weight
     ours.kl[word, weight.num_bits, weight.symmetric] = np.asarray(kl, dtype=np.float64)
@@ -289,7 +290,7 @@ def _row(bench: Bench, word: str, choice: LayerChoice, ours: Measured) -> dict[s
     row: dict[str, object] = {
         "model": bench.source.name, "method": word, "implementation": "paretune", "num_bits": weight.num_bits,
         "group_size": weight.group_size or 0, "symmetric": int(weight.symmetric), "kl": f"{kl.mean():.6g}",
-        "kl_stderr": f"{kl.std(ddof=1) / len(kl) ** 0.5:.3g}", "seconds": f"{seconds:.3g}", "peak_bytes": peak,
+        "kl_stderr": f"{found.mean_kl.stderr:.3g}", "seconds": f"{seconds:.3g}", "peak_bytes": peak,
     }  # fmt: skip
     print(*row.values(), flush=True)
     return row

@@ -40,6 +40,7 @@ from paretune.search.records import RecordFile
 from paretune.search.study import readings
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.measurement import Record
+from paretune.spaces.statistics import mean
 
 COLUMNS = ("model", "config", "kind", "weight_bytes", "tokens_per_s", "kl", "kl_stderr")
 WINDOWS = 32
@@ -239,13 +240,13 @@ def rows(model: str, searched: Sequence[File], stock: Sequence[File]) -> Iterato
     for file in [*searched, *stock]:
         if file.kl is None:
             raise TypeError(f"{file.name} was not read")
-        error: float | None = standard_error(file.kl)
+        error: float | None = mean(file.kl).stderr
         if file.kind == "stock":
             rival = best_by_search([other for other in searched if other.weight_bytes <= file.weight_bytes])
             if rival is None or rival.kl is None:
                 error = None
             else:
-                error = standard_error(file.kl - rival.kl)
+                error = mean(file.kl - rival.kl).stderr
                 said = f"{file.mean - rival.mean:.3g} +- {error:.2g}"
                 print(f"{file.name}: {file.mean:.4g}, less {rival.name} of {rival.weight_bytes}: {said}")
         yield {
@@ -258,7 +259,7 @@ def rows(model: str, searched: Sequence[File], stock: Sequence[File]) -> Iterato
         seconds = statistics.median(file.seconds)
         rival = best_by_search([other for other in searched if statistics.median(other.seconds) <= seconds])
         if rival is not None and rival.kl is not None and file.kl is not None:
-            error = standard_error(file.kl - rival.kl)
+            error = mean(file.kl - rival.kl).stderr
             said = f"{file.mean - rival.mean:.3g} +- {error:.2g}, {rival.weight_bytes} bytes"
             print(f"{file.name} at {1 / seconds:.4g} tokens/s: {file.mean:.4g}, less {rival.name}: {said}")
 
@@ -267,11 +268,6 @@ def best_by_search(searched: Sequence[File]) -> File | None:
     """The member of least KL on the search text: what is reported must not choose what it is reported of."""
     known = [(file.search_kl, file) for file in searched if file.search_kl is not None]
     return min(known, key=lambda pair: pair[0])[1] if known else None
-
-
-def standard_error(values: np.ndarray) -> float:
-    """Of the mean over windows."""
-    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def order_agreement(files: Sequence[File]) -> str:

@@ -30,6 +30,8 @@ from paretune.compressors.loading import load_dense, load_tokenizer
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.spaces.architectures import read_model
 from paretune.spaces.errors import ParetuneError
+from paretune.spaces.measurement import Sample
+from paretune.spaces.statistics import mean
 
 ROOT = Path(__file__).resolve().parent.parent
 Ours = Mapping[tuple[str, int, bool], np.ndarray]
@@ -195,7 +197,8 @@ def peer_rows(
     for peer in peers:
         answer = run_peer(bench, peer, python)
         kl = window_kl(bench, answer)
-        error = paired_error(kl, ours.get((peer.method, peer.num_bits, peer.symmetric)))
+        sample = bench.teacher.windows.sample()
+        error = paired_error(kl, ours.get((peer.method, peer.num_bits, peer.symmetric)), sample)
         yield {
             "model": source.name, "method": peer.method, "implementation": peer.implementation,
             "num_bits": peer.num_bits, "group_size": peer.group_size, "symmetric": int(peer.symmetric),
@@ -204,8 +207,8 @@ def peer_rows(
         }  # fmt: skip
 
 
-def paired_error(theirs: np.ndarray, ours: np.ndarray | None) -> float | None:
-    """Standard error by window of the mean difference; none without our row.
+def paired_error(theirs: np.ndarray, ours: np.ndarray | None, sample: Sample | None = None) -> float | None:
+    """Standard error of the mean difference; none without our row.
 
     Raises:
         PeerError: the two were not read on equally many windows.
@@ -216,7 +219,7 @@ def paired_error(theirs: np.ndarray, ours: np.ndarray | None) -> float | None:
         raise PeerError(
             f"{theirs.shape[0]} windows of a peer", f"ours are {ours.shape[0]}", "Read the same windows"
         )
-    return float(np.std(theirs - ours, ddof=1) / len(theirs) ** 0.5)
+    return mean(theirs - ours, sample).stderr
 
 
 def main() -> None:

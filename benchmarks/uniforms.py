@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.tables import write_table
-from paretune.evaluators.comparison import paired_difference
 from paretune.spaces.result import FrontFile, Member, RunDocument
+from paretune.spaces.statistics import difference
 
 COLUMNS = (
     "model", "uniform", "num_bits", "weight_bytes", "kl", "kl_stderr", "member", "member_weight_bytes",
@@ -53,13 +53,13 @@ def compare(model: str, folder: Path) -> Iterator[dict[str, object]]:
         if not smaller:
             raise SystemExit(f"{folder} reports no member as small as {uniform.name}: search for longer")
         best = min(smaller, key=_search_kl)
-        gap = paired_difference(_windows(best), _windows(uniform))
+        gap = difference(uniform.measurements["kl"], best.measurements["kl"])
         kl = uniform.measurements["kl"]
         yield {
             "model": model, "uniform": uniform.name, "num_bits": bits, "weight_bytes": int(size),
             "kl": f"{kl.value:.6g}", "kl_stderr": f"{kl.stderr:.3g}", "member": best.name,
             "member_weight_bytes": int(best.value("weight_bytes") or 0), "member_kl": f"{best.value('kl'):.6g}",
-            "difference": f"{gap.mean:.6g}", "difference_stderr": f"{gap.stderr:.3g}",
+            "difference": f"{gap.value:.6g}", "difference_stderr": f"{gap.stderr:.3g}",
             "report_tokens": text["windows"] * text["window_tokens"], "device": run.device["name"],
         }  # fmt: skip
 
@@ -68,13 +68,6 @@ def _search_kl(member: Member) -> float:
     found = member.value("kl_search")
     if found is None:
         raise ValueError(f"{member.name} has no KL on the search text; search with it as an objective")
-    return found
-
-
-def _windows(member: Member) -> tuple[float, ...]:
-    found = member.measurements["kl"].per_window
-    if found is None:
-        raise ValueError(f"{member.name} has no KL by window; the run folder is of another version")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from paretune.evaluators.tasks import TaskScore
+    from paretune.spaces.measurement import Measurement
 
 
 def check(
@@ -19,7 +19,9 @@ def check(
     ] = None,
     windows: Annotated[int, typer.Option(min=2, help="Windows read (count).")] = 64,
     window_tokens: Annotated[int, typer.Option(min=16, help="Tokens of a window.")] = 256,
-    tasks: Annotated[Path | None, typer.Option(help="Folder of lm-eval tasks.")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="Folder of lm-eval tasks; they are code, and run.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task name; repeat for more.")] = None,
     limit: Annotated[int | None, typer.Option(help="Items of each task (count).")] = None,
     max_kl: Annotated[float | None, typer.Option(help="Fail above this mean KL (nat).")] = None,
@@ -30,7 +32,7 @@ def check(
         float | None, typer.Option(help="Fail below this top-1 agreement (fraction).")
     ] = None,
     p_value: Annotated[
-        float, typer.Option(help="A task counts as worse below this p of a paired McNemar test.")
+        float, typer.Option(help="A task counts as worse below this p of a paired test (McNemar's, or t).")
     ] = 0.01,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> int:
@@ -85,40 +87,49 @@ def compare(
         raise TextError("no text", "both models are read on one text", "Give --text FILE")
     require_same_tokenizer(base_folder, folder)
     tokenizer = load_tokenizer(base_folder)
-    read = read_windows(tokenizer, text, text="check", window_tokens=window_tokens, count=windows)
-    dense = load_checkpoint(base_folder)
-    teacher = Teacher(dense, read)
-    candidate = load_checkpoint(folder)
-    divergence = teacher.compare(candidate)
-    result: dict[str, Any] = {
-        "base": base,
-        "checkpoint": checkpoint,
-        "windows": windows,
-        **divergence.summary(),
-    }
-    result["perplexity_base"] = float(teacher.loss.mean().exp())
+    scorer = None
     if tasks is not None or names:
         from paretune.evaluators.tasks import TaskScorer, TaskSettings
 
         scorer = TaskScorer(tokenizer, TaskSettings(tuple(names), tasks, limit))
+    read = read_windows(tokenizer, text, text="check", window_tokens=window_tokens, count=windows)
+    dense = load_checkpoint(base_folder)
+    teacher = Teacher(dense, read)
+    candidate = load_checkpoint(folder)
+    found = teacher.compare(candidate).measurements()
+    result: dict[str, Any] = {
+        "base": base,
+        "checkpoint": checkpoint,
+        "windows": windows,
+        **{name: measured.value for name, measured in found.items()},
+        "kl_stderr": found["kl"].stderr,
+        "clustered_by": found["kl"].clustered_by,
+    }
+    result["perplexity_base"] = float(teacher.loss.mean().exp())
+    if scorer is not None:
         result["tasks"] = paired_tasks(scorer.score(dense), scorer.score(candidate))
     return result
 
 
-def paired_tasks(base: dict[str, TaskScore], candidate: dict[str, TaskScore]) -> dict[str, dict[str, float]]:
-    """Scores side by side with the exact McNemar test of each task."""
-    from paretune.evaluators.comparison import mcnemar
+def paired_tasks(
+    base: dict[str, Measurement], candidate: dict[str, Measurement]
+) -> dict[str, dict[str, Any]]:
+    """Scores side by side with the paired test of each task: McNemar's where items are right or wrong."""
+    from paretune.spaces.statistics import compare_items
 
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for name, before in base.items():
-        after = candidate[name]
-        test = mcnemar(before.items, after.items)
+        test = compare_items(candidate[name], before)
         rows[name] = {
             "base": before.value,
-            "checkpoint": after.value,
-            "items": float(len(before.items)),
-            "only_base_right": float(test.only_first),
-            "only_checkpoint_right": float(test.only_second),
+            "checkpoint": candidate[name].value,
+            "items": test.difference.n,
+            "difference": test.difference.value,
+            "difference_stderr": test.difference.stderr,
+            "metric": before.by,
+            "test": test.test,
+            "only_base_right": test.only_second,
+            "only_checkpoint_right": test.only_first,
             "p_value": test.p_value,
         }
     return rows
@@ -132,9 +143,10 @@ def failures(result: dict[str, Any], limits: dict[str, float | None], p_value: f
         if bound is not None and (value < bound if metric == "top1_agreement" else value > bound):
             found.append(f"{metric} is {value:.4g}, the limit is {bound:g}")
     for name, row in result.get("tasks", {}).items():
-        if row["p_value"] < p_value and row["only_base_right"] > row["only_checkpoint_right"]:
+        if row["p_value"] < p_value and row["difference"] < 0:
             found.append(
-                f"{name} fell from {row['base']:.3f} to {row['checkpoint']:.3f} (paired p = {row['p_value']:.1g})"
+                f"{name} fell from {row['base']:.3f} to {row['checkpoint']:.3f} "
+                f"({row['test']}, p = {row['p_value']:.1g})"
             )
     return found
 
@@ -150,18 +162,19 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
 
     console = Console()
     console.print(
-        f"KL(base || checkpoint) {result['kl']:.5f} +- {result['kl_stderr']:.5f} nat a token, "
+        f"KL(base || checkpoint) {result['kl']:.5f} +- {result['kl_stderr']:.5f} nat a token "
+        f"(clustered by {result['clustered_by']}), "
         f"p99 {result['kl_p99']:.4f}; same top token {result['top1_agreement']:.2%}; "
         f"perplexity {result['perplexity_base']:.3f} -> {result['perplexity']:.3f}",
         highlight=False,
     )
     if result.get("tasks"):
-        table = Table("task", "base", "checkpoint", "items", "lost : won", "p (paired)")
+        table = Table("task", "base", "checkpoint", "items", "lost : won", "p", "paired test")
         for name, row in result["tasks"].items():
-            lost, won = int(row["only_base_right"]), int(row["only_checkpoint_right"])
+            lost, won = row["only_base_right"], row["only_checkpoint_right"]
             table.add_row(
-                name, f"{row['base']:.3f}", f"{row['checkpoint']:.3f}", f"{row['items']:.0f}", f"{lost} : {won}",
-                f"{row['p_value']:.3g}",
+                name, f"{row['base']:.3f}", f"{row['checkpoint']:.3f}", f"{row['items']}",
+                "" if lost is None else f"{lost} : {won}", f"{row['p_value']:.3g}", row["test"],
             )  # fmt: skip
         console.print(table)
     for failure in result["failures"]:

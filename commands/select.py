@@ -97,7 +97,9 @@ def _plain(member: Member | None) -> dict[str, Any] | None:
     return (
         None
         if member is None
-        else member.model_dump(mode="json", exclude={"measurements": {"__all__": {"per_window"}}})
+        else member.model_dump(
+            mode="json", exclude={"measurements": {"__all__": {"per_window", "tails", "sample"}}}
+        )
     )
 
 

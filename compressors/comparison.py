@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from paretune.spaces.errors import ConfigurationError
-from paretune.spaces.measurement import Measurement
-
-_PERCENTILE = 99.0
+from paretune.spaces.errors import BrokenCandidateError
+from paretune.spaces.measurement import Measurement, Sample
+from paretune.spaces.statistics import Estimate, mean, measure, measure_percentile, numbered
 
 
 @dataclass(frozen=True)
@@ -23,30 +22,38 @@ class Divergence:
         agreement: share of tokens whose most likely prediction is the dense model's, float64 ``(windows,)``.
         loss: the candidate's own next-token loss in nats, float64 ``(windows,)``.
         mode: of the teacher, ``full`` or ``top-K``.
+        sample: the windows.
     """
 
     kl_tokens: np.ndarray
     agreement: np.ndarray
     loss: np.ndarray
     mode: str
+    sample: Sample
 
     @classmethod
     def of(
-        cls, kl_tokens: torch.Tensor, agreement: torch.Tensor, loss: torch.Tensor, mode: str
+        cls,
+        kl_tokens: torch.Tensor,
+        agreement: torch.Tensor,
+        loss: torch.Tensor,
+        mode: str,
+        sample: Sample | None = None,
     ) -> Divergence:
-        """From tensors.
+        """From tensors; windows without a ``sample`` are known by their number.
 
         Raises:
-            ConfigurationError: the candidate predicts NaN or infinities.
+            BrokenCandidateError: the candidate predicts NaN or infinities.
         """
         arrays = [values.to(torch.float64).cpu().numpy() for values in (kl_tokens, agreement, loss)]
+        finite = np.isfinite(arrays[0])
         if not all(np.isfinite(values).all() for values in arrays):
-            raise ConfigurationError(
+            raise BrokenCandidateError(
                 "predictions of the candidate",
-                "are not finite, so it cannot be compared",
+                f"are not finite at {int((~finite).sum())} of {finite.size} tokens, so it has no quality",
                 "Use wider formats, or float32 for scoring",
             )
-        return cls(arrays[0], arrays[1], arrays[2], mode)
+        return cls(arrays[0], arrays[1], arrays[2], mode, sample or numbered(len(arrays[2])))
 
     @property
     def windows(self) -> int:
@@ -59,9 +66,9 @@ class Divergence:
         return np.asarray(self.kl_tokens.mean(axis=1))
 
     @property
-    def kl_p99(self) -> float:
-        """99th percentile of the KL of all tokens."""
-        return float(np.percentile(self.kl_tokens, _PERCENTILE))
+    def mean_kl(self) -> Estimate:
+        """Of all windows."""
+        return mean(self.kl, self.sample)
 
     @property
     def perplexity(self) -> float:
@@ -75,55 +82,25 @@ class Divergence:
             np.concatenate([self.agreement, after.agreement]),
             np.concatenate([self.loss, after.loss]),
             self.mode,
+            self.sample.joined(after.sample),
         )
 
     def first(self, windows: int) -> Divergence:
         """The first ``windows`` of it."""
-        return Divergence(self.kl_tokens[:windows], self.agreement[:windows], self.loss[:windows], self.mode)
+        return replace(
+            self,
+            kl_tokens=self.kl_tokens[:windows],
+            agreement=self.agreement[:windows],
+            loss=self.loss[:windows],
+            sample=self.sample.first(windows),
+        )
 
     def measurements(self, by: str = "") -> dict[str, Measurement]:
-        """``kl``, ``kl_p99``, ``top1_agreement`` and ``perplexity`` with errors clustered by window.
-
-        The error of the percentile is that of its values by window; that of perplexity comes from the loss by
-        the delta method, and its ``per_window`` values are ``exp`` of the loss of each window.
-        """
-        tails = np.percentile(self.kl_tokens, _PERCENTILE, axis=1)
-        perplexity = self.perplexity
-        loss_error = standard_error(self.loss)
-        perplexity_error = None if loss_error is None else perplexity * loss_error
-        rows = (
-            ("kl", "nat", float(self.kl.mean()), standard_error(self.kl), self.kl),
-            ("kl_p99", "nat", self.kl_p99, standard_error(tails), tails),
-            (
-                "top1_agreement",
-                "",
-                float(self.agreement.mean()),
-                standard_error(self.agreement),
-                self.agreement,
-            ),
-            ("perplexity", "", perplexity, perplexity_error, np.exp(self.loss)),
-        )
+        """``kl``, ``kl_p99``, ``top1_agreement`` and ``perplexity`` with their errors and what pairing needs."""
+        sample = self.sample
         return {
-            name: Measurement(
-                value=value,
-                unit=unit,
-                stderr=error,
-                n=self.windows,
-                by=by,
-                per_window=tuple(float(x) for x in per_window),
-            )
-            for name, unit, value, error, per_window in rows
+            "kl": measure(self.kl, sample, unit="nat", by=by),
+            "kl_p99": measure_percentile(self.kl_tokens, sample, unit="nat", by=by),
+            "top1_agreement": measure(self.agreement, sample, by=by),
+            "perplexity": measure(self.loss, sample, estimator="exp_mean", by=by),
         }
-
-    def summary(self) -> dict[str, float]:
-        """The four values and the error of the KL, by metric name."""
-        found = {name: m.value for name, m in self.measurements().items()}
-        error = standard_error(self.kl)
-        return found if error is None else {**found, "kl_stderr": error}
-
-
-def standard_error(values: np.ndarray) -> float | None:
-    """Of the mean of ``values``, one a window; ``None`` for a single one."""
-    if len(values) < 2:
-        return None
-    return float(values.std(ddof=1) / math.sqrt(len(values)))

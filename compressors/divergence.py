@@ -7,7 +7,6 @@ divergence from below (log-sum inequality). :attr:`Teacher.mode` says which.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from paretune.compressors.comparison import Divergence
 from paretune.compressors.observation import micro_batches
 from paretune.compressors.teacher_logits import BYTES_LIMIT, Store, full_store, top_store
 from paretune.compressors.windows import TokenWindows
-from paretune.spaces.errors import TextError
+from paretune.spaces.errors import ModelError, TextError
 
 _LOGIT_BYTES_AT_ONCE = 1 << 28
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
@@ -34,6 +33,9 @@ class Teacher:
         model: the dense model, in its dense state; only read while the teacher is made.
         windows: the text.
         limit_bytes: of the stored predictions, counted as DESIGN says: 2 bytes a number.
+
+    Raises:
+        ModelError: the model's predictions are not finite, or it lacks a token of the text.
 
     Attributes:
         windows: the text.
@@ -57,6 +59,14 @@ class Teacher:
         losses, start = [], 0
         for ids, logits in self._logits(model, self.windows.ids):
             log_probs = torch.log_softmax(logits, dim=-1)
+            # One NaN or infinity makes the whole row NaN.
+            broken = int(log_probs[..., 0].isnan().sum())
+            if broken:
+                raise ModelError(
+                    f"predictions of the dense model on the {self.windows.text} text",
+                    f"are not finite at {broken} of {ids.numel()} tokens",
+                    "Check its norms and biases, or compute in float32",
+                )
             losses.append(_window_loss(log_probs, ids))
             flat = log_probs.view(-1, log_probs.shape[-1])
             self._store.put(start, flat)
@@ -64,9 +74,7 @@ class Teacher:
         return torch.cat(losses)
 
     @torch.inference_mode()
-    def compare(
-        self, model: Any, windows: int | None = None, start: int = 0, *, lenient: bool = False
-    ) -> Divergence:
+    def compare(self, model: Any, windows: int | None = None, start: int = 0) -> Divergence:
         """Read ``model`` on windows ``start`` to ``windows`` (all if left out) and compare.
 
         A rung that goes on from another reads only its new windows: ``compare(model, 8)``, then
@@ -75,12 +83,10 @@ class Teacher:
         Args:
             model: answers ``model(input_ids=..., use_cache=False).logits``.
             windows, start: which.
-            lenient: predictions that are no numbers count as none, all tokens alike: a candidate that breaks the model
-                is as bad as can be, and no reason to end a search.
 
         Raises:
             TextError: there are not so many windows.
-            ConfigurationError: predictions are not finite.
+            BrokenCandidateError: predictions are not finite.
         """
         stop = self.windows.count if windows is None else windows
         if not 0 <= start < stop <= self.windows.count:
@@ -95,26 +101,18 @@ class Teacher:
             log_probs = torch.log_softmax(logits, dim=-1)
             flat = log_probs.view(-1, log_probs.shape[-1])
             kl, same = self._store.divergence(position, flat)
-            if lenient and not bool(kl.isfinite().all()):
-                log_probs = _said(log_probs)
-                kl, same = self._store.divergence(position, log_probs.view(flat.shape))
             position += len(flat)
             per_token.append(kl.view(ids.shape).cpu())
             agreement.append(same.view(ids.shape).to(torch.float64).mean(dim=1).cpu())
             losses.append(_window_loss(log_probs, ids))
-        return Divergence.of(torch.cat(per_token), torch.cat(agreement), torch.cat(losses), self.mode)
+        sample = self.windows.sample(start, stop)
+        return Divergence.of(torch.cat(per_token), torch.cat(agreement), torch.cat(losses), self.mode, sample)
 
     def _logits(self, model: Any, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Micro-batches of ids and float32 logits ``(windows, tokens, vocabulary)``."""
         for batch in micro_batches(ids, self._batch_tokens):
             moved = batch.to(model.device)
             yield moved, model(input_ids=moved, use_cache=False).logits.to(torch.float32)
-
-
-def _said(log_probs: torch.Tensor) -> torch.Tensor:
-    """Log-probabilities ``(windows, tokens, vocabulary)``, all tokens alike where any is no number."""
-    broken = ~log_probs.isfinite().all(dim=-1, keepdim=True)
-    return log_probs.masked_fill(broken, -math.log(log_probs.shape[-1]))
 
 
 def _window_loss(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

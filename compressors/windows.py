@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from paretune.compressors.documents import END_OF_TEXT, Document, TextPart, check_disjoint, read_documents
+from paretune.compressors.documents import (
+    END_OF_TEXT,
+    Document,
+    TextPart,
+    check_disjoint,
+    distinct,
+    read_documents,
+    remarks,
+)
 from paretune.spaces.errors import ModelError, TextError
+from paretune.spaces.measurement import Sample
 
 __all__ = ["TextPart", "TokenWindows", "check_disjoint", "read_windows"]
 
@@ -29,11 +38,15 @@ class TokenWindows:
         ids: int64 ``(windows, tokens)``.
         text: name of the text: ``calibration``, ``search``, ``report``.
         digest: SHA-256 of the ids and their shape.
+        documents: number of the document that most of a window's tokens are of; empty where documents are not known.
+        remarks: what a user should know of how the file was divided.
     """
 
     ids: torch.Tensor
     text: str
     digest: str
+    documents: tuple[int, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -60,11 +73,19 @@ class TokenWindows:
             )
 
     @classmethod
-    def of(cls, ids: torch.Tensor, text: str) -> TokenWindows:
+    def of(cls, ids: torch.Tensor, text: str, documents: Sequence[int] = ()) -> TokenWindows:
         """Windows from ids, with their digest."""
         ids = ids.to(dtype=torch.int64, device="cpu").contiguous()
         digest = hashlib.sha256(f"{tuple(ids.shape)}".encode() + ids.numpy().tobytes()).hexdigest()
-        return cls(ids, text, digest)
+        return cls(ids, text, digest, tuple(documents))
+
+    def sample(self, start: int = 0, stop: int | None = None) -> Sample:
+        """Who windows ``start`` to ``stop`` are, for errors and pairs."""
+        rows = self.ids[start:stop].numpy()
+        return Sample(
+            windows=tuple(hashlib.sha256(row.tobytes()).hexdigest()[:12] for row in rows),
+            documents=self.documents[start:stop],
+        )
 
     def first(self, count: int) -> TokenWindows:
         """The first ``count`` windows.
@@ -78,7 +99,7 @@ class TokenWindows:
                 f"it has {self.count}",
                 "Ask for fewer, or give a longer text",
             )
-        return TokenWindows.of(self.ids[:count], self.text)
+        return TokenWindows.of(self.ids[:count], self.text, self.documents[:count])
 
 
 def read_windows(
@@ -100,12 +121,14 @@ def read_windows(
         window_tokens: length of a window.
         count: draw so many with ``seed``, without replacement; ``None``: all, in the order of the file.
         seed: of the draw.
-        documents: use only these, counted from 0.
+        documents: use only these, counted from 0; ``None``: all, one that repeats another once.
 
     Raises:
         TextError: unreadable, or too short for a window or for ``count`` of them.
     """
-    windows = lay_out(tokenizer, read_documents(path, documents), window_tokens)
+    whole = read_documents(path)
+    chosen = read_documents(path, documents) if documents is not None else [whole[n] for n in distinct(whole)]
+    windows, owners = lay_out(tokenizer, chosen, window_tokens)
     if len(windows) < max(1, count or 0):
         raise TextError(
             f"text {path}",
@@ -113,36 +136,46 @@ def read_windows(
             "Give a longer text, shorter windows or ask for fewer",
         )
     if count is not None:
-        windows = windows[np.random.default_rng(seed).permutation(len(windows))[:count]]
-    return TokenWindows.of(torch.from_numpy(windows), text)
+        drawn = np.random.default_rng(seed).permutation(len(windows))[:count]
+        windows, owners = windows[drawn], owners[drawn] if len(owners) else owners
+    found = TokenWindows.of(torch.from_numpy(windows), text, owners.tolist())
+    return replace(found, remarks=remarks(path, whole))
 
 
-def lay_out(tokenizer: Any, documents: Sequence[Document], window_tokens: int) -> np.ndarray:
-    """All windows of some documents, int64 ``(windows, window_tokens)``.
+def lay_out(
+    tokenizer: Any, documents: Sequence[Document], window_tokens: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """All windows of some documents, int64 ``(windows, window_tokens)``, and whose they are, int64 ``(windows,)``.
 
     Documents are tokenized one by one and laid end to end, with the token of their end mark between them
     where file and tokenizer have one; the remainder after the last whole window is dropped. A tokenizer that
-    puts a beginning-of-sequence token before every text has it at the start of every window.
+    puts a beginning-of-sequence token before every text has it at the start of every window. A window belongs to the
+    document (counted from 0 among those given) that most of its tokens are of; paragraphs are no documents, so for a
+    text that is divided by them nobody is named.
     """
-    ids = np.array(_tokenize(tokenizer, documents), dtype=np.int64)
+    tokens = _tokenize(tokenizer, documents)
+    ids = np.array([token for part in tokens for token in part], dtype=np.int64)
     start = np.array(_beginning(tokenizer), dtype=np.int64)
     length = window_tokens - len(start)
-    windows = ids[: len(ids) // length * length].reshape(-1, length)
-    return np.concatenate([np.tile(start, (len(windows), 1)), windows], axis=1)
+    count = len(ids) // length
+    windows = np.concatenate([np.tile(start, (count, 1)), ids[: count * length].reshape(-1, length)], axis=1)
+    if not all(document.whole for document in documents):
+        return windows, np.empty(0, dtype=np.int64)
+    owners = np.repeat(np.arange(len(tokens)), [len(part) for part in tokens])[: count * length]
+    most = [int(np.bincount(row - row[0]).argmax()) + int(row[0]) for row in owners.reshape(-1, length)]
+    return windows, np.array(most, dtype=np.int64)
 
 
-def _tokenize(tokenizer: Any, documents: Sequence[Document]) -> list[int]:
+def _tokenize(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
     end = tokenizer.get_vocab().get(END_OF_TEXT)
     texts = [d.text if d.ending == END_OF_TEXT else d.text + d.ending for d in documents]
     encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
     ]
-    ids: list[int] = []
-    for document, tokens in zip(documents, encoded, strict=True):
-        ids.extend(tokens)
-        if document.ending == END_OF_TEXT and end is not None:
-            ids.append(end)
-    return ids
+    return [
+        [*tokens, end] if document.ending == END_OF_TEXT and end is not None else list(tokens)
+        for document, tokens in zip(documents, encoded, strict=True)
+    ]
 
 
 def _beginning(tokenizer: Any) -> list[int]:

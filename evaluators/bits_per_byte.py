@@ -10,36 +10,33 @@ import math
 from collections.abc import Sequence
 
 from paretune.spaces.errors import TextError
-from paretune.spaces.measurement import Measurement
+from paretune.spaces.measurement import Measurement, Sample
+from paretune.spaces.statistics import measure
 
 
-def bits_per_byte(bits: Sequence[float], window_bytes: Sequence[int], by: str = "") -> Measurement:
-    """All bits over all bytes.
+def bits_per_byte(
+    bits: Sequence[float], window_bytes: Sequence[int], sample: Sample, by: str = ""
+) -> Measurement:
+    """All bits over all bytes: the mean of the windows' rates, each weighted by its bytes.
 
     Args:
         bits: that each window cost.
         window_bytes: UTF-8 bytes that the predicted tokens of each window stand for.
+        sample: the windows.
         by: what measured it.
 
-    Returns:
-        With the error of a ratio, clustered by window. ``per_window`` are bits over the mean bytes of a window: their
-        mean is the value, and two models that read the same windows can be paired.
-
     Raises:
-        TextError: no bytes, or not as many windows.
+        TextError: a window without bytes, or not as many windows.
     """
-    total, count = sum(window_bytes), len(bits)
-    if count != len(window_bytes) or total <= 0:
+    if not len(bits) == len(window_bytes) == len(sample.windows) or min(window_bytes, default=0) <= 0:
         raise TextError(
-            f"{count} windows and {total} bytes of {len(window_bytes)}",
+            f"{len(bits)} windows with {len(window_bytes)} sizes from {min(window_bytes, default=0)} bytes on",
             "bits per byte need a number of bytes for every window",
             "Give a text with characters in it",
         )
-    rate = math.fsum(bits) / total
-    left = math.fsum((cost - rate * size) ** 2 for cost, size in zip(bits, window_bytes, strict=True))
-    stderr = math.sqrt(left / (count - 1) / count) * count / total if count > 1 else None
-    shares = tuple(cost * count / total for cost in bits)
-    return Measurement(value=rate, unit="bit", stderr=stderr, n=count, by=by, per_window=shares)
+    rates = [cost / size for cost, size in zip(bits, window_bytes, strict=True)]
+    weighted = sample.model_copy(update={"weights": tuple(map(float, window_bytes))})
+    return measure(rates, weighted, unit="bit", by=by)
 
 
 def from_perplexity(
@@ -48,16 +45,15 @@ def from_perplexity(
     """Of a model that predicted equally many tokens in each window.
 
     Args:
-        perplexity: per token, with the values of its windows.
+        perplexity: per token, with the losses of its windows.
         predicted_tokens: of each window.
         window_bytes: see :func:`bits_per_byte`.
 
     Returns:
         ``None`` where the windows are not known, or are others.
     """
-    windows = None if perplexity is None else perplexity.per_window
-    if perplexity is None or not windows or len(windows) != len(window_bytes):
+    losses = None if perplexity is None else perplexity.per_window
+    if perplexity is None or losses is None or perplexity.sample is None or len(losses) != len(window_bytes):
         return None
-    return bits_per_byte(
-        [math.log2(value) * predicted_tokens for value in windows], window_bytes, perplexity.by
-    )
+    bits = [loss / math.log(2) * predicted_tokens for loss in losses]
+    return bits_per_byte(bits, window_bytes, perplexity.sample, perplexity.by)

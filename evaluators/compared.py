@@ -12,10 +12,10 @@ import torch
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.windows import TokenWindows
 from paretune.evaluators.bits_per_byte import bits_per_byte, from_perplexity
-from paretune.evaluators.tasks import TaskScorer, TaskSettings, as_measurement
+from paretune.evaluators.tasks import TaskScorer, TaskSettings
 from paretune.evaluators.window_texts import encode_text, predicted_bytes
 from paretune.spaces.errors import TextError
-from paretune.spaces.measurement import Measurement
+from paretune.spaces.measurement import Measurement, Sample
 
 _QUALITY = "quality/1"
 _BITS = "bits_per_byte/1"
@@ -79,6 +79,7 @@ class Judge:
         tasks: TaskSettings | None,
     ) -> None:
         self._predicted = windows.window_tokens - 1
+        self._sample = windows.sample()
         self._texts = texts
         self._teachers = dict(teachers)
         self._tasks = tasks
@@ -92,7 +93,7 @@ class Judge:
             rows: of its vocabulary.
 
         Raises:
-            ConfigurationError: predictions that are not finite.
+            BrokenCandidateError: predictions that are not finite.
             ModelError: a vocabulary without a token of the text.
         """
         shared = max(least for least in self._teachers if least <= rows)
@@ -106,20 +107,22 @@ class Judge:
         Raises:
             TextError: a window is longer than the model's context in its tokens.
         """
-        return {"bits_per_byte": read_bits(model, tokenizer, self._texts, context)}
+        return {"bits_per_byte": read_bits(model, tokenizer, self._texts, context, self._sample)}
 
     def on_tasks(self, model: Any, tokenizer: Any) -> dict[str, Measurement]:
         """Scores on the run's tasks, by ``task.NAME``."""
         if self._tasks is None:
             return {}
-        # One scorer a model: it keeps a hold on the model that it saw last.
+        # One scorer per model: it keeps a hold on the model that it saw last.
         scores = TaskScorer(tokenizer, self._tasks).score(model)
-        return {f"task.{name}": as_measurement(score) for name, score in scores.items()}
+        return {f"task.{name}": score for name, score in scores.items()}
 
 
 @torch.inference_mode()
-def read_bits(model: Any, tokenizer: Any, texts: Iterable[str], context: int | None) -> Measurement:
-    """Bits per byte of some texts, each read by itself: its first token is given.
+def read_bits(
+    model: Any, tokenizer: Any, texts: Iterable[str], context: int | None, sample: Sample
+) -> Measurement:
+    """Bits per byte of some texts (those of the windows of ``sample``), each read by itself: its first token is given.
 
     Raises:
         TextError: a text has too few tokens, or more than ``context``.
@@ -138,4 +141,4 @@ def read_bits(model: Any, tokenizer: Any, texts: Iterable[str], context: int | N
         loss = torch.nn.functional.cross_entropy(logits, moved[0, 1:], reduction="none")
         bits.append(float(loss.sum(dtype=torch.float64)) / math.log(2))
         sizes.append(predicted_bytes(tokenizer, ids))
-    return bits_per_byte(bits, sizes, _BITS)
+    return bits_per_byte(bits, sizes, sample, _BITS)

@@ -60,6 +60,7 @@ class QualityEvaluator:
         Raises:
             UnknownNameError: no such text.
             TextError: the text has fewer windows.
+            BrokenCandidateError: predictions are not finite: the candidate has no quality, and is marked by who asked.
         """
         return self.divergence(config, fidelity).measurements(by=f"{self.name}/{self.version}")
 
@@ -73,7 +74,7 @@ class QualityEvaluator:
         known = 0 if found is None else found.windows
         if found is None or known < fidelity.windows:
             model = self._assembler.apply(self._executed(config))
-            fresh = teacher.compare(model, windows=fidelity.windows, start=known, lenient=True)
+            fresh = teacher.compare(model, windows=fidelity.windows, start=known)
             found = fresh if found is None else found.joined(fresh)
         self._remember(key, found)
         return found if found.windows == fidelity.windows else found.first(fidelity.windows)

@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.evaluators.execution import Executed, as_stored
-from paretune.evaluators.task_loading import load_tasks, main_metric, quiet_harness
+from paretune.evaluators.task_loading import SEED, load_tasks, main_metric, quiet_harness, same_draws
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import ModelError
-from paretune.spaces.measurement import Fidelity, Measurement
+from paretune.spaces.measurement import Fidelity, Measurement, Sample
+from paretune.spaces.statistics import measure
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-
-# lm-eval offers no standard error at all without a bootstrap; means get theirs analytically, so few are enough.
-_BOOTSTRAPS = 100
 
 
 @dataclass(frozen=True)
@@ -43,15 +41,6 @@ class TaskSettings:
     batch_size: int = 16
 
 
-@dataclass(frozen=True)
-class TaskScore:
-    """Score of one task: mean and standard error over items, and each item's score in order."""
-
-    value: float
-    stderr: float | None
-    items: tuple[float, ...]
-
-
 class TaskScorer:
     """Runs a fixed list of tasks on models held in memory.
 
@@ -61,6 +50,7 @@ class TaskScorer:
 
     Raises:
         UnknownNameError: a task that does not exist.
+        TaskError: one that cannot be loaded, or has no score by which models can be compared.
         ModelError: a tokenizer without a token that ends a text; the harness stops generation there.
     """
 
@@ -78,17 +68,25 @@ class TaskScorer:
         self.main_metrics = {name: main_metric(task) for name, task in self.tasks.items()}
         self._harness: tuple[int, Any] | None = None
 
-    def score(self, model: Any) -> dict[str, TaskScore]:
-        """Score ``model`` (a ``transformers`` causal language model) on every task."""
+    def score(self, model: Any) -> dict[str, Measurement]:
+        """Score ``model`` (a ``transformers`` causal language model) on every task.
+
+        Few-shot examples are the same in every call, so scores repeat, and those of two models can be paired.
+
+        Returns:
+            By name of the task, with the score of every item.
+        """
         import lm_eval
 
         # The harness draws a progress bar for every list of requests; the caller shows its own.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), same_draws():
+            for task in self.tasks.values():
+                task.set_fewshot_seed(SEED)
             outcome = lm_eval.evaluate(
                 self._wrapped(model),
                 {"tasks": self.tasks},
                 limit=self.settings.limit,
-                bootstrap_iters=_BOOTSTRAPS,
+                bootstrap_iters=0,
                 log_samples=True,
             )
         if outcome is None:
@@ -103,22 +101,18 @@ class TaskScorer:
             self._harness = (id(model), wrapped)
         return self._harness[1]
 
-    def _read(self, name: str, outcome: Any) -> TaskScore:
+    def _read(self, name: str, outcome: Any) -> Measurement:
         metric = self.main_metrics[name]
         results = outcome["results"][name]
         # A task with several filters (ways to find the answer in a text) has a value, and a sample of every item, for
         # each: the first one stands for the task.
         chosen = next(key.partition(",")[2] for key in results if key.partition(",")[0] == metric)
-        key, error = f"{metric},{chosen}", results.get(f"{metric}_stderr,{chosen}")
         samples = sorted(
             (sample for sample in outcome["samples"][name] if sample["filter"] == chosen),
             key=lambda sample: int(sample["doc_id"]),
         )
-        return TaskScore(
-            value=float(results[key]),
-            stderr=float(error) if isinstance(error, (int, float)) else None,
-            items=tuple(float(sample[metric]) for sample in samples),
-        )
+        items = Sample(windows=tuple(str(sample["doc_hash"])[:12] for sample in samples), unit="item")
+        return measure([float(sample[metric]) for sample in samples], items, by=f"lm-eval {metric}")
 
 
 class TaskEvaluator:
@@ -148,14 +142,5 @@ class TaskEvaluator:
         del fidelity
         if config.digest not in self._seen:
             scores = self._scorer.score(self._assembler.apply(self._executed(config)))
-            self._seen[config.digest] = {
-                f"task.{name}": as_measurement(score) for name, score in scores.items()
-            }
+            self._seen[config.digest] = {f"task.{name}": score for name, score in scores.items()}
         return self._seen[config.digest]
-
-
-def as_measurement(score: TaskScore) -> Measurement:
-    """A task score as a measurement, one entry of ``per_window`` an item."""
-    return Measurement(
-        value=score.value, stderr=score.stderr, n=len(score.items), by="lm-eval", per_window=score.items
-    )

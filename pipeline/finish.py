@@ -103,7 +103,7 @@ def _timings(whole: WholeModel, by: str) -> dict[str, Measurement]:
         "energy_j_per_token": (whole.energy_j_per_token, None, "J"),
     }
     return {
-        name: Measurement(value=value, unit=unit, stderr=spread, n=whole.rounds, by=by)
+        name: Measurement(value=value, unit=unit, spread=spread, n=whole.rounds, by=by)
         for name, (value, spread, unit) in rows.items()
         if value is not None
     }

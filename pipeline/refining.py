@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from paretune.pipeline.workbench import Workbench
     from paretune.spaces.configuration import CompressionConfig
     from paretune.spaces.formats import WeightFormat
+    from paretune.spaces.statistics import Difference
 
 METHODS = ("gptq", "autoround", "qat")
 
@@ -32,7 +33,7 @@ class Refined:
         method: how it was refined.
         kl_before: of the bank's weights, nats a token.
         kl_after: of the refined ones.
-        difference_stderr: standard error, over windows, of the paired difference.
+        change: after less before, paired by window.
         figures: quality of the refined candidate by metric.
     """
 
@@ -40,7 +41,7 @@ class Refined:
     method: str
     kl_before: float
     kl_after: float
-    difference_stderr: float
+    change: Difference
     figures: dict[str, float | None]
 
     @property
@@ -48,7 +49,7 @@ class Refined:
         """One line for people."""
         return (
             f"refined by {self.method}: KL {self.kl_before:.4g} -> {self.kl_after:.4g} nat a token on the report text"
-            f" (paired difference {self.kl_after - self.kl_before:+.2g} +- {self.difference_stderr:.1g})"
+            f" (paired difference {self.change.value:+.2g} +- {self.change.stderr or 0.0:.1g})"
         )
 
 
@@ -63,25 +64,24 @@ def refine_member(bench: Workbench, config: CompressionConfig, method: str, stag
     from paretune.compressors.overlay import Overlay
     from paretune.spaces.configuration import DENSE_CONFIG
     from paretune.spaces.measurement import Fidelity
+    from paretune.spaces.statistics import difference
 
     if method not in METHODS:
         raise UnknownNameError("method of refinement", method, METHODS)
     windows = bench.windows["report"]
     fidelity = Fidelity(text="report", windows=windows.count, window_tokens=windows.window_tokens)
-    before = bench.quality.divergence(config, fidelity).kl
+    before = bench.quality.evaluate(config, fidelity)["kl"]
     with stages.stage("refine", f"refining by {method}"):
         weights = _weights(bench, config, method, stages)
     model = bench.assembler.apply(DENSE_CONFIG)
     budget = bench.run.memory_budget_bytes
     assembler = Assembler(model, bench.spec, Overlay(bench.bank, weights, method), budget)
     quality = bench.quality.of(assembler)
-    after = quality.divergence(config, fidelity).kl
-    difference = after - before
-    error = difference.std(ddof=1) / len(difference) ** 0.5 if len(difference) > 1 else 0.0
-    figures: dict[str, float | None] = {
-        name: found.value for name, found in quality.evaluate(config, fidelity).items()
-    }
-    return Refined(assembler, method, float(before.mean()), float(after.mean()), float(error), figures)
+    after = quality.evaluate(config, fidelity)
+    figures: dict[str, float | None] = {name: found.value for name, found in after.items()}
+    return Refined(
+        assembler, method, before.value, after["kl"].value, difference(after["kl"], before), figures
+    )
 
 
 def _weights(

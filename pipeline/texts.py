@@ -74,23 +74,32 @@ def _sources(texts: Texts) -> dict[str, TextSource]:
 def split_by_document(source: TextSource) -> dict[str, TextSource]:
     """One text as three: documents are dealt out in order, so that each text gets about its share of characters.
 
+    A document that repeats another is left out, and those that share a passage stay together.
+
     Raises:
-        TextError: fewer than three documents.
+        TextError: fewer than three documents that share nothing.
     """
-    from paretune.compressors.documents import read_documents
+    from paretune.compressors.documents import distinct, families, read_documents
 
     documents = read_documents(Path(source.path))
-    numbers = list(source.documents or range(len(documents)))
-    if len(numbers) < len(NAMES):
+    asked = list(source.documents or range(len(documents)))
+    numbers = [asked[place] for place in distinct([documents[number] for number in asked])]
+    kin: dict[int, list[int]] = {}
+    for number, family in zip(numbers, families([documents[number] for number in numbers]), strict=True):
+        kin.setdefault(family, []).append(number)
+    if len(kin) < len(NAMES):
         raise TextError(
-            f"{len(numbers)} documents in {source.path}",
+            f"{len(kin)} documents in {source.path} that share nothing",
             f"{len(NAMES)} texts that share no document need at least as many",
             "Separate documents by <|endoftext|>, or give three files",
         )
     dealt: dict[str, list[int]] = {name: [] for name in NAMES}
     lengths = dict.fromkeys(NAMES, 0.0)
-    for number in numbers:
+    for family_numbers in kin.values():
         name = min(NAMES, key=lambda name: lengths[name])
-        dealt[name].append(number)
-        lengths[name] += len(documents[number].text) / _SHARES[NAMES.index(name)]
-    return {name: source.model_copy(update={"documents": tuple(chosen)}) for name, chosen in dealt.items()}
+        dealt[name].extend(family_numbers)
+        size = sum(len(documents[number].text) for number in family_numbers)
+        lengths[name] += size / _SHARES[NAMES.index(name)]
+    return {
+        name: source.model_copy(update={"documents": tuple(sorted(chosen))}) for name, chosen in dealt.items()
+    }

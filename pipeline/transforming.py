@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.spaces.errors import BrokenCandidateError
+from paretune.spaces.statistics import Difference, difference
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from paretune.compressors.transforms.preservation import Preservation
     from paretune.compressors.windows import TokenWindows
     from paretune.pipeline.output import Stages
+    from paretune.spaces.measurement import Measurement
     from paretune.spaces.model import ModelSpec
 
 METHODS = ("smoothquant", "hadamard")
@@ -50,25 +54,22 @@ class EightBits:
     Attributes:
         before: of the original.
         after: of the transformed model.
-        stderr: of the difference, paired by window.
+        gained: the difference, paired by window.
     """
 
     before: float
     after: float
-    stderr: float
+    gained: Difference
 
     @classmethod
-    def of(cls, before: np.ndarray, after: np.ndarray) -> EightBits:
-        """From the KL of each window ``(windows,)``."""
-        from paretune.compressors.comparison import standard_error
-
-        error = standard_error(before - after)
-        return cls(float(before.mean()), float(after.mean()), 0.0 if error is None else error)
+    def of(cls, before: Measurement, after: Measurement) -> EightBits:
+        """From both readings."""
+        return cls(before.value, after.value, difference(before, after))
 
     @property
     def helped(self) -> bool:
-        """Whether the transformed model is better by more than two standard errors."""
-        return self.before - self.after > 2.0 * self.stderr
+        """Whether the transformed model is clearly better."""
+        return self.gained.clear and self.gained.value > 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class TransformResult:
         found = self.eight_bits
         eight_bits = found and {
             "format": EIGHT_BITS, "kl_before": found.before, "kl_after": found.after,
-            "stderr_of_difference": found.stderr, "helped": found.helped,
+            "stderr_of_difference": found.gained.stderr or 0.0, "helped": found.helped,
         }  # fmt: skip
         return {
             "kl": self.preserved.kl,
@@ -137,7 +138,7 @@ def read_transform_texts(
         ids = torch.randint(0, spec.vocabulary, (windows, window_tokens), generator=generator)
         return TransformTexts(None, TokenWindows.of(ids, "check"))
     documents = [document for path in texts for document in read_documents(path)]
-    laid_out = lay_out(load_tokenizer(folder), documents, window_tokens)
+    laid_out, owners = lay_out(load_tokenizer(folder), documents, window_tokens)
     if len(laid_out) < 2 * windows:
         raise TextError(
             f"text {', '.join(map(str, texts))}",
@@ -147,9 +148,13 @@ def read_transform_texts(
             if len(laid_out) > 1
             else "Give a longer text",
         )
-    drawn = laid_out[np.random.default_rng(_SEED).permutation(len(laid_out))[: 2 * windows]]
-    calibration, check = (torch.from_numpy(half) for half in (drawn[:windows], drawn[windows:]))
-    return TransformTexts(TokenWindows.of(calibration, "calibration"), TokenWindows.of(check, "check"))
+    drawn = np.random.default_rng(_SEED).permutation(len(laid_out))[: 2 * windows]
+
+    def half(places: np.ndarray, text: str) -> TokenWindows:
+        whose = owners[places].tolist() if len(owners) else ()
+        return TokenWindows.of(torch.from_numpy(laid_out[places]), text, whose)
+
+    return TransformTexts(half(drawn[:windows], "calibration"), half(drawn[windows:], "check"))
 
 
 def transform_model(
@@ -207,7 +212,7 @@ def _compared(
     texts: TransformTexts,
     allowed: float,
     dtype: torch.dtype,
-) -> tuple[Preservation, np.ndarray | None]:
+) -> tuple[Preservation, Measurement | None]:
     """What is stored, held against the original, and its KL in 8 bits by window.
 
     Raises:
@@ -226,10 +231,11 @@ def _compared(
 
 def _eight_bit_kl(
     model: Any, spec: ModelSpec, source: Path, scratch: Path, teacher: Teacher, texts: TransformTexts
-) -> np.ndarray | None:
-    """KL of the original to ``model`` by window with every linear inside the blocks in 8 bits, as a search scores it.
+) -> Measurement | None:
+    """KL of the original to ``model`` with every linear inside the blocks in 8 bits, as a search scores it.
 
-    The model is as it was afterwards; without a calibration text there is nothing that a static scale could be.
+    The model is as it was afterwards. ``None`` without a calibration text, from which a static scale would come, and
+    where 8 bits break the model.
     """
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.bank import Bank
@@ -244,9 +250,13 @@ def _eight_bit_kl(
     with tempfile.TemporaryDirectory(prefix=".bank-", dir=scratch) as bank_folder:
         bank = Bank.open(Path(bank_folder), source, model, spec, model_hash(source), texts.calibration)
         assembler = Assembler(model, spec, bank)
-        found = teacher.compare(assembler.apply(config), lenient=True)
-        assembler.apply(DENSE_CONFIG)
-    return found.kl
+        try:
+            found = teacher.compare(assembler.apply(config))
+        except BrokenCandidateError:
+            return None
+        finally:
+            assembler.apply(DENSE_CONFIG)
+    return found.measurements()["kl"]
 
 
 def write_note(folder: Path, document: dict[str, Any]) -> None:

@@ -158,6 +158,7 @@ class _Loaded:
 
 def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
     from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+    from paretune.pipeline.output import note
     from paretune.pipeline.texts import read_texts
     from paretune.spaces.architectures import check_weights, read_model
 
@@ -165,6 +166,8 @@ def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
     check_weights(source)
     tokenizer = load_tokenizer(source)
     windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
+    for remark in dict.fromkeys(remark for text in windows.values() for remark in text.remarks):
+        note(remark)
     dtype, device = compute_target(run)
     return _Loaded(
         spec, load_dense(source, spec, dtype=dtype, device=device), tokenizer, windows, model_hash(source)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paretune.reports.comparison import (
-    Difference,
     best_uniform_within,
     cost,
     cost_ratio,
     dense_row,
-    difference,
     is_uniform,
     picked,
     smallest_uniform_as_good,
@@ -19,6 +17,7 @@ from paretune.reports.latency import contradicts, latency_error
 from paretune.reports.reading import RunFolder
 from paretune.spaces.numerals import change, digits, percent, quantity
 from paretune.spaces.result import Member
+from paretune.spaces.statistics import Difference, difference
 
 
 @dataclass(frozen=True)

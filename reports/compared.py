@@ -9,13 +9,14 @@ import math
 from dataclasses import dataclass, replace
 
 from paretune.evaluators.bits_per_byte import from_perplexity
-from paretune.reports.comparison import Difference, difference, front_members, task_names
+from paretune.reports.comparison import front_members, task_names
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import RunError
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.numerals import MINUS, change, measured, with_error
 from paretune.spaces.result import FrontFile, Member, RunDocument
 from paretune.spaces.schema import Document, Frozen
+from paretune.spaces.statistics import Difference, difference
 
 FILE = "compared.json"
 _COSTS = {"weight_bytes": "size", "memory_bytes": "memory"}

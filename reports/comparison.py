@@ -7,39 +7,7 @@ from dataclasses import dataclass
 
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FrontFile, Member
-
-
-@dataclass(frozen=True)
-class Difference:
-    """``first - second``, with its standard error.
-
-    Attributes:
-        value: mean over common windows where ``paired``.
-        stderr: clustered by window where ``paired``; else of two independent readings (wider).
-        paired: whether both were read on the same windows.
-    """
-
-    value: float
-    stderr: float | None
-    paired: bool
-
-    @property
-    def clear(self) -> bool:
-        """Whether it is more than two standard errors away from zero."""
-        return self.stderr is not None and abs(self.value) > 2 * self.stderr
-
-
-def difference(first: Measurement, second: Measurement) -> Difference:
-    """How far ``first`` lies above ``second``, window by window where both have their windows."""
-    left, right = first.per_window, second.per_window
-    if left and right and len(left) == len(right) > 1:
-        gaps = [a - b for a, b in zip(left, right, strict=True)]
-        mean = math.fsum(gaps) / len(gaps)
-        variance = math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1)
-        return Difference(mean, math.sqrt(variance / len(gaps)), paired=True)
-    if first.stderr is None or second.stderr is None:
-        return Difference(first.value - second.value, None, paired=False)
-    return Difference(first.value - second.value, math.hypot(first.stderr, second.stderr), paired=False)
+from paretune.spaces.statistics import difference, ratio
 
 
 def cost(member: Member, column: str) -> tuple[Measurement, bool] | None:
@@ -131,9 +99,9 @@ class Retention:
 
     Attributes:
         ratio: candidate / dense.
-        stderr: of the ratio, both scores taken as independent (they share items, so the truth is narrower).
+        stderr: of the ratio, paired by item where both know their items.
         drop: how far the score lies below the dense model's.
-        clear: whether that drop is more than two standard errors.
+        clear: whether the interval of that drop (95 %) leaves zero out.
     """
 
     task: str
@@ -150,25 +118,17 @@ def retention(member: Member, dense: Member, task: str) -> Retention | None:
     own, base = member.measurements.get(f"task.{task}"), dense.measurements.get(f"task.{task}")
     if own is None or base is None or base.value <= 0:
         return None
-    errors = [_stderr(member, task, own), _stderr(dense, task, base)]
-    ratio, gap = own.value / base.value, difference(base, own)
-    stderr = None
-    if member.digest == dense.digest:
-        stderr = 0.0
-    elif errors[0] is not None and errors[1] is not None:
-        stderr = math.hypot(errors[0], ratio * errors[1]) / base.value
-    clear = gap.clear and gap.value > 0 if gap.paired else stderr is not None and ratio < 1 - 2 * stderr
-    return Retention(task, own.value, base.value, ratio, stderr, base.value - own.value, clear)
+    kept, gap = ratio(own, base), difference(base, own)
+    if kept is None:
+        return None
+    stderr = 0.0 if member.digest == dense.digest else kept.stderr
+    return Retention(task, own.value, base.value, kept.value, stderr, gap.value, gap.clear and gap.value > 0)
 
 
 def mean_retention(member: Member, dense: Member, tasks: tuple[str, ...]) -> float | None:
     """Mean over the tasks that both were scored on."""
     found = [kept.ratio for task in tasks if (kept := retention(member, dense, task)) is not None]
     return math.fsum(found) / len(found) if found else None
-
-
-def _stderr(member: Member, task: str, found: Measurement) -> float | None:
-    return found.stderr if found.stderr is not None else member.value(f"task.{task}_stderr")
 
 
 def _value(member: Member, column: str) -> float:

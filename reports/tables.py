@@ -9,7 +9,6 @@ from paretune.reports.comparison import (
     best_member_within,
     best_uniform_within,
     dense_row,
-    difference,
     mean_retention,
     retention,
     task_names,
@@ -22,6 +21,7 @@ from paretune.reports.wording import block_count, configuration_words, pruned_wo
 from paretune.spaces.legality import FusedGroup
 from paretune.spaces.numerals import digits, measured, percent, quantity, share_with_error, with_error
 from paretune.spaces.result import FrontFile, Member
+from paretune.spaces.statistics import difference
 
 _NAMES_SHOWN = 4
 

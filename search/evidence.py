@@ -46,8 +46,10 @@ class Evidence:
         point, (quality, *costs) = observation.point, observation.values
         if point == self._dense:
             self._dense_quality, self._dense_tokens = quality, observation.tokens
-        if observation.tokens >= self._dense_tokens:
+        if observation.broken or observation.tokens >= self._dense_tokens:
             self.seen.add(self._problem.space.decode(point).digest)
+        if observation.broken:
+            return
         sensitivity = quality - self._dense_quality
         observation = replace(observation, values=(sensitivity, *costs))
         changed = [i for i, (a, b) in enumerate(zip(point, self._dense, strict=True)) if a != b]

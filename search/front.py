@@ -11,6 +11,8 @@ import numpy as np
 from paretune.search.hypervolume import hypervolume
 from paretune.search.pareto import non_dominated
 from paretune.spaces.limits import Limit
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.statistics import difference
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,14 @@ class Candidate:
 
     Attributes:
         values: objectives, all to be minimised, quality first.
-        per_window: of the quality, for paired comparison.
+        quality: with its windows, for paired comparison.
         metrics: every metric by name.
     """
 
     name: str
     digest: str
     values: tuple[float, ...]
-    per_window: tuple[float, ...] | None = None
+    quality: Measurement | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def value(self, metric: str) -> float:
@@ -73,8 +75,8 @@ class ParetoFront:
     def classes(self) -> dict[str, int]:
         """A number a member, by digest: members with the same number cannot be told apart.
 
-        A class grows along the front from its best member while the paired difference to that first member lies
-        within two standard errors; comparing with the first keeps a long chain from joining its ends.
+        A class grows along the front from its best member while the interval (95 %) of the paired difference to that
+        first member holds zero; comparing with the first keeps a long chain from joining its ends.
         """
         found: dict[str, int] = {}
         first: Candidate | None = None
@@ -116,9 +118,7 @@ class ParetoFront:
 
 
 def _alike(first: Candidate, second: Candidate) -> bool:
-    one, two = first.per_window, second.per_window
-    if one is None or two is None or len(one) != len(two) or len(one) < 2:
+    if first.quality is None or second.quality is None:
         return False
-    difference = np.asarray(two) - np.asarray(one)
-    error = float(difference.std(ddof=1)) / np.sqrt(len(difference))
-    return bool(abs(float(difference.mean())) <= 2 * error)
+    gap = difference(second.quality, first.quality)
+    return gap.stderr is not None and gap.paired and not gap.clear

@@ -17,17 +17,20 @@ class Observation:
         values: objectives, all to be minimised (maximised ones are negated), in the order of the problem.
         tokens: how many tokens of the search text stand behind the quality.
         violations: one number a limit, feasible at or below 0.
+        broken: the candidate has no quality, and the first of the values is NaN: not to be learned from, nor proposed
+            again.
     """
 
     point: Point
     values: tuple[float, ...]
     tokens: int = 0
     violations: tuple[float, ...] = ()
+    broken: bool = False
 
     @property
     def feasible(self) -> bool:
-        """Whether every limit is met."""
-        return all(violation <= 0 for violation in self.violations)
+        """Whether it has a quality and every limit is met."""
+        return not self.broken and all(violation <= 0 for violation in self.violations)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,9 @@ def promote(study: Study, progress: Progress | None = None) -> list[Promoted]:
         if progress is not None:
             progress(record.name, done, len(chosen), None)
         kind = record.sampler if record.sampler in ("baseline", "probe") else "promotion"
-        found.append(Promoted(record, study.scorer.score_config(record.name, record.config, kind, fidelity)))
+        judged = study.scorer.score_config(record.name, record.config, kind, fidelity)
+        if not judged.broken:
+            found.append(Promoted(record, judged))
     return found
 
 
@@ -61,12 +63,11 @@ def search_front(study: Study, rows: list[Record]) -> ParetoFront:
 def candidate(study: Study, name: str, record: Record) -> Candidate:
     """A record as a point."""
     objectives = study.settings.objectives
-    quality = record.measurements[objectives[0]]
     return Candidate(
         name=name,
         digest=record.digest,
         values=tuple(signed(m, value_of(record.measurements, m)) for m in objectives),
-        per_window=quality.per_window,
+        quality=record.measurements[objectives[0]],
         metrics={name: m.value for name, m in record.measurements.items()},
     )
 

@@ -113,8 +113,8 @@ class RecordFile:
         if config is None:
             raise damaged(place, f"points to a configuration that {self._configurations.path.name} lacks")
         try:
-            record = Record.model_validate({**values, "config": config})
-        except (ValidationError, ParetuneError) as error:
+            record = Record.model_validate({**_with_windows(values), "config": config})
+        except (ValidationError, ParetuneError, AttributeError, TypeError) as error:
             raise damaged(place, "is not a record of this version") from error
         if self.versions and record.versions != self.versions:
             raise damaged(
@@ -155,16 +155,30 @@ class RecordFile:
 
 
 def record_values(record: Record) -> dict[str, Any]:
-    """A record as it is written: without its configuration, and without what is left at its default."""
+    """A record as it is written: without its configuration, without what is left at its default, its windows once."""
+    samples = {found.sample for found in record.measurements.values() if found.sample is not None}
+    shared = samples.pop() if len(samples) == 1 else None
     values = record.model_dump(mode="json", exclude={"config", "measurements"}, exclude_defaults=True)
     return values | {
         "schema_version": record.schema_version,
         "fidelity": record.fidelity.model_dump(mode="json"),
         "measurements": {
-            name: found.model_dump(mode="json", exclude_defaults=True)
+            name: found.model_dump(
+                mode="json", exclude_defaults=True, exclude={"sample"} if shared is not None else None
+            )
             for name, found in record.measurements.items()
         },
+        **({} if shared is None else {"sample": shared.model_dump(mode="json", exclude_defaults=True)}),
     }
+
+
+def _with_windows(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a line with the windows in every measurement that has parts."""
+    sample = values.pop("sample", None)
+    for found in values.get("measurements", {}).values() if sample is not None else ():
+        if "per_window" in found or "tails" in found:
+            found["sample"] = sample
+    return values
 
 
 def _out_of_range(name: str, found: Measurement, fidelity: Fidelity) -> str:

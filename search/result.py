@@ -133,4 +133,4 @@ def _with_recommended(front: ParetoFront, shown: Sequence[Candidate], recommende
 
 
 def _without_windows(measurement: Measurement) -> Measurement:
-    return measurement.model_copy(update={"per_window": None})
+    return measurement.alone

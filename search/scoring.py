@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from paretune.search.observation import Observation
 from paretune.search.records import RecordFile
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import BrokenCandidateError
 from paretune.spaces.evaluator import Evaluator
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record
@@ -62,14 +64,18 @@ class Scorer:
             return known
         before = self.records.read_tokens(config.digest, fidelity.text)
         start = time.perf_counter()
-        found = {**self.costs(config), **self.quality.evaluate(config, fidelity)}
+        found, broken = dict(self.costs(config)), ""
+        try:
+            found.update(self.quality.evaluate(config, fidelity))
+        except BrokenCandidateError as error:
+            broken = error.rule
         seconds = time.perf_counter() - start
         tokens = max(0, fidelity.tokens - before)
         record = Record(
             index=len(self.records), digest=config.digest, name=name, config=config, sampler=sampler,
             trial=trial, versions=self.records.versions, fidelity=fidelity, tokens=tokens,
             evaluations=tokens / EVALUATION_TOKENS, seconds=seconds, measurements=found,
-            violations=self._violations(found),
+            violations=self._violations(found), broken=broken,
         )  # fmt: skip
         self.records.append(record)
         if self.on_record is not None:
@@ -106,17 +112,27 @@ class Scorer:
         """A record as a sampler sees it."""
         return Observation(
             point=self.space.encode(record.config),
-            values=tuple(signed(m, value_of(record.measurements, m)) for m in self.objectives),
+            values=tuple(
+                signed(m, value_of(record.measurements, m)) if has(record.measurements, m) else math.nan
+                for m in self.objectives
+            ),
             tokens=record.fidelity.tokens,
             violations=tuple(self._violations(record.measurements).values()),
+            broken=bool(record.broken),
         )
 
     def feasible(self, record: Record) -> bool:
-        """Whether a record meets the limits of this search; it may be older than they are."""
-        return all(violation <= 0 for violation in self._violations(record.measurements).values())
+        """Whether a record has a quality and meets the limits of this search; it may be older than they are."""
+        return not record.broken and all(
+            violation <= 0 for violation in self._violations(record.measurements).values()
+        )
 
     def _violations(self, measurements: Mapping[str, Measurement]) -> dict[str, float]:
-        return {x.text: x.violation(value_of(measurements, x.metric)) for x in self.limits}
+        return {
+            x.text: x.violation(value_of(measurements, x.metric))
+            for x in self.limits
+            if has(measurements, x.metric)
+        }
 
 
 def value_of(measurements: Mapping[str, Measurement], metric: str) -> float:

@@ -71,7 +71,10 @@ class StudyStorage:
             "kv": record.config.kv.name,
         }
         trial = optuna.trial.create_trial(
-            values=[value_of(record.measurements, metric) for metric in self.objectives],
+            state=optuna.trial.TrialState.FAIL if record.broken else optuna.trial.TrialState.COMPLETE,
+            values=None
+            if record.broken
+            else [value_of(record.measurements, metric) for metric in self.objectives],
             user_attrs=attributes,
             constraints=dict(record.violations) or None,
         )

@@ -220,10 +220,10 @@ def versions_of(*evaluators: Any) -> str:
 
 
 def readings(records: Iterable[Record], text: str) -> dict[str, Record]:
-    """The longest reading of every candidate on a text, by digest; marginals are left out."""
+    """The longest reading of every candidate on a text, by digest; marginals and what has no quality are left out."""
     found: dict[str, Record] = {}
     for record in records:
-        if record.fidelity.text != text or record.sampler == "marginal":
+        if record.fidelity.text != text or record.sampler == "marginal" or record.broken:
             continue
         known = found.get(record.digest)
         if known is None or record.fidelity.tokens > known.fidelity.tokens:

@@ -42,6 +42,10 @@ class ConfigurationError(ParetuneError):
     """A compression configuration that contradicts itself or its model."""
 
 
+class BrokenCandidateError(ConfigurationError):
+    """A candidate whose predictions are not finite: it has no quality. A search marks it and goes on."""
+
+
 class SpaceError(ParetuneError):
     """A search space without a legal choice, or a restriction that matches nothing."""
 
@@ -52,6 +56,10 @@ class LimitError(ParetuneError):
 
 class TextError(ParetuneError):
     """A text that is too short, or not disjoint from another."""
+
+
+class TaskError(ParetuneError):
+    """A task that cannot be read or loaded, or has no score by which models can be compared."""
 
 
 class RunError(ParetuneError):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from paretune.compressors.divergence import Teacher
-from paretune.spaces.errors import VerificationError
+from paretune.spaces.errors import BrokenCandidateError, VerificationError
 
 _SQUARED_ERRORS = 4.0
 _ARITHMETIC = 1e-6
@@ -69,15 +69,21 @@ def tolerance(original: Any, teacher: Teacher, dtype: torch.dtype) -> float:
         dtype: that the transformed weights are stored in.
     """
     _move(original, torch.finfo(dtype).eps / 2)
-    return _SQUARED_ERRORS * max(0.0, float(teacher.compare(original, lenient=True).kl.mean())) + _ARITHMETIC
+    return _SQUARED_ERRORS * max(0.0, float(teacher.compare(original).kl.mean())) + _ARITHMETIC
 
 
 def preservation(stored: Any, teacher: Teacher, allowed: float, dtype: torch.dtype) -> Preservation:
     """How near ``stored``, loaded again in float32, is to the original; see :class:`Preservation`.
 
-    Predictions that are no numbers (float16 overflows) count as the worst that there are.
+    Raises:
+        VerificationError: predictions that are not finite (float16 overflows).
     """
-    found = teacher.compare(stored, lenient=True)
+    try:
+        found = teacher.compare(stored)
+    except BrokenCandidateError as error:
+        raise VerificationError(
+            "the transformed model", error.rule, "Nothing was written. Store wider numbers: --dtype float32"
+        ) from error
     return Preservation(float(found.kl.mean()), float(found.agreement.mean()), allowed, dtype)
 
 

@@ -35,6 +35,8 @@ class Nsga2Sampler(OptunaBackedSampler):
     def tell(self, observation: Observation) -> None:
         """Add it to the open generation; select parents when that is full."""
         super().tell(observation)
+        if observation.broken:
+            return
         self._told += 1
         generation, rest = divmod(self._told, POPULATION)
         if rest == 0:

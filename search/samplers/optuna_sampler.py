@@ -62,11 +62,13 @@ class OptunaBackedSampler(Sampler):
         """A sampler whose chance is determined by ``seed``, 32 bits."""
 
     def tell(self, observation: Observation) -> None:
-        """Add a finished trial with its values and constraints."""
+        """Add a finished trial with its values and constraints; one without a quality is only not proposed again."""
         from optuna.trial import create_trial
 
         self._seen.add(self.problem.space.decode(observation.point).digest)
         names = self._distributions
+        if observation.broken:
+            return
         trial = create_trial(
             values=[_comparable(value) for value in observation.values],
             params={name: observation.point[index] for name, index in zip(names, self._free, strict=True)},

@@ -9,27 +9,33 @@ import pytest
 
 from paretune.evaluators.bits_per_byte import bits_per_byte, from_perplexity
 from paretune.spaces.errors import TextError
-from paretune.spaces.measurement import Measurement
+from paretune.spaces.measurement import Measurement, Sample
+from paretune.spaces.statistics import measure
 from tests.models import tiny_tokenizer
 
 
+def windows(count):
+    return Sample(windows=tuple(map(str, range(count))))
+
+
 def test_bits_over_bytes():
-    found = bits_per_byte([8.0, 24.0], [4, 4])
+    found = bits_per_byte([8.0, 24.0], [4, 4], windows(2))
     assert found.value == 4.0
     assert found.per_window == (2.0, 6.0)
     assert found.stderr == pytest.approx(2.0)
-    uneven = bits_per_byte([4.0, 12.0], [2, 6])
+    uneven = bits_per_byte([4.0, 12.0], [2, 6], windows(2))
     assert uneven.value == 2.0
     assert uneven.stderr == 0.0  # every byte costs the same, however they are dealt out
-    assert sum(uneven.per_window) / 2 == 2.0
-    assert bits_per_byte([8.0], [4]).stderr is None
+    skewed = bits_per_byte([2.0, 12.0], [2, 6], windows(2))
+    assert skewed.value == pytest.approx(14 / 8)
+    assert bits_per_byte([8.0], [4], windows(1)).stderr is None
     for bits, sizes in (([1.0], [0]), ([1.0, 2.0], [3])):
         with pytest.raises(TextError, match="bits per byte"):
-            bits_per_byte(bits, sizes)
+            bits_per_byte(bits, sizes, windows(len(bits)))
 
 
 def test_perplexity_of_windows_becomes_bits():
-    perplexity = Measurement(value=4.0, per_window=(4.0, 4.0))
+    perplexity = measure([math.log(4.0)] * 2, windows(2), estimator="exp_mean")
     found = from_perplexity(perplexity, 31, [31, 62])
     assert found.value == pytest.approx(2 * 2 * 31 / 93)
     assert from_perplexity(None, 31, [31, 62]) is None
@@ -69,11 +75,11 @@ def test_a_model_that_guesses_evenly_pays_eight_bits_a_byte():
         return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 256))
 
     model = type("Model", (), {"__call__": staticmethod(guesses), "device": "cpu"})()
-    found = read_bits(model, tiny_tokenizer(), ["some text", "more of it"], context=32)
+    found = read_bits(model, tiny_tokenizer(), ["some text", "more of it"], 32, windows(2))
     assert found.value == pytest.approx(8.0, rel=1e-6)
     assert found.n == 2
     with pytest.raises(TextError, match="2 to 4 at once"):
-        read_bits(model, tiny_tokenizer(), ["some text"], context=4)
+        read_bits(model, tiny_tokenizer(), ["some text"], 4, windows(1))
 
 
 def test_padding_of_a_vocabulary_changes_nothing(bench):

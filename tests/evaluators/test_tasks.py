@@ -1,14 +1,16 @@
 """lm-eval tasks from a folder, offline: multiple choice and generation, errors, refusals, per-item scores."""
 
 import json
+import random
 
 import pytest
 
 from paretune.evaluators.task_loading import load_tasks
 from paretune.evaluators.tasks import TaskEvaluator, TaskScorer, TaskSettings
 from paretune.spaces.configuration import DENSE_CONFIG
-from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.errors import TaskError, UnknownNameError
 from paretune.spaces.measurement import Fidelity
+from paretune.spaces.statistics import compare_items
 from tests.evaluators.contract import check_evaluator
 
 CHOOSE = """
@@ -73,8 +75,10 @@ def test_contract(scorer, bench):
 def test_scores_have_items_and_errors(scorer, bench):
     scores = scorer.score(bench.assembler.apply(DENSE_CONFIG))
     choose = scores["tiny_choose"]
-    assert len(choose.items) == 8
-    assert choose.value == pytest.approx(sum(choose.items) / 8)
+    assert choose.n == len(choose.per_window) == len(set(choose.sample.windows)) == 8
+    assert choose.clustered_by == "item"
+    assert choose.by == "lm-eval acc"
+    assert choose.value == pytest.approx(sum(choose.per_window) / 8)
     expected = (choose.value * (1 - choose.value) / 7) ** 0.5
     assert choose.stderr == pytest.approx(expected, abs=1e-9)
     assert scorer.main_metrics == {"tiny_choose": "acc", "tiny_generate": "exact_match"}
@@ -85,7 +89,7 @@ def test_of_several_filters_one_stands_for_the_task(bench, folder, tmp_path):
     (tmp_path / "filtered.yaml").write_text(FILTERED.format(data=folder / "items.jsonl"))
     scorer = TaskScorer(bench.tokenizer, TaskSettings(folder=tmp_path, limit=6, batch_size=4))
     score = scorer.score(bench.assembler.apply(DENSE_CONFIG))["tiny_filtered"]
-    assert score.items == (0.0,) * 6
+    assert score.per_window == (0.0,) * 6
     assert score.value == 0.0
 
 
@@ -104,3 +108,111 @@ def test_the_gold_column_decides(folder, bench, tmp_path):
 def test_an_unknown_task_is_refused_with_the_known_ones(folder):
     with pytest.raises(UnknownNameError, match="tiny_choose"):
         load_tasks(["tiny_chose"], folder)
+
+
+FEW_SHOTS = (
+    CHOOSE.replace("tiny_choose", "tiny_shots")
+    + """
+fewshot_split: test
+num_fewshot: 3
+"""
+)
+NORMED = CHOOSE.replace("tiny_choose", "tiny_normed").replace(
+    "metric_list: [{{", "metric_list: [{{metric: acc_norm, aggregation: mean, higher_is_better: true}}, {{"
+)
+PERPLEXITY = """
+task: tiny_perplexity
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{prompt}}}}"
+metric_list: [{{metric: word_perplexity}}, {{metric: bits_per_byte}}]
+"""
+
+
+def test_few_shot_scores_repeat(folder, bench, tmp_path):
+    """The same examples stand before an item every time, so a model ties with itself and two can be paired."""
+    (tmp_path / "shots.yaml").write_text(FEW_SHOTS.format(data=folder / "items.jsonl"))
+    model = bench.assembler.apply(DENSE_CONFIG)
+    scorer = TaskScorer(bench.tokenizer, TaskSettings(folder=tmp_path, batch_size=4))
+    state = random.getstate()
+    first = scorer.score(model)["tiny_shots"]
+    assert random.getstate() == state
+    random.seed(99)
+    again = scorer.score(model)["tiny_shots"]
+    other = TaskScorer(bench.tokenizer, TaskSettings(folder=tmp_path, batch_size=4)).score(model)[
+        "tiny_shots"
+    ]
+    assert first == again == other
+    test = compare_items(first, again)
+    assert (test.only_first, test.only_second, test.p_value) == (0, 0, 1.0)
+
+
+def test_the_normed_accuracy_stands_for_a_task_that_reports_it(folder, bench, tmp_path):
+    (tmp_path / "normed.yaml").write_text(NORMED.format(data=folder / "items.jsonl"))
+    scorer = TaskScorer(bench.tokenizer, TaskSettings(folder=tmp_path, limit=4))
+    assert scorer.main_metrics == {"tiny_normed": "acc_norm"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            PERPLEXITY,
+            "task tiny_perplexity: has no metric that is a mean .*word_perplexity by weighted_perplexity",
+        ),
+        (CHOOSE.replace("metric: acc, aggregation: mean", "metric: f1, aggregation: f1"), "f1 by f1_score"),
+    ],
+)
+def test_metrics_that_are_no_mean_over_items_are_refused_by_name(folder, bench, tmp_path, content, told):
+    (tmp_path / "task.yaml").write_text(content.format(data=folder / "items.jsonl"))
+    with pytest.raises(TaskError, match=told):
+        TaskScorer(bench.tokenizer, TaskSettings(folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"task: [", b"", b"- 1", b"\xff\xfe\x00", b"include: nothere.yaml", b"task: 5", b"dataset_path: json",
+        b"d: 2026-13-01", b"[" * 3000, b"task: tiny_choose\n", b"a: *b",
+    ],
+)  # fmt: skip
+def test_a_task_file_that_would_be_passed_over_is_named(folder, tmp_path, content):
+    (tmp_path / "choose.yaml").write_text((folder / "choose.yaml").read_text())
+    (tmp_path / "zz.yaml").write_bytes(content)
+    with pytest.raises(TaskError, match=r"zz\.yaml"):
+        load_tasks([], tmp_path)
+
+
+def test_files_that_others_include_are_no_tasks(folder, tmp_path):
+    text = (folder / "choose.yaml").read_text()
+    (tmp_path / "base.yaml").write_text(text.replace("task: tiny_choose\n", ""))
+    (tmp_path / "task.yaml").write_text("include: base.yaml\ntask: tiny_choose\n")
+    assert set(load_tasks([], tmp_path)) == {"tiny_choose"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("dataset_path: json", "nothing: here"),
+        ("output_type: multiple_choice", "output_type: guess"),
+        ('doc_to_text: "{{prompt}}"', "doc_to_text: !function nowhere.text"),
+    ],
+)
+def test_a_task_that_cannot_be_loaded_is_named(folder, tmp_path, old, new):
+    text = (folder / "choose.yaml").read_text()
+    assert old in text
+    (tmp_path / "choose.yaml").write_text(text.replace(old, new))
+    with pytest.raises(TaskError, match="task tiny_choose: cannot be loaded"):
+        load_tasks([], tmp_path)
+
+
+def test_a_folder_without_tasks_is_refused(tmp_path):
+    for folder in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(TaskError, match="task folder"):
+            load_tasks([], folder)
+    (tmp_path / "task.yml").write_text("task: some")
+    with pytest.raises(TaskError, match=r"lm-eval reads \.yaml"):
+        load_tasks([], tmp_path)

@@ -23,6 +23,7 @@ from paretune.spaces.measurement import Fidelity, Measurement, Record
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument
 from paretune.spaces.size import average_bits, memory_bytes, weight_bytes
+from paretune.spaces.statistics import measure, numbered
 from paretune.spaces.target import Workload
 from tests.fakes import tiny_spec
 
@@ -113,20 +114,12 @@ class Synthetic:
     def measurements(self, config: CompressionConfig, tasks: bool, measured: bool) -> dict[str, Measurement]:
         kl = self.kl(config)
         windows = kl * self.shape * self.rng.lognormal(0.0, 0.06, WINDOWS)
-        stderr = float(windows.std(ddof=1) / np.sqrt(WINDOWS))
         level = float(windows.mean())
         found = {
             "average_bits": _computed(average_bits(self.spec, config), "bit"),
             "weight_bytes": _computed(weight_bytes(self.spec, config), "B"),
             "memory_bytes": _computed(memory_bytes(self.spec, config, WORKLOAD), "B"),
-            "kl": Measurement(
-                value=level,
-                unit="nat",
-                stderr=stderr,
-                n=WINDOWS,
-                by="kl/1",
-                per_window=tuple(windows.tolist()),
-            ),
+            "kl": measure(windows, numbered(WINDOWS), unit="nat", by="kl/1"),
             "kl_p99": Measurement(value=9 * level, unit="nat", n=WINDOWS, by="kl/1"),
             "top1_agreement": Measurement(value=1 - 0.55 * level**0.5 / (1 + level), n=WINDOWS, by="kl/1"),
             "perplexity": Measurement(value=4.71 * float(np.exp(0.8 * level)), n=WINDOWS, by="perplexity/1"),
@@ -219,9 +212,7 @@ def _baselines(made: Synthetic) -> list[Member]:
     count = len(made.linear)
     dense = made.member("dense", DENSE_CONFIG, "baseline", measured=True)
     values = dict(dense.measurements)
-    values["kl"] = Measurement(
-        value=0.0, unit="nat", stderr=0.0, n=WINDOWS, by="kl/1", per_window=(0.0,) * WINDOWS
-    )
+    values["kl"] = measure([0.0] * WINDOWS, numbered(WINDOWS), unit="nat", by="kl/1")
     values["kl_p99"] = Measurement(value=0.0, unit="nat", n=WINDOWS)
     values["top1_agreement"] = Measurement(value=1.0, n=WINDOWS)
     rows = [dense.model_copy(update={"measurements": values})]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from paretune.reports.compared import (
@@ -21,19 +20,13 @@ from paretune.reports.report import render_page, write_report
 from paretune.reports.summary import summarize_compared
 from paretune.spaces.errors import RunError
 from paretune.spaces.measurement import Measurement
+from paretune.spaces.statistics import measure, numbered
 from tests.reports.synthetic import WINDOWS
 from tests.reports.test_page import Page
 
 
 def windows_of(values: list[float], unit: str = "nat") -> Measurement:
-    array = np.asarray(values)
-    return Measurement(
-        value=float(array.mean()),
-        unit=unit,
-        stderr=float(array.std(ddof=1) / len(array) ** 0.5),
-        n=len(array),
-        per_window=tuple(values),
-    )
+    return measure(values, numbered(len(values)), unit=unit)
 
 
 def model(folder: RunFolder, label: str = "sibling", same: bool = True, **more: Measurement) -> ComparedModel:

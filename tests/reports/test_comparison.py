@@ -14,7 +14,6 @@ from paretune.reports.comparison import (
     best_member_within,
     best_uniform_within,
     cost_ratio,
-    difference,
     retention,
     smallest_uniform_as_good,
     uniforms,
@@ -24,11 +23,11 @@ from paretune.reports.reading import read_front, read_run_folder
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import LatencyCheck, Member
+from paretune.spaces.statistics import difference, measure, numbered
 
 
 def kl(*windows: float) -> Measurement:
-    mean = sum(windows) / len(windows)
-    return Measurement(value=mean, unit="nat", stderr=0.1, n=len(windows), per_window=windows)
+    return measure(windows, numbered(len(windows)), unit="nat").model_copy(update={"stderr": 0.1})
 
 
 def row(name: str, kind: str = "front", **values: float | Measurement) -> Member:
@@ -53,7 +52,8 @@ def test_paired_difference_by_hand() -> None:
     assert found.value == pytest.approx(2.0)
     assert found.stderr == pytest.approx(1.0 / math.sqrt(3))
     assert found.paired
-    assert found.clear
+    assert not found.clear  # 3.5 standard errors of three windows: Student's t asks for 4.3
+    assert difference(kl(3.0, 5.1, 3.9, 4.0), kl(1.0, 3.0, 2.0, 2.1)).clear
 
 
 def test_without_common_windows_errors_add() -> None:

@@ -15,6 +15,7 @@ from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.measurement import Fidelity, Measurement
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.space import SearchSpace
+from paretune.spaces.statistics import numbered
 from paretune.spaces.target import Workload
 from tests.fakes import FakeLegality, tiny_spec
 
@@ -63,7 +64,13 @@ class FakeQuality:
 
 
 def _reading(value: float, windows: np.ndarray, unit: str = "") -> Measurement:
-    return Measurement(value=float(value), unit=unit, n=len(windows), per_window=tuple(map(float, windows)))
+    return Measurement(
+        value=float(value),
+        unit=unit,
+        n=len(windows),
+        per_window=tuple(map(float, windows)),
+        sample=numbered(len(windows)),
+    )
 
 
 def make_study(

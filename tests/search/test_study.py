@@ -22,7 +22,7 @@ from paretune.search.result import build_front, write_front
 from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder, write_whole
 from paretune.search.settings import SearchSettings
 from paretune.search.study import readings
-from paretune.spaces.errors import LimitError, RunError, SpaceError, StorageBusyError
+from paretune.spaces.errors import BrokenCandidateError, LimitError, RunError, SpaceError, StorageBusyError
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.result import FrontFile
 from tests.search.fake_study import make_study
@@ -381,3 +381,31 @@ def test_a_folder_is_checked_by_what_is_known(tmp_path):
     check_run_folder(tmp_path, {"device": "h100"})
     with pytest.raises(RunError, match="another device \\(h100, now l4\\)"):
         check_run_folder(tmp_path, {"device": "l4"})
+
+
+@pytest.mark.parametrize("sampler", ["paretune", "nsga2", "tpe"])
+def test_a_candidate_without_a_quality_is_marked_and_never_a_value(tmp_path, sampler):
+    """Predictions that are not finite are no quality: the record says so, no sampler learns it, no front has it."""
+    study = make_study(tmp_path, SearchSettings(max_candidates=8, sampler=sampler))
+    whole = study.scorer.quality.evaluate
+
+    def evaluate(config, fidelity):
+        if any(choice.weight.num_bits == 3 for choice in config.layers.values()):
+            raise BrokenCandidateError(
+                "predictions", "are not finite at 3 of 128 tokens", "Use wider formats"
+            )
+        return whole(config, fidelity)
+
+    study.scorer.quality.evaluate = evaluate
+    study.run()
+    broken = [record for record in study.records if record.broken]
+    assert broken
+    for record in broken:
+        assert record.broken == "are not finite at 3 of 128 tokens"
+        assert record.value("kl") is None
+        assert record.value("weight_bytes") > 0
+        assert not study.scorer.observation(record).feasible
+    digests = [(record.digest, record.fidelity.name) for record in study.records]
+    assert len(digests) == len(set(digests))
+    front = build_front(study, promote(study))
+    assert not {member.digest for member in front.members} & {record.digest for record in broken}

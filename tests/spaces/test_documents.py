@@ -20,6 +20,7 @@ from paretune.spaces.metrics import METRICS
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument
 from paretune.spaces.schema import Document, canonical_json, sha256_of
+from paretune.spaces.statistics import numbered
 from paretune.spaces.target import Device, Workload
 from tests.fakes import tiny_moe_spec, tiny_spec
 
@@ -32,7 +33,9 @@ CONFIG = CompressionConfig(
     pruned=PrunedShape(blocks=(0, 2), kv_heads=1, ffn_channels=64),
 )
 MEASURED = {
-    "kl": Measurement(value=0.1 + 0.2, unit="nat", stderr=1e-17, n=3, by="kl/1", per_window=(0.1, 0.2))
+    "kl": Measurement(
+        value=0.1 + 0.2, unit="nat", stderr=1e-17, n=3, by="kl/1", per_window=(0.1, 0.2), sample=numbered(2)
+    )
 }
 RECORD = Record(
     index=0,
