@@ -143,7 +143,7 @@ def find_binding(dense: Scored) -> Binding:
         _phase(f"Prefill of {workload.batch * workload.prompt_tokens:,} tokens", floors.prefill, dense),
         _phase(f"Decode at batch {workload.batch:,}", floors.decode, dense),
         f"A batch takes at least {quantity(dense.request_s, 's')} from prompts to last tokens, "
-        f"{percent((max(decoding, floors.prefill.seconds)) / (dense.request_s))} of it in {phase}: "
+        f"{percent(max(decoding, floors.prefill.seconds) / dense.request_s)} of it in {phase}: "
         f"{RESOURCES[cost.binds]}, is what binds most.",
         *_turning_point(dense),
         *_cached(dense),
@@ -166,7 +166,7 @@ def _memory(dense: Scored) -> str:
 def _phase(what: str, cost: PhaseCost, dense: Scored) -> str:
     parts = sorted(cost.shares.items(), key=lambda item: -item[1])
     told = [
-        f"{RESOURCES[name]}: {quantity(s, 's')} ({percent((s) / (cost.seconds))})"
+        f"{RESOURCES[name]}: {quantity(s, 's')} ({percent(s / cost.seconds)})"
         for name, s in parts
         if s > 0.05 * cost.seconds
     ]

@@ -214,45 +214,24 @@ class Verdict(Frozen):
 
 def find_verdicts(dense: Scored) -> tuple[Verdict, ...]:
     """A verdict on each approach, applied to the dense model alone."""
-    return tuple(_verdict(dense, approach) for approach in TIERS)
-
-
-def _verdict(dense: Scored, approach: Approach) -> Verdict:
-    best, verb = best_lever(dense, approach), _VERBS[approach]
-    extra = f" {_unstructured(dense)}" if approach == "prune" else ""
-    if best is None:
-        return Verdict(approach=approach, fits=False, best=None, statement=_no_use(dense, approach) + extra)
-    label = best.candidate.label
-    told = f"{verb} fits what binds ({binding_of(dense)}). {label[0].upper()}{label[1:]}: "
-    told += f"{quantity(best.memory_bytes, 'B')} of memory instead of {quantity(dense.memory_bytes, 'B')}"
-    if not dense.fits:
-        told += ", so that it fits" if best.fits else ", which alone is not enough"
-    told += f", and a batch in {quantity(best.request_s, 's')} instead of {quantity(dense.request_s, 's')}"
-    ratio = gain(dense, best)
-    told += f", {times(ratio)} faster at most." if ratio >= 1.05 else "."
-    if best.candidate.needs:
-        told += f" It needs {best.candidate.needs}."
-    return Verdict(approach=approach, fits=True, best=best.candidate.name, statement=told + extra)
+    found = []
+    for approach in TIERS:
+        best = best_lever(dense, approach)
+        told = f"{_VERBS[approach]} {'does not fit' if best is None else 'fits'} what binds ({binding_of(dense)}): "
+        told += _no_use(dense, approach) if best is None else _statement(dense, best)
+        told += f" {_unstructured(dense)}" if approach == "prune" else ""
+        name = None if best is None else best.candidate.name
+        found.append(Verdict(approach=approach, fits=best is not None, best=name, statement=told))
+    return tuple(found)
 
 
 def _no_use(dense: Scored, approach: Approach) -> str:
-    verb, binds = _VERBS[approach], binding_of(dense)
+    """What the best lever of an approach that is not worthwhile would give."""
     options = [Scored(dense.target, lever) for lever in levers(dense.target, dense.candidate, approach)]
     if not options:
-        return f"{verb} does not fit what binds ({binds}): {_why_none(dense, approach)}."
+        return f"{_why_none(dense, approach)}."
     best = min(options, key=lambda option: option.request_s if dense.fits else option.memory_bytes)
-    if not dense.fits:
-        return (
-            f"{verb} does not fit what binds ({binds}): at best ({best.candidate.label}) it needs "
-            f"{quantity(best.memory_bytes, 'B')}."
-        )
-    saved = 1 - best.request_s / dense.request_s
-    told = (
-        f"saves {percent((saved) / (1))} of the time"
-        if saved >= 0
-        else f"costs {percent((-saved) / (1))} more time"
-    )
-    return f"{verb} does not fit what binds ({binds}): at best ({best.candidate.label}) it {told} of a batch."
+    return f"at best {_statement(dense, best)}"
 
 
 def _why_none(dense: Scored, approach: Approach) -> str:
@@ -269,5 +248,5 @@ def _unstructured(dense: Scored) -> str:
     return (
         "Zeros without a pattern are stored and multiplied like any other weight; as compressed rows (a "
         f"value of {value} B with an index of {index} B) they take fewer bytes only beyond "
-        f"{percent((index) / (index + value))} zeros."
+        f"{percent(index / (index + value))} zeros."
     )

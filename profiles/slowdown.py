@@ -57,7 +57,7 @@ def _expanding(dense: Scored, found: Scored) -> list[str]:
     before, after = dense.floors.prefill, found.floors.prefill
     worst = expanded_prefill_s(dense, found)
     longer = (
-        f"{quantity(worst, 's')}, {percent((worst - before.seconds) / (before.seconds))} longer than as it is"
+        f"{quantity(worst, 's')}, {percent((worst - before.seconds) / before.seconds)} longer than as it is"
     )
     if after.seconds > _NO_GAIN * before.seconds:
         return [
