@@ -16,6 +16,9 @@ from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import average_bits, memory_bytes, weight_bytes
 from paretune.spaces.target import Workload
 
+SIZES = ("average_bits", "weight_bytes", "memory_bytes")
+"""Metrics that take no predictor."""
+
 
 class CostPredictor(Protocol):
     """What :class:`CostEvaluator` needs of :class:`paretune.profiles.predictor.Predictor`."""
@@ -46,8 +49,7 @@ class CostEvaluator:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Sizes, and ``NAME_predicted`` for times."""
-        sizes = ("average_bits", "weight_bytes", "memory_bytes")
-        return sizes if self._predictor is None else (*sizes, "ttft_s_predicted", "tpot_s_predicted")
+        return SIZES if self._predictor is None else (*SIZES, "ttft_s_predicted", "tpot_s_predicted")
 
     def evaluate(
         self, config: CompressionConfig, fidelity: Fidelity | None = None

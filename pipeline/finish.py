@@ -11,6 +11,7 @@ from paretune.spaces.result import FrontFile, LatencyCheck, Member
 
 if TYPE_CHECKING:
     from paretune.evaluators.tasks import TaskScorer
+    from paretune.pipeline.run_file import RunFile
     from paretune.pipeline.workbench import Workbench
     from paretune.profiles.whole_model import WholeModel
     from paretune.spaces.configuration import CompressionConfig
@@ -37,20 +38,20 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
     return _with(front, found)
 
 
-def task_scorer(bench: Workbench) -> TaskScorer | None:
-    """What scores the tasks of the run; none where it has none.
+def task_scorer(run: RunFile, tokenizer: Any) -> TaskScorer | None:
+    """What scores the tasks of a run; none where it has none.
 
     Raises:
         UnknownNameError: a task that does not exist.
         ModelError: the tokenizer has no token that ends a text.
     """
-    asked = bench.run.tasks
+    asked = run.tasks
     if asked.folder is None and not asked.names:
         return None
     from paretune.evaluators.tasks import TaskScorer, TaskSettings
 
     settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
-    return TaskScorer(bench.tokenizer, settings)
+    return TaskScorer(tokenizer, settings)
 
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:

@@ -29,17 +29,12 @@ def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
     Raises:
         ParetuneError: whatever was refused; what failed after the search once everything else is written.
     """
-    from paretune.pipeline.files import engine_version
-    from paretune.pipeline.finish import task_scorer
     from paretune.pipeline.workbench import open_workbench
     from paretune.reports.summary import summarize
     from paretune.search.run_folder import lock_run_folder
 
     with lock_run_folder(folder):
         bench = open_workbench(run, folder, stages, searching=True)
-        # A wrong interpreter or task is refused now, not after the search.
-        engine_version(bench)
-        bench.scorer = task_scorer(bench)
         study = open_study(bench, stages)
         interrupted = _search(study, stages)
         try:

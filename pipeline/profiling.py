@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from paretune.pipeline.workbench import Workbench
     from paretune.profiles.predictor_file import PredictorFile
     from paretune.profiles.table import CostTable
+    from paretune.spaces.target import Device, Workload
 
 FILE = "profile.json"
 KEPT = "predictor.json"
 UNPREDICTED = "none"
 """Digest of a run whose times are not predicted."""
-_TIMES = ("ttft_s", "tpot_s")
+TIMES = ("ttft_s", "tpot_s")
 _SECONDS = 15.0
 """Time box of the operations; whole models come on top."""
 _ROUNDS = 3
@@ -60,10 +61,24 @@ def runs_here(bench: Workbench) -> bool:
 
 
 def can_be_timed(bench: Workbench) -> bool:
-    """Whether candidates can be timed here at the workload; runners decode one sequence."""
-    single = bench.run.workload.batch == 1
-    able = bench.engine.profiled is not None or (bench.engine.times_exports and single)
-    return able and runs_here(bench)
+    """Whether candidates can be timed here at the workload."""
+    return not why_untimed(bench.engine, bench.device, bench.run.workload)
+
+
+def why_untimed(engine: Engine, device: Device, workload: Workload) -> str:
+    """Why candidates are not timed on this machine, and their times not predicted; empty where they are."""
+    from paretune.profiles.devices import detect_device
+
+    if engine.profiled is None and not engine.times_exports:
+        return f"nothing predicts times of {engine.name}"
+    if not engine.available():
+        return f"{engine.name} is not on this machine"
+    here = detect_device(engine.device_kind).name
+    if here != device.name:
+        return f"times are measured on the device itself, and this machine is no {device.name} but {here}"
+    if engine.profiled is None and workload.batch != 1:
+        return f"the runner of {engine.name} decodes one sequence, no batch of {workload.batch}"
+    return ""
 
 
 def asks_for_time(run: RunFile) -> bool:
@@ -72,7 +87,7 @@ def asks_for_time(run: RunFile) -> bool:
     from paretune.spaces.metrics import find_metric
 
     asked = [*run.search.objectives, *(Limit.parse(text).metric for text in run.search.limits)]
-    return any(find_metric(name).name in _TIMES for name in asked)
+    return any(find_metric(name).name in TIMES for name in asked)
 
 
 def _profile_formats(bench: Workbench, engine: Engine, stages: Stages) -> tuple[CostPredictor, str]:

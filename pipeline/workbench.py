@@ -102,13 +102,15 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         run: the settings.
         folder: the run folder.
         stages: tells what is being done.
-        searching: refuse a folder that belongs to other settings before anything is loaded, and limits on bytes that
-            nothing meets before the bank is built.
+        searching: refuse a folder that belongs to other settings, and settings that cannot succeed, before anything is
+            loaded; limits on bytes that nothing meets, and tasks that do not exist, before the bank is built.
 
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
     """
     from paretune.engines import find_engine
+    from paretune.pipeline.finish import task_scorer
+    from paretune.pipeline.refusals import refuse_early
     from paretune.profiles.devices import find_device
     from paretune.search.run_folder import check_run_folder
 
@@ -117,10 +119,12 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         local_device(engine, run.device) if run.device in ("auto", "cpu", "gpu") else find_device(run.device)
     )
     if searching:
+        refuse_early(run, engine, device)
         check_run_folder(folder, settings_fingerprint(run, engine, device))
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
         parts = _load(run, source, engine)
+        scorer = task_scorer(run, parts.tokenizer) if searching else None
     with stages.stage("bank", "preparing the bank"):
         bank = _open_bank(run, folder, source, parts)
         space = SearchSpace(
@@ -132,7 +136,9 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         if searching:
             _refuse_sizes(run, space)
         bank.build(space, stages.report)
-    return _assemble(run, folder, source, engine, device, parts, bank, space)
+    bench = _assemble(run, folder, source, engine, device, parts, bank, space)
+    bench.scorer = scorer
+    return bench
 
 
 def _refuse_sizes(run: RunFile, space: SearchSpace) -> None:

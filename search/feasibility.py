@@ -20,7 +20,8 @@ def check_measured(
     objectives: tuple[str, ...],
     limits: tuple[Limit, ...],
     quality: Collection[str],
-    costs: Mapping[str, Measurement],
+    costs: Collection[str],
+    untimed: str = "",
 ) -> None:
     """Refuse an objective or a limit that no candidate would have a value of.
 
@@ -28,20 +29,26 @@ def check_measured(
         objectives: metric names, quality first.
         limits: of the search.
         quality: metrics that are read with the model.
-        costs: of any configuration.
+        costs: metrics that are computed or predicted; the latter with ``_predicted`` in their names.
+        untimed: why times are not predicted, where they are not.
 
     Raises:
         SpaceError: an objective is neither read nor computed.
         LimitError: the metric of a limit is neither.
     """
     known = ", ".join([*quality, *(name.removesuffix("_predicted") for name in costs)])
-    remedy = f"Take one of {known}; times need an engine whose kernels were timed"
+    remedy = f"Take one of {known}"
+
+    def rule(metric: str) -> str:
+        why = untimed if metric in ("ttft_s", "tpot_s") else ""
+        return "has no value during this search" + (f": {why}" if why else "")
+
     for place, metric in enumerate(objectives):
         if not (metric in quality if place == 0 else has(costs, metric)):
-            raise SpaceError(f"objective {metric}", "has no value during this search", remedy)
+            raise SpaceError(f"objective {metric}", rule(metric), remedy)
     for limit in limits:
         if limit.metric not in quality and not has(costs, limit.metric):
-            raise LimitError(f"limit {limit.text}", "its metric has no value during this search", remedy)
+            raise LimitError(f"limit {limit.text}", f"its metric {rule(limit.metric)}", remedy)
 
 
 def check_feasible(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from paretune.search.observation import Observation
@@ -147,7 +147,7 @@ def value_of(measurements: Mapping[str, Measurement], metric: str) -> float:
     return found.value
 
 
-def has(measurements: Mapping[str, Measurement], metric: str) -> bool:
+def has(measurements: Collection[str], metric: str) -> bool:
     """Whether a metric is known, measured or predicted."""
     return metric in measurements or metric + _PREDICTED in measurements
 

@@ -122,6 +122,28 @@ def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path, capsys):
         assert expected in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (("--engine", "vllm", "--device", "h100", "--objective", "kl", "--objective", "tpot"), "times of vllm"),
+        (("--engine", "vllm", "--device", "h100", "--limit", "ttft<=1s"), "predicts times of vllm"),
+        (("--device", "h100", "--limit", "tpot<=1s"), "measured on the device itself"),
+        (("--engine", "llama.cpp", "--limit", "tpot<=1s", "--workload", "batch=2,prompt=8,output=8"), "decodes one"),
+        (("--objective", "kl", "--objective", "energy"), "objective energy_j_per_token"),
+        (("--limit", "task.recall>=0.5"), "limit task.recall>=0.5"),
+        (("--search-text", "no-such-text"), "text no-such-text"),
+    ],
+)  # fmt: skip
+def test_a_search_that_cannot_succeed_is_refused_before_anything_is_loaded(
+    more, expected, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("paretune.pipeline.workbench._load", lambda *_: pytest.fail("the model was loaded"))
+    assert main(["search", "embedded", "--out", str(tmp_path / "run"), *more]) == 2
+    told = capsys.readouterr().err
+    assert expected in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_below_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     assert main(["search", "embedded", "--out", str(tmp_path / "file" / "below")]) == 2
