@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.pipeline.models import model_folder
-from paretune.pipeline.output import Stages
+from paretune.pipeline.output import Stages, note
 from paretune.pipeline.run_file import RunFile
 from paretune.spaces.schema import sha256_of
 from paretune.spaces.space import SearchSpace
@@ -123,6 +123,8 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         check_run_folder(folder, settings_fingerprint(run, engine, device))
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
+        if searching:
+            _refuse_nothing(run, source, engine, device)
         parts = _load(run, source, engine)
         scorer = task_scorer(run, parts.tokenizer) if searching else None
     with stages.stage("bank", "preparing the bank"):
@@ -139,6 +141,23 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
     bench = _assemble(run, folder, source, engine, device, parts, bank, space)
     bench.scorer = scorer
     return bench
+
+
+def _refuse_nothing(run: RunFile, source: Path, engine: Engine, device: Device) -> None:
+    """Refuse an engine that has nothing to choose or to write of the model; say what it leaves alone.
+
+    Raises:
+        EngineError, SpaceError: it has nothing.
+    """
+    from paretune.pipeline.offer import check_offer
+    from paretune.spaces.architectures import read_model
+
+    spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
+    legality = engine.legality_at(device.name, run.workload)
+    for line in check_offer(
+        engine, SearchSpace(spec, legality, engine.offered(run.space)), export=run.export
+    ):
+        note(line)
 
 
 def _refuse_sizes(run: RunFile, space: SearchSpace) -> None:

@@ -1,0 +1,92 @@
+"""What an engine offers of a model, ruled on before anything is loaded: nothing at all is refused, a part is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import EngineError, SpaceError
+from paretune.spaces.space import SearchSpace
+
+if TYPE_CHECKING:
+    from paretune.engines import Engine
+    from paretune.spaces.parameters import Parameter
+
+_WORTH_SAYING = 0.02
+"""Share of the weights inside the blocks."""
+
+
+def check_offer(engine: Engine, space: SearchSpace, *, export: bool) -> tuple[str, ...]:
+    """Refuse a search that has nothing to choose or to write; what it leaves alone, in words.
+
+    Args:
+        engine: of the search.
+        space: of the engine; the order of blocks does not matter.
+        export: whether what is found shall be exported.
+
+    Raises:
+        EngineError: the engine writes no such model.
+        SpaceError: no layer inside the blocks has a choice but what it is.
+    """
+    spec = space.spec
+    verdict = engine.export_ruling(spec, DENSE_CONFIG)
+    if not verdict:
+        raise EngineError(
+            f"engine {engine.name} for {spec.architecture}",
+            f"can write nothing of the model: {verdict.reason}",
+            "Choose another engine; `paretune inspect MODEL --engine NAME` shows what one offers",
+        )
+    inside = [space.parameters[i] for i in space.layer_parameters]
+    inside = [x for x in inside if x.group is not None and x.group.kind == "linear"]
+    asked = [x for x in inside if any(_quantized(choice) for choice in x.choices) or _reasons(space, x)]
+    fixed = [x for x in asked if all(isinstance(c, LayerChoice) and c.untouched for c in x.choices)]
+    if asked and len(fixed) == len(inside):
+        raise SpaceError(
+            f"search of {spec.architecture} for {engine.name}",
+            f"has nothing to choose inside the blocks: {_commonest(space, fixed)}",
+            "Allow other formats, methods or group sizes, or choose another engine",
+        )
+    unquantized = [x for x in asked if not any(_quantized(choice) for choice in x.choices)]
+    notes = []
+    share = sum(_weights(space, x) for x in unquantized) / sum(_weights(space, x) for x in inside)
+    if share > _WORTH_SAYING:
+        reason = _commonest(space, unquantized)
+        notes.append(f"{share:.0%} of the weights inside the blocks stay at 16 bits: {reason}")
+    refusal = _unwritten(engine, space, inside) if export else ""
+    if refusal:
+        notes.append(f"no layer that is quantized can be exported, only searched and run here: {refusal}")
+    return tuple(notes)
+
+
+def _quantized(choice: object) -> bool:
+    return isinstance(choice, LayerChoice) and not choice.weight.dense
+
+
+def _reasons(space: SearchSpace, parameter: Parameter) -> list[str]:
+    return [reason for what, reason in space.refused.items() if what.startswith(f"{parameter.name}: ")]
+
+
+def _commonest(space: SearchSpace, parameters: list[Parameter]) -> str:
+    counted = Counter(reason for parameter in parameters for reason in _reasons(space, parameter))
+    return counted.most_common(1)[0][0] if counted else "no format was allowed"
+
+
+def _weights(space: SearchSpace, parameter: Parameter) -> int:
+    layers = () if parameter.group is None else parameter.group.layers
+    return sum(space.spec.linear(layer).weights for layer in layers)
+
+
+def _unwritten(engine: Engine, space: SearchSpace, parameters: list[Parameter]) -> str:
+    """Why no quantized choice of any parameter can be exported; empty where one can, or there is none."""
+    reason = ""
+    for parameter in parameters:
+        for choice in parameter.choices:
+            if isinstance(choice, LayerChoice) and _quantized(choice) and parameter.group is not None:
+                config = CompressionConfig(layers=dict.fromkeys(parameter.group.layers, choice))
+                verdict = engine.export_ruling(space.spec, config)
+                if verdict:
+                    return ""
+                reason = reason or verdict.reason
+    return reason

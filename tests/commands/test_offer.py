@@ -1,0 +1,70 @@
+"""An engine that can write nothing of a model, or has nothing to choose, is refused before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from paretune.engines import find_engine
+from paretune.pipeline.offer import check_offer
+from paretune.spaces.architectures import read_model
+from paretune.spaces.errors import EngineError, SpaceError
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
+from tests.commands.small_runs import paretune
+from tests.models import build_tiny
+
+
+def offer(folder, family, name, export=True, **asked):
+    engine, spec = find_engine(name), read_model(build_tiny(family, folder / "model"))
+    restrictions = Restrictions(**{"group_size": 32, **asked})
+    return check_offer(
+        engine, SearchSpace(spec, engine.legality("x86-avx2"), engine.offered(restrictions)), export=export
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "engine", "said"),
+    [
+        ("phi3", "llama.cpp", "family phi3 are not written as GGUF"),
+        ("gemma3", "llama.cpp", "family gemma3 are not written as GGUF"),
+        ("mixtral", "onnxruntime", "a traced graph cannot follow"),
+        ("qwen3_moe", "openvino", "a traced graph cannot follow"),
+    ],
+)
+def test_an_engine_that_writes_nothing_of_the_model_is_refused(tmp_path, family, engine, said):
+    with pytest.raises(EngineError, match=f"can write nothing of the model: .*{said}"):
+        offer(tmp_path, family, engine)
+
+
+def test_a_search_without_a_choice_is_refused(tmp_path):
+    with pytest.raises(SpaceError, match=r"nothing to choose inside the blocks: group size 48 must divide"):
+        offer(tmp_path, "llama", "torch-cpu", bits=(4, 16), group_size=48, sparsity=(0.0,))
+
+
+def test_layers_that_no_format_fits_are_said(tmp_path):
+    (said,) = offer(tmp_path, "mixtral", "torch-cpu", methods=("hqq",))
+    assert said.startswith("89%")
+    assert " of the weights inside the blocks stay at 16 bits: experts are decompressed without zero" in said
+
+
+def test_what_can_be_searched_and_not_exported_is_said(tmp_path):
+    (said,) = offer(tmp_path, "gpt2", "torch-cpu")
+    assert "no layer that is quantized can be exported" in said
+    assert "Conv1D" in said
+    assert offer(tmp_path / "again", "gpt2", "torch-cpu", export=False) == ()
+
+
+@pytest.mark.parametrize("engine", ["torch-cpu", "onnxruntime"])
+def test_what_an_engine_takes_whole_needs_no_words(tmp_path, engine):
+    assert offer(tmp_path, "llama", engine) == ()
+    assert offer(tmp_path / "dense", "llama", engine, bits=(16,), sparsity=(0.0,)) == ()
+
+
+def test_the_command_refuses_before_it_loads(tmp_path):
+    folder = build_tiny("phi3", tmp_path / "model")
+    (folder / "model.safetensors").rename(tmp_path / "elsewhere")
+    done = paretune(
+        "search", folder, "--engine", "llama.cpp", "--device", "x86-avx2", "--out", tmp_path / "run"
+    )
+    assert done.returncode == 2
+    assert "can write nothing of the model" in done.stderr
