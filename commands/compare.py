@@ -112,7 +112,7 @@ class _Court:
         """Put a row into ``compared.json``, which appears whole."""
         from paretune.reports.compared import FILE, ComparedFile, compared_hashes
         from paretune.reports.reading import read_compared
-        from paretune.search.run_folder import write_whole
+        from paretune.spaces.files import write_document
 
         path, known = self.folder.path, read_compared(self.folder.path, self.folder.run)
         file = known or ComparedFile(
@@ -121,7 +121,7 @@ class _Court:
             window_bytes=self.judge.window_bytes,
         )
         file = file.with_model(row)
-        write_whole(path / FILE, file.to_json())
+        write_document(path / FILE, file)
         return file
 
     def _measured(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> dict[str, Measurement]:
@@ -216,8 +216,7 @@ def _tasks(run: RunFile) -> Any:
 
 def _notes(checkpoint: Checkpoint, same_tokenizer: bool) -> list[str]:
     """What of it is not measured, or not as the front was."""
-    from paretune.engines.manifest import MANIFEST, read_manifest
-    from paretune.spaces.configuration import CompressionConfig
+    from paretune.engines.manifest import MANIFEST, manifest_config, read_manifest
 
     found = []
     if not same_tokenizer:
@@ -225,7 +224,7 @@ def _notes(checkpoint: Checkpoint, same_tokenizer: bool) -> list[str]:
     if checkpoint.gguf is not None:
         found.append("no task scores: llama.cpp is asked for predictions of the report text alone")
     if (checkpoint.folder / MANIFEST).is_file():
-        cache = CompressionConfig.model_validate(read_manifest(checkpoint.folder)["config"]).kv
+        cache = manifest_config(read_manifest(checkpoint.folder), checkpoint.folder).kv
         if cache.num_bits != 16:
             found.append(f"read with a cache of 16 bits; it was searched with {cache.name}")
     return found

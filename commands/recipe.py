@@ -32,8 +32,8 @@ def recipe(
     from paretune.pipeline.output import note
     from paretune.pipeline.run_file import validate_run
     from paretune.reports.reading import read_run_folder
-    from paretune.search.run_folder import make_folder, write_whole
     from paretune.spaces.cache_format import KVFormat
+    from paretune.spaces.files import make_folder, write_whole
 
     writer, found = find_recipe(tool), read_run_folder(run)
     member = wanted_member(found.front, name)

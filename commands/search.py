@@ -194,18 +194,18 @@ def _widths(text: str | None) -> list[int] | None:
 
 def _rule(text: str) -> dict[str, Any]:
     """``PATTERN:key=value,value;key=value`` as the mapping of a run file."""
-    import yaml
-
     from paretune.spaces.errors import RunError
+    from paretune.spaces.files import FileKind, parse_yaml
 
+    kind = FileKind(
+        "rule", RunError, "It reads PATTERN:key=value,value;key=value, e.g. '*.down_proj:bits=4,8'"
+    )
     pattern, _, rest = text.rpartition(":")
     parts = [part.split("=", 1) for part in rest.split(";") if part.strip()]
     if not pattern or not parts or any(len(part) != 2 for part in parts):
-        raise RunError(
-            f"rule {text!r}", "must read PATTERN:key=value,value;key=value", "E.g. '*.down_proj:bits=4,8'"
-        )
+        raise kind.refusal(text, "names no pattern, or a part is no key=value")
     found: dict[str, Any] = {"pattern": pattern}
     for key, values in parts:
         name = key.strip()
-        found[name] = yaml.safe_load(values if name == "group_size" else f"[{values}]")
+        found[name] = parse_yaml(values if name == "group_size" else f"[{values}]", text, kind)
     return found

@@ -51,11 +51,11 @@ def transform(
     what reads their norms); by hadamard also GPT-2, GPT-NeoX and OPT (their LayerNorms subtract a mean, which a
     rotation does not keep) and Gemma (norms with gains stand between its blocks and the residual stream).
     """
-    from paretune.engines.whole_folder import written_whole
     from paretune.pipeline.models import EMBEDDED, model_folder
     from paretune.pipeline.output import Stages
     from paretune.pipeline.transforming import read_transform_texts, transform_model, write_note
     from paretune.spaces.architectures import read_model
+    from paretune.spaces.files import written_whole
 
     chosen, stored_as = _named(method, dtype)
     texts = list(text or ())

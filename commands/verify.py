@@ -27,7 +27,7 @@ def verify(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
 ) -> int:
     """Check hashes, load the export in the engine, compare with the searched candidate; exit code 1 if another."""
-    from paretune.engines.manifest import check_files, read_manifest
+    from paretune.engines.manifest import check_files, manifest_config, read_manifest
     from paretune.engines.verification import verify_export
     from paretune.pipeline.output import Stages
     from paretune.pipeline.run_file import validate_run
@@ -43,7 +43,6 @@ def verify(
     )
     from paretune.pipeline.workbench import open_workbench
     from paretune.reports.reading import read_run_folder
-    from paretune.spaces.configuration import CompressionConfig
     from paretune.spaces.errors import VerificationError
 
     require_export(export)
@@ -57,7 +56,7 @@ def verify(
         validate_run(read_run_folder(folder).run.settings, f"{folder}/run.json"), folder, stages
     )
     check_origin(export, manifest, bench)
-    config = CompressionConfig.model_validate(manifest["config"])
+    config = manifest_config(manifest, export)
     ids = bench.windows["report"].ids[:windows]
     assembler = searched(bench, manifest, config, stages)
     try:

@@ -6,16 +6,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from paretune.compressors.entry_store import lock_bank
 from paretune.compressors.pruners import PRUNERS
 from paretune.compressors.quantizers import QUANTIZERS
 from paretune.compressors.statistics import STATISTICS_VERSION, Statistics, gather
-from paretune.compressors.tensor_file import write_atomically, write_tensors
+from paretune.compressors.tensor_file import write_tensors
 from paretune.compressors.weight_source import WeightSource
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.errors import RunError
+from paretune.spaces.files import FileKind, read_bytes, read_document, write_document
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.schema import Document
 
@@ -23,6 +22,7 @@ IDENTITY = "bank.json"
 STATISTICS = "statistics.safetensors"
 BANK_FILE_BYTES = 4096
 """More than the identity takes."""
+_DAMAGED = FileKind("file", RunError, "Delete the folder; the bank is built again", 1 << 40)
 _LABELS = {"model": "model", "calibration": "calibration text", "scale_dtype": "dtype of scales"}
 
 
@@ -74,7 +74,7 @@ def open_identity(
             if not file.is_file():  # another process may have been faster: then its statistics count
                 digest, _ = write_tensors(folder / STATISTICS, statistics.tensors)
                 identity = wanted.model_copy(update={"statistics": digest})
-                write_atomically(file, [identity.to_json().encode("ascii")])
+                write_document(file, identity)
                 return identity, statistics
     found = _read(file)
     _refuse_other(folder, found, wanted)
@@ -93,10 +93,7 @@ def statistics_bytes(spec: ModelSpec) -> int:
 
 
 def _read(file: Path) -> BankIdentity:
-    try:
-        return BankIdentity.from_json(file.read_text(encoding="ascii"))
-    except (OSError, ValueError, ValidationError) as error:
-        raise _damaged(file, "cannot be read as the identity of a bank") from error
+    return read_document(file, BankIdentity, _DAMAGED)
 
 
 def _refuse_other(folder: Path, found: BankIdentity, wanted: BankIdentity) -> None:
@@ -122,14 +119,7 @@ def _load_statistics(folder: Path, digest: str) -> Statistics:
     from safetensors.torch import load
 
     file = folder / STATISTICS
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise _damaged(file, error.strerror or "cannot be read") from error
+    content = read_bytes(file, _DAMAGED)
     if hashlib.sha256(content).hexdigest() != digest:
-        raise _damaged(file, "is not what bank.json says")
+        raise _DAMAGED.refusal(file, "is not what bank.json says")
     return Statistics(load(content))
-
-
-def _damaged(file: Path, reason: str) -> RunError:
-    return RunError(f"file {file}", reason, "Delete the folder; the bank is built again")

@@ -8,6 +8,7 @@ How a file was saved makes no difference: line ends, form feeds and byte order m
 from __future__ import annotations
 
 import bz2
+import io
 import json
 import re
 import unicodedata
@@ -19,7 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from paretune.spaces.errors import TextError
+from paretune.spaces.files import FileKind, decode_text, read_bytes
 
+_TEXT = FileKind("text", TextError, "Name a UTF-8 text file, plain or .bz2", 1 << 32)
 END_OF_TEXT = "<|endoftext|>"
 _BLANK_LINES = re.compile(r"(?<=\n)(?:[ \t]*\n)+")
 _ARTICLE = re.compile(r"^ ?= (?!=)[^=\n]*[^=\s] = ?$", re.MULTILINE)
@@ -276,11 +279,12 @@ def _parsed(line: str) -> object:
 
 
 def _read(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        return (bz2.decompress(raw) if path.suffix == ".bz2" else raw).decode("utf-8-sig")
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise TextError(
-            f"text {path}", f"cannot be read ({reason})", "Name a UTF-8 text file, plain or .bz2"
-        ) from error
+    raw = read_bytes(path, _TEXT)
+    if path.suffix == ".bz2":
+        try:
+            raw = bz2.BZ2File(io.BytesIO(raw)).read(_TEXT.largest + 1)
+        except (OSError, ValueError, EOFError) as error:
+            raise _TEXT.refusal(path, f"cannot be read ({error})") from error
+        if len(raw) > _TEXT.largest:
+            raise _TEXT.refusal(path, f"is larger than {_TEXT.largest:,} bytes")
+    return decode_text(raw, path, _TEXT)

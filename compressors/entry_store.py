@@ -17,12 +17,14 @@ from pathlib import Path
 
 import torch
 
-from paretune.compressors.tensor_file import unwritable, write_tensors
-from paretune.spaces.errors import RunError
+from paretune.compressors.tensor_file import write_tensors
+from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.files import FileKind, cannot_write, parse_json, read_bytes
 
 INDEX = "entries.jsonl"
 _FOLDER = "entries"
 _LOCK = "bank.lock"
+_BANK = FileKind("file", RunError, "Delete the folder; the bank is built again", 1 << 40)
 _LINE_BYTES = 140
 """More than a line of the index takes besides the name of its entry."""
 
@@ -48,7 +50,7 @@ def lock_bank(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = (folder / _LOCK).open("ab")
     except OSError as error:
-        raise unwritable(folder / _LOCK, error) from error
+        raise cannot_write(folder / _LOCK, error) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -91,10 +93,7 @@ class EntryStore:
         """
         from safetensors.torch import load
 
-        try:
-            content = self.path(name).read_bytes()
-        except OSError as error:
-            raise self._damaged(name, error.strerror or "it cannot be read") from error
+        content = read_bytes(self.path(name), _BANK)
         if name not in self._verified:
             if hashlib.sha256(content).hexdigest() != self._hashes.get(name):
                 raise self._damaged(name, "its content is not what the index says")
@@ -131,7 +130,7 @@ class EntryStore:
                     stream.truncate(self._seen_bytes)  # what lies behind it a killed process left
                     stream.write(line.encode("ascii"))
             except OSError as error:
-                raise unwritable(self.folder / INDEX, error) from error
+                raise cannot_write(self.folder / INDEX, error) from error
             self._look()
             self._verified.add(name)
 
@@ -152,9 +151,9 @@ class EntryStore:
 
     def _read_line(self, line: bytes) -> None:
         try:
-            values = json.loads(line)
+            values = parse_json(line, self.folder / INDEX, _BANK)
             name, digest = str(values["name"]), str(values["sha256"])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ParetuneError, KeyError, TypeError):
             return  # its entry is made again
         if self.path(name).is_file():
             self._hashes[name] = digest

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ import torch
 from paretune.spaces.architectures import check_weights
 from paretune.spaces.architectures.headers import weight_files
 from paretune.spaces.errors import ModelError
+from paretune.spaces.files import CONFIGURATION, FileKind, read_object, refusing, sha256_of_file
 from paretune.spaces.model import ModelSpec
 
-_CHUNK_BYTES = 1 << 22
+_MODEL_FILE = FileKind("model file", ModelError, "Copy or download it again")
 
 
 def load_dense(
@@ -200,29 +200,18 @@ def model_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in (folder / "config.json", *weight_files(folder)):
         digest.update(file.name.encode())
-        digest.update(_file_hash(file))
+        digest.update(bytes.fromhex(sha256_of_file(file, _MODEL_FILE)))
     return digest.hexdigest()
 
 
-def _file_hash(file: Path) -> bytes:
-    digest = hashlib.sha256()
-    try:
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    except OSError as error:
-        raise ModelError(
-            f"model file {file}", f"cannot be read ({error.strerror})", "Copy or download it again"
-        ) from error
-    return digest.digest()
-
-
 def _vocabulary(folder: Path) -> int | None:
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """Rows of the embedding, where the configuration says; for a folder without one nothing is known."""
+    file = folder / "config.json"
+    if not file.is_file():
         return None
-    found = values.get("vocab_size", (values.get("text_config") or {}).get("vocab_size"))
+    values = read_object(file, CONFIGURATION)
+    with refusing(file, CONFIGURATION):
+        found = values.get("vocab_size", (values.get("text_config") or {}).get("vocab_size"))
     return found if isinstance(found, int) else None
 
 

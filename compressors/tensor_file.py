@@ -6,18 +6,14 @@ as JSON padded with spaces to a multiple of 8, then the data of the tensors one 
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from paretune.spaces.errors import RunError
+from paretune.spaces.files import write_parts
 
 _DTYPES = {
     torch.float32: "F32",
@@ -35,36 +31,8 @@ def write_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> tuple[str, in
     Raises:
         RunError: the disk is full, or the folder cannot be written to; nothing is left behind.
     """
-    return write_atomically(file, [_header(tensors), *(_buffer(tensor) for tensor in tensors.values())])
-
-
-def write_atomically(file: Path, parts: Iterable[Any]) -> tuple[str, int]:
-    """Write ``parts`` (bytes-like) to a temporary name, then rename; returns SHA-256 and bytes.
-
-    Raises:
-        RunError: as in :func:`write_tensors`.
-    """
-    digest, size = hashlib.sha256(), 0
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            for part in parts:
-                digest.update(part)
-                size += stream.write(part)
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise unwritable(file, error) from error
-    return digest.hexdigest(), size
-
-
-def unwritable(file: Path, error: OSError) -> RunError:
-    """The refusal that a failed write becomes."""
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    reason = "the disk is full" if full else f"cannot be written ({error.strerror})"
-    remedy = "Free some space" if full else "Check the permissions of the folder"
-    return RunError(f"file {file}", reason, f"{remedy}, then start again: what is there is used")
+    parts = [_header(tensors), *(_buffer(tensor) for tensor in tensors.values())]
+    return write_parts(file, parts, durable=False)  # the bank has their hashes, and makes a lost one again
 
 
 def _header(tensors: dict[str, torch.Tensor]) -> bytes:

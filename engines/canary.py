@@ -10,16 +10,15 @@ that a job that is killed anywhere between leaves at worst a file that the manif
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import model_validator
 
-from paretune.engines.manifest import MANIFEST, read_manifest, sha256_of_file
+from paretune.engines.manifest import EXPORTED, MANIFEST, read_manifest
 from paretune.spaces.errors import RunError, TextError, VerificationError
-from paretune.spaces.schema import Document, Frozen
+from paretune.spaces.files import FileKind, read_document, sha256_of_file, write_json
+from paretune.spaces.schema import Document, Frozen, sealed
 
 if TYPE_CHECKING:
     import torch
@@ -97,10 +96,10 @@ def add_canaries(
     file = CanaryFile(engine=engine.name, engine_version=engine.version(), canaries=tuple(canaries))
     manifest = read_manifest(folder)
     if manifest["files"].pop(CANARIES, None) is not None:
-        _write_manifest(folder, manifest)
-    _replace(folder / CANARIES, json.dumps(file.model_dump(mode="json"), indent=1) + "\n")
-    manifest["files"][CANARIES] = sha256_of_file(folder / CANARIES)
-    _write_manifest(folder, manifest)
+        _replace(folder / MANIFEST, manifest)
+    _replace(folder / CANARIES, file.model_dump(mode="json"))
+    manifest["files"][CANARIES] = sha256_of_file(folder / CANARIES, EXPORTED)
+    _replace(folder / MANIFEST, manifest)
     return file
 
 
@@ -134,14 +133,9 @@ def read_canaries(folder: Path) -> CanaryFile:
         raise RunError(
             f"export {folder}", "has no canaries", "Export it again with --canaries N or --ladder N"
         )
-    if sha256_of_file(file) != listed:
+    if sha256_of_file(file, EXPORTED) != listed:
         raise VerificationError(f"file {file}", f"is not what {MANIFEST} says", "Copy the export again")
-    try:
-        return CanaryFile.from_json(file.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        raise VerificationError(
-            f"file {file}", f"holds no canaries ({error.errors()[0]['msg']})", "Export again"
-        ) from error
+    return read_document(file, CanaryFile, FileKind("canaries", VerificationError, "Export again"))
 
 
 def discard_unlisted(folder: Path) -> None:
@@ -165,12 +159,6 @@ def _canary(ids: list[int], found: Predictions, row: int, tokenizer: Any) -> Can
     )
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    _replace(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-
-
-def _replace(file: Path, text: str) -> None:
+def _replace(file: Path, values: dict[str, Any]) -> None:
     # Beside the folder, not in it: whatever is left there by a killed job would be unknown to the manifest.
-    partial = file.parent.parent / f".{file.parent.name}.{file.name}.{os.getpid()}"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    write_json(file, sealed(values), scratch=file.parent.parent)

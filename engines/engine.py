@@ -245,13 +245,10 @@ class Engine(ABC):
             EngineError: the engine is absent.
             VerificationError: a folder is no export.
         """
-        from paretune.engines.manifest import read_manifest
+        from paretune.engines.manifest import base_vocabulary
         from paretune.engines.running import predictions_of
 
-        models = [
-            (self.job(folder, served=served), int(read_manifest(folder)["base"]["vocabulary"]))
-            for folder in folders
-        ]
+        models = [(self.job(folder, served=served), base_vocabulary(folder)) for folder in folders]
         return predictions_of(self, models, ids, processes=self.processes(folders))
 
     def job(self, folder: Path, *, served: bool) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,9 +24,12 @@ from typing import Any
 
 from paretune.engines.foreign_process import ended_by_others, last_word, process_variables, run_silently
 from paretune.spaces.errors import EngineError, EngineUnavailableError
+from paretune.spaces.files import WRONG_CONTENT, FileKind, read_bytes, read_object, read_text, write_json
 
 FILE_VARIABLE = "PARETUNE_ENGINES_FILE"
 _LOOK_TIMEOUT_S = 60.0
+_ANSWER = FileKind("file", EngineError, "Report this")
+_ENGINES = FileKind("file", EngineUnavailableError, "It is TOML, one table per engine")
 
 PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     # engine: (what is imported, names that its distribution may have)
@@ -134,7 +137,7 @@ def run_in_environment(
     what = f"{script.stem} in {environment.python} ({environment.package} {environment.version})"
     with tempfile.TemporaryDirectory(prefix="paretune-engine-") as scratch:
         asked, answer, log = (Path(scratch) / name for name in ("request.json", "answer.json", "log.txt"))
-        asked.write_text(json.dumps({**request, "answer": str(answer)}), encoding="utf-8")
+        write_json(asked, {**request, "answer": str(answer)})
         silent = process_variables(foreign=environment.foreign, extra=variables)
         command = [str(environment.python), str(script), str(asked)]
         code = run_silently(command, log, silent, timeout_s)
@@ -147,12 +150,9 @@ def run_in_environment(
                 raise EngineUnavailableError(
                     what, f"was {last_word('', code)}", "Give it more memory or time"
                 )
-            text = log.read_text(encoding="utf-8", errors="replace")
+            text = read_bytes(log, _ANSWER).decode("utf-8", "replace")
             raise EngineError(what, f"failed: {last_word(text, code)}", "See the engine's own documentation")
-        found = json.loads(answer.read_text(encoding="utf-8"))
-    if not isinstance(found, dict):
-        raise EngineError(what, "answered something other than an object", "Report this")
-    return found
+        return read_object(answer, replace(_ANSWER, what=f"answer of {what}"))
 
 
 def variable(engine: str) -> str:
@@ -181,12 +181,11 @@ def _named(engine: str) -> tuple[Path, str] | None:
                 f"file {file}", f"named by {FILE_VARIABLE} is not there", "Name another, or none"
             )
         return None
+    text = read_text(file, _ENGINES)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get(engine)
-    except (OSError, ValueError) as error:
-        raise EngineUnavailableError(
-            f"file {file}", f"cannot be read ({error})", "It is TOML, a table an engine"
-        ) from error
+        table = tomllib.loads(text).get(engine)
+    except WRONG_CONTENT as error:
+        raise _ENGINES.refusal(file, f"is not TOML ({error})") from error
     if table is None:
         return None
     if not isinstance(table, dict) or not isinstance(table.get("python"), str) or len(table) != 1:

@@ -118,10 +118,9 @@ class LlamaCpp(Engine):
 
 def _cache_type(folder: Path) -> str | None:
     """What llama.cpp calls the cache of an export's candidate, where it is not the usual one."""
-    from paretune.engines.manifest import read_manifest
+    from paretune.engines.manifest import manifest_config, read_manifest
 
-    config = CompressionConfig.model_validate(read_manifest(folder)["config"])
-    return None if config.kv.num_bits == 16 else "q8_0"
+    return None if manifest_config(read_manifest(folder), folder).kv.num_bits == 16 else "q8_0"
 
 
 def _formats(widths: tuple[int, ...] | None) -> tuple[str, ...]:

@@ -5,23 +5,38 @@ An engine sees a folder only after :func:`check_files` has found every file to b
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from paretune.engines.engine import ExportCard
 from paretune.engines.model_card import base_licence
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import VerificationError
+from paretune.spaces.files import (
+    FileKind,
+    inside,
+    parse_document,
+    read_object,
+    refusing,
+    sha256_of_file,
+    write_json,
+)
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.schema import sealed, unsealed
 from paretune.spaces.size import average_bits, weight_bytes
 
 MANIFEST = "paretune.json"
 SCHEMA_VERSION = 2
-_CHUNK_BYTES = 1 << 22
+_KINDS: dict[str, type] = {
+    "name": str, "engine": str, "form": str, "digest": str, "config": dict, "run": dict, "figures": dict, "base": dict,
+    "weight_bytes": int, "tensor_parallel": int,
+}  # fmt: skip
+EXPORTED = FileKind("exported file", VerificationError, "Copy the export again")
+_MANIFEST = FileKind("manifest", VerificationError, "Export again; it is written last")
 
 
 def write_manifest(
@@ -68,72 +83,98 @@ def write_manifest(
         "figures": dict(card.figures),
         "versions": {name: metadata.version(name) for name in packages},
         "files": {
-            file.relative_to(folder).as_posix(): sha256_of_file(file)
+            file.relative_to(folder).as_posix(): sha256_of_file(file, EXPORTED)
             for file in sorted(folder.rglob("*"))
             if file.is_file()
         },
     }
-    write_json(folder / MANIFEST, values)
+    write_json(folder / MANIFEST, sealed(values))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an export.
+    """The manifest of an export: an object with a table of files, and with a configuration where it is of a candidate.
 
     Raises:
         VerificationError: there is none that can be read.
     """
-    try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not isinstance(found["files"], dict):
-            raise ValueError("it has no table of files")
-    except (OSError, ValueError, KeyError) as error:
-        raise VerificationError(
-            f"export {folder}", f"has no readable {MANIFEST} ({error})", "Export again; it is written last"
-        ) from error
+    file = folder / MANIFEST
+    found = read_object(file, _MANIFEST)
+    with refusing(file, _MANIFEST):
+        found = unsealed(found)
+    files = found.get("files")
+    if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
+        raise _MANIFEST.refusal(file, "has no table of files with their hashes")
+    for key, kind in _KINDS.items():
+        if not isinstance(found.get(key, kind()), kind):
+            raise _MANIFEST.refusal(file, f"has a wrong {key}")
+    if not all(isinstance(value, int | float | None) for value in found.get("figures", {}).values()):
+        raise _MANIFEST.refusal(file, "has figures that are no numbers")
     return found
+
+
+def base_vocabulary(folder: Path) -> int:
+    """Tokens of the model that an export was made from.
+
+    Raises:
+        VerificationError: there is no manifest that can be read, or it does not say.
+    """
+    found = read_manifest(folder).get("base", {}).get("vocabulary")
+    if not isinstance(found, int):
+        raise _MANIFEST.refusal(folder / MANIFEST, "does not say how many tokens the model has")
+    return found
+
+
+def manifest_config(manifest: Mapping[str, Any], folder: Path) -> CompressionConfig:
+    """The configuration of the candidate that an export was made from.
+
+    Raises:
+        VerificationError: the manifest has none, or another than its digest says.
+    """
+    file = folder / MANIFEST
+    config = parse_document(json.dumps(manifest.get("config")), CompressionConfig, file, _MANIFEST)
+    if config.digest != manifest.get("digest"):
+        raise _MANIFEST.refusal(file, "has a configuration that is not what its digest says")
+    return config
 
 
 def check_files(folder: Path) -> None:
     """Compare every file with its hash in the manifest.
 
     Raises:
-        VerificationError: a file is absent, another, unknown to the manifest, or outside the folder; or there is no
-            manifest.
+        VerificationError: a file is absent, another, unknown to the manifest, or outside the folder; there is a link;
+            or there is no manifest.
     """
     files = read_manifest(folder)["files"]
+    for link in _links_of(folder):
+        raise VerificationError(
+            f"link {link}", "exports have no links", "Do not load it; copy the export again"
+        )
     for name, digest in files.items():
-        file = folder / _inside(folder, name)
-        if not file.is_file() or sha256_of_file(file) != digest:
-            raise VerificationError(
-                f"file {file}", f"is absent or not what {MANIFEST} says", "Copy the export again"
-            )
+        if sha256_of_file(listed_file(folder, name), EXPORTED) != digest:
+            raise EXPORTED.refusal(folder / name, f"is not what {MANIFEST} says")
     for file in folder.rglob("*"):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and name not in files and name != MANIFEST:
+        if not file.is_dir() and name not in files and name != MANIFEST:
             raise VerificationError(
                 f"file {file}", f"is unknown to {MANIFEST}", "Delete it, or copy the export again"
             )
 
 
-def _inside(folder: Path, name: str) -> PurePosixPath:
-    """A path of the manifest, refused where it leaves the folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or (folder / path).is_symlink():
+def listed_file(folder: Path, name: str) -> Path:
+    """A file of the manifest.
+
+    Raises:
+        VerificationError: its name leaves the folder.
+    """
+    file = inside(folder, name)
+    if file is None:
         raise VerificationError(
             f"path {name!r} in {folder / MANIFEST}", "leaves the export", "Do not load it; export again"
         )
-    return path
+    return file
 
 
-def sha256_of_file(file: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def write_json(file: Path, values: dict[str, Any]) -> None:
-    """Sorted and indented, so that two exports can be compared by eye."""
-    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _links_of(folder: Path) -> Iterator[Path]:
+    """Links below a folder, to files, to folders and to nothing."""
+    for place, folders, files in os.walk(folder):
+        yield from (path for name in (*folders, *files) if (path := Path(place, name)).is_symlink())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from paretune.engines.engine import Engine, ExportCard, require_exportable
 from paretune.engines.environments import Environment, find_environment, variable
 from paretune.engines.group_ruling import ruling_by_group
+from paretune.engines.manifest import EXPORTED
 from paretune.engines.running import run_jobs
 from paretune.engines.vllm.devices import executed, executed_path, usual_name
 from paretune.engines.vllm.legality import VllmLegality
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineAbsentError, EngineError, UnknownNameError
+from paretune.spaces.files import read_object, refusing
 from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
 from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.target import Workload
@@ -167,10 +168,10 @@ class Vllm(Engine):
 
     def launch_line(self, folder: Path) -> str:
         """``vllm serve`` with what the export needs."""
-        from paretune.engines.manifest import read_manifest
+        from paretune.engines.manifest import manifest_config, read_manifest
 
         manifest = read_manifest(folder)
-        config = CompressionConfig.model_validate(manifest["config"])
+        config = manifest_config(manifest, folder)
         words = [
             "vllm",
             "serve",
@@ -234,10 +235,9 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _cache_options(folder: Path) -> dict[str, str]:
     """A cache of 8 bits is a matter of serving: predictions are compared without it."""
-    try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"config.json of {folder}", f"cannot be read ({error})", "Export again") from error
-    if not (values.get("quantization_config") or {}).get("kv_cache_scheme"):
-        return {}
+    file = folder / "config.json"
+    values = read_object(file, EXPORTED)
+    with refusing(file, EXPORTED):
+        if not (values.get("quantization_config") or {}).get("kv_cache_scheme"):
+            return {}
     return {"kv_cache_dtype": str(values.get("dtype") or values.get("torch_dtype") or "bfloat16")}

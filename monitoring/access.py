@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from paretune.monitoring.errors import MonitorError
+from paretune.spaces.files import FileKind, read_text
 
 TOKEN_CHARACTERS = 16
 """Fewest of a token that we ask for."""
@@ -40,14 +41,10 @@ def read_secret(file: Path, least_characters: int = 1) -> str:
     Raises:
         MonitorError: there is no such file, others can read it, or the word is short or not printable ASCII.
     """
-    try:
-        mode = file.stat().st_mode
-        secret = file.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MonitorError(f"secret file {file}", f"cannot be read ({error})", "Name another") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    secret = read_text(file, FileKind("secret file", MonitorError, "Name another", 1 << 16)).strip()
+    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise MonitorError(f"secret file {file}", "can be read by others", f"chmod 600 {file}")
-    if len(secret) < least_characters or not secret.isprintable() or " " in secret:
+    if len(secret) < least_characters or not secret.isascii() or not secret.isprintable() or " " in secret:
         raise MonitorError(
             f"secret in {file}",
             f"must be one word of at least {least_characters} characters",

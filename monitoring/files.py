@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paretune.engines.manifest import read_manifest, sha256_of_file
+from paretune.engines.manifest import EXPORTED, read_manifest
+from paretune.spaces.errors import VerificationError
+from paretune.spaces.files import inside, sha256_of_file
 
 Stamp = tuple[int, int, int]
 
@@ -27,15 +29,18 @@ class FileGuard:
         """
         place = folder.resolve()
         listed = read_manifest(place)["files"]
-        return tuple(name for name, digest in sorted(listed.items()) if self._digest(place / name) != digest)
+        return tuple(name for name, digest in sorted(listed.items()) if self._digest(place, name) != digest)
 
-    def _digest(self, file: Path) -> str | None:
+    def _digest(self, folder: Path, name: str) -> str | None:
+        file = inside(folder, name)
+        if file is None:  # whatever lies there is no file of the export
+            return None
         try:
             found = file.lstat()
             stamp = (found.st_size, found.st_mtime_ns, found.st_ino)
             known = self._known.get(file)
             if known is None or known[0] != stamp:
-                known = self._known[file] = (stamp, sha256_of_file(file))
-        except OSError:
+                known = self._known[file] = (stamp, sha256_of_file(file, EXPORTED))
+        except (OSError, VerificationError):
             return None
         return known[1]

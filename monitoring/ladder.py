@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from paretune.engines.manifest import MANIFEST, read_manifest
 from paretune.monitoring.errors import MonitorError
 from paretune.monitoring.limits import Limit
+from paretune.spaces.files import FileKind, read_document
 from paretune.spaces.schema import Document, Frozen
 
 LADDER = "ladder.json"
@@ -138,13 +139,9 @@ def read_ladder(folder: Path, link: Path | None = None) -> Ladder:
     file = folder / LADDER
     if not file.is_file():
         return _alone(folder)
-    try:
-        found = LadderFile.from_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise MonitorError(
-            f"file {file}", f"is no ladder ({said})", "Export it again with --ladder N"
-        ) from error
+    found = read_document(
+        file, LadderFile, FileKind("ladder", MonitorError, "Export it again with --ladder N")
+    )
     return Ladder(folder, found.rungs, link or folder / CURRENT)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune.spaces.errors import ModelError, ParetuneError, RunError
+from paretune.spaces.files import CONFIGURATION, FileKind, read_object, sha256_of_file, write_json
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.target import Workload
 
+_GGUF = FileKind("GGUF file", ModelError, "Name a file that can be read")
 _TAKEN = "Give a folder that transformers loads (config.json and safetensors), a hub id, or a .gguf file"
 
 
@@ -109,14 +110,14 @@ def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Meas
     from paretune.spaces.configuration import DENSE_CONFIG
     from paretune.spaces.size import memory_bytes
 
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = read_object(folder / "config.json", CONFIGURATION)
     for part in (values, values.get("text_config") or {}):
         for key in ("quantization_config", "compression_config"):
             part.pop(key, None)
     # What is searched must be unquantized; what is only counted need not, and its shapes are in the same keys.
     with tempfile.TemporaryDirectory(prefix="paretune-") as scratch:
         plain = Path(scratch)
-        (plain / "config.json").write_text(json.dumps(values), encoding="utf-8")
+        write_json(plain / "config.json", values)
         spec = read_model(plain, source=str(folder))
     total = memory_bytes(spec, DENSE_CONFIG, workload, weights=weight_bytes)
     return Measurement(value=float(total), unit="B", by="size")
@@ -178,11 +179,7 @@ def _configuration(folder: Path) -> Any:
         with told_by_transformers(folder):
             return read_model_config(folder)[0]
     except ModelError as error:
-        try:
-            own_code = "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            own_code = False
-        if not own_code:
+        if "auto_map" not in read_object(folder / "config.json", CONFIGURATION):
             raise
         raise ModelError(
             f"model folder {folder}",
@@ -203,7 +200,6 @@ def _numbers(folder: Path, config: Any) -> str:
 
 def _gguf(file: Path) -> CheckpointFacts:
     from paretune.engines import find_engine
-    from paretune.engines.manifest import sha256_of_file
     from paretune.evaluators.gguf_model import gguf_facts
     from paretune.spaces.errors import EngineError
 
@@ -216,7 +212,7 @@ def _gguf(file: Path) -> CheckpointFacts:
         rows=len(found.tokens),
         context=None,
         weight_bytes=found.weight_bytes,
-        hash=sha256_of_file(file),
+        hash=sha256_of_file(file, _GGUF),
         numbers=found.numbers,
         loaded_by=f"llama.cpp {engine.version()}",
         shape=found.shape,

@@ -44,8 +44,8 @@ def refined_member(bench: Workbench, member: Member, method: str, folder: Path, 
         ConfigurationError: the configuration has nothing to refine.
     """
     from paretune.engines.engine import ExportCard, require_exportable
-    from paretune.engines.whole_folder import refuse_occupied
     from paretune.pipeline.refining import refine_member
+    from paretune.spaces.files import refuse_occupied
 
     ruling = bench.engine.export_ruling(bench.spec, member.config)
     require_exportable(ruling, ExportCard(bench.model_folder, member.name))

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretune.search.run_folder import write_whole
 from paretune.spaces.errors import EngineAbsentError
+from paretune.spaces.files import write_document
 from paretune.spaces.result import FrontFile, LatencyCheck, RunDocument
 
 if TYPE_CHECKING:
@@ -62,9 +62,7 @@ def write_run(
         export=export,
         notes=notes,
     )  # fmt: skip
-    path = bench.folder / FILE
-    write_whole(path, document.model_dump_json(indent=1) + "\n")
-    return path
+    return write_document(bench.folder / FILE, document)
 
 
 def engine_version(bench: Workbench) -> str:

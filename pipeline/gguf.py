@@ -8,13 +8,13 @@ measured and said: KL of the file to the dense model, beside that of the recomme
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
-from paretune.spaces.errors import EngineError
+from paretune.spaces.errors import EngineError, RunError
+from paretune.spaces.files import FileKind, parse_json, read_text
 from paretune.spaces.measurement import Fidelity
 from paretune.spaces.model import Linear, ModelSpec
 
@@ -174,8 +174,9 @@ def _question(bench: Workbench) -> tuple[str, str]:
     from paretune.pipeline.models import EMBEDDED
 
     if bench.run.model == EMBEDDED:
-        with (demo.TASKS / _QUESTION_TASK).open(encoding="utf-8") as lines:
-            item = json.loads(next(iter(lines)))
+        file = demo.TASKS / _QUESTION_TASK
+        kind = FileKind("questions", RunError, "Install Paretune again")
+        item = parse_json(read_text(file, kind).splitlines()[0], file, kind)
         return item["prompt"], item["answer"]
     first = bench.windows["report"].ids[0][:32]
     return bench.tokenizer.decode(first), ""

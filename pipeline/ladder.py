@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from paretune.spaces.files import write_document
 
 if TYPE_CHECKING:
     from paretune.monitoring.ladder import LadderFile
@@ -70,10 +71,10 @@ def export_ladder(
         EngineError: the folder is not empty, or a member cannot be expressed.
         VerificationError: what was loaded is not the candidate; nothing is left behind.
     """
-    from paretune.engines.whole_folder import written_whole
     from paretune.monitoring.ladder import CURRENT
     from paretune.monitoring.switching import point_at
     from paretune.pipeline.exporting import export_member
+    from paretune.spaces.files import written_whole
 
     rungs = choose_rungs(_exportable(bench, members), first, count)
     places = [f"{index}-{member.name}" for index, member in enumerate(rungs)]
@@ -142,5 +143,4 @@ def _kl(member: Member) -> float:
 def _write_ladder(folder: Path, ladder: LadderFile) -> None:
     from paretune.monitoring.ladder import LADDER
 
-    text = json.dumps(ladder.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
-    (folder / LADDER).write_text(text, encoding="utf-8")
+    write_document(folder / LADDER, ladder)

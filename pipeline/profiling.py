@@ -144,10 +144,9 @@ def _kept(bench: Workbench, operations: str) -> PredictorFile:
     Raises:
         RunError: it cannot be read, or is of something else.
     """
-    from pydantic import ValidationError
-
     from paretune.profiles.predictor_file import PredictorFile
     from paretune.spaces.errors import RunError
+    from paretune.spaces.files import FileKind, read_document
 
     path, engine = bench.folder / KEPT, bench.engine
     wanted = PredictorFile(
@@ -157,20 +156,17 @@ def _kept(bench: Workbench, operations: str) -> PredictorFile:
     if not path.exists():
         return wanted
     remedy = "Choose another folder with --out, or remove this one: a search compares times of one fit alone"
-    try:
-        found = PredictorFile.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ValidationError) as error:
-        raise RunError(str(path), "is not what was written", remedy) from error
+    found = read_document(path, PredictorFile, FileKind("predictor", RunError, remedy))
     if not found.made_for(wanted):
         raise RunError(str(path), "was timed with another engine, device, workload or operations", remedy)
     return found
 
 
 def _keep(bench: Workbench, file: PredictorFile, found: dict[str, Any]) -> PredictorFile:
-    from paretune.search.run_folder import write_whole
+    from paretune.spaces.files import write_document
 
     file = file.model_copy(update=found)
-    write_whole(bench.folder / KEPT, file.to_json() + "\n")
+    write_document(bench.folder / KEPT, file)
     return file
 
 

@@ -10,14 +10,16 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from paretune.search.settings import SearchSettings
 from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.files import FileKind, parse_yaml, read_text
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.schema import Document, Frozen
 from paretune.spaces.target import Workload
+
+_RUN_FILE = FileKind("run file", RunError, "Mend it; docs/run-file.md has every key", 1 << 24)
 
 
 class TextSource(Frozen):
@@ -88,16 +90,11 @@ def read_run_file(path: Path) -> dict[str, Any]:
     Raises:
         RunError: unreadable, or not a mapping.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"run file {path}", f"cannot be read ({error.strerror})", "Check the path") from error
-    except yaml.YAMLError as error:
-        raise RunError(f"run file {path}", f"is not YAML: {error}", "Mend the line that is named") from error
-    if not isinstance(found, dict):
-        raise RunError(f"run file {path}", "must hold a mapping", "Start from docs/run-file.md")
-    if "settings" in found and "schema_version" in found:
-        return dict(found["settings"])
+    found = parse_yaml(read_text(path, _RUN_FILE), path, _RUN_FILE)
+    if isinstance(found, dict) and "settings" in found and "schema_version" in found:
+        found = found["settings"]
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise _RUN_FILE.refusal(path, "must hold a mapping with keys that are text")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.spaces.errors import BrokenCandidateError
+from paretune.spaces.files import write_json
 from paretune.spaces.statistics import Difference, difference
 
 if TYPE_CHECKING:
@@ -261,4 +261,4 @@ def _eight_bit_kl(
 
 def write_note(folder: Path, document: dict[str, Any]) -> None:
     """Leave beside the weights what was done to them."""
-    (folder / NOTE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / NOTE, document)

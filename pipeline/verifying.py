@@ -195,11 +195,11 @@ def where_they_part(
     export is written as the folder was.
     """
     from paretune.engines.first_difference import first_difference
+    from paretune.engines.manifest import manifest_config
     from paretune.engines.verification import compare_export, default_tolerance
-    from paretune.spaces.configuration import CompressionConfig
     from paretune.spaces.errors import ParetuneError
 
-    config = CompressionConfig.model_validate(manifest["config"])
+    config = manifest_config(manifest, export)
     few = ids[:_PLACED_WINDOWS]
     allowed = default_tolerance(engine, config, assembler.apply(config).dtype, kl_of(manifest))
     try:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from paretune.engines.operation import Operation
 from paretune.spaces.errors import RunError
+from paretune.spaces.files import FileKind, read_document, write_document, write_whole
 from paretune.spaces.schema import Document, Frozen
+
+_TABLE = FileKind("cost table", RunError, "Measure again with `paretune profile`")
 
 
 class CostRow(Frozen):
@@ -81,11 +80,11 @@ class CostTable(Document):
 
     def write(self, path: Path) -> Path:
         """Save as JSON, whole or not at all; returns ``path``."""
-        return _replace(path, self.model_dump_json(indent=1) + "\n")
+        return write_document(path, self)
 
     def write_csv(self, path: Path) -> Path:
         """Save the same rows flat, for people and spreadsheets; returns ``path``."""
-        return _replace(path, self.csv_text())
+        return write_whole(path, self.csv_text())
 
     def csv_text(self) -> str:
         """One line a row, the fields of the operation among the columns."""
@@ -104,13 +103,7 @@ class CostTable(Document):
         Raises:
             RunError: it cannot be read, or is no table.
         """
-        try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"{error.error_count()} faults"
-            raise RunError(
-                f"cost table {path}", f"cannot be read ({reason})", "Measure again with `paretune profile`"
-            ) from error
+        return read_document(path, cls, _TABLE)
 
 
 def _identity(row: CostRow) -> tuple[Any, ...]:
@@ -122,19 +115,3 @@ def _flat(row: CostRow) -> dict[str, Any]:
         f"operation.{name}": value for name, value in asdict(row.operation).items() if name != "count"
     }
     return {**{name: value for name, value in row.fields().items() if name != "operation"}, **operation}
-
-
-def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"cost table {path}", f"cannot be written ({error.strerror})", "Free space or name another folder"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-    return path

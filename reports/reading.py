@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from paretune.reports.compared import FILE as COMPARED
 from paretune.reports.compared import ComparedFile
 from paretune.search.records import read_lines
-from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.errors import RunError
+from paretune.spaces.files import FileKind, read_document, refusing
 from paretune.spaces.result import FrontFile, RunDocument
 from paretune.spaces.schema import Document
 
 Read = TypeVar("Read", bound=Document)
+_OF_RUN = FileKind("file", RunError, "Search again: a resumed search writes it anew", 1 << 36)
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,8 @@ def read_trials(path: Path) -> Iterator[Trial]:
         RunError: a line was changed, lost or moved.
     """
     for place, line in read_lines(path):
-        try:
+        with refusing(place, _OF_RUN):
             yield _trial(line)
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(place, f"is no record ({error})", "Restore the file, or search again") from error
 
 
 def _trial(line: Mapping[str, Any]) -> Trial:
@@ -130,25 +128,10 @@ def _trial(line: Mapping[str, Any]) -> Trial:
 
 
 def _document(path: Path, kind: type[Read]) -> Read:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
+    if not path.exists():
         raise RunError(
             f"{path}",
             "is missing: the search has not written its front yet",
             "Run or resume `paretune search`",
-        ) from error
-    except OSError as error:
-        raise RunError(f"{path}", f"cannot be read ({error.strerror})", "Check the file") from error
-    try:
-        return kind.from_json(text)
-    except ValidationError as error:
-        raise _as_run_error(path, error) from error
-
-
-def _as_run_error(path: Path, error: ValidationError) -> ParetuneError:
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the file"
-    return RunError(
-        f"{place} in {path}", str(first["msg"]), "Rebuild it with the version that wrote it, or search again"
-    )
+        )
+    return read_document(path, kind, _OF_RUN)

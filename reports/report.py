@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from paretune.reports.page import make_page
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.table import write_front_csv
-from paretune.search.run_folder import write_whole
 from paretune.spaces import numerals
+from paretune.spaces.files import write_whole
 from paretune.spaces.metrics import METRICS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import csv
 import io
 from pathlib import Path
 
-from paretune.search.run_folder import write_whole
+from paretune.spaces.files import write_whole
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FRONT_COLUMNS, FrontFile, Member
 

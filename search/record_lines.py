@@ -14,16 +14,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from paretune.search.run_folder import append_line, drop_torn_line
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig, PrunedShape
 from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.files import FileKind, append_line, drop_torn_line, read_bytes
 from paretune.spaces.schema import canonical_json
 
 CONFIGURATIONS = "configurations.jsonl"
 _SEAL = re.compile(rb'(.*),"check":"([0-9a-f]{16})"}', re.DOTALL)
 _UNTOUCHED = -1
+_LINES = FileKind(
+    "file", RunError, "Restore the file from a copy, or choose another folder with --out", 1 << 36
+)
 
 
 def sealed(values: Mapping[str, Any]) -> str:
@@ -55,10 +58,7 @@ def read_sealed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     if not path.exists():
         return
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise damaged(str(path), f"cannot be read ({error.strerror})") from error
+    content = read_bytes(path, _LINES)
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1], start=1):
         place = f"line {number} of {path}"
         yield place, unsealed(line, place)
@@ -66,7 +66,7 @@ def read_sealed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def damaged(place: str, rule: str) -> RunError:
     """The refusal of a line that no search has written."""
-    return RunError(place, rule, "Restore the file from a copy, or choose another folder with --out")
+    return RunError(place, rule, _LINES.remedy)
 
 
 class Configurations:

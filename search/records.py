@@ -16,8 +16,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from paretune.search.record_lines import Configurations, damaged, read_sealed, sealed
-from paretune.search.run_folder import append_line, drop_torn_line
 from paretune.spaces.errors import ParetuneError
+from paretune.spaces.files import append_line, drop_torn_line
 from paretune.spaces.interrupts import uninterrupted
 from paretune.spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from paretune.search.front import Candidate, ParetoFront
 from paretune.search.promotion import Promoted, candidate, reference, rival_costs
-from paretune.search.run_folder import write_whole
 from paretune.search.study import Study
+from paretune.spaces.files import write_document
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import Measurement, Record
 from paretune.spaces.metrics import find_metric
@@ -48,7 +48,7 @@ def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
 def write_front(front: FrontFile, folder: Path) -> Path:
     """Write ``front.json``, whole or not at all."""
     path = folder / FILE
-    write_whole(path, front.model_dump_json(indent=1) + "\n")
+    write_document(path, front)
     return path
 
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.search.run_folder import cannot_write, drop_torn_line
 from paretune.search.scoring import value_of
+from paretune.spaces.files import WRONG_CONTENT, cannot_write, drop_torn_line
 from paretune.spaces.measurement import Record
 from paretune.spaces.metrics import find_metric
 
@@ -34,24 +34,33 @@ class StudyStorage:
 
     def __init__(self, folder: Path, objectives: tuple[str, ...]) -> None:
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.objectives = objectives
         self.path = folder / FILE
-        if self.path.exists():
-            drop_torn_line(self.path)
+        with self._writing():
+            if self.path.exists():
+                drop_torn_line(self.path)
+            try:
+                self._open()
+            except (*WRONG_CONTENT, AssertionError):
+                self.path.unlink()  # damaged: it is written anew
+                self._open()
+
+    def _open(self) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend(str(self.path)))
-        with self._writing():
-            self.study: Study = optuna.create_study(
-                study_name="paretune",
-                storage=storage,
-                load_if_exists=True,
-                directions=[find_metric(metric).direction for metric in objectives],
-            )
+        self.study: Study = optuna.create_study(
+            study_name="paretune",
+            storage=storage,
+            load_if_exists=True,
+            directions=[find_metric(metric).direction for metric in self.objectives],
+        )
         self._known = {trial.user_attrs.get("index") for trial in self.study.get_trials(deepcopy=False)}
 
     def add(self, record: Record) -> None:

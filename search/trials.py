@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from paretune.search.record_lines import damaged, sealed, unsealed
-from paretune.search.run_folder import write_whole
+from paretune.spaces.files import write_whole
 from paretune.spaces.schema import Document
 from paretune.spaces.space import Point
 

@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+_CHECKSUM = "checksum"
 
 
 class Frozen(BaseModel):
@@ -40,9 +42,31 @@ class Frozen(BaseModel):
 
 
 class Document(Frozen):
-    """A value that is written to disk by itself, so it carries the version of its schema."""
+    """A value that is written to disk by itself, so it carries the version of its schema and may carry a checksum."""
 
     schema_version: Literal[1] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unseal(cls, values: Any) -> Any:
+        return unsealed(values) if isinstance(values, dict) else values
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An object of JSON with a checksum of itself: a bit that flips on a disk must not become another number."""
+    return {_CHECKSUM: sha256_of(values), **values}
+
+
+def unsealed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The object that was sealed; one that never was is taken as it is.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    values = {name: value for name, value in found.items() if name != _CHECKSUM}
+    if _CHECKSUM in found and found[_CHECKSUM] != sha256_of(values):
+        raise ValueError("the checksum is another's: a part of it has changed since it was written")
+    return values
 
 
 def canonical_json(value: Any) -> str:

@@ -85,8 +85,9 @@ class Workload(Document):
         """
         short = _SHORT_NAME.fullmatch(text.strip())
         if short is not None:
-            batch, prompt, output = map(int, short.groups())
-            return cls(batch=batch, prompt_tokens=prompt, output_tokens=output)
+            names = ("batch", "prompt_tokens", "output_tokens")
+            numbers = zip(names, short.groups(), strict=True)
+            return cls(**{name: _workload_number(name, number, text) for name, number in numbers})
         fields: dict[str, Any] = {}
         for part in text.split(","):
             key, separator, value = (piece.strip() for piece in part.partition("="))

@@ -6,8 +6,6 @@ Everything goes into a folder beside the target, which takes the target's name w
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 
 from paretune.compressors.companions import copy_companions
 from paretune.spaces.errors import ModelError
+from paretune.spaces.files import CONFIGURATION, read_object, write_whole, written_whole
 from paretune.spaces.model import ModelSpec
 
 _SHARD_BYTES = 5 * 10**9
@@ -37,23 +36,12 @@ def write_model(
     Raises:
         ModelError: the folder is not empty, ``source`` has no configuration, or nothing can be written.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ModelError(f"folder {folder}", "is there already and not empty", "Name another, or delete it")
     stored = getattr(torch, spec.dtype) if dtype is None else dtype
     text = json.dumps(_config(source, spec, stored), indent=2) + "\n"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    try:
+    with written_whole(folder, ModelError) as partial:
         _write_weights(model, partial, stored)
-        (partial / "config.json").write_text(text, encoding="utf-8")
+        write_whole(partial / "config.json", text)
         copy_companions(source, partial)
-        partial.chmod(0o755)
-        partial.replace(folder)
-    except OSError as error:
-        reason = f"cannot be written ({error.strerror or error})"
-        raise ModelError(f"folder {folder}", reason, "Free space or name another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
@@ -69,12 +57,7 @@ def _write_weights(model: Any, folder: Path, dtype: torch.dtype) -> None:
 
 
 def _config(source: Path, spec: ModelSpec, dtype: torch.dtype) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
-        ) from error
+    values = read_object(source / "config.json", CONFIGURATION)
     if not spec.tied and values.get("tie_word_embeddings", True):
         values["tie_word_embeddings"] = False
     word = str(dtype).removeprefix("torch.")

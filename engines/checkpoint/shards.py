@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from paretune.spaces.files import write_whole
+
 SHARD_BYTES = 5 * 10**9
 _SINGLE = "model.safetensors"
 
@@ -62,4 +64,4 @@ def _name_shards(folder: Path, places: dict[str, int], shards: int, total: int) 
         "weight_map": {tensor: names[place] for tensor, place in sorted(places.items())},
     }
     text = json.dumps(index_file, indent=2) + "\n"
-    (folder / f"{_SINGLE}.index.json").write_text(text, encoding="utf-8")
+    write_whole(folder / f"{_SINGLE}.index.json", text)

@@ -6,7 +6,6 @@ of checkpoint (:mod:`paretune.engines.forms`) bring tensors and a ``quantization
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ from paretune.engines.checkpoint.quantization_config import quantization_config
 from paretune.engines.checkpoint.shards import SHARD_BYTES, write_shards
 from paretune.engines.checkpoint.stored_tensors import StoredTensors
 from paretune.engines.engine import ExportCard
-from paretune.engines.manifest import MANIFEST, write_json, write_manifest
+from paretune.engines.manifest import MANIFEST, write_manifest
 from paretune.engines.model_card import base_licence, model_card
-from paretune.engines.whole_folder import written_whole
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
+from paretune.spaces.files import CONFIGURATION, read_object, write_json, write_whole, written_whole
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import weight_bytes
 
@@ -131,7 +130,7 @@ def _write(
     write_json(folder / "config.json", _model_config(card.source, config, content))
     copy_companions(card.source, folder)
     text = model_card(spec, config, card, base_licence(card.source), content.notes, tags=content.tags)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_whole(folder / "README.md", text)
     write_manifest(
         folder,
         spec,
@@ -155,12 +154,7 @@ def export_notes(config: CompressionConfig) -> tuple[str, ...]:
 
 
 def _model_config(source: Path, config: CompressionConfig, content: Content) -> dict[str, Any]:
-    try:
-        values = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
-        ) from error
+    values = read_object(source / "config.json", CONFIGURATION)
     result = pruned_config(values, content.spec, config.pruned)
     if content.quantization is not None:
         result["quantization_config"] = dict(content.quantization)

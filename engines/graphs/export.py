@@ -13,9 +13,9 @@ from paretune.engines.graphs.onnx_graph.file import write_onnx
 from paretune.engines.graphs.onnx_graph.skeleton import graph_model
 from paretune.engines.manifest import write_manifest
 from paretune.engines.model_card import base_licence, model_card
-from paretune.engines.whole_folder import written_whole
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
+from paretune.spaces.files import write_whole, written_whole
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import kept_extent, weight_bytes
 
@@ -73,7 +73,7 @@ def write_graph_folder(
             form.finish(partial)
         copy_companions(card.source, partial)
         text = model_card(spec, config, card, base_licence(card.source), (), tags=form.tags, use=form.use)
-        (partial / "README.md").write_text(text, encoding="utf-8")
+        write_whole(partial / "README.md", text)
         write_manifest(partial, spec, config, card, engine=form.engine, packages=form.packages)
     return folder
 

@@ -12,9 +12,9 @@ from paretune.engines.llama.gguf_file.names import FILE
 from paretune.engines.llama.gguf_file.tokenizer import tokenizer_notes
 from paretune.engines.manifest import write_manifest
 from paretune.engines.model_card import base_licence, model_card
-from paretune.engines.whole_folder import written_whole
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
+from paretune.spaces.files import write_whole, written_whole
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import weight_bytes
 
@@ -52,6 +52,6 @@ def write_folder(
             )
         copy_companions(card.source, partial, LICENCES)
         text = model_card(spec, config, card, licence, notes, tags=("gguf", "llama.cpp"), use=_USE)
-        (partial / "README.md").write_text(text, encoding="utf-8")
+        write_whole(partial / "README.md", text)
         write_manifest(partial, spec, config, card, engine="llama.cpp", notes=notes, packages=_PACKAGES)
     return folder

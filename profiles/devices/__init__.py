@@ -7,12 +7,13 @@ its ``label`` is the name that the driver gives it; one that is not gets lower b
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 from paretune.profiles.devices.local_cpu import local_cpu
 from paretune.profiles.devices.local_gpu import has_gpu, local_gpu_sheet
-from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.errors import RunError, UnknownNameError
+from paretune.spaces.files import FileKind, read_document
 from paretune.spaces.target import Device
 
 __all__ = ["detect_device", "device_names", "find_device"]
@@ -30,9 +31,8 @@ _ALIASES = {
 
 @cache
 def _sheets() -> dict[str, Device]:
-    folder = files(__name__)
-    texts = (file.read_text(encoding="utf-8") for file in folder.iterdir() if file.name.endswith(".json"))
-    found = (Device.from_json(text) for text in texts)
+    kind = FileKind("data sheet", RunError, "Install Paretune again")
+    found = (read_document(file, Device, kind) for file in Path(__file__).parent.glob("*.json"))
     return {device.name: device for device in sorted(found, key=lambda device: (device.kind, device.name))}
 
 

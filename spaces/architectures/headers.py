@@ -6,18 +6,20 @@ the header as JSON (tensor -> dtype, shape, data_offsets), then the data.
 
 from __future__ import annotations
 
-import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paretune.spaces.errors import ModelError
+from paretune.spaces.files import WRONG_CONTENT, FileKind, parse_json, read_object
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _LONGEST_HEADER = 100_000_000
 _REMEDY = "Copy or download the file again"
+_WEIGHTS = FileKind("weights file", ModelError, _REMEDY)
+_INDEX = FileKind("index", ModelError, _REMEDY, _LONGEST_HEADER)
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,16 @@ def read_header(file: Path) -> tuple[StoredTensor, ...]:
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _LONGEST_HEADER
             text = stream.read(length) if length < min(_LONGEST_HEADER, actual) else b""
     except OSError as error:
-        raise ModelError(f"weights file {file}", f"cannot be read ({error.strerror})", _REMEDY) from error
-    header = _parse(text) if len(text) == length else None
-    if header is None:
-        raise ModelError(
-            f"weights file {file}", "is cut short or no safetensors file: its header is incomplete", _REMEDY
-        )
+        raise _WEIGHTS.refusal(file, f"cannot be read ({error.strerror})") from error
+    if len(text) != length:
+        raise _WEIGHTS.refusal(file, "is cut short or no safetensors file: its header is incomplete")
+    header = parse_json(text, file, replace(_WEIGHTS, what="header of weights file"))
+    if not isinstance(header, dict):
+        raise _WEIGHTS.refusal(file, "is no safetensors file: its header is no object")
     tensors = tuple(_tensor(file, name, entry) for name, entry in header.items() if name != "__metadata__")
     promised = 8 + length + sum(tensor.size_bytes for tensor in tensors)
     if actual != promised:
-        raise ModelError(
-            f"weights file {file}", f"has {actual} bytes, its header promises {promised}", _REMEDY
-        )
+        raise _WEIGHTS.refusal(file, f"has {actual} bytes, its header promises {promised}")
     return tensors
 
 
@@ -87,14 +87,11 @@ def present_files(folder: Path) -> tuple[Path, ...]:
 
 def _weight_map(index: Path) -> dict[str, str]:
     """Tensor -> file, of an index."""
-    try:
-        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"index {index}", "must be JSON with a weight_map", _REMEDY) from error
+    mapping = read_object(index, _INDEX).get("weight_map")
     if not (
         isinstance(mapping, dict) and mapping and all(isinstance(name, str) for name in mapping.values())
     ):
-        raise ModelError(f"weight_map of {index}", "must map tensor names to files", _REMEDY)
+        raise _INDEX.refusal(index, "must have a weight_map, from tensor names to files")
     return mapping
 
 
@@ -113,18 +110,12 @@ def _shard(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def _parse(text: bytes) -> dict[str, Any] | None:
-    try:
-        header = json.loads(text)
-    except ValueError:
-        return None
-    return header if isinstance(header, dict) else None
-
-
 def _tensor(file: Path, name: str, entry: Any) -> StoredTensor:
     try:
         begin, end = entry["data_offsets"]
-        shape = tuple(int(extent) for extent in entry["shape"])
-        return StoredTensor(name, str(entry["dtype"]), shape, int(end) - int(begin), file)
-    except (KeyError, TypeError, ValueError) as error:
+        shape = tuple(entry["shape"])
+        if not all(type(number) is int and number >= 0 for number in (begin, end - begin, *shape)):
+            raise ValueError("not a count")
+        return StoredTensor(name, str(entry["dtype"]), shape, end - begin, file)
+    except WRONG_CONTENT as error:
         raise ModelError(f"tensor {name!r} in {file}", "has an unreadable header entry", _REMEDY) from error

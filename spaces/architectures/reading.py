@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from paretune.spaces.architectures.registry import ARCHITECTURES, find_architect
 from paretune.spaces.architectures.unknown import read_unknown
 from paretune.spaces.architectures.weights import check_weights, stored_dtype
 from paretune.spaces.errors import ModelError
+from paretune.spaces.files import CONFIGURATION, read_object, refusing
 from paretune.spaces.model import CacheLayer, ModelSpec
 
 
@@ -28,7 +28,14 @@ def read_model(folder: Path, source: str | None = None, revision: str | None = N
         ModelError: no or unreadable configuration, a quantized model, an unknown architecture.
     """
     file = folder / "config.json"
-    values = _load(file)
+    values = read_object(file, CONFIGURATION)
+    with refusing(file, CONFIGURATION):
+        return _read(values, file, folder, source, revision)
+
+
+def _read(
+    values: dict[str, Any], file: Path, folder: Path, source: str | None, revision: str | None
+) -> ModelSpec:
     _refuse_quantized(values, file)
     given: dict[str, Any] = {"source": str(folder) if source is None else source, "revision": revision}
     architecture = find_architecture(str(values.get("model_type")))
@@ -57,22 +64,6 @@ def _from_headers(folder: Path, fields: ConfigFields, given: dict[str, Any]) -> 
     geometry, layout, cache = read_unknown(fields, check_weights(folder))
     family = Architecture("headers", (model_type,), (str(names[0]),), {}, lambda _: (geometry, layout))
     return _specify(family, fields, geometry, layout, {**given, "cache": cache})
-
-
-def _load(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(
-            f"model folder {file.parent}",
-            "must hold a readable config.json",
-            "Name a folder in Hugging Face format, or a hub id",
-        ) from error
-    except ValueError as error:
-        raise ModelError(f"{file}", f"is not JSON ({error})", "Copy or download it again") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{file}", "must hold a JSON object", "Copy or download it again")
-    return values
 
 
 def _refuse_quantized(values: dict[str, Any], file: Path) -> None:

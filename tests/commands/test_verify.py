@@ -81,8 +81,9 @@ class Reading(Transformers):
 
 @pytest.fixture
 def manifest():
-    config = CompressionConfig().model_dump(mode="json")
-    return {"engine": "transformers", "config": config, "files": {}, "run": {"hashes": {"bank": "one"}}}
+    config = CompressionConfig()
+    of_config = {"config": config.model_dump(mode="json"), "digest": config.digest}
+    return {"engine": "transformers", **of_config, "files": {}, "run": {"hashes": {"bank": "one"}}}
 
 
 @pytest.fixture

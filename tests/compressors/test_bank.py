@@ -303,7 +303,7 @@ def test_a_full_disk_is_refused_and_leaves_no_half_written_entry(llama, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", full)
-        with pytest.raises(RunError, match="disk is full"):
+        with pytest.raises(RunError, match="No space left"):
             llama.bank.build(space_of(llama))
     assert not list(llama.bank.folder.rglob("*.tmp"))
     reopen(llama).build(space_of(llama))

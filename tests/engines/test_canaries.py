@@ -10,8 +10,9 @@ import torch
 
 from paretune.engines import canary
 from paretune.engines.canary import CANARIES, add_canaries, discard_unlisted, read_canaries
-from paretune.engines.manifest import MANIFEST, check_files, sha256_of_file
+from paretune.engines.manifest import MANIFEST, check_files
 from paretune.engines.predictions import Predictions
+from paretune.spaces.files import sha256_of_file
 
 WINDOWS = torch.arange(64).view(2, 32)
 TOKENIZER = SimpleNamespace(
@@ -57,11 +58,11 @@ def test_a_job_that_is_killed_leaves_an_export_that_can_be_used(export, monkeypa
     if there:
         add_canaries(engine, export, WINDOWS, TOKENIZER, 3)
 
-    def killed_after(file, text):
+    def killed_after(file, values):
         if len(done) == steps:
             raise KilledError
         done.append(file.name)
-        replace(file, text)
+        replace(file, values)
 
     with monkeypatch.context() as patched:
         patched.setattr(canary, "_replace", killed_after)

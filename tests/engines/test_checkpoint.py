@@ -15,10 +15,10 @@ from paretune.engines import find_engine
 from paretune.engines.checkpoint import writer as checkpoint
 from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
-from paretune.engines.manifest import sha256_of_file
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
-from paretune.spaces.errors import EngineError
+from paretune.spaces.errors import EngineError, ModelError
+from paretune.spaces.files import sha256_of_file
 from paretune.spaces.named_formats import find_choice
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.size import layer_bytes, weight_bytes
@@ -311,7 +311,7 @@ def test_a_container_that_is_not_as_announced_is_refused(bench, tmp_path, monkey
 
 def test_a_source_without_configuration_is_refused(bench, tmp_path):
     one = bench()
-    with pytest.raises(EngineError, match=r"config\.json"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         write_checkpoint(one.assembler, DENSE_CONFIG, tmp_path / "export", ExportCard(tmp_path))
     assert not list(tmp_path.iterdir())
 

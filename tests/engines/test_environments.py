@@ -156,7 +156,7 @@ def test_files_beside_a_script_do_not_hide_packages(tmp_path):
         ("raise ValueError('a scheme nobody runs')", "ValueError: a scheme nobody runs"),
         ("print('nearly done'); sys.exit(3)", "nearly done"),
         ("pass", "exit code 0"),
-        ("json.dump([1], open(request['answer'], 'w'))", "other than an object"),
+        ("json.dump([1], open(request['answer'], 'w'))", "must hold an object"),
         ("os.kill(os.getpid(), 11)", "signal 11"),
     ],
 )

@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 
 from paretune.engines.canary import CANARIES, Canary, CanaryFile
-from paretune.engines.manifest import MANIFEST, sha256_of_file
+from paretune.engines.manifest import MANIFEST
 from paretune.monitoring.endpoint import Endpoint
 from paretune.monitoring.ladder import CURRENT, LADDER, LadderFile, Rung, default_trigger
+from paretune.spaces.files import sha256_of_file
 
 SHARES = (0.6, 0.2, 0.1)
 

@@ -169,7 +169,9 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
     from paretune.monitoring import files
 
     kept = files.sha256_of_file
-    monkeypatch.setattr(files, "sha256_of_file", lambda file: read.append(file.name) or kept(file))
+    monkeypatch.setattr(
+        files, "sha256_of_file", lambda file, *kind: read.append(file.name) or kept(file, *kind)
+    )
     guard = FileGuard()
     for _ in range(3):
         assert guard.altered(export) == ()
@@ -204,8 +206,9 @@ def test_a_webhook_is_told_when_the_link_has_moved(ladder):
 @pytest.mark.parametrize("name", engine_names())
 def test_a_webhook_is_told_places_of_the_monitors_machine(ladder, monkeypatch, name):
     manifest = json.loads((ladder / "1-middle" / MANIFEST).read_text())
-    config = CompressionConfig().model_dump(mode="json")
-    (ladder / "1-middle" / MANIFEST).write_text(json.dumps({**manifest, "engine": name, "config": config}))
+    config = CompressionConfig()
+    of_engine = {"engine": name, "digest": config.digest, "config": config.model_dump(mode="json")}
+    (ladder / "1-middle" / MANIFEST).write_text(json.dumps({**manifest, **of_engine}))
     told = []
     hook = httpx.MockTransport(
         lambda request: told.append(json.loads(request.content)) or httpx.Response(204)
@@ -323,7 +326,7 @@ def test_rungs_outside_the_ladder_are_refused(ladder, folder):
     values = json.loads((ladder / LADDER).read_text())
     values["rungs"][0]["folder"] = folder
     (ladder / LADDER).write_text(json.dumps(values))
-    with pytest.raises(MonitorError, match="no ladder"):
+    with pytest.raises(MonitorError, match="is no name beside"):
         read_ladder(ladder)
 
 

@@ -78,7 +78,7 @@ def test_unknown_keys_and_other_runs_are_refused(run: Path) -> None:
     good = json.loads((run / FILE).read_text())
     for change, expected in (
         ({"colour": 1}, "colour"),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 2}, "of version 2"),
         ({"hashes": {"model": "other"}}, "another model"),
     ):
         (run / FILE).write_text(json.dumps({**good, **change}))

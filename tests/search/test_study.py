@@ -19,10 +19,11 @@ from paretune.search.pareto import non_dominated
 from paretune.search.promotion import promote, search_front
 from paretune.search.records import RecordFile
 from paretune.search.result import build_front, write_front
-from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder, write_whole
+from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder
 from paretune.search.settings import SearchSettings
 from paretune.search.study import readings
 from paretune.spaces.errors import BrokenCandidateError, LimitError, RunError, SpaceError, StorageBusyError
+from paretune.spaces.files import write_whole
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.result import FrontFile
 from tests.search.fake_study import make_study
@@ -363,7 +364,7 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path):
     (tmp_path / "run" / "run.lock").mkdir(parents=True)
     with pytest.raises(RunError, match="Is a directory"), lock_run_folder(tmp_path / "run"):
         pass
-    with pytest.raises(RunError, match="Not a directory"):
+    with pytest.raises(RunError, match="cannot be written"):
         write_whole(tmp_path / "file" / "below", "text")
 
 

@@ -6,7 +6,6 @@ which the program does once when it loads the graph.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from paretune.engines.runtime.candidate_model import kept_name
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.choice import UNTOUCHED
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import EngineError
+from paretune.spaces.files import CONFIGURATION, read_object
 from paretune.spaces.methods import scaled_blocks
 from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_linears
@@ -93,12 +92,7 @@ def _skeleton(spec: ModelSpec, config: CompressionConfig, source: Path) -> Any:
     import transformers
     from accelerate import init_empty_weights
 
-    try:
-        values = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"config.json of {source}", f"cannot be read ({error})", "Name the folder of the dense model"
-        ) from error
+    values = read_object(source / "config.json", CONFIGURATION)
     values = pruned_config(values, spec, config.pruned)
     found = transformers.AutoConfig.for_model(**values)
     with init_empty_weights(include_buffers=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from paretune.engines.llama.gguf_file.tensors import GgufTensor, GgufTensors
 from paretune.engines.llama.gguf_file.tokenizer import add_tokenizer
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.files import CONFIGURATION, read_object
 from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write_gguf(
     """
     import gguf
 
-    values = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    values = read_object(source / "config.json", CONFIGURATION)
     cut: Mapping[str, Any] = pruned_config(values, spec, config.pruned)
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[architecture(spec)])
     try:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from paretune.spaces.errors import EngineError
+from paretune.spaces.files import FileKind, read_json, read_object, read_text, refusing
 
 _FILE = "tokenizer.json"
+_TOKENIZER = FileKind("tokenizer file", EngineError, "Copy or download it again")
 _OTHER_FILES = ("tokenizer.model", "spiece.model", "merges.txt", "vocab.json", "vocab.txt")
 """That hold a tokenizer in other ways."""
 
@@ -68,8 +70,9 @@ def _tokenizer(folder: Path) -> dict[str, Any] | None:
     """
     file = folder / _FILE
     if file.is_file():
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found if found and found.get("model", {}).get("merges", True) else None
+        found = read_object(file, _TOKENIZER)
+        with refusing(file, _TOKENIZER):
+            return found if found and found.get("model", {}).get("merges", True) else None
     if others := [name for name in _OTHER_FILES if (folder / name).is_file()]:
         raise EngineError(
             f"tokenizer {folder / others[0]}",
@@ -159,7 +162,7 @@ def _add_special(writer: Any, folder: Path, found: dict[str, Any]) -> None:
     writer.add_add_bos_token(first is not None and _begins_with(folder, first))
     template = settings.get("chat_template")
     file = folder / "chat_template.jinja"
-    template = file.read_text(encoding="utf-8") if file.is_file() else template
+    template = read_text(file, _TOKENIZER) if file.is_file() else template
     if isinstance(template, str):
         writer.add_chat_template(template)
 
@@ -173,5 +176,5 @@ def _begins_with(folder: Path, token: int) -> bool:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = read_json(file, _TOKENIZER) if file.is_file() else {}
     return found if isinstance(found, dict) else {}

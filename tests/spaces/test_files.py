@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from paretune.engines.whole_folder import written_whole
 from paretune.spaces.errors import EngineError
+from paretune.spaces.files import written_whole
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
