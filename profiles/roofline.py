@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from paretune.engines.operation import Operation
-from paretune.profiles.work import Case, Phase, Work, launches, work
+from paretune.engines.operation import Operation, Phase
+from paretune.profiles.work import Case, Work, launches, work
 from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.schema import Frozen
 from paretune.spaces.size import average_bits

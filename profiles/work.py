@@ -1,8 +1,8 @@
 """How much work a model is: bytes that must move and operations that must be done, by phase.
 
-Counted from shapes and stored bytes alone (Williams et al. 2009, "Roofline"; for language models: Pope et al.
-2022, arXiv:2211.05102). A multiply-add is two operations. Attention is counted as one fused kernel that reads
-keys and values once.
+Counted from stored bytes and from what a model computes alone (``engines/workload_operations.py``; Williams et al.
+2009, "Roofline"; for language models: Pope et al. 2022, arXiv:2211.05102). A multiply-add is two
+operations. Attention is counted as one fused kernel that reads keys and values once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from paretune.engines.operation import Phase
+from paretune.engines.workload_operations import AttentionCall, LayerCall, model_calls
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.groups import fused_groups
-from paretune.spaces.model import CacheLayer, Linear, ModelSpec
-from paretune.spaces.size import fixed_bytes, kept_extent, kept_shape, kv_copies, layer_bytes
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import fixed_bytes, kv_copies, layer_bytes
 from paretune.spaces.target import Device, Workload
-
-Phase = Literal["prefill", "decode"]
 
 KERNELS_A_BLOCK = 6
 """Besides its linears: two normalizations, rotary embedding, cache write, attention, gate."""
@@ -80,16 +80,12 @@ class Work:
 
 def work(case: Case, phase: Phase) -> Iterator[Work]:
     """The kernels of reading the prompts of a batch, or of one decoding step in the middle of the output."""
-    spec, batch = case.spec, case.workload.batch
-    tokens = batch * (case.workload.prompt_tokens if phase == "prefill" else 1)
-    for linear in spec.linears:
-        if linear.role == "embedding":
-            yield _look_up(case, linear, tokens)
-        elif case.config.keeps_block(linear.block):
-            yield _product(case, linear, batch if linear.role == "head" else tokens)
-    for block, layer in enumerate(spec.cache):
-        if case.config.keeps_block(block):
-            yield _attention(case, block, layer, phase)
+    spec = case.spec
+    for call in model_calls(spec, case.config, case.workload, phase):
+        if isinstance(call, AttentionCall):
+            yield _attention(case, call)
+        else:
+            yield _look_up(case, call) if call.linear.role == "embedding" else _product(case, call)
     norms = (fixed_bytes(spec, tensor, case.config) for tensor in spec.fixed if tensor.block is not None)
     yield Work("weights", case.dense_arithmetic, float(case.workload.tensor_parallel * sum(norms)), 0.0, 0.0)
 
@@ -104,68 +100,47 @@ def launches(case: Case) -> int:
     return count + blocks * (KERNELS_A_BLOCK + (KERNELS_A_MIXTURE if case.spec.experts else 0))
 
 
-def touched_experts(experts: int, active: int, tokens: int) -> float:
-    """Experts that at least one of ``tokens`` uses, in expectation when routing is uniform."""
-    missed: float = (1.0 - active / experts) ** tokens
-    return experts * (1.0 - missed)
-
-
 def sparse_2_4_share(num_bits: int) -> float:
     """Share of its bytes that a matrix keeps in 2:4: half of the values, two bits of index for each."""
     return 0.5 + 1 / num_bits
 
 
-def attended_pairs(tokens: int, window: int | None) -> int:
-    """Pairs of query and key that causal attention multiplies over a prompt of ``tokens``."""
-    wide = tokens if window is None else min(tokens, window)
-    return wide * (wide + 1) // 2 + (tokens - wide) * wide
-
-
-def _look_up(case: Case, embedding: Linear, tokens: int) -> Work:
-    rows = layer_bytes(case.spec, embedding, case.config).payload / embedding.out_features * tokens
-    written = tokens * embedding.in_features * case.spec.dtype_bytes
+def _look_up(case: Case, call: LayerCall) -> Work:
+    embedding = call.linear
+    rows = layer_bytes(case.spec, embedding, case.config).payload / embedding.out_features * call.tokens
+    written = call.tokens * embedding.in_features * case.spec.dtype_bytes
     return Work("weights", case.dense_arithmetic, rows, float(written), 0.0)
 
 
-def _product(case: Case, linear: Linear, tokens: int) -> Work:
+def _product(case: Case, call: LayerCall) -> Work:
     spec, config = case.spec, case.config
-    layer = spec.embedding if spec.tied and linear.role == "head" else linear
-    out_features, in_features = kept_shape(spec, linear, config.pruned)
-    stored = float(layer_bytes(spec, layer, config).payload)
-    pairs = tokens
-    if linear.experts > 1:
-        pairs *= spec.active_experts
-        stored *= touched_experts(linear.experts, spec.active_experts, tokens) / linear.experts
-    operations = 2.0 * pairs * out_features * in_features
-    choice = config.choice(layer.name)
+    stored = float(layer_bytes(spec, spec.linear(call.layer), config).payload)
+    if call.linear.experts > 1:
+        stored *= call.experts / call.linear.experts
+    operations = call.multiplications
+    choice = config.choice(call.layer)
     if case.sparse_2_4 and choice.sparsity is not None and choice.sparsity.pattern == "2:4":
         stored, operations = stored * sparse_2_4_share(choice.weight.num_bits), operations / 2
-    moved = float(pairs * (out_features + in_features) * spec.dtype_bytes)
-    if linear.out_axis == "kv_heads":
+    moved = float(call.tokens * (call.rows + call.columns) * spec.dtype_bytes)
+    if call.linear.out_axis == "kv_heads":
         copies = kv_copies(spec, config, case.workload.tensor_parallel)
         stored, operations = copies * stored, copies * operations
-    return Work("weights", case.arithmetic(layer.name), stored, moved, operations)
+    return Work("weights", case.arithmetic(call.layer), stored, moved, operations)
 
 
-def _attention(case: Case, block: int, layer: CacheLayer, phase: Phase) -> Work:
+def _attention(case: Case, call: AttentionCall) -> Work:
+    """Masked pairs are skipped."""
     spec, config, workload = case.spec, case.config, case.workload
-    kv_heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned)
-    width = kv_heads * (spec.heads // spec.kv_heads) * layer.head_dim
-    if phase == "prefill":
-        queries = kept = workload.prompt_tokens
-        products = attended_pairs(queries, layer.window)
-    else:
-        queries = 1
-        kept = products = layer.tokens(workload.prompt_tokens + (workload.output_tokens + 1) // 2)
+    width = call.heads * call.width
     return Work(
         part="cache",
         arithmetic=case.dense_arithmetic,
         stored_bytes=float(
             kv_copies(spec, config, workload.tensor_parallel)
             * workload.batch
-            * kept
-            * config.kv.block(block).stored_bytes(kv_heads, layer.head_dim, spec.dtype_bytes)
+            * call.seen
+            * config.kv.block(call.block).stored_bytes(call.kv_heads, call.width, spec.dtype_bytes)
         ),
-        moved_bytes=float(workload.batch * queries * 2 * width * spec.dtype_bytes),
-        operations=4.0 * workload.batch * width * products,
+        moved_bytes=float(workload.batch * call.queries * 2 * width * spec.dtype_bytes),
+        operations=4.0 * workload.batch * width * call.pairs,
     )

@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paretune.engines.operation import Operation
+from paretune.engines.selection import select_on_cpu
+from paretune.engines.workload_operations import attended_pairs, touched_experts, workload_operations
 from paretune.profiles import roofline as floors
 from paretune.profiles.candidates import DENSE, uniform_candidates
 from paretune.profiles.roofline import Roofline, compute_bound_tokens, peak
-from paretune.profiles.work import Case, attended_pairs, launches, touched_experts, work
+from paretune.profiles.work import Case, launches, work
 from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
@@ -27,6 +30,7 @@ def roofline(spec, config, workload, device) -> Roofline:
     return floors.roofline(Case(spec, config, workload, device))
 
 
+EXPERTS = tiny_moe_spec()
 ONE = Workload(batch=1, prompt_tokens=16, output_tokens=16)
 SPEC = tiny_spec(dtype="bfloat16", tied=False)
 
@@ -121,8 +125,8 @@ def test_attended_pairs_counted_one_by_one(tokens, window):
 
 
 def test_experts_are_read_as_far_as_tokens_reach_them():
-    assert touched_experts(8, 2, 1) == pytest.approx(2)
-    assert touched_experts(8, 2, 10_000) == pytest.approx(8)
+    assert touched_experts(EXPERTS, 1) == pytest.approx(EXPERTS.active_experts)
+    assert touched_experts(EXPERTS, 10_000) == pytest.approx(EXPERTS.experts)
     spec = tiny_moe_spec()
     reads = [
         roofline(spec, DENSE_CONFIG, Workload(batch=batch, prompt_tokens=1), ROUND).decode.weights_s
@@ -192,3 +196,49 @@ def test_every_uniform_candidate_has_a_floor():
         found = roofline(SPEC, candidate.config, ONE, ROUND)
         assert found.decode.seconds > 0
         assert candidate.weight_bytes(SPEC) <= DENSE.weight_bytes(SPEC)
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+@pytest.mark.parametrize("pruned", [PrunedShape(), PrunedShape(blocks=(0, 2), kv_heads=1, ffn_channels=128)])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_cost_tables_and_rooflines_count_the_same_products(phase, pruned, tied, batch):
+    spec = tiny_spec(tied=tied)
+    config = CompressionConfig(pruned=pruned)
+    workload = Workload(batch=batch, prompt_tokens=16, output_tokens=16)
+    floor = list(work(Case(spec, config, workload, ROUND), phase))
+    timed = [x for x in workload_operations(spec, config, workload, select_on_cpu) if x.phase == phase]
+    products = sum(x.operations for x in floor if x.part == "weights")
+    assert products == sum(x.multiplications * x.count for x in timed if x.kind == "linear")
+    cache = sum(x.stored_bytes for x in floor if x.part == "cache") / spec.dtype_bytes
+    assert cache == sum(_kept(x) for x in timed if x.kind == "attention")
+
+
+def _kept(operation: Operation) -> int:
+    """Numbers of keys and values that attention reads."""
+    return 2 * operation.count * operation.batch * operation.n * operation.kv_heads * operation.k
+
+
+def test_a_window_is_masked_by_the_kernels_here_and_skipped_by_the_floor():
+    spec, workload = tiny_spec(window=8), Workload(prompt_tokens=32, output_tokens=16)
+    timed = workload_operations(spec, DENSE_CONFIG, workload, select_on_cpu)
+    attention = [x for x in timed if x.kind == "attention"]
+    assert {(x.phase, x.m, x.n) for x in attention} == {("prefill", 32, 32), ("decode", 1, 8)}
+    floor = [x for x in work(Case(spec, DENSE_CONFIG, workload, ROUND), "prefill") if x.part == "cache"]
+    pairs = attended_pairs(32, 8)
+    assert {x.operations for x in floor} == {4.0 * spec.heads * spec.head_dim * pairs}
+    assert pairs < 32 * 32
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 64])
+def test_experts_are_those_of_an_even_router_in_both(batch):
+    workload = Workload(batch=batch, prompt_tokens=8, output_tokens=8)
+    floor = sum(
+        x.operations for x in work(Case(EXPERTS, DENSE_CONFIG, workload, ROUND), "decode") if x.operations
+    )
+    timed = workload_operations(EXPERTS, DENSE_CONFIG, workload, select_on_cpu)
+    rounded = sum(x.multiplications * x.count for x in timed if x.phase == "decode")
+    # Kernels run a whole number of experts, each on as many tokens.
+    assert rounded == pytest.approx(floor, rel=0.3)
+    hit = touched_experts(EXPERTS, batch)
+    assert EXPERTS.active_experts - 1e-9 <= hit <= EXPERTS.experts
