@@ -73,8 +73,7 @@ def _timed(
     bench: Workbench, configs: Mapping[str, CompressionConfig], stages: Stages
 ) -> dict[str, WholeModel]:
     from paretune.profiles.energy import EnergyMeter
-    from paretune.profiles.whole_exports import time_exports
-    from paretune.profiles.whole_model import time_models
+    from paretune.profiles.whole_model import time_exports, time_models
 
     engine, workload = bench.engine, bench.run.workload
     if engine.profiled is not None:

@@ -92,7 +92,7 @@ def asks_for_time(run: RunFile) -> bool:
 
 def _profile_formats(bench: Workbench, engine: Engine, stages: Stages) -> tuple[CostPredictor, str]:
     from paretune.profiles.format_predictor import FormatPredictor, mixed_configs, timing_configs
-    from paretune.profiles.whole_exports import time_exports
+    from paretune.profiles.whole_model import time_exports
 
     with stages.stage("profile", "timing every format in the engine"):
         file = _kept(bench, "")

@@ -1,15 +1,18 @@
 """Whole models on this machine: the candidates that a profile measures, and how they are timed.
 
-All candidates stand ready at once and take turns, round after round, so that a machine that slows down slows
-all of them alike.
+Candidates take turns, round after round, so that a machine that slows down slows all of them alike. On our own
+runtimes all stand ready at once; engines that run one file get exports, which are written, timed and removed again: as
+many lie on the disk at once as a budget of bytes allows, always more than one.
 """
 
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.profiles.candidates import eight_bit_cache, everywhere, four_bit_group, smaller_pruned
@@ -21,14 +24,20 @@ from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.formats import integer_format
 from paretune.spaces.legality import Legality
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.size import weight_bytes
 from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
+    from paretune.engines.engine import Engine
     from paretune.engines.profiled_engine import ProfiledEngine, Runtime
     from paretune.profiles.energy import EnergyMeter
 
 ROUNDS = 5
+PROCESSES = 2
+DISK_BYTES = 4 << 30
+_REPETITIONS = 3
+"""Of a process: most of what differs between two of them is how they were started."""
 _ENERGY_S = 1.0
 """Long enough for counters that move every 100 ms."""
 
@@ -107,18 +116,91 @@ def time_models(
             further[name].append(timing.tpot_s)
         if progress is not None:
             progress("timing whole models", done + 1, rounds)
-    return {
-        name: WholeModel(
-            run=MeasuredRun(
-                config, workload, statistics.median(first[name]), statistics.median(further[name])
-            ),
-            ttft_spread_s=spread(first[name]),
-            tpot_spread_s=spread(further[name]),
-            rounds=rounds,
-            energy_j_per_token=energy_per_token(runtimes[name], assembler.spec, workload, meter),
-        )
-        for name, config in configs.items()
-    }
+    found = {}
+    for name, config in configs.items():
+        energy = energy_per_token(runtimes[name], assembler.spec, workload, meter)
+        found[name] = _whole(config, workload, first[name], further[name], energy)
+    return found
+
+
+def _whole(
+    config: CompressionConfig,
+    workload: Workload,
+    first: list[float],
+    further: list[float],
+    energy: float | None = None,
+) -> WholeModel:
+    run = MeasuredRun(config, workload, statistics.median(first), statistics.median(further))
+    return WholeModel(run, spread(first), spread(further), len(first), energy)
+
+
+def time_exports(
+    engine: Engine,
+    assembler: Assembler,
+    configs: Sequence[CompressionConfig],
+    workload: Workload,
+    source: Path,
+    *,
+    rounds: int = PROCESSES,
+    progress: Progress | None = None,
+) -> list[WholeModel]:
+    """Time every candidate at ``workload``, in turns.
+
+    Args:
+        engine: that writes and runs the exports.
+        assembler: over the bank that the weights come from.
+        configs: of the candidates; each must be one that the engine exports.
+        workload: of one sequence.
+        source: folder of the dense checkpoint.
+        rounds: processes a candidate.
+        progress: told of every round.
+
+    Raises:
+        EngineError: the engine cannot write or run a candidate.
+    """
+    found: list[WholeModel] = []
+    stored = engine.stored(assembler.spec)
+    total = len(configs) * rounds
+    for part in _parts(configs, [weight_bytes(stored, config) for config in configs]):
+        with tempfile.TemporaryDirectory(prefix="paretune-timing-") as scratch:
+            folders = [Path(scratch) / str(index) for index in range(len(part))]
+            for config, folder in zip(part, folders, strict=True):
+                _export(engine, assembler, config, folder, source)
+            times: list[list[tuple[float, float]]] = [[] for _ in part]
+            for done in range(rounds):
+                for index, folder in enumerate(folders):
+                    taken = engine.time_export(folder, workload, _REPETITIONS)
+                    times[index] += zip(taken.ttft_s, taken.tpot_s, strict=True)
+                if progress is not None:
+                    progress("timing whole exports", rounds * len(found) + (done + 1) * len(part), total)
+        for config, some in zip(part, times, strict=True):
+            first, further = ([pair[column] for pair in some] for column in (0, 1))
+            found.append(_whole(config, workload, first, further))
+    return found
+
+
+def _export(
+    engine: Engine, assembler: Assembler, config: CompressionConfig, folder: Path, source: Path
+) -> None:
+    from paretune.engines.engine import ExportCard
+
+    engine.export(assembler, config, folder, ExportCard(source, "timed"))
+
+
+def _parts(
+    configs: Sequence[CompressionConfig], sizes: Sequence[int], budget: int = DISK_BYTES
+) -> Iterator[list[CompressionConfig]]:
+    """Neighbours that fit the budget together, two at least."""
+    part: list[CompressionConfig] = []
+    held = 0
+    for config, size in zip(configs, sizes, strict=True):
+        if len(part) > 1 and held + size > budget:
+            yield part
+            part, held = [], 0
+        part.append(config)
+        held += size
+    if part:
+        yield part
 
 
 def energy_per_token(

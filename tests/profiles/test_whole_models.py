@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from paretune.engines.engine import ExportTimes
-from paretune.profiles.whole_exports import _parts, time_exports
+from paretune.profiles.whole_model import _parts, time_exports
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
 from paretune.spaces.target import Workload
 from tests.fakes import tiny_spec
