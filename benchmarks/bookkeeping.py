@@ -62,7 +62,7 @@ def measure_bookkeeping(trials: int = TRIALS) -> Iterator[tuple[str, float, floa
             space,
             _Instant(space),
             CostEvaluator(spec, Workload()),
-            SearchSettings(max_candidates=trials, promising_tokens=2048),
+            SearchSettings(max_candidates=trials, candidate_tokens=2048),
             Path(place),
             {"search": 8, "report": 8},
             256,

@@ -37,7 +37,6 @@ from paretune.pipeline.run_file import validate_run
 from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.reports.reading import read_run_folder
 from paretune.search.records import RecordFile
-from paretune.search.study import readings
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.measurement import Record
 from paretune.spaces.statistics import mean
@@ -139,9 +138,16 @@ def importances(bench: Workbench) -> dict[str, np.ndarray]:
     return found
 
 
+def _readings(run: Path) -> list[Record]:
+    """Everything that was read on as much of the search text as candidates are."""
+    rows = [record for record in RecordFile(run) if record.fidelity.text == "search"]
+    most = max(record.fidelity.tokens for record in rows)
+    return [record for record in rows if record.fidelity.tokens == most]
+
+
 def searched_files(bench: Workbench, run: Path, stock: Sequence[File], work: Path) -> Iterator[File]:
     """For every stock mix the best candidate that is no larger, by the search text; each once."""
-    known = list(readings(RecordFile(run), "search").values())
+    known = _readings(run)
     chosen: dict[str, Record] = {}
     for mix in stock:
         fitting = [record for record in known if bytes_of(record) <= mix.weight_bytes]
@@ -213,7 +219,7 @@ def time_in_turns(files: Sequence[File]) -> None:
 
 def measure_speeds(model: str, run: Path, work: Path) -> None:
     """Put fresh tokens a second into the rows of a model."""
-    digests = {record.name: record.digest for record in readings(RecordFile(run), "search").values()}
+    digests = {record.name: record.digest for record in _readings(run)}
     table = beside("gguf_front", (), ("model",))
     own = [row for row in table if row["model"] == model]
     files = []

@@ -71,9 +71,9 @@ def run_file(arguments: argparse.Namespace) -> dict[str, Any]:
         "workload": {"batch": 1, "prompt_tokens": 128, "output_tokens": 128},
         "search": {
             "minutes": arguments.minutes,
-            "candidate_tokens": arguments.candidate_tokens,
+            "baseline_tokens": arguments.candidate_tokens,
             "marginal_tokens": arguments.candidate_tokens // 2,
-            "promising_tokens": 4 * arguments.candidate_tokens,
+            "candidate_tokens": 4 * arguments.candidate_tokens,
         },
     }
 

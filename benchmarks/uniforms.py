@@ -43,9 +43,9 @@ def compare(model: str, folder: Path) -> Iterator[dict[str, object]]:
     front = FrontFile.model_validate_json((folder / "front.json").read_text(encoding="utf-8"))
     run = RunDocument.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
     text = run.texts["report"]
-    members = [m for m in front.members if m.on_front and m.kind == "front"]
+    members = [m for m in front.members if m.on_front and m.kind == "searched"]
     for uniform in front.members:
-        bits = uniform.name.split("-")[1] if uniform.name.startswith("uniform-") else ""
+        bits = str(uniform.uniform.bits) if uniform.uniform else ""
         if not bits.isdigit() or int(bits) not in WIDTHS:
             continue
         size = float(uniform.value("weight_bytes") or 0.0)

@@ -56,6 +56,7 @@ def write_run(
         latency_checks=checks,
         spent={name: round(seconds, 3) for name, seconds in stages.spent.items()},
         evaluations=study.records.evaluations,
+        ended=study.ended,
         records=study.records.counts(),
         groups=bench.space.groups,
         refused=bench.space.refused,

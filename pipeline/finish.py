@@ -159,10 +159,8 @@ def _worth_timing(front: FrontFile) -> list[str]:
 
 
 def _is_plain(member: Member) -> bool:
-    """The dense model, and uniform configurations that change nothing but the width of linears."""
-    return member.name == "dense" or (
-        member.name.startswith("uniform-") and member.name.removeprefix("uniform-").isdigit()
-    )
+    """The dense model, and the first uniform configuration of every width."""
+    return member.kind == "dense" or (member.uniform is not None and member.uniform.plain)
 
 
 def _path(folder: str | None) -> Any:

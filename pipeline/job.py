@@ -209,9 +209,11 @@ def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
 
 def _notes(study: Study) -> tuple[str, ...]:
     notes = []
-    if study.exhausted_space:
-        notes.append("the sampler had nothing new to propose before the budget ended")
-    sparse = any(r.name.startswith("sparse") for r in study.records)
+    if study.ended == "converged":
+        notes.append("the search ended before its budget: the sampler expects nothing better of what is left")
+    if study.ended == "exhausted":
+        notes.append("the search ended before its budget: every point of the space was proposed")
+    sparse = any(choice.sparsity for r in study.records for choice in r.config.layers.values())
     if sparse:
         notes.append(
             "zeros are stored like any other weight in this engine's exports, so sparsity saves no bytes; it can "

@@ -81,7 +81,7 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
         "objectives": search.objectives,
         "seed": search.seed,
         "sampler": search.sampler,
-        "rungs": [search.marginal_tokens, search.candidate_tokens, search.promising_tokens],
+        "rungs": [search.marginal_tokens, search.baseline_tokens, search.candidate_tokens],
     }
     dtype, place = compute_target(run)
     return {

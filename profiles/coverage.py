@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from paretune.engines.operation import Operation
 from paretune.profiles.harness import distinct_operations
-from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.space import Point, SearchSpace
 from paretune.spaces.target import Workload
 
@@ -29,13 +29,13 @@ def space_operations(engine: ProfiledEngine, space: SearchSpace, workload: Workl
 
 
 def _configurations(space: SearchSpace) -> list[CompressionConfig]:
-    dense = space.dense()
+    origin = space.origin()
     widest = max(space.sizes)
     points: dict[Point, None] = {}
-    for base in _caches_and_cuts(space, dense):
+    for base in _caches_and_cuts(space, origin):
         for choice in range(widest):
             points[_everywhere(space, base, choice)] = None
-    return [space.decode(point) for point in points if space.ruling(point)]
+    return [DENSE_CONFIG, *(space.decode(point) for point in points if space.ruling(point))]
 
 
 def _caches_and_cuts(space: SearchSpace, dense: Point) -> Iterator[Point]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from paretune.profiles.interpolation import UnknownCostError
 from paretune.profiles.predictor import METRIC, MeasuredRun, kept_blocks
-from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_linears, kept_shape
@@ -138,16 +138,16 @@ def timing_configs(space: SearchSpace) -> tuple[CompressionConfig, ...]:
 
     Depth tells blocks from what is there once, width tells the weights of a block from the rest of it.
     """
-    dense = space.dense()
-    found: dict[CompressionConfig, None] = {space.decode(dense): None}
+    origin = space.origin()
+    found: dict[CompressionConfig, None] = {DENSE_CONFIG: None, space.decode(origin): None}
     for kind in ("blocks", "ffn_channels"):
-        smaller = _smallest(space, dense, space.index(f"pruned.{kind}"))
+        smaller = _smallest(space, origin, space.index(f"pruned.{kind}"))
         if smaller is not None:
             found[space.decode(smaller)] = None
     known: set[Term] = set().union(*(terms(space.spec, config) for config in found))
     for inner in (True, False):
         for index, choice in _choices(space, inner):
-            point = _everywhere(space, dense, inner, index, choice)
+            point = _everywhere(space, origin, inner, index, choice)
             config = space.decode(point)
             if space.ruling(point) and not terms(space.spec, config).keys() <= known:
                 known |= terms(space.spec, config).keys()
@@ -160,7 +160,7 @@ def mixed_configs(space: SearchSpace, count: int = MIXTURES) -> tuple[Compressio
     random, found = Random(0), dict.fromkeys(timing_configs(space))
     timed = len(found)
     for _ in range(20 * count):
-        point = list(space.dense())
+        point = list(space.origin())
         for index in space.layer_parameters:
             point[index] = random.randrange(len(space.parameters[index].choices))
         if len(found) < timed + count and space.ruling(tuple(point)):

@@ -134,7 +134,7 @@ def sentence(answer: Answer) -> str:
     """The answer without the name in front of it; a whole sentence where nothing is recommended."""
     if answer.recommended is None:
         return "No candidate meets the limits. The front below shows how near the run came."
-    if answer.recommended.name == "dense":
+    if answer.recommended.kind == "dense":
         return "is the model as it is: nothing that was found is worth its loss."
     parts = [
         text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text

@@ -30,12 +30,12 @@ def cost_ratio(member: Member, other: Member, column: str) -> tuple[float, bool]
 
 def dense_row(front: FrontFile) -> Member | None:
     """The model as it is."""
-    return next((member for member in front.members if member.name == "dense"), None)
+    return next((member for member in front.members if member.kind == "dense"), None)
 
 
 def is_uniform(member: Member) -> bool:
     """Whether it is what nobody has to search for: one width everywhere."""
-    return member.kind == "baseline" and member.name.startswith("uniform-")
+    return member.kind == "uniform"
 
 
 def uniforms(front: FrontFile) -> tuple[Member, ...]:
@@ -43,8 +43,7 @@ def uniforms(front: FrontFile) -> tuple[Member, ...]:
     rows = [
         member
         for member in front.members
-        if member.name.startswith("uniform-")
-        and None not in (member.value("weight_bytes"), member.value("kl"))
+        if is_uniform(member) and None not in (member.value("weight_bytes"), member.value("kl"))
     ]
     return tuple(sorted(rows, key=lambda member: (_value(member, "weight_bytes"), _value(member, "kl"))))
 
@@ -68,7 +67,8 @@ def best_member_within(front: FrontFile, weight_bytes: float) -> Member | None:
     rows = [
         member
         for member in front.members
-        if member.kind != "baseline" and None not in (member.value("weight_bytes"), member.value("kl"))
+        if member.kind in ("searched", "probe")
+        and None not in (member.value("weight_bytes"), member.value("kl"))
     ]
     within = [row for row in rows if _value(row, "weight_bytes") <= weight_bytes]
     return min(within, key=lambda row: _value(row, "kl"), default=None)

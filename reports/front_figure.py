@@ -254,7 +254,7 @@ class _Front:
     def members(self) -> list[Trace]:
         """One marker per equivalence class; the recommended configuration carries its name."""
         best = [one for one in self.classes if one.shown.name == self.front.recommended]
-        rest = [one for one in self.classes if one not in best and one.shown.kind != "baseline"]
+        rest = [one for one in self.classes if one not in best and one.shown.kind in ("searched", "probe")]
         found = self.points(
             [one.shown for one in rest], "front", [one.words for one in rest],
             mode="markers", marker=mark("circle", 11, "--accent"),

@@ -1,54 +1,59 @@
 """What every search measures before it proposes anything: the dense model, uniform configurations, probes.
 
-Names: ``uniform-B`` is every linear inside the blocks at B bits by the first method (or named format) that has this
-width, embedding, head and cache as they are; ``uniform-B-METHOD`` the same by another; ``-embeddingN`` has embedding
-and head at N bits; ``-kv8`` has an 8-bit cache. Probes are ``pruned-...`` alone, ``pruned-...-uniform-B``, and
-``sparse-...``.
+Names are for people and carry no data: ``uniform-B`` is every linear inside the blocks at B bits by the first method
+(or named format) that has this width, embedding, head and cache as they are; ``uniform-B-METHOD`` the same by another;
+``-embeddingN`` has embedding and head at N bits; ``-kv8`` has an 8-bit cache. Probes are ``pruned-...`` alone,
+``pruned-...-uniform-B``, and ``sparse-...``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.pruned_sizes import PRUNED_KINDS
-from paretune.spaces.space import Point, SearchSpace
+from paretune.spaces.result import Uniform
+from paretune.spaces.space import Parameter, Point, SearchSpace
 
 
 @dataclass(frozen=True)
 class Named:
-    """A point with a name."""
+    """A point with a name, and what it is made of where it is a uniform configuration."""
 
     name: str
     point: Point
+    uniform: Uniform | None = None
 
 
 def uniform_configurations(space: SearchSpace) -> list[Named]:
-    """Every width by every method, embedding width and cache. Plain ones first."""
-    plain: list[Named] = []
+    """Every width by every method, embedding width and cache. The first of each width is plain; these come first."""
+    plain: dict[int, Named] = {}
     others: list[Named] = []
-    embedding = _embedding_widths(space)
     for bits, methods in _kinds(space).items():
-        for method in methods:
-            for outside in embedding:
-                for kv in (16, 8):
-                    point = space.uniform(bits, method, outside, kv)
-                    if point is None or not space.ruling(point):
-                        continue
-                    name = f"uniform-{bits}" + (
-                        f"-{method.replace('/', '-')}" if method != methods[0] else ""
-                    )
-                    name += f"-embedding{outside}" if outside != 16 else ""
-                    name += f"-kv{kv}" if kv != 16 else ""
-                    (plain if name == f"uniform-{bits}" else others).append(Named(name, point))
-    return _distinct(space, plain + others)
+        for method, embedding, kv in product(methods, _embedding_widths(space), (16, 8)):
+            point = space.uniform(bits, method, embedding, kv)
+            if point is None or not space.ruling(point):
+                continue
+            name = f"uniform-{bits}" + (f"-{method.replace('/', '-')}" if method != methods[0] else "")
+            name += f"-embedding{embedding}" if embedding != 16 else ""
+            name += f"-kv{kv}" if kv != 16 else ""
+            made = Uniform(
+                bits=bits, method=method, embedding_bits=embedding, kv_bits=kv, plain=bits not in plain
+            )
+            if made.plain:
+                plain[bits] = Named(name, point, made)
+            else:
+                others.append(Named(name, point, made))
+    return _distinct(space, [*plain.values(), *others])
 
 
 def probes(space: SearchSpace) -> list[Named]:
     """Each pruned size alone and at plain 8 and 4 bits; zeros in every group at 16, 8 and 4 bits."""
     found: list[Named] = []
-    dense, kinds = space.dense(), _kinds(space)
+    dense, kinds = space.origin(), _kinds(space)
     bases = [("", dense)] + [
         (f"-uniform-{bits}", point)
         for bits in (8, 4)
@@ -61,54 +66,53 @@ def probes(space: SearchSpace) -> list[Named]:
                     point = (*base[:index], choice, *base[index + 1 :])
                     if space.ruling(point):
                         found.append(Named(f"pruned-{space.pruned(point).name}{suffix}", point))
-    for bits in (16, 8, 4):
-        sparse = _sparse(space, bits)
-        if sparse is not None:
-            share, point = sparse
+    shares = {bits: _sparse(space, bits) for bits in (16, 8, 4)}
+    widest = next((bits for bits, points in shares.items() if points), 16)
+    for bits, points in shares.items():
+        # Every share at the widest width, where nothing else does harm; the largest alone at the others.
+        for share in sorted(points)[-1:] if bits != widest else sorted(points):
             suffix = f"-uniform-{bits}" if bits < 16 else ""
-            found.append(Named(f"sparse-{100 * share:g}{suffix}", point))
+            found.append(Named(f"sparse-{100 * share:g}{suffix}", points[share]))
     return _distinct(space, found)
 
 
-def marginals(space: SearchSpace, best: Mapping[int, str] | None = None) -> list[Named]:
-    """One group changed from the dense model, at three widths; and the cache.
+def marginals(space: SearchSpace, ranked: Mapping[int, Sequence[str]] | None = None) -> list[Named]:
+    """One group changed from the origin, at its three smallest widths; and the cache.
 
     Args:
         space: of the search.
-        best: method or named format by width: the one that did least harm when everything had it. Where methods
-            differ much, a group's sensitivity is told by the method that it will be given. The first if left out.
+        ranked: methods and named formats by width, the one that did least harm when everything had it first. Where
+            methods differ much, a group's sensitivity is told by the method that it will be given: the first of these
+            that the group is offered. The first that it is offered if left out.
     """
-    dense, found = space.dense(), []
-    kinds = {bits: methods[0] for bits, methods in _kinds(space).items()} | dict(best or {})
+    origin, found = space.origin(), []
     for index, parameter in enumerate(space.parameters):
-        for choice in _marginal_choices(space, index, kinds):
-            point = (*dense[:index], choice, *dense[index + 1 :])
-            value = parameter.choices[choice]
-            label = getattr(value, "name", str(value))
-            found.append(Named(f"marginal-{parameter.name}-{label}", point))
+        for choice in _marginal_choices(parameter, ranked or {}):
+            if choice != origin[index]:
+                label = getattr(parameter.choices[choice], "name", str(parameter.choices[choice]))
+                point = (*origin[:index], choice, *origin[index + 1 :])
+                found.append(Named(f"marginal-{parameter.name}-{label}", point))
     return _distinct(space, found)
 
 
-def _marginal_choices(space: SearchSpace, index: int, kinds: Mapping[int, str]) -> list[int]:
-    parameter = space.parameters[index]
+def _marginal_choices(parameter: Parameter, ranked: Mapping[int, Sequence[str]]) -> list[int]:
     if parameter.kind == "kv":
-        return list(range(1, len(parameter.choices)))
-    if parameter.kind != "layer":
-        return []
-    plain = {
-        choice.weight.num_bits: k
-        for k, choice in reversed(list(enumerate(parameter.choices)))
-        if isinstance(choice, LayerChoice) and choice.sparsity is None and not choice.weight.dense
-        if choice.kind == kinds.get(choice.weight.num_bits, choice.kind)
-    }
-    return [plain[bits] for bits in sorted(plain)[:3]]
+        return list(range(len(parameter.choices)))
+    offered: dict[int, dict[str, int]] = {}
+    for place, choice in enumerate(parameter.choices):
+        if isinstance(choice, LayerChoice) and choice.sparsity is None and not choice.weight.dense:
+            offered.setdefault(choice.weight.num_bits, {}).setdefault(choice.kind, place)
+    return [
+        next((kinds[kind] for kind in ranked.get(bits, ()) if kind in kinds), next(iter(kinds.values())))
+        for bits, kinds in sorted(offered.items())[:3]
+    ]
 
 
-def best_kinds(uniform: Mapping[tuple[int, str], float]) -> dict[int, str]:
-    """By width the method or named format of least sensitivity; ``uniform`` is sensitivity by (bits, kind)."""
-    found: dict[int, str] = {}
+def ranked_kinds(uniform: Mapping[tuple[int, str], float]) -> dict[int, list[str]]:
+    """By width the methods and named formats, least loss first; ``uniform`` is loss by (bits, kind)."""
+    found: dict[int, list[str]] = {}
     for bits, kind in sorted(uniform, key=lambda key: uniform[key]):
-        found.setdefault(bits, kind)
+        found.setdefault(bits, []).append(kind)
     return found
 
 
@@ -132,31 +136,28 @@ def _inside(space: SearchSpace) -> list[LayerChoice]:
     return [c for g in inside for c in g.choices if isinstance(c, LayerChoice) and c.sparsity is None]
 
 
-def _sparse(space: SearchSpace, bits: int) -> tuple[float, Point] | None:
-    """The largest share of zeros that every group inside the blocks offers at this width, and its point."""
-    inside = [i for i, g in enumerate(space.parameters) if g.group is not None and g.group.kind == "linear"]
-    offered = [
-        {
+def _sparse(space: SearchSpace, bits: int) -> dict[float, Point]:
+    """The shares of zeros that every group inside the blocks offers at this width, and their points."""
+    offered = {
+        index: {
             choice.sparsity.fraction: k
-            for k, choice in reversed(list(enumerate(space.parameters[index].choices)))
+            for k, choice in reversed(list(enumerate(parameter.choices)))
             if isinstance(choice, LayerChoice) and choice.sparsity and choice.weight.num_bits == bits
         }
-        for index in inside
-    ]
-    shares = set.intersection(*(set(known) for known in offered)) if offered else set()
-    if not shares:
-        return None
-    point = list(space.dense())
-    for index, known in zip(inside, offered, strict=True):
-        point[index] = known[max(shares)]
-    return max(shares), tuple(point)
+        for index, parameter in enumerate(space.parameters)
+        if parameter.group is not None and parameter.group.kind == "linear"
+    }
+    shares = set.intersection(*(set(known) for known in offered.values())) if offered else set()
+    return {
+        share: tuple(offered[i][share] if i in offered else choice for i, choice in enumerate(space.origin()))
+        for share in shares
+    }
 
 
 def _distinct(space: SearchSpace, named: list[Named]) -> list[Named]:
     found: dict[str, Named] = {}
-    dense = space.decode(space.dense()).digest
     for entry in named:
         digest = space.decode(entry.point).digest
-        if digest != dense:
+        if digest != DENSE_CONFIG.digest:
             found.setdefault(digest, entry)
     return list(found.values())

@@ -6,12 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 from itertools import product
 
 from paretune.search.scoring import has, value_of
+from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import LimitError, SpaceError
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.pruned_sizes import PRUNED_KINDS
+from paretune.spaces.size import kv_cache_bytes
 from paretune.spaces.space import Point, SearchSpace
+from paretune.spaces.target import Workload
 
 _SIZES = ("weight_bytes", "memory_bytes", "average_bits")
 
@@ -77,23 +80,29 @@ def check_feasible(
 
 
 def smallest(space: SearchSpace) -> list[Point]:
-    """The points of fewest bytes, one a legal pruned size."""
+    """The points of fewest bytes, one per legal pruned size."""
     pruned_sizes = [i for i, parameter in enumerate(space.parameters) if parameter.kind in PRUNED_KINDS]
-    dense = space.dense()
+    origin = space.origin()
     found = []
     for chosen in product(*(range(len(space.parameters[i].choices)) for i in pruned_sizes)):
-        point = list(dense)
+        point = list(origin)
         for index, choice in zip(pruned_sizes, chosen, strict=True):
             point[index] = choice
         pruned = space.pruned(point)
         for index, parameter in enumerate(space.parameters):
             if parameter.kind == "kv":
-                point[index] = len(parameter.choices) - 1
+                caches = [
+                    CompressionConfig(kv=c, pruned=pruned)
+                    for c in parameter.choices
+                    if isinstance(c, KVFormat)
+                ]
+                sizes = [kv_cache_bytes(space.spec, config, Workload()) for config in caches]
+                point[index] = sizes.index(min(sizes))
             elif parameter.group is not None and pruned.keeps_block(parameter.group.block):
-                point[index] = _narrowest(space.choice_bytes(parameter, pruned), dense[index])
+                point[index] = _narrowest(space.choice_bytes(parameter, pruned), origin[index])
         if space.ruling(tuple(point)):
             found.append(tuple(point))
-    return found or [dense]
+    return found or [origin]
 
 
 def _narrowest(sizes: tuple[int | None, ...], otherwise: int) -> int:
@@ -113,7 +122,7 @@ def _least(
     def time(point: Point) -> float:
         return value_of(costs(space.decode(point)), metric) if space.ruling(point) else float("inf")
 
-    least = time(space.dense())
+    least = time(space.origin())
     for base in smallest(space):
         fastest = list(base)
         for index, parameter in enumerate(space.parameters):

@@ -1,46 +1,62 @@
-"""``front.json``: what was promoted, which of it nobody beats on the report text, and which member to take."""
+"""``front.json``: what the search text chose, with what the report text says of it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from paretune.search.front import Candidate, ParetoFront
-from paretune.search.promotion import Promoted, candidate, reference, rival_costs
+from paretune.search.pareto import Candidate, advantage, equivalence_classes, log_volume
+from paretune.search.promotion import Promoted, Promotion, as_candidate
 from paretune.search.study import Study
+from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.files import write_document
-from paretune.spaces.limits import Limit
-from paretune.spaces.measurement import Measurement, Record
+from paretune.spaces.measurement import Measurement
 from paretune.spaces.metrics import find_metric
-from paretune.spaces.result import FrontFile, Member
+from paretune.spaces.result import Advantage, FrontFile, Kind, Member, Optimism
 
 FILE = "front.json"
 
 
-def build_front(study: Study, promoted: Sequence[Promoted]) -> FrontFile:
-    """The front on the report text, thinned to as many members as the settings allow.
-
-    The recommended configuration is one of them. Limits are judged on the report text too; what breaks one there is
-    no member.
-    """
-    limits = study.settings.parsed_limits
-    points = {p.report.digest: candidate(study, p.report.name, p.report) for p in promoted}
-    feasible = [c for c in points.values() if c.meets(limits)]
-    front = ParetoFront(feasible, study.settings.objectives, reference(study))
-    recommended, reason = _recommended(front, points, limits)
-    thinned = front.thinned(study.settings.front_members, rival_costs(points.values()))
-    shown = _with_recommended(front, thinned, recommended)
-    on_front = {member.digest: place for place, member in enumerate(shown)}
-    classes = front.classes()
-    members = [_member(p, classes, on_front, study) for p in promoted]
-    members.sort(key=lambda m: (on_front.get(m.digest, len(on_front)), m.kind, m.name))
+def build_front(study: Study, promotion: Promotion) -> FrontFile:
+    """The front as the search text has it; every row with its values on both texts."""
+    objectives = study.settings.objectives
+    reports = {p.report.digest: p.report for p in promotion.rows}
+    judged = {p.report.digest: as_candidate(study, p.report, reports) for p in promotion.rows}
+    promised = {p.search.digest: p for p in promotion.rows}
+    searched = {
+        d: as_candidate(study, p.search, {q: r.search for q, r in promised.items()})
+        for d, p in promised.items()
+    }
+    places = {member.digest: place for place, member in enumerate(promotion.members)}
+    classes = equivalence_classes([judged[digest] for digest in places])
+    members = []
+    for row in promotion.rows:
+        digest = row.report.digest
+        kind = _kind(row, study)
+        members.append(
+            Member(
+                digest=digest, name=row.report.name, kind=kind, uniform=study.uniform.get(digest),
+                on_front=digest in places, equivalence_class=classes.get(digest), config=row.report.config,
+                measurements={**row.report.measurements, **_promises(row)},
+                log_optimism=_log_ratio(judged[digest].values[0], searched[digest].values[0]),
+                note=_note(judged[digest], list(judged.values()), study) if kind == "probe" else "",
+            )
+        )  # fmt: skip
+    members.sort(key=lambda m: (places.get(m.digest, len(places)), m.kind, m.name))
+    shown = [judged[digest].values for digest in places]
     return FrontFile(
-        objectives=study.settings.objectives,
+        objectives=objectives,
         limits=study.settings.limits,
-        reference_point=dict(zip(study.settings.objectives, reference(study), strict=True)),
-        hypervolume=front.hypervolume,
-        recommended=recommended,
-        recommended_reason=reason,
+        reference_point=dict(zip(objectives, promotion.reference, strict=True)),
+        hypervolume=log_volume(shown, promotion.reference),
+        advantage=_advantage(
+            shown, [judged[m.digest].values for m in members if m.kind == "uniform"], objectives
+        ),
+        optimism=_optimism(members),
+        recommended="" if promotion.recommended is None else promotion.recommended.name,
+        recommended_reason=promotion.reason,
         members=tuple(members),
     )
 
@@ -52,85 +68,60 @@ def write_front(front: FrontFile, folder: Path) -> Path:
     return path
 
 
-def _member(promoted: Promoted, classes: dict[str, int], on_front: dict[str, int], study: Study) -> Member:
-    record = promoted.report
-    found = dict(record.measurements)
-    if "kl" in promoted.search.measurements:
-        found["kl_search"] = _without_windows(promoted.search.measurements["kl"])
-    kind = {"baseline": "baseline", "probe": "probe"}.get(promoted.search.sampler, "front")
-    return Member.model_validate(
-        {
-            "digest": record.digest,
-            "name": record.name,
-            "kind": kind,
-            "on_front": record.digest in on_front,
-            "equivalence_class": classes.get(record.digest),
-            "config": record.config,
-            "measurements": found,
-            "note": _note(promoted, study) if kind == "probe" else "",
-        }
-    )
+def _kind(row: Promoted, study: Study) -> Kind:
+    if row.report.digest == DENSE_CONFIG.digest:
+        return "dense"
+    if row.report.digest in study.uniform:
+        return "uniform"
+    return "probe" if row.search.sampler == "probe" else "searched"
 
 
-def _note(promoted: Promoted, study: Study) -> str:
-    """Why a probe wins or loses: the best quantized candidate that is no larger, read on the same text."""
-    own = promoted.report
-    if not {"weight_bytes", "kl"} <= own.measurements.keys():
-        return ""
-    size, kl = own.measurements["weight_bytes"].value, own.measurements["kl"].value
+def _promises(row: Promoted) -> dict[str, Measurement]:
+    """What the search text said, under names of its own."""
+    return {
+        f"{name}_search": found.alone
+        for name, found in row.search.measurements.items()
+        if not name.endswith("_predicted") and find_metric(name).family == "quality"
+    }
+
+
+def _log_ratio(report: float, search: float) -> float | None:
+    return math.log(report / search) if report > 0 and search > 0 else None
+
+
+def _optimism(members: Sequence[Member]) -> Optimism | None:
+    front = [
+        m.log_optimism for m in members if m.on_front and m.kind != "uniform" and m.log_optimism is not None
+    ]
+    uniform = [m.log_optimism for m in members if m.kind == "uniform" and m.log_optimism is not None]
+    if not front:
+        return None
+    return Optimism(members=fmean(front), uniform=fmean(uniform) if uniform else None, counted=len(front))
+
+
+def _advantage(
+    members: Sequence[tuple[float, ...]], rivals: Sequence[tuple[float, ...]], objectives: tuple[str, ...]
+) -> Advantage | None:
+    found = advantage(members, rivals)
+    if found is None:
+        return None
+    ratio, low, high = found
+    return Advantage(metric=objectives[0], cost=objectives[1], ratio=ratio, low=low, high=high)
+
+
+def _note(own: Candidate, others: Sequence[Candidate], study: Study) -> str:
+    """Why a probe wins or loses: the best other row that costs no more, on the report text."""
+    metric = find_metric(study.settings.objectives[0])
     rivals = [
-        r
-        for r in _reported(study)
-        if r.sampler != "probe" and r.digest != own.digest and r.measurements["weight_bytes"].value <= size
+        other
+        for other in others
+        if other.digest != own.digest
+        and all(a <= b for a, b in zip(other.values[1:], own.values[1:], strict=True))
     ]
     if not rivals:
-        return "nothing else that was read on the report text is as small"
-    rival = min(rivals, key=lambda r: r.measurements["kl"].value)
-    other, bytes_ = rival.measurements["kl"].value, rival.measurements["weight_bytes"].value
-    if other <= kl:
-        return (
-            f"loses: {rival.name} needs {bytes_ / 1e6:.2f} MB instead of {size / 1e6:.2f} MB "
-            f"and has KL {other:.4g} instead of {kl:.4g}"
-        )
-    return f"wins: the best other candidate of at most {size / 1e6:.2f} MB, {rival.name}, has KL {other:.4g}"
-
-
-def _reported(study: Study) -> list[Record]:
-    return [record for record in study.records if record.fidelity.text == "report"]
-
-
-def _recommended(
-    front: ParetoFront, points: dict[str, Candidate], limits: Sequence[Limit]
-) -> tuple[str, str]:
-    """The member to take, and why; no name where nothing meets the limits.
-
-    With limits: the best quality within them. Without: the cheapest member that is at least as good as plain
-    uniform 4 bits, the configuration that most people would have taken; if there is none, the middle one.
-    """
-    members = front.members
-    if not members:
-        return "", "nothing met the limits on the report text"
-    label = find_metric(front.objectives[0]).label
-    if limits:
-        return members[0].name, f"the best {label} within {', '.join(limit.text for limit in limits)}"
-    usual = next((p for p in points.values() if p.name == "uniform-4"), None)
-    good = [m for m in members if usual is not None and m.values[0] <= usual.values[0]]
-    if good:
-        best = min(good, key=lambda m: m.values[1])
-        return (
-            best.name,
-            "the cheapest member that is at least as good as plain 4 bits everywhere (uniform-4)",
-        )
-    middle = members[len(members) // 2]
-    return middle.name, "the middle of the front"
-
-
-def _with_recommended(front: ParetoFront, shown: Sequence[Candidate], recommended: str) -> list[Candidate]:
-    """The thinned front with the recommended configuration in it, in its place; the last member but one makes room."""
-    missing = [m for m in front.members if m.name == recommended and m not in shown]
-    kept = [*shown[:-2], *shown[-1:], *missing] if missing else shown
-    return [member for member in front.members if member in kept]
-
-
-def _without_windows(measurement: Measurement) -> Measurement:
-    return measurement.alone
+        return "nothing else that was read on the report text costs as little"
+    rival = min(rivals, key=lambda other: other.values[0])
+    levels = f"{metric.label} {rival.value(metric.name):.4g} instead of {own.value(metric.name):.4g}"
+    if rival.values[0] <= own.values[0]:
+        return f"loses: {rival.name} costs no more and has {levels}"
+    return f"wins: of all that costs no more {rival.name} is the best, with {levels}"

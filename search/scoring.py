@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from paretune.search.observation import Observation
 from paretune.search.records import RecordFile
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import BrokenCandidateError
@@ -108,24 +106,13 @@ class Scorer:
             if has(found, limit.metric)
         )
 
-    def observation(self, record: Record) -> Observation:
-        """A record as a sampler sees it."""
-        return Observation(
-            point=self.space.encode(record.config),
-            values=tuple(
-                signed(m, value_of(record.measurements, m)) if has(record.measurements, m) else math.nan
-                for m in self.objectives
-            ),
-            tokens=record.fidelity.tokens,
-            violations=tuple(self._violations(record.measurements).values()),
-            broken=bool(record.broken),
-        )
+    def violations(self, record: Record) -> tuple[float, ...]:
+        """By limit of this search, feasible at or below 0; the record may be older than the limits."""
+        return tuple(self._violations(record.measurements).values())
 
     def feasible(self, record: Record) -> bool:
-        """Whether a record has a quality and meets the limits of this search; it may be older than they are."""
-        return not record.broken and all(
-            violation <= 0 for violation in self._violations(record.measurements).values()
-        )
+        """Whether a record has a quality and meets the limits of this search."""
+        return not record.broken and all(violation <= 0 for violation in self.violations(record))
 
     def _violations(self, measurements: Mapping[str, Measurement]) -> dict[str, float]:
         return {

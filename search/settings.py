@@ -26,9 +26,13 @@ class SearchSettings(Frozen):
     )
     max_candidates: int | None = Field(None, ge=0, description="Bound on proposed candidates (count).")
     marginal_tokens: int = Field(1024, ge=1, description="Tokens that a marginal is read on.")
-    candidate_tokens: int = Field(2048, ge=1, description="Tokens that every candidate is read on.")
-    promising_tokens: int = Field(
-        8192, ge=1, description="Tokens that candidates near the front are read on."
+    baseline_tokens: int = Field(
+        2048, ge=1, description="Tokens that uniform configurations and probes are read on first."
+    )
+    candidate_tokens: int = Field(
+        8192,
+        ge=1,
+        description="Tokens that candidates are read on, and the best of what they are compared with.",
     )
     front_members: int = Field(12, ge=2, description="Members that are judged on the report text, at most.")
 

@@ -1,4 +1,8 @@
-"""A search: baselines, probes and marginals first, then what the sampler proposes, cheap readings first.
+"""A search: baselines, probes and marginals first, then what the sampler proposes.
+
+Candidates are compared on the same windows: all that the sampler proposes are read on one rung, and so is whatever they
+are compared with. Uniform configurations and probes are read on a shorter one first, marginals on the shortest; what is
+told to the sampler is always what is lost to the origin on the same windows.
 
 Every step asks the record file whether it was done before, and the sampler goes on from its state, so a run that was
 killed goes on where it stopped: it loses at most the candidate under way and repeats nothing.
@@ -10,29 +14,33 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from paretune.search.baselines import Named, best_kinds, marginals, probes, uniform_configurations
+import numpy as np
+
+from paretune.search.baselines import Named, marginals, probes, ranked_kinds, uniform_configurations
 from paretune.search.budget import Budget
-from paretune.search.evidence import Evidence
 from paretune.search.feasibility import check_feasible, check_measured
-from paretune.search.observation import Problem
+from paretune.search.pareto import non_dominated
 from paretune.search.records import RecordFile
 from paretune.search.samplers import find_sampler
-from paretune.search.samplers.sampler import Sampler
-from paretune.search.scoring import Scorer
+from paretune.search.samplers.sampler import Observation, Problem, Sampler
+from paretune.search.scoring import Scorer, signed, value_of
+from paretune.search.sensitivity import Evidence
 from paretune.search.settings import SearchSettings
 from paretune.search.storage import StudyStorage
 from paretune.search.trials import Trials
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.evaluator import Evaluator
 from paretune.spaces.measurement import Fidelity, Record
+from paretune.spaces.metrics import find_metric
 from paretune.spaces.space import Point, SearchSpace
 
 Progress = Callable[[str, int, int | None, float | None], None]
 """Called with what is being done, how many are done, of how many (if known) and the seconds left (if known)."""
 
-_NEAR = 1.1
-"""A candidate that loses at most this many times what the measured front loses to dense is read further."""
+PROBES = 6
+"""Probes that are read as far as candidates, best first; more where the front holds them."""
 
 
 class Study:
@@ -46,6 +54,11 @@ class Study:
         folder: of the run; must be locked by the caller.
         windows: available windows by text.
         window_tokens: of each window.
+
+    Attributes:
+        ended: why the search ended, see :class:`paretune.spaces.result.RunDocument`.
+        holds_dense: whether the dense model is a point of the space; it is scored in any case.
+        uniform: what every uniform configuration of the space is made of, by digest.
 
     Raises:
         SpaceError: an objective that neither ``quality`` nor ``cost`` has a value of.
@@ -74,44 +87,52 @@ class Study:
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
         )
         self._problem = Problem(space, settings.objectives, self.scorer.cost_of, self.scorer.admissible)
-        known = self.scorer.costs(space.decode(space.dense()))
+        known = self.scorer.costs(DENSE_CONFIG)
         check_measured(settings.objectives, settings.parsed_limits, quality.metrics, known)
         check_feasible(space, self.scorer.costs, settings.parsed_limits)
         for record in self.records:
             self._stored(record)
         self.budget = Budget(settings, self.records)
-        self.exhausted_space = False
-        self._dense_quality = 0.0
-        self._best: list[tuple[float, tuple[float, ...]]] = []
+        self.ended: Literal["", "budget", "converged", "exhausted"] = ""
+        self.holds_dense = space.decode(space.origin()) == DENSE_CONFIG
+        self._uniform = uniform_configurations(space)
+        self.uniform = {
+            space.decode(entry.point).digest: entry.uniform
+            for entry in self._uniform
+            if entry.uniform is not None
+        }
+        self._origin = space.decode(space.origin())
+        names = {space.decode(entry.point).digest: entry.name for entry in self._uniform}
+        self._origin_name = "dense" if self.holds_dense else names.get(self._origin.digest, "widest")
 
     def run(self, progress: Progress | None = None) -> None:
-        """Search until the budget ends or nothing new can be proposed.
+        """Search until the budget ends or the sampler does.
 
         Settings without minutes, evaluations and candidates have no budget that ends.
         """
         report = progress or _silent
         sampler = find_sampler(self.settings.sampler)(self._problem, self.settings.seed)
-        known = self._first(sampler.uses_marginals, report)
-        for record in known:
-            sampler.tell(self.scorer.observation(record))
+        for record in self._first(sampler.uses_marginals, report):
+            if record.digest != DENSE_CONFIG.digest or self.holds_dense:
+                sampler.tell(self.observe(record))
         trials = self._resumed(sampler)
         for trial, point in list(trials.pending.items()):
             self._evaluate(trials, trial, point, sampler)
         while not self.budget.exhausted(trials.asked):
             proposed = sampler.propose(trials.asked)
             if proposed is None:
-                self.exhausted_space = True
-                break
+                self.ended = sampler.ends
+                return
             self._evaluate(trials, trials.ask(proposed, sampler.state()), proposed, sampler)
             done, most = trials.asked, self.settings.max_candidates
             report(f"{done} candidates", done, most, self.budget.seconds_left)
+        self.ended = "budget"
 
     def _resumed(self, sampler: Sampler) -> Trials:
         """Bring a new sampler to where that of an earlier run in this folder was."""
         told = {record.trial: record for record in self.records if record.trial is not None}
         for record in told.values():
-            sampler.tell(self.scorer.observation(record))
-            self._look_closer(record)
+            sampler.tell(self.observe(record))
         trials = Trials(self.folder, told.keys())
         if trials.state:
             sampler.restore(trials.state)
@@ -119,57 +140,110 @@ class Study:
 
     def _evaluate(self, trials: Trials, trial: int, point: Point, sampler: Sampler) -> None:
         name = f"p{trial:03d}-{self._bits(point):.2f}b"
-        record = self.scorer.score(name, point, self.settings.sampler, self._candidate, trial)
-        sampler.tell(self.scorer.observation(record))
+        record = self.scorer.score(name, point, self.settings.sampler, self.candidate, trial)
+        sampler.tell(self.observe(record))
         trials.told(trial)
-        self._look_closer(record)
+
+    def observe(self, record: Record) -> Observation:
+        """A record as samplers see it: what is lost to the origin on the same windows, then costs."""
+        quality, *costs = self.settings.objectives
+        base = self.scorer.score_config(self._origin_name, self._origin, "baseline", record.fidelity)
+        lost = math.nan
+        if not record.broken:
+            lost = find_metric(quality).loss(*(value_of(r.measurements, quality) for r in (record, base)))
+        return Observation(
+            point=self.space.encode(record.config),
+            values=(lost, *(signed(metric, value_of(record.measurements, metric)) for metric in costs)),
+            tokens=record.fidelity.tokens,
+            violations=self.scorer.violations(record),
+            broken=bool(record.broken),
+        )
 
     # -- before the sampler ---------------------------------------------------------------------------------
 
     def _first(self, with_marginals: bool, report: Progress) -> list[Record]:
-        """Dense first, then uniform configurations, probes and, where the sampler wants them, marginals."""
-        uniform, cut = uniform_configurations(self.space), probes(self.space)
-        plan: list[tuple[str, Fidelity, list[Named]]] = [
-            ("baseline", self._candidate, [Named("dense", self.space.dense()), *uniform]),
-            ("probe", self._candidate, cut),
-        ]
-        total = 1 + len(uniform) + len(cut) + (len(marginals(self.space)) if with_marginals else 0)
-        found: list[Record] = []
-        for sampler, fidelity, named in plan:
-            self._read(named, sampler, fidelity, found, total, report)
-        if with_marginals:
-            named = marginals(self.space, self._best_kinds(found))
-            self._read(named, "marginal", self._marginal, found, total, report)
-        return found
+        """Dense first, then uniform configurations and probes, the best of them read further, then marginals.
 
-    def _best_kinds(self, found: list[Record]) -> dict[int, str]:
-        """By width the method or named format that did least harm when everything had it."""
+        Every rung begins with the origin, which all others of the rung are told against.
+        """
+        base = [(self._origin_name, self._origin)]
+        uniform, cut = self._uniform, probes(self.space)
+        marginal = marginals(self.space) if with_marginals else []
+        total = 4 + len(uniform) + len(cut) + len(marginal)
+        found: list[Record] = []
+
+        def read(entries: Iterable[tuple[str, CompressionConfig]], sampler: str, fidelity: Fidelity) -> None:
+            for name, config in entries:
+                if found and self.budget.spent:
+                    return
+                found.append(self.scorer.score_config(name, config, sampler, fidelity))
+                report(name, len(found), max(total, len(found)), self.budget.seconds_left)
+
+        read([("dense", DENSE_CONFIG)], "baseline", self.candidate)
+        if not self.holds_dense:
+            read(base, "baseline", self.candidate)
+        read([*base, *self._configurations(uniform)], "baseline", self.baseline)
+        read(self._configurations(cut), "probe", self.baseline)
+        for record in self.worth_more(found):
+            read([(record.name, record.config)], record.sampler, self.candidate)
+        if with_marginals:
+            marginal = marginals(self.space, self._ranked_kinds(found))
+            read([*base, *self._configurations(marginal)], "marginal", self.marginal)
+        return list({record.index: record for record in found}.values())
+
+    def worth_more(self, found: list[Record]) -> list[Record]:
+        """Uniform configurations and probes to be read as far as candidates: whatever a front has to be seen beside.
+
+        The plain ones, those that none other of their width beats, the front of all of them, and the best probes.
+        """
+        rows = [
+            record for record in found
+            if record.fidelity == self.baseline and not record.broken
+            if record.digest in self.uniform or record.sampler == "probe"
+        ]  # fmt: skip
+        observed = {record.digest: self.observe(record).values for record in rows}
+        widths = dict.fromkeys(made.bits for made in self.uniform.values())
+        sets = [rows, *([r for r in rows if self._bits_of(r) == bits] for bits in widths)]
+        wanted = {d for d, made in self.uniform.items() if made.plain}
+        for some in sets:
+            values = np.array([observed[r.digest] for r in some])
+            kept = non_dominated(values.reshape(len(some), len(self.settings.objectives)))
+            wanted |= {r.digest for r, keep in zip(some, kept, strict=True) if keep}
+        tried = sorted((r for r in rows if r.sampler == "probe"), key=lambda r: observed[r.digest])
+        wanted |= {record.digest for record in tried[:PROBES]}
+        return [record for record in rows if record.digest in wanted]
+
+    def _ranked_kinds(self, found: list[Record]) -> dict[int, list[str]]:
+        """By width the methods and named formats, the one that did least harm when everything had it first."""
         evidence = Evidence(self._problem)
         for record in found:
-            evidence.add(self.scorer.observation(record))
-        return best_kinds(evidence.uniform)
+            if record.fidelity == self.baseline:
+                evidence.add(self.observe(record))
+        return ranked_kinds(evidence.uniform)
 
-    def _read(
-        self, named: list[Named], sampler: str, fidelity: Fidelity, found: list[Record], total: int,
-        report: Progress,
-    ) -> None:  # fmt: skip
-        for entry in named:
-            if found and self.budget.spent:
-                return
-            found.append(self.scorer.score(entry.name, entry.point, sampler, fidelity))
-            if len(found) == 1:
-                self._dense_quality = self.scorer.observation(found[0]).values[0]
-            self._note(found[-1])
-            report(entry.name, len(found), total, self.budget.seconds_left)
+    def _bits_of(self, record: Record) -> int | None:
+        """Width of a uniform configuration."""
+        made = self.uniform.get(record.digest)
+        return None if made is None else made.bits
+
+    def _configurations(self, named: list[Named]) -> list[tuple[str, CompressionConfig]]:
+        return [(entry.name, self.space.decode(entry.point)) for entry in named]
 
     # -- rungs ----------------------------------------------------------------------------------------------
 
     @property
-    def _candidate(self) -> Fidelity:
+    def candidate(self) -> Fidelity:
+        """On what candidates are read, and whatever they are compared with."""
         return self.fidelity("search", self.settings.candidate_tokens)
 
     @property
-    def _marginal(self) -> Fidelity:
+    def baseline(self) -> Fidelity:
+        """On what uniform configurations and probes are read first."""
+        return self.fidelity("search", self.settings.baseline_tokens)
+
+    @property
+    def marginal(self) -> Fidelity:
+        """On what marginals are read."""
         return self.fidelity("search", self.settings.marginal_tokens)
 
     def fidelity(self, text: str, tokens: int | None = None) -> Fidelity:
@@ -177,31 +251,6 @@ class Study:
         most = self.windows[text]
         windows = most if tokens is None else min(most, max(2, round(tokens / self.window_tokens)))
         return Fidelity(text=text, windows=windows, window_tokens=self.window_tokens)
-
-    def _look_closer(self, record: Record) -> None:
-        """Read a promising candidate on more windows, as a nested prefix."""
-        near = self._note(record)
-        if near:
-            longer = self.fidelity("search", self.settings.promising_tokens)
-            if longer.windows > record.fidelity.windows:
-                self.scorer.score_config(record.name, record.config, record.sampler, longer)
-
-    def _note(self, record: Record) -> bool:
-        """Keep the measured front of the first rung; whether the record is on it or near it."""
-        observation = self.scorer.observation(record)
-        if record.sampler == "marginal" or not observation.feasible:
-            return False
-        lost, costs = observation.values[0] - self._dense_quality, observation.values[1:]
-        rivals = [known for known, other in self._best if _all_at_most(other, costs)]
-        least = min(rivals, default=math.inf)
-        if lost < least:
-            self._best = [
-                (known, other)
-                for known, other in self._best
-                if known < lost or not _all_at_most(costs, other)
-            ]
-            self._best.append((lost, costs))
-        return lost <= least or lost <= _NEAR * least
 
     # -- details --------------------------------------------------------------------------------------------
 
@@ -217,22 +266,6 @@ class Study:
 def versions_of(*evaluators: Any) -> str:
     """Of Paretune and of evaluators, or classes of them: part of the key of every record."""
     return " ".join([f"paretune/{version('paretune')}", *(f"{x.name}/{x.version}" for x in evaluators)])
-
-
-def readings(records: Iterable[Record], text: str) -> dict[str, Record]:
-    """The longest reading of every candidate on a text, by digest; marginals and what has no quality are left out."""
-    found: dict[str, Record] = {}
-    for record in records:
-        if record.fidelity.text != text or record.sampler == "marginal" or record.broken:
-            continue
-        known = found.get(record.digest)
-        if known is None or record.fidelity.tokens > known.fidelity.tokens:
-            found[record.digest] = record
-    return found
-
-
-def _all_at_most(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _silent(what: str, done: int, total: int | None, seconds_left: float | None) -> None:

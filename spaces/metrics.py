@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from paretune.spaces.errors import UnknownNameError
@@ -26,6 +27,16 @@ class Metric(Frozen):
     direction: Direction
     family: Literal["quality", "size", "cost"]
     label: str
+
+    def loss(self, value: float, dense: float) -> float:
+        """How much worse a value is than that of the dense model on the same windows: 0 for the dense model.
+
+        In nats for a perplexity (the ratio's logarithm is the difference of the mean next-token losses), else the
+        difference, in the metric's unit.
+        """
+        if self.name == "perplexity":
+            return math.log(value / dense)
+        return value - dense if self.direction == "minimize" else dense - value
 
 
 _METRICS = (

@@ -5,6 +5,7 @@ Stable and versioned; ``front.csv`` is the flat form of ``front.json``.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
@@ -31,30 +32,59 @@ FRONT_COLUMNS = (
 )
 """Leading columns of ``front.csv``; then ``kl_search``, ``*_predicted``, ``task.NAME`` with its stderr."""
 
+Kind = Literal["dense", "uniform", "probe", "searched"]
+"""What a row is: the checkpoint as it came; one width everywhere; a pruned model or zeros, tried on purpose; a
+candidate of the sampler."""
+
+
+class Uniform(Frozen):
+    """What a uniform configuration is made of: every linear inside the blocks alike.
+
+    Attributes:
+        bits: of the weights inside the blocks.
+        method: quantizer, or :attr:`paretune.spaces.choice.LayerChoice.kind` of a named format.
+        embedding_bits: of embedding and head.
+        kv_bits: of the cache.
+        plain: whether it is the first of its width: the first method, embedding and cache as they are where that is
+            allowed.
+    """
+
+    bits: int
+    method: str
+    embedding_bits: int = 16
+    kv_bits: int = 16
+    plain: bool = False
+
 
 class Member(Frozen):
-    """One row: a member of the front, or a baseline beside it.
+    """One row: a member of the front, or a row that it must be seen beside.
 
     Attributes:
         digest: of ``config``.
-        name: ``dense``, ``uniform-4``, or a generated name.
-        kind: ``front``; ``baseline`` for dense and uniform rows; ``probe`` for pruned models and sparse candidates
-            that were tried on purpose; a baseline may be on the front too, see ``on_front``.
-        on_front: whether it is a member of the reported front: nothing dominates it on the report text, and it was
-            kept when the front was thinned.
-        equivalence_class: members with one number cannot be told apart by two paired standard errors.
-        measurements: by column name: metrics read on the report text, ``kl_search``, ``NAME_predicted``,
-            ``task.NAME``.
+        name: for people; what a row is stands in ``kind`` and ``uniform``.
+        kind: see :data:`Kind`; any row may be on the front too.
+        uniform: of a uniform configuration.
+        on_front: whether it is a member of the front: nothing dominates it on the search text, it meets every limit
+            there, and it was kept when the front was thinned.
+        equivalence_class: members with one number cannot be told apart by two paired standard errors on the report
+            text.
+        config: what it is.
+        measurements: by column name: metrics read on the report text, ``NAME_search`` for those of the search text by
+            which it was chosen, ``NAME_predicted``, ``task.NAME``.
+        log_optimism: log ratio of what is lost to the dense model on the report text and on the search text; ``None``
+            where nothing is lost.
         note: why it wins or loses, where that was asked.
     """
 
     digest: str
     name: str
-    kind: Literal["front", "baseline", "probe"]
+    kind: Kind
+    uniform: Uniform | None = None
     on_front: bool
     equivalence_class: int | None = None
     config: CompressionConfig
     measurements: dict[str, Measurement]
+    log_optimism: float | None = None
     note: str = ""
 
     def value(self, column: str) -> float | None:
@@ -63,15 +93,60 @@ class Member(Frozen):
         return None if found is None else found.value
 
 
+class Optimism(Frozen):
+    """How much better the search text makes members look than the report text does.
+
+    A text may simply be harder than another; uniform configurations show by how much, since no search chose them.
+
+    Attributes:
+        members: mean over the front of the log ratio (report / search) of what is lost to the dense model.
+        uniform: the same over uniform configurations beside the front; ``None`` without any.
+        counted: members behind the first.
+    """
+
+    members: float
+    uniform: float | None = None
+    counted: int
+
+    @property
+    def factor(self) -> float:
+        """What is lost on the report text over what the search text promised, apart from how hard the texts are."""
+        return math.exp(self.members - (self.uniform or 0.0))
+
+
+class Advantage(Frozen):
+    """How much less the front loses than the best uniform configuration that costs as much, on the report text.
+
+    Attributes:
+        metric: the quality.
+        cost: metric along which it is averaged.
+        ratio: geometric mean of (loss of the best uniform configuration within a cost) / (loss of the best member
+            within it); above 1 the search paid. With several costs the mean is over the uniform configurations
+            that none other beats, each beside the members that exceed it in no cost.
+        low, high: between which costs, in the unit of ``cost``.
+    """
+
+    metric: str
+    cost: str
+    ratio: float
+    low: float
+    high: float
+
+
 class FrontFile(Document):
     """``front.json``.
 
     Attributes:
         objectives: metric names, quality first.
         limits: as the user wrote them.
-        reference_point: by objective; fixed when the run starts.
-        hypervolume: dominated volume on the report text, in units of the objectives.
-        recommended: name of the member recommended, and why.
+        reference_point: by objective: the loss of a uniform guess over the vocabulary (of a share: 1), and the costs
+            of the dense model.
+        hypervolume: of the members on the report text: the mean over costs, as shares of the dense model's, of the log
+            ratio of the reference loss and the loss of the best member within them. Doubling every loss takes
+            log 2 times the share of the costs that the front covers from it.
+        advantage: the same in words that need no reference.
+        optimism: of choosing on the search text.
+        recommended: name of the member recommended, and why; decided on the search text.
         members: front first, best quality first; then baselines and probes.
     """
 
@@ -79,6 +154,8 @@ class FrontFile(Document):
     limits: tuple[str, ...] = ()
     reference_point: dict[str, float]
     hypervolume: float
+    advantage: Advantage | None = None
+    optimism: Optimism | None = None
     recommended: str
     recommended_reason: str = ""
     members: tuple[Member, ...]
@@ -109,6 +186,8 @@ class RunDocument(Document):
         latency_checks: predicted against measured decode latency.
         spent: seconds by stage (``start``, ``bank``, ``profile``, ``search``, ``tasks``, ``export`` ...).
         evaluations: spent, in units of 16,384 tokens.
+        ended: why the search ended: ``budget``; ``converged``, the sampler expects nothing better of any point that is
+            left; ``exhausted``, every point was proposed. Empty while it runs and where it was interrupted.
         records: how many lines ``records.jsonl`` has, by sampler.
         groups: the engine's partition of the layers; rows and columns of the layer map.
         refused: what the space does not hold, by parameter and choice, and why.
@@ -134,6 +213,7 @@ class RunDocument(Document):
     latency_checks: tuple[LatencyCheck, ...] = ()
     spent: dict[str, float] = Field(default_factory=dict)
     evaluations: float = 0.0
+    ended: Literal["", "budget", "converged", "exhausted"] = ""
     records: dict[str, int] = Field(default_factory=dict)
     groups: tuple[FusedGroup, ...] = ()
     refused: dict[str, str] = Field(default_factory=dict)

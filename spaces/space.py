@@ -215,8 +215,11 @@ class SearchSpace:
 
     # -- named points ---------------------------------------------------------------------------------------
 
-    def dense(self) -> Point:
-        """Everything as it is; the widest choice where 16 bits are not allowed."""
+    def origin(self) -> Point:
+        """The point that marginals and uniform configurations depart from: the widest choice of every parameter.
+
+        It is the dense model where the space holds that; where 16 bits are not allowed it is not.
+        """
         return tuple(parameter.widest() for parameter in self.parameters)
 
     def uniform(self, bits: int, kind: str, embedding_bits: int = 16, kv_bits: int = 16) -> Point | None:
@@ -228,7 +231,7 @@ class SearchSpace:
             embedding_bits: of embedding and head, by the same method.
             kv_bits: of the cache.
         """
-        point = list(self.dense())
+        point = list(self.origin())
         cache = [
             kv_bits == c.num_bits
             for c in self.parameters[self.index("kv")].choices

@@ -10,12 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from paretune.search.additive import FrontMaker, Predicted
-from paretune.search.evidence import Evidence
-from paretune.search.knapsack import MOST_CELLS
-from paretune.search.observation import Observation, Problem
-from paretune.search.samplers.sampler import Sampler
-from paretune.search.sensitivity import SensitivityTable
+from paretune.search.additive import MOST_CELLS, FrontMaker, Predicted
+from paretune.search.samplers.sampler import Observation, Problem, Sampler
+from paretune.search.sensitivity import Evidence, SensitivityTable
 from paretune.spaces.space import Point
 
 _MEMBERS = 256
@@ -26,6 +23,7 @@ class AdditiveSampler(Sampler):
 
     name = "additive"
     uses_marginals = True
+    ends = "converged"
     most_cells: ClassVar[int] = MOST_CELLS
 
     def __init__(self, problem: Problem, seed: int) -> None:
@@ -35,7 +33,7 @@ class AdditiveSampler(Sampler):
         self._queue: list[Point] | None = None
 
     def tell(self, observation: Observation) -> None:
-        """Take note; the front is made at the first proposal and stays."""
+        """Keep it; the front is made at the first proposal and stays."""
         self.evidence.add(observation)
 
     def propose(self, trial: int) -> Point | None:  # noqa: ARG002 -- nothing here is random
@@ -81,8 +79,7 @@ class AdditiveSampler(Sampler):
 
     def is_new(self, point: Point) -> bool:
         """Whether it was not told yet, or only read on little text, and may be measured."""
-        digest = self.problem.space.decode(point).digest
-        return digest not in self.evidence.seen and self.problem.admissible(point)
+        return not self.evidence.is_read(point) and self.problem.admissible(point)
 
 
 def as_points(kept: list[list[int]] | None) -> list[Point] | None:

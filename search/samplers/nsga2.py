@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paretune.search.observation import Observation, Problem
 from paretune.search.samplers.optuna_sampler import OptunaBackedSampler
+from paretune.search.samplers.sampler import Observation, Problem
 
 if TYPE_CHECKING:
     from optuna.samplers import NSGAIIISampler, NSGAIISampler

@@ -9,8 +9,8 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from paretune.search.observation import Problem
 from paretune.search.samplers.optuna_sampler import OptunaBackedSampler
+from paretune.search.samplers.sampler import Problem
 from paretune.spaces.errors import ParetuneError
 from paretune.spaces.space import Point
 

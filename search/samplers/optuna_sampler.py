@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from paretune.search.observation import Observation, Problem
 from paretune.search.samplers.random import is_new, random_point
-from paretune.search.samplers.sampler import Sampler
+from paretune.search.samplers.sampler import Observation, Problem, Sampler
 from paretune.spaces.space import Point
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from paretune.search.observation import Observation, Problem
-from paretune.search.samplers.sampler import Sampler
+from paretune.search.samplers.sampler import Observation, Problem, Sampler
 from paretune.spaces.space import Point
 
 _TRIES = 200

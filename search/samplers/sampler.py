@@ -1,15 +1,58 @@
-"""The role that every sampler plays: told what was measured, it proposes what to measure next."""
+"""The role that every sampler plays: told what was measured, it proposes what to measure next; and what it sees."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from paretune.search.observation import Observation, Problem
-from paretune.spaces.space import Point
+from paretune.spaces.space import Point, SearchSpace
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One scored candidate.
+
+    Attributes:
+        point: of the candidate.
+        values: all to be minimised: what is lost to the origin of the space on the same windows, then costs (those
+            to be maximised are negated), in the order of the problem's objectives.
+        tokens: how many tokens of the search text stand behind the loss.
+        violations: one number per limit, feasible at or below 0.
+        broken: the candidate has no quality, and the first of the values is NaN: not to be learned from, nor proposed
+            again.
+    """
+
+    point: Point
+    values: tuple[float, ...]
+    tokens: int = 0
+    violations: tuple[float, ...] = ()
+    broken: bool = False
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it has a quality and every limit is met."""
+        return not self.broken and all(violation <= 0 for violation in self.violations)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched.
+
+    Attributes:
+        space: of points.
+        objectives: metric names; the first is the quality, the others are costs.
+        cost_of: exact costs of a point by objective, to be minimised; microseconds to milliseconds.
+        admissible: whether a point is legal and its costs are within the limits, before quality is paid for.
+    """
+
+    space: SearchSpace
+    objectives: tuple[str, ...]
+    cost_of: Callable[[Point], Mapping[str, float]]
+    admissible: Callable[[Point], bool]
 
 
 class Sampler(ABC):
@@ -22,10 +65,13 @@ class Sampler(ABC):
     Attributes:
         name: registered name.
         uses_marginals: whether the study measures marginals for it before it is asked.
+        ends: what it means that it proposes nothing: every point was proposed, or it expects nothing better of any
+            that is left.
     """
 
     name: ClassVar[str]
     uses_marginals: ClassVar[bool] = False
+    ends: ClassVar[Literal["exhausted", "converged"]] = "exhausted"
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self.problem = problem
@@ -33,7 +79,7 @@ class Sampler(ABC):
 
     @abstractmethod
     def tell(self, observation: Observation) -> None:
-        """Take note of a scored candidate, whoever proposed it (baselines, probes and marginals too)."""
+        """Learn from a scored candidate, whoever proposed it (baselines, probes and marginals too)."""
 
     @abstractmethod
     def propose(self, trial: int) -> Point | None:

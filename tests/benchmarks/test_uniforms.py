@@ -20,7 +20,7 @@ def with_front(folder, change):
     """The members on the front, changed one by one."""
     path = folder / "front.json"
     front = FrontFile.model_validate_json(path.read_text())
-    members = tuple(change(m) if m.on_front and m.kind == "front" else m for m in front.members)
+    members = tuple(change(m) if m.on_front and m.kind == "searched" else m for m in front.members)
     path.write_text(front.model_copy(update={"members": members}).model_dump_json())
     return members
 
@@ -30,7 +30,7 @@ def test_the_search_text_chooses_the_member(tmp_path):
     # The search took the smallest for the best; the report text says otherwise.
     members = with_front(tmp_path, lambda m: changed(m, kl_search=m.value("weight_bytes")))
     smallest = min(
-        (m for m in members if m.on_front and m.kind == "front"), key=lambda m: m.value("weight_bytes")
+        (m for m in members if m.on_front and m.kind == "searched"), key=lambda m: m.value("weight_bytes")
     )
     rows = list(uniforms.compare("model", tmp_path))
     assert [row["uniform"] for row in rows] == ["uniform-5", "uniform-4", "uniform-3"]

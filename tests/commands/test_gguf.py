@@ -100,7 +100,7 @@ def test_the_pick_answers_in_llama_cpp(tmp_path, monkeypatch):
     config = everywhere(bench.spec, LayerChoice(weight=integer_format(6, 128), method="rtn"))
     size = Measurement(value=1.0, unit="B", n=1, by="test")
     recommended = Member(
-        digest=config.digest, name="recommended", kind="front", on_front=True, config=config,
+        digest=config.digest, name="recommended", kind="searched", on_front=True, config=config,
         measurements={"weight_bytes": size},
     )  # fmt: skip
     # Engines that run graphs have a container of their own, which a GGUF file has not.

@@ -325,7 +325,7 @@ def test_a_block_is_one_parameter_where_awq_is_allowed():
     parameter = space.parameters[space.index("blocks.1")]
     assert parameter.group.layers == tuple(x.name for x in spec.block_linears if x.block == 1)
     assert [choice.name for choice in parameter.choices] == ["int4-g32/awq", "int4-g32/rtn", "16"]
-    point = list(space.dense())
+    point = list(space.origin())
     point[space.index("blocks.1")] = 0
     config = space.decode(point)
     check_configuration(spec, config)

@@ -227,7 +227,7 @@ def test_hidden_width_is_offered_on_request_alone():
     assert Restrictions(group_size=None).to_json() == Restrictions(group_size=None, hidden=()).to_json()
     space = SearchSpace(SPEC, FakeLegality(), Restrictions(group_size=None, hidden=(16, 24)))
     assert space.parameters[-1].choices == (None, 24, 16)
-    point = [*space.dense()[:-1], 2]
+    point = [*space.origin()[:-1], 2]
     config = space.decode(point)
     assert config.pruned == PrunedShape(hidden=16)
     assert space.encode(config) == tuple(point)

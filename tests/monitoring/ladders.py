@@ -60,7 +60,7 @@ def member(
     found = {} if kl is None else {"kl": Measurement(value=kl, unit="nat", n=1, by="test")}
     found["weight_bytes"] = Measurement(value=1e6, unit="B", n=1, by="test")
     return Member(
-        digest=config.digest, name=name, kind="front", on_front=on_front, config=config, measurements=found
+        digest=config.digest, name=name, kind="searched", on_front=on_front, config=config, measurements=found
     )
 
 

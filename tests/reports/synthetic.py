@@ -21,7 +21,7 @@ from paretune.spaces.formats import integer_format
 from paretune.spaces.groups import fused_groups
 from paretune.spaces.measurement import Fidelity, Measurement, Record
 from paretune.spaces.model import ModelSpec
-from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument
+from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument, Uniform
 from paretune.spaces.size import average_bits, memory_bytes, weight_bytes
 from paretune.spaces.statistics import measure, numbered
 from paretune.spaces.target import Workload
@@ -104,7 +104,7 @@ class Synthetic:
                 "digest": config.digest,
                 "name": name,
                 "kind": kind,
-                "on_front": kind == "front",
+                "on_front": kind == "searched",
                 "config": config,
                 "measurements": self.measurements(config, tasks, measured=more.pop("measured", False)),
                 **more,
@@ -168,7 +168,7 @@ def front_file(made: Synthetic) -> FrontFile:
         reference_point={"kl": 1.0, "weight_bytes": float(weight_bytes(made.spec, DENSE_CONFIG))},
         hypervolume=0.8342,
         recommended=sorted(
-            (m for m in members if m.kind == "front"), key=lambda m: -(m.value("weight_bytes") or 0.0)
+            (m for m in members if m.kind == "searched"), key=lambda m: -(m.value("weight_bytes") or 0.0)
         )[PICKED].name,
         recommended_reason="Largest gain over the best uniform row of its bytes among those that meet kl<=0.1.",
         members=tuple(members),
@@ -184,7 +184,7 @@ def _on_front(members: list[Member]) -> list[Member]:
         return any(s <= size and k <= kl and (s, k) != (size, kl) for s, k in spots.values())
 
     marked = [member.model_copy(update={"on_front": not beaten(member.name)}) for member in members]
-    return [member for member in marked if member.on_front or member.kind != "front"]
+    return [member for member in marked if member.on_front or member.kind != "searched"]
 
 
 def _front(made: Synthetic) -> list[Member]:
@@ -199,7 +199,9 @@ def _front(made: Synthetic) -> list[Member]:
         config = made.config(widths, outer=16 if number < 2 else 8, kv=8 if number > 2 else 16)
         name = f"mix-{average_bits(made.spec, config):.2f}"
         together = 5 if number in (5, 6) else 20 + number
-        rows.append(made.member(name, config, "front", measured=number % 2 == 0, equivalence_class=together))
+        rows.append(
+            made.member(name, config, "searched", measured=number % 2 == 0, equivalence_class=together)
+        )
     # Two that no text of this length tells apart: the smaller one was lucky.
     twin = rows[5].measurements["kl"]
     windows = tuple(1.01 * value + 2e-5 * made.rng.normal() for value in twin.per_window or ())
@@ -210,7 +212,7 @@ def _front(made: Synthetic) -> list[Member]:
 
 def _baselines(made: Synthetic) -> list[Member]:
     count = len(made.linear)
-    dense = made.member("dense", DENSE_CONFIG, "baseline", measured=True)
+    dense = made.member("dense", DENSE_CONFIG, "dense", measured=True)
     values = dict(dense.measurements)
     values["kl"] = measure([0.0] * WINDOWS, numbered(WINDOWS), unit="nat", by="kl/1")
     values["kl_p99"] = Measurement(value=0.0, unit="nat", n=WINDOWS)
@@ -218,7 +220,9 @@ def _baselines(made: Synthetic) -> list[Member]:
     rows = [dense.model_copy(update={"measurements": values})]
     for bits in (8, 6, 5, 4, 3, 2):
         config = made.config([bits] * count, outer=8, kv=8)
-        rows.append(made.member(f"uniform-{bits}", config, "baseline", measured=bits in (8, 4)))
+        row = made.member(f"uniform-{bits}", config, "uniform", measured=bits in (8, 4))
+        made_of = Uniform(bits=bits, method="rtn", embedding_bits=8, kv_bits=8, plain=True)
+        rows.append(row.model_copy(update={"uniform": made_of}))
     return rows
 
 
@@ -289,8 +293,8 @@ def records(made: Synthetic, front: FrontFile, count: int = 220) -> list[Record]
         )
 
     for member in front.members:
-        if member.kind != "front":
-            add(member.name, member.config, member.kind, "search", 64)
+        if member.kind != "searched":
+            add(member.name, member.config, "probe" if member.kind == "probe" else "baseline", "search", 64)
     for index in range(3 * len(made.linear)):
         widths = [16] * len(made.linear)
         widths[index % len(widths)] = (2, 3, 4)[index // len(widths)]

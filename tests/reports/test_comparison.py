@@ -30,7 +30,7 @@ def kl(*windows: float) -> Measurement:
     return measure(windows, numbered(len(windows)), unit="nat").model_copy(update={"stderr": 0.1})
 
 
-def row(name: str, kind: str = "front", **values: float | Measurement) -> Member:
+def row(name: str, kind: str = "searched", **values: float | Measurement) -> Member:
     measurements = {
         key: value if isinstance(value, Measurement) else Measurement(value=value)
         for key, value in values.items()
@@ -90,7 +90,7 @@ def test_members_to_beat_uniform_rows_with(run: Path) -> None:
     front = read_front(run)
     found = best_member_within(front, 2.1e6)
     assert found is not None
-    assert found.kind == "front"
+    assert found.kind == "searched"
     assert found.value("weight_bytes") <= 2.1e6  # type: ignore[operator]
 
 

@@ -199,7 +199,7 @@ def test_a_hostile_name_stays_text(tmp_path: Path) -> None:
 
 
 def test_classes_are_one_marker_and_one_band(folder: RunFolder, page: Page) -> None:
-    members = [m for m in folder.front.members if m.on_front and m.kind == "front"]
+    members = [m for m in folder.front.members if m.on_front and m.kind == "searched"]
     classes = {m.equivalence_class for m in members}
     assert len(classes) == len(members) - 1
     traces = page.figures["front"]["views"][0]["data"]

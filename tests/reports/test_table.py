@@ -32,7 +32,7 @@ def member(**measurements: Measurement) -> Member:
     return Member(
         digest=DENSE_CONFIG.digest,
         name="m",
-        kind="front",
+        kind="searched",
         on_front=True,
         config=DENSE_CONFIG,
         measurements=measurements,
@@ -74,14 +74,14 @@ def test_columns_are_the_documented_ones_in_their_order(run: Path) -> None:
 
 
 def test_a_row_says_what_it_is() -> None:
-    dense = member().model_copy(update={"name": "dense", "kind": "baseline", "on_front": False})
+    dense = member().model_copy(update={"name": "dense", "kind": "dense", "on_front": False})
     found = [
         {name: row[name] for name in ("kind", "on_front", "recommended")}
         for row in front_rows(front(member(), dense))
     ]
     assert found == [
-        {"kind": "front", "on_front": "true", "recommended": "true"},
-        {"kind": "baseline", "on_front": "false", "recommended": "false"},
+        {"kind": "searched", "on_front": "true", "recommended": "true"},
+        {"kind": "dense", "on_front": "false", "recommended": "false"},
     ]
 
 

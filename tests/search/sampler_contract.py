@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paretune.search.observation import Observation
 from paretune.search.samplers import Sampler
+from paretune.search.samplers.sampler import Observation
 from paretune.spaces.size import dense_bytes
 from tests.fakes import tiny_spec
 from tests.search.synthetic import exhaustible_problem, small_problem

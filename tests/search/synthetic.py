@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from paretune.search.baselines import marginals, probes, uniform_configurations
-from paretune.search.hypervolume import hypervolume
-from paretune.search.observation import Observation, Problem
+from paretune.search.pareto import hypervolume
 from paretune.search.samplers import Sampler
+from paretune.search.samplers.sampler import Observation, Problem
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.model import ModelSpec
@@ -77,7 +77,7 @@ class Synthetic:
         """What a study measures before it asks a sampler."""
         named = uniform_configurations(self.space) + probes(self.space)
         named += marginals(self.space) if with_marginals else []
-        return [self.observe(point) for point in (self.space.dense(), *(n.point for n in named))]
+        return [self.observe(point) for point in (self.space.origin(), *(n.point for n in named))]
 
     def search(self, kind: type[Sampler], seed: int, trials: int) -> tuple[list[Observation], Sampler]:
         """Everything that was told, first configurations first, and the sampler that was told it."""

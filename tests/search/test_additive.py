@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.search.additive import NEGLIGIBLE, FrontMaker, additive_costs, is_size_parameter, pruned_of
-from paretune.search.observation import Problem
 from paretune.search.samplers import find_sampler
+from paretune.search.samplers.sampler import Problem
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.size import weight_bytes
@@ -75,7 +75,7 @@ def _pruned_sizes(problem):
     """Base point and own sensitivity of the whole model and of each smaller one."""
     space = problem.space
     index = space.index("pruned.ffn_channels")
-    bases = [(*space.dense()[:index], c, *space.dense()[index + 1 :]) for c in range(space.sizes[index])]
+    bases = [(*space.origin()[:index], c, *space.origin()[index + 1 :]) for c in range(space.sizes[index])]
     return {base: problem.quality(base) for base in bases}
 
 
@@ -141,7 +141,7 @@ def test_what_a_pruned_lacks_costs_nothing():
     space = problem.space
     base = tuple(
         1 if parameter.kind == "blocks" else c
-        for parameter, c in zip(space.parameters, space.dense(), strict=True)
+        for parameter, c in zip(space.parameters, space.origin(), strict=True)
     )
     costs, rest = additive_costs(problem.problem, "weight_bytes", base)
     missing = [
@@ -241,7 +241,7 @@ def test_refused_formats_are_left_out_even_if_they_do_less_sensitivity(cut):
     down = cut.space.index("blocks.0.down")
     assert found
     assert all(cut.space.ruling(member.point) for member in found)
-    assert {member.point[down] for member in found} == {cut.space.dense()[down]}
+    assert {member.point[down] for member in found} == {cut.space.origin()[down]}
 
 
 @pytest.mark.parametrize("cells", [200, 2000])
@@ -269,7 +269,7 @@ def test_thinned_fronts_are_parts_of_the_whole(cut, most):
     assert len(some) <= 3 * (most + 1) < len(whole)
     ends = {(m.cost, m.total) for m in (whole[0], whole[-1])}
     assert ends <= {(m.cost, m.total) for m in some}
-    one = {base: kl for base, kl in _pruned_sizes(cut).items() if base == cut.space.dense()}
+    one = {base: kl for base, kl in _pruned_sizes(cut).items() if base == cut.space.origin()}
     members = {(m.cost, m.total) for m in _maker(cut, one).fronts(cut.sensitivities, MANY)}
     kept = [(m.cost, m.total) for m in _maker(cut, one).fronts(cut.sensitivities, most)]
     assert set(kept) <= members
@@ -277,9 +277,9 @@ def test_thinned_fronts_are_parts_of_the_whole(cut, most):
 
 
 def test_sizes_are_found_by_the_parameters_of_the_pruned(cut):
-    maker = _maker(cut, {cut.space.dense(): 0.0})
+    maker = _maker(cut, {cut.space.origin(): 0.0})
     narrow = cut.space.uniform(4, "rtn")
-    assert maker.size_of(narrow).base == cut.space.dense()
+    assert maker.size_of(narrow).base == cut.space.origin()
     other = list(_pruned_sizes(cut))[1]
     assert maker.size_of(other) is None
     assert pruned_of(cut.problem, other) != pruned_of(cut.problem, narrow)
@@ -304,7 +304,7 @@ def test_a_long_front_is_thinned_evenly():
     """Proposals are members of the true front; skipped, while sensitivity matters, are only ones within a step of
     cost."""
     problem = _problem(blocks=8, bits=(2, 3, 4, 16))
-    costs, rest = additive_costs(problem.problem, "weight_bytes", problem.space.dense())
+    costs, rest = additive_costs(problem.problem, "weight_bytes", problem.space.origin())
     truth = [(rest, 0.0)]
     for cost, sensitivity in zip(costs, problem.sensitivities, strict=True):
         # What is beaten among the first parameters is beaten whatever the others are.

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from paretune.search.baselines import marginals, probes, uniform_configurations
 from paretune.spaces.choice import UNTOUCHED
+from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.patterns import LayerRule, Restrictions
 from paretune.spaces.space import SearchSpace
 from tests.fakes import FakeLegality, tiny_spec
@@ -55,13 +56,13 @@ def _layers(space, point, kind):
 
 
 def _changed(space, point):
-    return [i for i, (a, b) in enumerate(zip(point, space.dense(), strict=True)) if a != b]
+    return [i for i, (a, b) in enumerate(zip(point, space.origin(), strict=True)) if a != b]
 
 
 @settings(max_examples=40, deadline=None)
 @given(spaces)
 def test_every_entry_is_legal_new_and_named_once(space):
-    dense = space.decode(space.dense()).digest
+    dense = DENSE_CONFIG.digest
     for make in LISTS:
         found = make(space)
         digests = [space.decode(entry.point).digest for entry in found]
@@ -99,7 +100,7 @@ def test_every_uniform_configuration_that_the_space_offers_is_there(space):
         if bits < 16 and (point := space.uniform(bits, method, outer, cache)) is not None
     }
     found = {space.decode(entry.point).digest for entry in uniform_configurations(space)}
-    assert found == offered - {space.decode(space.dense()).digest}
+    assert found == offered - {DENSE_CONFIG.digest}
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,7 +118,7 @@ def test_marginals_change_one_group_at_the_three_smallest_widths(space):
             if c.sparsity is None and not c.weight.dense and c.method == space.restrictions.methods[0]
         ]  # fmt: skip
         three = sorted(plain, key=lambda c: c.weight.num_bits)[:3]
-        dense = space.parameters[index].choices[space.dense()[index]]
+        dense = space.parameters[index].choices[space.origin()[index]]
         assert found.get(index, []) == [c for c in three if c != dense]
     cache = space.index("kv")
     assert found.get(cache, []) == list(space.parameters[cache].choices[1:])
@@ -154,9 +155,9 @@ def test_golden_names_of_uniform_configurations():
 
 def test_plain_ones_come_first():
     found = _names(uniform_configurations(_space(methods=("hqq", "rtn"), bits=(2, 4, 8))))
-    assert found[:2] == ["uniform-2", "uniform-4"]
-    assert len(found) > 2
-    assert not any(re.fullmatch(r"uniform-\d", name) for name in found[2:])
+    assert found[:3] == ["uniform-2", "uniform-4", "uniform-8"]
+    assert len(found) > 3
+    assert not any(re.fullmatch(r"uniform-\d", name) for name in found[3:])
 
 
 def test_golden_names_of_probes():
@@ -213,18 +214,38 @@ def test_marginals_have_no_zeros():
     ]
 
 
-def test_marginals_are_by_the_first_method_alone():
-    """A group that is denied it has none: methods are compared by uniform configurations."""
+def test_marginals_are_by_the_best_method_that_a_group_is_offered():
     rule = LayerRule(pattern="blocks.1.down", methods=("hqq",))
     found = _names(marginals(_space(methods=("rtn", "hqq"), rules=(rule,))))
-    assert any("blocks.0.down" in name for name in found)
-    assert not any("blocks.1.down" in name for name in found)
+    assert "marginal-blocks.0.down-int4-g32/rtn" in found
+    assert "marginal-blocks.1.down-int4-g32-asym/hqq" in found
+    found = _names(marginals(_space(methods=("rtn", "hqq")), {4: ["nf4/none", "hqq", "rtn"]}))
+    assert "marginal-blocks.0.down-int4-g32-asym/hqq" in found
+    assert "marginal-blocks.0.down-int8-g32/rtn" in found
 
 
-def test_sparse_probes_are_named_by_their_share():
+def test_uniform_configurations_say_what_they_are_made_of():
+    """One is plain of every width, also where neither embedding nor cache may stay as they are."""
+    for space in (_space(methods=("rtn", "hqq")), _space(bits=(2, 4), embedding_bits=(4, 8), kv_bits=(8,))):
+        made = [entry.uniform for entry in uniform_configurations(space)]
+        assert len({m.model_dump_json() for m in made}) == len(made)
+        assert sorted(m.bits for m in made if m.plain) == sorted({m.bits for m in made})
+        for entry in uniform_configurations(space):
+            (inside,) = _layers(space, entry.point, "linear")
+            (outside,) = _layers(space, entry.point, "embedding")
+            cache = space.decode(entry.point).kv.num_bits
+            found = (inside.weight.num_bits, inside.kind, outside.weight.num_bits, cache)
+            assert found == (
+                entry.uniform.bits,
+                entry.uniform.method,
+                entry.uniform.embedding_bits,
+                entry.uniform.kv_bits,
+            )
+
+
+def test_every_share_of_zeros_is_probed_at_the_widest_width():
     found = [name for name in _names(probes(_space(sparsity=(0.0, 0.25, 0.5)))) if name.startswith("sparse")]
-    assert found
-    assert all(name.startswith("sparse-50") for name in found)
+    assert found == ["sparse-25", "sparse-50", "sparse-50-uniform-8", "sparse-50-uniform-4"]
     found = [name for name in _names(probes(_space(sparsity=(0.0, 0.25)))) if name.startswith("sparse")]
     assert found
     assert all(name.startswith("sparse-25") for name in found)

@@ -65,6 +65,15 @@ def test_smallest_is_found_by_enumeration_too(methods):
     assert found == expected
 
 
+def test_the_smallest_cache_need_not_be_the_last_that_is_offered():
+    space = _space(kv_bits=(16, "8-fp", "8-ggml"), kv_heads=(2,), ffn_channels=(256,))
+    caches = space.parameters[space.index("kv")].choices
+    sizes = [kv_cache_bytes(space.spec, DENSE_CONFIG.replaced(kv=cache), WORKLOAD) for cache in caches]
+    assert sizes.index(min(sizes)) != len(sizes) - 1
+    (point,) = smallest(space)
+    assert point[space.index("kv")] == sizes.index(min(sizes))
+
+
 def test_pruned_sizes_that_are_refused_are_no_candidates():
     refused = FakeLegality(refused_pruned=("kvheads1-ffn128",))
     space = _space(refused)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.search.hypervolume import hypervolume
-from paretune.search.pareto import non_dominated
+from paretune.search.pareto import hypervolume, non_dominated
 
 EDGE = 5
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.search.hypervolume import hypervolume
+from paretune.search.pareto import hypervolume
 
 BOUND = 1000
 """Products of four such numbers, and sums of a few of them, are exact in float64."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.search.knapsack import exact_front
+from paretune.search.additive import exact_front
 
 parameters = st.lists(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 50)), min_size=1, max_size=4),

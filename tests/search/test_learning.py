@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from paretune.search.additive import FrontMaker
-from paretune.search.exchanges import draw_moves, parameters_of
-from paretune.search.observation import Observation
 from paretune.search.pareto import non_dominated
-from paretune.search.residual import Residual
 from paretune.search.samplers import find_sampler
-from paretune.search.sensitivity import Marginal, SensitivityTable, interpolated
+from paretune.search.samplers.paretune import draw_moves
+from paretune.search.samplers.sampler import Observation
+from paretune.search.sensitivity import Residual, SensitivityTable, interpolated
 from paretune.spaces.patterns import Restrictions
 from tests.fakes import tiny_spec
 from tests.search.synthetic import Synthetic, small_problem
@@ -74,13 +73,13 @@ def told():
 
 
 def _table(problem):
-    dense = problem.space.dense()
-    marginals = [
-        Marginal(parameter, choice, problem.quality((*dense[:parameter], choice, *dense[parameter + 1 :])))
+    dense = problem.space.origin()
+    marginals = {
+        (parameter, choice): problem.quality((*dense[:parameter], choice, *dense[parameter + 1 :]))
         for parameter in problem.space.layer_parameters
         for choice in range(problem.space.sizes[parameter])
         if choice != dense[parameter]
-    ]
+    }
     return SensitivityTable(problem.problem, marginals, {})
 
 
@@ -131,8 +130,8 @@ def test_moves_say_what_they_cost(told):
     problem, observations = told
     table = _table(problem)
     table.refine(observations)
-    maker = FrontMaker(problem.problem, "weight_bytes", {problem.space.dense(): 0.0}, 1_000_000)
-    size = maker.size_of(problem.space.dense())
+    maker = FrontMaker(problem.problem, "weight_bytes", {problem.space.origin(): 0.0}, 1_000_000)
+    size = maker.size_of(problem.space.origin())
     assert size is not None
     members = np.array([problem.space.uniform(4, "rtn"), problem.space.uniform(8, "rtn")])
     moves = draw_moves(table, size.cells, size.free_cells, members, 50, np.random.default_rng(0))
@@ -145,12 +144,12 @@ def test_moves_say_what_they_cost(told):
         cost = problem.cost_of(point)["weight_bytes"] - problem.cost_of(base)["weight_bytes"]
         assert cost == pytest.approx(moves.cost[move])
         change = table.flat[table.cells([point])].sum() - table.flat[table.cells([base])].sum()
-        assert change == pytest.approx(moves.corrected[move])
+        assert change == pytest.approx(moves.loss[move])
 
 
 def test_parameters_of_cells():
     table = _table(small_problem())
-    assert list(parameters_of(table)[table.offsets]) == list(range(len(table.prior)))
+    assert list(table.parameters[table.offsets]) == list(range(len(table.prior)))
 
 
 def test_pruned_sizes_get_no_format_that_their_shapes_refuse():
@@ -158,8 +157,8 @@ def test_pruned_sizes_get_no_format_that_their_shapes_refuse():
     problem = small_problem()
     space = problem.space
     cut = space.index("pruned.ffn_channels")
-    base = (*space.dense()[:cut], space.parameters[cut].choices.index(160), *space.dense()[cut + 1 :])
-    maker = FrontMaker(problem.problem, "weight_bytes", {space.dense(): 0.0, base: 0.0}, 1_000_000)
+    base = (*space.origin()[:cut], space.parameters[cut].choices.index(160), *space.origin()[cut + 1 :])
+    maker = FrontMaker(problem.problem, "weight_bytes", {space.origin(): 0.0, base: 0.0}, 1_000_000)
     table = _table(problem)
     members = maker.fronts([np.minimum(e, 1e-9) for e in table.entries], 50)
     cut_ones = [m for m in members if m.point[cut] == base[cut]]

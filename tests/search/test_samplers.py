@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from paretune.search.observation import Observation
 from paretune.search.samplers import Sampler, find_sampler, sampler_names
 from paretune.search.samplers.nsga2 import POPULATION, Nsga2Sampler
 from paretune.search.samplers.nsga3 import divisions
 from paretune.search.samplers.optuna_gp import SamplerUnavailableError
+from paretune.search.samplers.sampler import Observation
 from paretune.spaces.errors import UnknownNameError
 from tests.search import sampler_contract as contract
 from tests.search.synthetic import exhaustible_problem, small_problem
@@ -104,7 +104,7 @@ def test_generations_advance(name):
 def test_objectives_that_are_no_number_are_told_as_infinite():
     synthetic = small_problem()
     sampler = find_sampler("nsga2")(synthetic.problem, 0)
-    dense = synthetic.space.dense()
+    dense = synthetic.space.origin()
     sampler.tell(Observation(dense, (float("nan"), 1.0), violations=(float("nan"),)))
     assert sampler.study.trials[0].values == [float("inf"), 1.0]
     assert sampler.study.trials[0].constraints == {"0": float("inf")}
@@ -124,7 +124,7 @@ def test_nothing_left_to_choose():
     synthetic.restrictions = synthetic.restrictions.model_copy(update={"bits": (4,), "kv_bits": (16,)})
     sampler = find_sampler("tpe")(synthetic.problem, 0)
     point = sampler.propose(0)
-    assert point == synthetic.space.dense()
+    assert point == synthetic.space.origin()
     sampler.tell(synthetic.observe(point))
     assert sampler.propose(1) is None
 

@@ -51,7 +51,7 @@ RECORD = Record(
     violations={"kl<=0.1": 2.0},
 )
 MEMBER = Member(
-    digest=CONFIG.digest, name="x", kind="front", on_front=True, config=CONFIG, measurements=MEASURED
+    digest=CONFIG.digest, name="x", kind="searched", on_front=True, config=CONFIG, measurements=MEASURED
 )
 FRONT = FrontFile(
     objectives=("kl", "weight_bytes"),

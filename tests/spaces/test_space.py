@@ -89,8 +89,8 @@ def test_parameters_cover_each_layer_once_and_then_the_model():
 
 
 def test_the_dense_point():
-    assert SPACES["small"].decode(SPACES["small"].dense()) == DENSE_CONFIG
-    widest = SPACES["no-dense"].decode(SPACES["no-dense"].dense())
+    assert SPACES["small"].decode(SPACES["small"].origin()) == DENSE_CONFIG
+    widest = SPACES["no-dense"].decode(SPACES["no-dense"].origin())
     assert {c.weight.num_bits for c in widest.layers.values()} == {4, 8}
     assert widest.kv == KVFormat(num_bits=8)
 
@@ -119,7 +119,7 @@ def test_hqq_is_asymmetric_and_zeros_go_with_the_first_method():
 
 def test_pruned_sizes_lose_the_least_important_blocks():
     space = SPACES["small"]
-    point = list(space.dense())
+    point = list(space.origin())
     point[space.index("pruned.blocks")] = space.parameters[space.index("pruned.blocks")].choices.index(6)
     assert space.decode(point).pruned.blocks == (0, 1, 2, 4, 6, 7)
     assert space.kept_blocks(8) == tuple(range(8))
@@ -128,7 +128,7 @@ def test_pruned_sizes_lose_the_least_important_blocks():
 @pytest.mark.parametrize("name", [name for name in SPACES if name != "no-dense"])
 def test_choice_bytes_add_up(name):
     space = SPACES[name]
-    dense, point = space.dense(), list(space.random(np.random.default_rng(3)))
+    dense, point = space.origin(), list(space.random(np.random.default_rng(3)))
     point[-4:] = dense[-4:]
     saved = sum(
         space.choice_bytes(space.parameters[i])[dense[i]] - space.choice_bytes(space.parameters[i])[point[i]]
