@@ -42,7 +42,9 @@ def search(
     window_tokens: Annotated[
         int | None, typer.Option(min=16, help="Tokens of a window. Default: 256.")
     ] = None,
-    tasks: Annotated[Path | None, typer.Option(help="Folder of lm-eval tasks (YAML), offline.")] = None,
+    tasks: Annotated[
+        Path | None, typer.Option(help="Folder of lm-eval tasks (YAML), offline; they are code, and run.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="lm-eval task name; repeat for more.")] = None,
     task_limit: Annotated[int | None, typer.Option(min=1, help="Items of each task (count).")] = None,
     limit: Annotated[

@@ -8,6 +8,7 @@ divergence from below (log-sum inequality). :attr:`Teacher.mode` says which.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -112,7 +113,39 @@ class Teacher:
         """Micro-batches of ids and float32 logits ``(windows, tokens, vocabulary)``."""
         for batch in micro_batches(ids, self._batch_tokens):
             moved = batch.to(model.device)
-            yield moved, model(input_ids=moved, use_cache=False).logits.to(torch.float32)
+            with float32_head(model):
+                logits = model(input_ids=moved, use_cache=False).logits
+            yield moved, logits.to(torch.float32)
+
+
+@contextmanager
+def float32_head(model: Any) -> Iterator[None]:
+    """Logits of a model in half precision from a product in float32.
+
+    In bfloat16, logits between 8 and 16 are multiples of 1/16: the KL of two candidates that round them differently is
+    above 1e-4, whatever the candidates are. What is before the head stays as the model computes it. Heads that are no
+    plain linear, or that a container's library wrapped, are left alone.
+    """
+    find = getattr(model, "get_output_embeddings", None)
+    head = None if find is None else find()
+    if (
+        type(head) is not torch.nn.Linear
+        or head.weight.dtype == torch.float32
+        or hasattr(head, "quantization_scheme")
+    ):
+        yield
+        return
+
+    def product(module: torch.nn.Linear, inputs: tuple[torch.Tensor, ...], _: torch.Tensor) -> torch.Tensor:
+        bias = None if module.bias is None else module.bias.to(torch.float32)
+        weight = module.weight.to(torch.float32)
+        return torch.nn.functional.linear(inputs[0].to(torch.float32), weight, bias)
+
+    hook = head.register_forward_hook(product)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _window_loss(log_probs: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from paretune.spaces.files import FileKind, decode_text, read_bytes
 _TEXT = FileKind("text", TextError, "Name a UTF-8 text file, plain or .bz2", 1 << 32)
 END_OF_TEXT = "<|endoftext|>"
 _BLANK_LINES = re.compile(r"(?<=\n)(?:[ \t]*\n)+")
-_ARTICLE = re.compile(r"^ ?= (?!=)[^=\n]*[^=\s] = ?$", re.MULTILINE)
+_ARTICLE = re.compile(r"^[ \t]*= [^=\n]+ =[ \t]*$", re.MULTILINE)
 _LINE_ENDS = {
     "\r\n": "\n", "\f": "\n\n", "\u2029": "\n\n", "\ufeff": "", **dict.fromkeys("\r\v\x1c\x1d\x1e\x85\u2028", "\n")
 }  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from paretune.compressors.divergence import Teacher
+from paretune.compressors.divergence import Teacher, float32_head
 from paretune.compressors.windows import TokenWindows
 from paretune.evaluators.bits_per_byte import bits_per_byte, from_perplexity
 from paretune.evaluators.tasks import TaskScorer, TaskSettings
@@ -35,7 +35,8 @@ class FirstTokens:
 
     def __call__(self, input_ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
         """Logits ``(windows, tokens, rows)``."""
-        found = self._model(input_ids=input_ids, use_cache=use_cache)
+        with float32_head(self._model):
+            found = self._model(input_ids=input_ids, use_cache=use_cache)
         return SimpleNamespace(logits=found.logits[..., : self._rows])
 
     def get_output_embeddings(self) -> SimpleNamespace:

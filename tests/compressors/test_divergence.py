@@ -178,3 +178,33 @@ def test_the_tail_is_of_all_tokens_together():
     found = Divergence.of(kl, torch.ones(2), torch.zeros(2), "full")
     assert found.measurements()["kl_p99"].value == pytest.approx(np.percentile(kl.numpy(), 99))
     assert found.kl.tolist() == pytest.approx([0.16, 0.0])
+
+
+def test_the_head_of_a_half_precision_model_is_multiplied_in_float32(windows):
+    """Logits in bfloat16 are steps of 1/16 at 8: below that noise no candidate could be told from another."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, num_key_value_heads=2, **sizes)).to(
+        torch.bfloat16
+    )
+    with torch.inference_mode():
+        model.lm_head.weight.normal_(0.0, 2.0)
+        hidden = model.model(input_ids=windows.ids).last_hidden_state.float()
+        exact = SimpleNamespace(device=model.device, get_output_embeddings=model.get_output_embeddings)
+        exact_logits = hidden @ model.lm_head.weight.float().T
+
+        class Exact(SimpleNamespace):
+            def __call__(self, input_ids, use_cache):
+                return SimpleNamespace(logits=exact_logits[: len(input_ids)])
+
+        rounded = model(input_ids=windows.ids).logits
+        assert rounded.dtype == torch.bfloat16
+        coarse = torch.nn.functional.kl_div(
+            rounded.float().log_softmax(-1), exact_logits.log_softmax(-1), log_target=True, reduction="none"
+        )
+        found = Teacher(Exact(**vars(exact)), windows).compare(model)
+    assert coarse.sum(-1).mean() > 1e-5
+    assert found.kl.mean() < 1e-7
+    assert not model.lm_head._forward_hooks
