@@ -32,7 +32,7 @@ from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.engines.llama.gguf_file.file import write_gguf
 from paretune.engines.llama.gguf_file.names import TensorNames
 from paretune.engines.llama_engine import LlamaCpp
-from paretune.pipeline.output import Stages
+from paretune.pipeline.progress import Stages
 from paretune.pipeline.run_file import validate_run
 from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.reports.reading import read_run_folder

@@ -106,12 +106,11 @@ def swap_share(folder: Path) -> Iterator[tuple[str, float, float | None, str]]:
     """Swapping a random candidate in, as a share of scoring it on 2,048 tokens."""
     import numpy as np
 
-    from paretune.pipeline.embedded import EMBEDDED_RUN
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.run_file import validate_run
+    from paretune.pipeline.progress import Stages
+    from paretune.pipeline.run_file import EMBEDDED_RUN, validate_run
     from paretune.pipeline.workbench import open_workbench
 
-    bench = open_workbench(validate_run(EMBEDDED_RUN, "the embedded run"), folder, Stages(quiet=True))
+    bench = open_workbench(validate_run(EMBEDDED_RUN, "the embedded run"), folder, Stages(False))
     random, teacher = np.random.default_rng(0), bench.quality._teachers["search"]
     windows = 2048 // bench.run.texts.window_tokens
     configs = [bench.space.decode(_plain(bench.space, random)) for _ in range(24)]
@@ -155,7 +154,7 @@ _BANK_PROGRAM = """
 import ctypes, gc, resource, sys, tempfile
 from pathlib import Path
 from paretune import demo
-from paretune.pipeline.embedded import EMBEDDED_RUN
+from paretune.pipeline.run_file import EMBEDDED_RUN
 from paretune.pipeline.run_file import validate_run
 from paretune.pipeline.texts import read_texts
 from paretune.compressors.bank import Bank

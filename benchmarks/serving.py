@@ -29,7 +29,7 @@ from paretune.engines.checkpoint.quantization_config import quantization_config
 from paretune.engines.engine import ExportCard
 from paretune.engines.manifest import read_manifest
 from paretune.engines.vllm_engine import Vllm
-from paretune.pipeline.output import Stages
+from paretune.pipeline.progress import Stages
 from paretune.pipeline.run_file import validate_run
 from paretune.pipeline.workbench import open_workbench
 from paretune.reports.reading import read_run_folder

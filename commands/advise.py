@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from paretune.commands import options as opt
+from paretune.commands.printing import console as standard_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,34 +14,20 @@ if TYPE_CHECKING:
 
 
 def advise(
-    model: Annotated[
-        str, typer.Argument(help="Model folder (config.json is enough), hub id, or 'embedded'.")
-    ] = "embedded",
-    device: Annotated[
-        str,
-        typer.Option(help="Device, e.g. h100, h200, a100-80, l4, rtx-4090, x86-amx; 'auto': this machine."),
-    ] = "auto",
-    workload: Annotated[
-        str,
-        typer.Option(
-            help="batch=8,prompt=512,output=128 (sequences, tokens, tokens), or b8-p512-o128; "
-            "also tensor_parallel=2 (devices)."
-        ),
-    ] = "batch=1,prompt=128,output=128",
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON (bytes and seconds) instead of tables.")
-    ] = False,
+    model: opt.Model = "embedded",
+    device: opt.Device = "auto",
+    workload: opt.Workload = None,
+    revision: opt.Revision = None,
+    json: opt.Json = False,
 ) -> None:
-    """Say in seconds what binds (memory, bandwidth, arithmetic, launches) and what each format would give."""
-    from paretune.pipeline.models import read_spec
-    from paretune.profiles.advice import advise as compute
-    from paretune.profiles.devices import detect_device, find_device
-    from paretune.spaces.target import Workload
+    """Say in seconds what binds (memory, bandwidth, arithmetic, launches) and what each format would give.
 
-    asked = Workload.parse(workload)
-    target = detect_device() if device == "auto" else find_device(device)
-    advice = compute(read_spec(model, revision), target, asked)
+    Only config.json is read. The workload is batch=1,prompt=128,output=128 if left out.
+    """
+    from paretune.pipeline.api import advise as compute
+
+    words = {} if workload is None else {"workload": workload}
+    advice = compute(model, device=device or "auto", revision=revision, **words)
     if json:
         print(advice.model_dump_json(indent=2))
     else:
@@ -49,11 +36,7 @@ def advise(
 
 def show(advice: Advice, console: Console | None = None) -> None:
     """Print the advice: tables on a terminal, aligned text elsewhere."""
-    from rich.console import Console
-
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=160, color_system=None)
+    console = console or standard_output(160)
     workload, device = advice.workload, advice.device
     console.print(
         f"{advice.model}: {advice.architecture}, {advice.parameters / 1e6:,.1f} M parameters, "

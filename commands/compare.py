@@ -2,229 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from paretune.compressors.divergence import Teacher
-    from paretune.compressors.windows import TokenWindows
-    from paretune.evaluators.compared import Judge
-    from paretune.pipeline.checkpoints import Checkpoint, CheckpointFacts
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.run_file import RunFile
-    from paretune.reports.compared import ComparedFile, ComparedModel
-    from paretune.reports.reading import RunFolder
-    from paretune.spaces.measurement import Measurement
-    from paretune.spaces.model import ModelSpec
+from paretune.commands import options as opt
+from paretune.commands.printing import print_json
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="Run folder that `paretune search` wrote.")],
+    run: opt.RunFolder,
     checkpoint: Annotated[
         list[str],
-        typer.Option(help="Model folder (quantized or not), hub id or .gguf file; repeat for more."),
+        typer.Option(
+            metavar="MODEL", help="Model folder (quantized or not), hub id or .gguf file; repeat for more."
+        ),
     ],
     label: Annotated[
         list[str] | None,
         typer.Option(
-            help="What a checkpoint is called, in the order of --checkpoint; its own name if left out."
+            metavar="WORDS",
+            help="What a checkpoint is called, in the order of --checkpoint; its own name if left out.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Judge other checkpoints on the report text and tasks of a run (B, nat, bit) and draw them beside its front."""
-    from paretune.pipeline.checkpoints import name_checkpoints, read_facts
-    from paretune.pipeline.output import Stages
-    from paretune.reports.reading import read_run_folder
-    from paretune.reports.report import write_report
+    from paretune.pipeline.api import load_run
     from paretune.reports.summary import summarize_compared
 
-    folder = read_run_folder(run)
-    chosen = name_checkpoints(checkpoint, label or [])
-    stages = Stages(quiet)
-    with stages.stage("facts", "looking at the checkpoints"):
-        facts = [read_facts(one) for one in chosen]
-    court = _open(folder, dict(zip(chosen, facts, strict=True)), stages)
-    for one, known in zip(chosen, facts, strict=True):
-        with stages.stage("compare", f"judging {one.label}"):
-            court.write(court.judged(one, known))
-    page = write_report(run)
-    print(summarize_compared(run, [one.label for one in chosen]))
-    print(page)
-
-
-@dataclass
-class _Court:
-    """What every checkpoint of one call is held against.
-
-    Attributes:
-        tokenizer: of the run.
-        tokenizers: by label, of checkpoints with another; ``None`` for those with the same tokens.
-        target: torch dtype and device, as the run had them.
-    """
-
-    folder: RunFolder
-    run: RunFile
-    spec: ModelSpec
-    tokenizer: Any
-    tokenizers: dict[str, Any | None]
-    windows: TokenWindows
-    target: tuple[Any, str]
-    judge: Judge
-
-    def judged(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> ComparedModel:
-        """Everything that can be measured of one checkpoint."""
-        from paretune.pipeline.checkpoints import memory_or_note
-        from paretune.reports.compared import ComparedModel
-        from paretune.spaces.measurement import Measurement
-
-        memory = memory_or_note(checkpoint, facts, self.run.workload)
-        found = self._measured(checkpoint, facts)
-        same = self.tokenizers[checkpoint.label] is None
-        notes = _notes(checkpoint, same)
-        if same and self._other_size(checkpoint, facts):
-            notes.append(
-                "another size than the run's model: its KL says that it answers otherwise, not that it is worse; "
-                "tasks and bits per byte tell which is better"
-            )
-        found["weight_bytes"] = Measurement(value=float(facts.weight_bytes), unit="B", by="size")
-        if isinstance(memory, str):
-            notes = [*notes, memory]
-        else:
-            found["memory_bytes"] = memory
-        return ComparedModel(
-            label=checkpoint.label, source=checkpoint.source, hash=facts.hash, numbers=facts.numbers,
-            loaded_by=facts.loaded_by, same_tokenizer=same, measurements=found, notes=tuple(notes),
-        )  # fmt: skip
-
-    def _other_size(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> bool:
-        """Whether it is no form of the run's model: other hidden channels or blocks, and no pruned model of ours."""
-        from paretune.engines.manifest import MANIFEST
-
-        own = (self.spec.hidden_size, self.spec.blocks)
-        differs = any(said not in (None, known) for said, known in zip(facts.shape, own, strict=True))
-        return differs and not (checkpoint.folder / MANIFEST).is_file()
-
-    def write(self, row: ComparedModel) -> ComparedFile:
-        """Put a row into ``compared.json``, which appears whole."""
-        from paretune.reports.compared import FILE, ComparedFile, compared_hashes
-        from paretune.reports.reading import read_compared
-        from paretune.spaces.files import write_document
-
-        path, known = self.folder.path, read_compared(self.folder.path, self.folder.run)
-        file = known or ComparedFile(
-            hashes=compared_hashes(self.folder.run),
-            predicted_tokens=self.windows.window_tokens - 1,
-            window_bytes=self.judge.window_bytes,
+    rows = load_run(run).compare(checkpoint, label or (), progress=not quiet)
+    if json:
+        print_json(
+            [
+                row.model_dump(mode="json", exclude={"measurements": {"__all__": {"per_window"}}})
+                for row in rows
+            ]
         )
-        file = file.with_model(row)
-        write_document(path / FILE, file)
-        return file
-
-    def _measured(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> dict[str, Measurement]:
-        from paretune.compressors.loading import load_checkpoint
-        from paretune.engines.llama_engine import LlamaCpp
-        from paretune.evaluators.gguf_model import GgufModel
-
-        if checkpoint.gguf is not None:
-            replay = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.target[1])
-            return self.judge.beside_dense(replay, facts.rows)
-        model = load_checkpoint(checkpoint.folder, *self.target)
-        own = self.tokenizers[checkpoint.label]
-        found = (
-            self.judge.beside_dense(model, facts.rows)
-            if own is None
-            else self.judge.alone(model, own, facts.context)
-        )
-        # With the same tokens the run's own tokenizer is used: it may know an end of text that the other does not.
-        return {**found, **self.judge.on_tasks(model, own or self.tokenizer)}
-
-
-def _open(folder: RunFolder, chosen: dict[Checkpoint, CheckpointFacts], stages: Stages) -> _Court:
-    """Load what the run was judged with; the dense model is read and let go.
-
-    Raises:
-        RunError: model or report text are not those of the run any more.
-        ModelError: a checkpoint without a tokenizer; a GGUF file with other tokens.
-    """
-    from paretune.compressors.loading import load_tokenizer, model_hash
-    from paretune.evaluators.compared import Judge
-    from paretune.evaluators.window_texts import window_texts
-    from paretune.pipeline.checkpoints import own_tokenizer
-    from paretune.pipeline.models import model_folder
-    from paretune.pipeline.run_file import validate_run
-    from paretune.pipeline.texts import read_texts
-    from paretune.pipeline.workbench import compute_target
-    from paretune.spaces.architectures import read_model
-
-    run = validate_run(folder.run.settings, f"{folder.path}/run.json")
-    with stages.stage("start", "loading model and texts"):
-        source = model_folder(run.model, run.revision)
-        spec = read_model(source, source=run.model, revision=run.revision)
-        tokenizer = load_tokenizer(source)
-        windows = read_texts(run.texts, tokenizer, spec, run.search.seed)["report"]
-        _check_same(folder, {"model": model_hash(source), "text.report": windows.digest})
-        texts = window_texts(tokenizer, windows.ids)
-        others = {one.label: own_tokenizer(one, known, tokenizer, texts) for one, known in chosen.items()}
-        theirs = {known.rows for one, known in chosen.items() if others[one.label] is None}
-    target = compute_target(run)
-    with stages.stage("dense", "reading the dense model"):
-        # Where nobody shares its tokenizer, nobody is compared with its predictions.
-        teachers = _teachers(source, spec, windows, theirs, target) if theirs else {}
-        judge = Judge(windows, tokenizer, texts, teachers, _tasks(run))
-    return _Court(folder, run, spec, tokenizer, others, windows, target, judge)
-
-
-def _teachers(
-    source: Path, spec: ModelSpec, windows: TokenWindows, rows: set[int], target: tuple[Any, str]
-) -> dict[int, Teacher]:
-    """The dense model is read and let go: only its predictions stay in memory."""
-    from paretune.compressors.loading import load_dense
-    from paretune.evaluators.compared import read_dense
-
-    dtype, device = target
-    dense = load_dense(source, spec, dtype=dtype, device=device)
-    return read_dense(dense, windows, spec.vocabulary, rows)
-
-
-def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:
-    from paretune.spaces.errors import RunError
-
-    for name, digest in hashes.items():
-        if folder.run.hashes.get(name) != digest:
-            raise RunError(
-                f"{name} of run {folder.path}",
-                "is another than when it was searched",
-                "Put the files back that run.json names, or search again",
-            )
-
-
-def _tasks(run: RunFile) -> Any:
-    """The tasks that the front was scored on."""
-    from paretune.evaluators.tasks import TaskSettings
-
-    asked = run.tasks
-    if asked.folder is None and not asked.names:
-        return None
-    return TaskSettings(
-        asked.names, None if asked.folder is None else Path(asked.folder), asked.limit, asked.batch_size
-    )
-
-
-def _notes(checkpoint: Checkpoint, same_tokenizer: bool) -> list[str]:
-    """What of it is not measured, or not as the front was."""
-    from paretune.engines.manifest import MANIFEST, manifest_config, read_manifest
-
-    found = []
-    if not same_tokenizer:
-        found.append("another tokenizer: no KL and no perplexity, but bits per byte of the same text")
-    if checkpoint.gguf is not None:
-        found.append("no task scores: llama.cpp is asked for predictions of the report text alone")
-    if (checkpoint.folder / MANIFEST).is_file():
-        cache = manifest_config(read_manifest(checkpoint.folder), checkpoint.folder).kv
-        if cache.num_bits != 16:
-            found.append(f"read with a cache of 16 bits; it was searched with {cache.name}")
-    return found
+        return
+    print(summarize_compared(run, [row.label for row in rows]))
+    print(run / "report.html")

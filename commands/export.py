@@ -7,73 +7,67 @@ from typing import Annotated
 
 import typer
 
+from paretune.commands import options as opt
+from paretune.commands.printing import print_json
+from paretune.spaces.errors import RunError
+
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
-    name: Annotated[
-        str | None, typer.Option(help="Member to export; the recommended configuration if left out.")
+    run: opt.RunFolder,
+    name: opt.Name = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder to write; RUN/export/NAME or RUN/ladder if left out."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; RUN/export/NAME if left out.")] = None,
     refine: Annotated[
         str | None,
         typer.Option(
-            help="Make the weights again for this configuration: gptq (in sequence), autoround or qat."
+            metavar="NAME",
+            help="Make the weights again for this configuration: gptq (in sequence), autoround or qat.",
         ),
     ] = None,
     ladder: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Rungs (count): the member and safer ones to fall back to, into RUN/ladder."
+            metavar="N",
+            min=2,
+            help="Rungs (count): the member and safer ones to fall back to, into RUN/ladder.",
         ),
     ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option(
-            help="Container that transformers loads: compressed-tensors (the usual one), bitsandbytes, gptq or awq."
-        ),
-    ] = None,
+    container: opt.Container = None,
     canaries: Annotated[
         int | None,
         typer.Option(
+            metavar="N",
             min=1,
             help="Prefixes (count) with reference answers for `paretune monitor`; 16 a rung with --ladder, else none.",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
 ) -> int:
     """Export a member; the engine loads it in a fresh process and its KL to the candidate is printed (nat)."""
-    from paretune.pipeline.exporting import (
-        check_ladder,
-        export_line,
-        export_member,
-        folder_name,
-        in_form,
-        refined_member,
-        wanted_member,
-    )
-    from paretune.pipeline.ladder import CANARIES, export_ladder, ladder_lines
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.run_file import validate_run
-    from paretune.pipeline.workbench import open_workbench
-    from paretune.reports.reading import read_run_folder
-    from paretune.search.run_folder import lock_run_folder
+    from paretune.pipeline.exporting import export_line
+    from paretune.pipeline.ladder import ladder_lines
+    from paretune.pipeline.run import CANARIES, Run
 
-    check_ladder(ladder, refine)
-    found = read_run_folder(run)
-    member = wanted_member(found.front, name)
-    settings = validate_run(found.run.settings, f"{run}/run.json")
-    with lock_run_folder(run):
-        stages = Stages(quiet)
-        bench = in_form(open_workbench(settings, run, stages), form)
-        if ladder is not None:
-            place = out or run / "ladder"
-            rungs = export_ladder(bench, found.front.members, member, ladder, place, canaries or CANARIES)
-            print(ladder_lines(place, rungs))
-            return 0
-        place = out or run / "export" / folder_name(member.name, refine, bench.engine.form_name)
-        refined = None if refine is None else refined_member(bench, member, refine, place, stages)
-        done = export_member(bench, member, place, refined, canaries=canaries)
-    if refined is not None:
-        print(refined.line)
-    print(export_line(done))
+    found = Run(run)
+    if ladder is None:
+        done = [
+            found.export(
+                name, out=out, refine=refine, container=container, canaries=canaries, progress=not quiet
+            )
+        ]
+    elif refine is None:
+        done = found.export_ladder(
+            ladder, name, out=out, container=container, canaries=canaries or CANARIES, progress=not quiet
+        )
+    else:
+        raise RunError(
+            "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
+        )
+    if json:
+        print_json(done if ladder else done[0])
+    else:
+        print(ladder_lines(out or run / "ladder", done) if ladder else export_line(done[0]))
     return 0

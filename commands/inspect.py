@@ -1,122 +1,80 @@
-"""``paretune inspect MODEL``: layers, groups, bytes, and what is legal for an engine."""
+"""``paretune inspect MODEL``: layers, groups, bytes, what is legal for an engine, and what a search would say first."""
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from paretune.commands import options as opt
+from paretune.commands.printing import console, print_json, table
 
 if TYPE_CHECKING:
-    from paretune.spaces.legality import FusedGroup
+    from paretune.pipeline.inspection import Inspection
     from paretune.spaces.space import SearchSpace
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="Model folder, hub id, or 'embedded'.")] = "embedded",
-    engine: Annotated[str, typer.Option(help="Engine whose rules decide what is legal.")] = "torch-cpu",
-    device: Annotated[str, typer.Option(help="Device name, or 'auto' for this machine.")] = "auto",
-    group_size: Annotated[
-        int, typer.Option(help="Weights that share a scale; 0: one scale a channel.")
-    ] = 128,
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    model: opt.Model = "embedded",
+    run_file: opt.RunFile = None,
+    revision: opt.Revision = None,
+    engine: opt.Engine = None,
+    device: opt.Device = None,
+    workload: opt.Workload = None,
+    limits: opt.Limit = None,
+    bits: opt.Bits = None,
+    embedding_bits: opt.EmbeddingBits = None,
+    group_size: opt.GroupSize = None,
+    methods: opt.Method = None,
+    formats: opt.Format = None,
+    rules: opt.Rule = None,
+    json: opt.Json = False,
 ) -> None:
-    """List layers, groups, bytes (B) at every width, and what the engine refuses, with the reason."""
+    """List the space of a search with these options: groups, bytes (B) at every width, what is refused and why."""
+    words = locals().copy()
     from paretune.engines import find_engine
-    from paretune.pipeline.models import read_spec
-    from paretune.profiles.devices import detect_device, find_device
-    from paretune.spaces.patterns import Restrictions
-    from paretune.spaces.space import SearchSpace
+    from paretune.pipeline.api import inspect as look_at
 
-    spec = read_spec(model, revision)
-    chosen = find_engine(engine)
-    target = detect_device(chosen.device_kind) if device == "auto" else find_device(device)
-    restrictions = chosen.offered(Restrictions(group_size=group_size or None))
-    space = SearchSpace(chosen.stored(spec), chosen.legality(target.name), restrictions)
-    if json:
-        _print_json(space)
-    else:
-        other = device == "auto" and chosen.device_kind != "cpu"
-        print(f"{engine} on {target.name}{'; for another: --device h100' if other else ''}")
-        _print_tables(space, engine)
+    as_json = words.pop("json")
+    words |= {name: opt.widths_of(words[name]) for name in ("bits", "embedding_bits")}
+    found = look_at(**words)
+    if as_json:
+        print_json(found.document())
+        return
+    other = device in (None, "auto") and find_engine(found.engine).device_kind != "cpu"
+    print(f"{found.engine} on {found.device.name}{'; for another: --device h100' if other else ''}")
+    _print_tables(found)
+    for said in found.refused_first:
+        print(f"a search would say first: {said}")
 
 
-def group_rows(space: SearchSpace) -> list[dict[str, object]]:
-    """One row a group: its layers, shapes, dense bytes and the bytes of every legal choice."""
-    return [
-        {
-            "group": parameter.group.name,
-            "layers": list(parameter.group.layers),
-            "shapes": [
-                [space.spec.linear(layer).out_features, space.spec.linear(layer).in_features]
-                for layer in parameter.group.layers
-            ],
-            "choices": {choice.name: _bytes(space, parameter.group, choice) for choice in parameter.choices},  # type: ignore[union-attr]
-        }
-        for parameter in space.parameters
-        if parameter.group is not None
-    ]
-
-
-def _bytes(space: SearchSpace, group: FusedGroup, choice: object) -> int:
-    from paretune.spaces.configuration import CompressionConfig
-    from paretune.spaces.size import layer_bytes
-
-    config = CompressionConfig.model_validate({"layers": dict.fromkeys(group.layers, choice)})
-    return sum(layer_bytes(space.spec, space.spec.linear(layer), config).total for layer in group.layers)
-
-
-def _print_json(space: SearchSpace) -> None:
-    import json
-
-    document = {
-        "model": space.spec.model_dump(mode="json", exclude={"linears", "fixed"}),
-        "groups": group_rows(space),
-        "model_wide": {
-            parameter.name: [getattr(choice, "name", choice) for choice in parameter.choices]
-            for parameter in space.parameters
-            if parameter.group is None
-        },
-        "refused": space.refused,
-    }
-    print(json.dumps(document, indent=2))
-
-
-def _print_tables(space: SearchSpace, engine: str) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
+def _print_tables(found: Inspection) -> None:
     from paretune.spaces.size import dense_bytes
 
-    spec = space.spec
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    console.print(
+    space, spec, page = found.space, found.space.spec, console()
+    page.print(
         f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters in {spec.blocks} blocks, "
-        f"{dense_bytes(spec):,} B as it is ({spec.dtype})",
-        highlight=False,
+        f"{dense_bytes(spec):,} B as it is ({spec.dtype})"
     )
-    widths = sorted({bits for row in group_rows(space) for bits in _by_width(space, str(row["group"]))})
-    rows = _folded(space)
+    rows = _folded(found)
+    widths = sorted({width for _, _, sizes in rows for width in sizes})
     scale, unit = (1e6, "MB") if max(max(sizes.values()) for _, _, sizes in rows) >= 1e7 else (1e3, "kB")
-    title = f"Size ({unit}) of a group by width (bit) for {engine}; --json has exact bytes"
-    table = Table("group", "layers: rows x columns", title=title, box=SIMPLE, padding=(0, 0, 0, 1))
+    title = f"Size ({unit}) of a group by width (bit) for {found.engine}; --json has exact bytes"
+    shown = table("group", title=title)
+    shown.add_column("layers: rows x columns")
     for width in widths:
-        table.add_column(str(width), justify="right", no_wrap=True)
+        shown.add_column(str(width), justify="right", no_wrap=True)
     for name, layers, sizes in rows:
-        table.add_row(
-            name, layers, *(f"{sizes[width] / scale:,.1f}" if width in sizes else "-" for width in widths)
-        )
-    console.print(table)
-    quantizers = ", ".join(_quantizers(space))
-    console.print(f"quantizers: {quantizers}; zeros are stored like any other weight", highlight=False)
-    size = sum(len(parameter.choices) > 1 for parameter in space.parameters)
-    console.print(f"{size} parameters with a choice", highlight=False)
+        cells = (f"{sizes[width] / scale:,.1f}" if width in sizes else "-" for width in widths)
+        shown.add_row(name, layers, *cells)
+    page.print(shown)
+    page.print(f"quantizers: {', '.join(_quantizers(space))}; zeros are stored like any other weight")
+    page.print(
+        f"{sum(len(parameter.choices) > 1 for parameter in space.parameters)} parameters with a choice"
+    )
     for names in _same_reason(space.refused):
         more = f" and {len(names) - 1} more" if names[1:] else ""
-        console.print(f"refused: {names[0]}{more}: {space.refused[names[0]]}", style="dim")
+        page.print(f"refused: {names[0]}{more}: {space.refused[names[0]]}", style="dim")
 
 
 def _same_reason(refused: Mapping[str, str]) -> list[list[str]]:
@@ -129,23 +87,16 @@ def _same_reason(refused: Mapping[str, str]) -> list[list[str]]:
     return list(found.values())
 
 
-_WIDTH = 110
-"""Columns where there is no terminal to ask."""
-
-
-def _folded(space: SearchSpace) -> list[tuple[str, str, dict[int, int]]]:
+def _folded(found: Inspection) -> list[tuple[str, str, dict[int, int]]]:
     """Groups that differ only in the index of their block become one row: name, layers, bytes by width."""
-    import re
-
     folded: dict[str, tuple[int, str, dict[int, int]]] = {}
-    for row in group_rows(space):
-        name, layers, shapes = str(row["group"]), list(row["layers"]), list(row["shapes"])  # type: ignore[call-overload]
+    for row in found.groups():
         shown = ", ".join(
             f"{layer.rsplit('.', 1)[-1]} {rows}x{columns}"
-            for layer, (rows, columns) in zip(layers, shapes, strict=True)
+            for layer, (rows, columns) in zip(row["layers"], row["shapes"], strict=True)
         )
-        sizes = _by_width(space, name)
-        key = f"{re.sub(r'[.][0-9]+[.]', '.*.', name)}|{shown}|{sizes}"
+        sizes = _by_width(found.space, row["group"])
+        key = f"{re.sub(r'[.][0-9]+[.]', '.*.', row['group'])}|{shown}|{sizes}"
         count = folded[key][0] + 1 if key in folded else 1
         folded[key] = (count, shown, sizes)
     return [

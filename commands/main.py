@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 import typer
@@ -30,11 +28,16 @@ from paretune.commands import (
     transform,
     verify,
 )
-from paretune.pipeline.output import print_error
+from paretune.commands.printing import print_error
+from paretune.pipeline.models import is_model
 from paretune.spaces.errors import ParetuneError, UnknownNameError
 
 _DEFAULT = "search"
 _INTERRUPTED = 130
+_CODES = (
+    "Exit codes: 0 all is well; 1 a check, a verification or a watched limit failed; 2 something was refused, a typo "
+    "among it; 3 nothing meets the limits; 130 interrupted; 128 and its number where another signal ended it."
+)
 _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals by which others end a job: a time limit, a service manager, a terminal that closes."""
 
@@ -44,27 +47,19 @@ app = typer.Typer(
         "Find the compression configurations of a language model that nobody can beat on a device.\n\n"
         "Without a command, `paretune MODEL` searches; without a model, it searches the embedded one."
     ),
+    epilog=_CODES,
     no_args_is_help=False,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command("search")(search.search)
-app.command("select")(select.select)
-app.command("report")(report.report)
-app.command("export")(export.export)
-app.command("profile")(profile.profile)
-app.command("inspect")(inspect.inspect)
-app.command("advise")(advise.advise)
-app.command("check")(check.check)
-app.command("transform")(transform.transform)
-app.command("verify")(verify.verify)
-app.command("compare")(compare.compare)
-app.command("engines")(engines.engines)
-app.command("recipe")(recipe.recipe)
-app.command("monitor")(monitor.monitor)
+for command in (
+    search.search, select.select, report.report, export.export, profile.profile, inspect.inspect, advise.advise,
+    check.check, transform.transform, verify.verify, compare.compare, engines.engines, recipe.recipe, monitor.monitor,
+):  # fmt: skip
+    app.command(command.__name__)(command)
 
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)
+_OWN_OPTIONS = ("--help", "--version", "--threads", "--install-completion", "--show-completion")
 
 
 def _say_version(asked: bool) -> None:
@@ -78,7 +73,11 @@ def _say_version(asked: bool) -> None:
 @app.callback()
 def _options(
     threads: int = typer.Option(
-        0, "--threads", min=0, help="CPU threads for matrix work; 0 uses all cores that this process may use."
+        0,
+        "--threads",
+        metavar="N",
+        min=0,
+        help="CPU threads for matrix work; 0 uses all cores that this process may use.",
     ),
     version: bool = typer.Option(
         False, "--version", is_eager=True, callback=_say_version, help="Print the version and exit."
@@ -93,8 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 when all is well, 1 when a check or verification failed, 2 when something was refused,
-        130 when interrupted before there was anything to keep.
+        An exit code, as ``--help`` explains them.
 
     Raises:
         SystemExit: 128 and the signal's number, where a signal ended it.
@@ -154,26 +152,16 @@ def with_default_command(arguments: list[str]) -> list[str]:
     """``paretune MODEL ...`` and plain ``paretune`` mean ``paretune search ...``.
 
     Raises:
-        UnknownNameError: the first word is a mistyped command.
+        UnknownNameError: the first word is no command, no option and no model.
     """
     if not arguments:
         return [_DEFAULT]
     first = arguments[0]
-    if first in COMMANDS or first in ("--help", "--version", "--threads") or first.startswith("--threads="):
+    if first in COMMANDS or first.partition("=")[0] in _OWN_OPTIONS:
         return arguments
-    _refuse_mistyped(first)
+    if not first.startswith("-") and not is_model(first):
+        raise UnknownNameError("command", first, COMMANDS, "or a model (a folder, OWNER/NAME or 'embedded')")
     return [_DEFAULT, *arguments]
-
-
-def _refuse_mistyped(word: str) -> None:
-    """Refuse what is nearly a command, and no option, hub id or path that is there.
-
-    Raises:
-        UnknownNameError: with the command that it is nearest to.
-    """
-    may_be_meant = word[:1] == "-" or "/" in word or Path(word).exists()
-    if not may_be_meant and difflib.get_close_matches(word, COMMANDS, n=1):
-        raise UnknownNameError("command", word, COMMANDS)
 
 
 def _usage_error(error: Exception) -> int:

@@ -3,94 +3,126 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paretune.commands import options as opt
+from paretune.commands.printing import print_json
+
 if TYPE_CHECKING:
     from paretune.monitoring.ladder import Ladder
-    from paretune.monitoring.limits import Watched
     from paretune.monitoring.switching import Switcher
     from paretune.monitoring.watch import Outcome, Watch
-
-Word = TypeVar("Word", bound=str)
 
 _PACKAGES = ("fastapi", "uvicorn", "httpx", "prometheus_client")
 
 
+class Protocol(StrEnum):
+    """How a server is asked."""
+
+    OPENAI = "openai"
+    LLAMA = "llama.cpp"
+
+
+class Prompts(StrEnum):
+    """As what prefixes are sent."""
+
+    IDS = "ids"
+    TEXT = "text"
+
+
 def monitor(
     export: Annotated[
-        Path, typer.Argument(help="Ladder that `paretune export --ladder` wrote, or an export.")
+        Path,
+        typer.Argument(metavar="LADDER", help="Ladder that `paretune export --ladder` wrote, or an export."),
     ],
-    endpoint: Annotated[str, typer.Option(help="Server of completions, e.g. http://127.0.0.1:8080.")],
-    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between checks.")] = 60.0,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 9477,
+    endpoint: Annotated[
+        str, typer.Option(metavar="URL", help="Server of completions, e.g. http://127.0.0.1:8080.")
+    ],
+    interval: Annotated[
+        str, typer.Option(metavar="DURATION", help="Time between checks: 500ms, 60s, 5min.")
+    ] = "60s",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port to listen on.")] = 9477,
     expose: Annotated[bool, typer.Option("--expose", help="Let --host be reached from elsewhere.")] = False,
-    limit_drift: Annotated[
-        float | None, typer.Option(min=0, help="Largest drift (nat); default: the rung's own.")
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="METRIC<=NUMBER[UNIT]",
+            help="Bound: drift<=0.1 (nat; default: the rung's own), latency<=2s (of an answer), memory<=20GiB (RAM of "
+            "--pid), unanswered<=0 (fall back where nobody answers, too); repeat for more.",
+        ),
     ] = None,
-    limit_latency: Annotated[float | None, typer.Option(min=0, help="Longest answer (s).")] = None,
-    limit_memory: Annotated[float | None, typer.Option(min=0, help="Most RAM of --pid (bytes).")] = None,
-    limit_unanswered: Annotated[
-        bool, typer.Option("--limit-unanswered", help="Fall back where nobody answers, too.")
-    ] = False,
     in_a_row: Annotated[
-        int | None, typer.Option(min=1, help="Checks that have to break a limit; default: the rung's own.")
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Checks (count) that have to break a limit; default: the rung's own."
+        ),
     ] = None,
     settle: Annotated[
-        float, typer.Option(min=0, help="Seconds that a restart after a switch may take.")
-    ] = 300.0,
+        str, typer.Option(metavar="DURATION", help="Time that a restart after a switch may take: 300s, 5min.")
+    ] = "300s",
     token_file: Annotated[
-        Path | None, typer.Option(help="Token that POST /check and /switch want; without it they refuse.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Token that POST /check and /switch want; without it they refuse."),
     ] = None,
     webhook: Annotated[
         str | None,
         typer.Option(
-            help="Address that is told of a switch once the link has moved; refusing, it goes back."
+            metavar="URL",
+            help="Address that is told of a switch once the link has moved; refusing, it goes back.",
         ),
     ] = None,
     symlink: Annotated[
-        Path | None, typer.Option(help="Link to the rung that is on; LADDER/current if left out.")
+        Path | None,
+        typer.Option(metavar="LINK", help="Link to the rung that is on; LADDER/current if left out."),
     ] = None,
     no_switch: Annotated[bool, typer.Option("--no-switch", help="Report only.")] = False,
     no_files: Annotated[
         bool, typer.Option("--no-files", help="Do not hold files of the export against their hashes.")
     ] = False,
     protocol: Annotated[
-        str, typer.Option(help="openai (/v1/completions) or llama.cpp (/completion).")
-    ] = "openai",
-    prompts: Annotated[str, typer.Option(help="Send prefixes as token ids or as text: ids, text.")] = "ids",
+        Protocol, typer.Option(help="Of the server: /v1/completions (openai) or /completion (llama.cpp).")
+    ] = Protocol.OPENAI,
+    prompts: Annotated[Prompts, typer.Option(help="Send prefixes as token ids or as text.")] = Prompts.IDS,
     model: Annotated[
-        str | None, typer.Option(help="Model to ask for; the first that the server lists.")
+        str | None, typer.Option(metavar="NAME", help="Model to ask for; the first that the server lists.")
     ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="Key that the endpoint wants.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Key that the endpoint wants.")
+    ] = None,
     pid: Annotated[
-        str | None, typer.Option(help="Process of the server, or a file that holds its id.")
+        str | None,
+        typer.Option(metavar="PID|FILE", help="Process of the server, or a file that holds its id."),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="One check, printed; exit code 1 where a limit is broken.")
     ] = False,
+    json: opt.Json = False,
 ) -> int:
     """Replay canaries against a server; metrics for Prometheus; switch to the next rung when a limit stays broken."""
+    require_packages()
     from paretune.monitoring.access import TOKEN_CHARACTERS, check_host, read_secret
     from paretune.monitoring.endpoint import Endpoint
     from paretune.monitoring.files import FileGuard
+    from paretune.monitoring.limits import parse_limits
     from paretune.monitoring.memory import read_process
     from paretune.monitoring.watch import Watch
 
-    require_packages()
     check_host(host, exposed=expose)
-    limits = asked_limits(
-        limit_drift, limit_latency, limit_memory, limit_unanswered, of_process=pid is not None
-    )
+    bounds = parse_limits(limits or (), of_process=pid is not None)
+    interval_s, settle_s = opt.seconds_of("--interval", interval), opt.seconds_of("--settle", settle)
     token = None if token_file is None else read_secret(token_file, TOKEN_CHARACTERS)
     ladder, switcher = open_ladder(export, symlink, webhook, report_only=no_switch or once)
     client = Endpoint(
         endpoint,
-        protocol=one_of("protocol", protocol, ("openai", "llama.cpp")),
-        prompts=one_of("prompts", prompts, ("ids", "text")),
+        protocol=protocol.value,
+        prompts=prompts.value,
         model=model,
         key=None if key_file is None else read_secret(key_file),
     )
@@ -98,14 +130,14 @@ def monitor(
         ladder,
         client,
         switcher,
-        limits=limits,
+        limits=bounds,
         in_a_row=in_a_row,
         pid=None if pid is None else read_process(pid),
         files=None if no_files else FileGuard(),
-        settle_s=settle,
+        settle_s=settle_s,
     )
     with closing(client):
-        return check_once(watch) if once else keep_watch(watch, interval, host, port, token)
+        return check_once(watch, as_json=json) if once else keep_watch(watch, interval_s, host, port, token)
 
 
 def require_packages() -> None:
@@ -150,53 +182,7 @@ def open_ladder(
     return ladder, switcher
 
 
-def one_of(option: str, given: str, known: tuple[Word, ...]) -> Word:
-    """The word given, as one of those that are known.
-
-    Raises:
-        UnknownNameError: it is none of them.
-    """
-    from paretune.spaces.errors import UnknownNameError
-
-    for word in known:
-        if given == word:
-            return word
-    raise UnknownNameError(f"value of --{option}", given, known)
-
-
-def asked_limits(
-    drift: float | None, latency: float | None, memory: float | None, unanswered: bool, *, of_process: bool
-) -> dict[Watched, float]:
-    """Limits by metric, of the options that were given.
-
-    Raises:
-        MonitorError: one is no finite number, or is of a process and none was named.
-    """
-    from math import isfinite
-
-    from paretune.monitoring.errors import MonitorError
-
-    if memory is not None and not of_process:
-        raise MonitorError(
-            "--limit-memory", "is of a process, and none is named", "Name the server's by --pid"
-        )
-    given: tuple[tuple[Watched, str, float | None], ...] = (
-        ("drift_nats", "--limit-drift", drift),
-        ("latency_s", "--limit-latency", latency),
-        ("memory_bytes", "--limit-memory", memory),
-        ("unanswered", "--limit-unanswered", 0.0 if unanswered else None),
-    )
-    found: dict[Watched, float] = {}
-    for metric, option, value in given:
-        if value is None:
-            continue
-        if not isfinite(value):  # which the command line takes for a number
-            raise MonitorError(f"{option} {value}", "must be a finite number", "Name one, or leave it out")
-        found[metric] = value
-    return found
-
-
-def check_once(watch: Watch) -> int:
+def check_once(watch: Watch, *, as_json: bool = False) -> int:
     """Print one check; 1 where a limit is broken.
 
     Raises:
@@ -207,8 +193,24 @@ def check_once(watch: Watch) -> int:
     outcome = watch.check()
     if outcome.reading.unanswered and not outcome.broken:
         raise EndpointError("the check", outcome.reading.reason, "Start the server and ask again")
-    print(outcome_line(watch, outcome))
+    if as_json:
+        print_json(outcome_document(watch, outcome))
+    else:
+        print(outcome_line(watch, outcome))
     return 1 if outcome.broken else 0
+
+
+def outcome_document(watch: Watch, outcome: Outcome) -> dict[str, Any]:
+    """The same as JSON: nats, seconds, bytes."""
+    broken = [{"metric": limit.metric, "limit": limit.limit} for limit in outcome.broken]
+    name = watch.ladder.rungs[outcome.rung].name
+    return {
+        "rung": outcome.rung,
+        "name": name,
+        "broken": broken,
+        **asdict(outcome.reading),
+        "unix_s": outcome.unix_s,
+    }
 
 
 def outcome_line(watch: Watch, outcome: Outcome) -> str:
@@ -235,7 +237,7 @@ def keep_watch(watch: Watch, interval_s: float, host: str, port: int, token: str
     """
     from paretune.monitoring.listening import listen, web_server
     from paretune.monitoring.service import Monitor, create_app
-    from paretune.pipeline.output import note
+    from paretune.pipeline.progress import note
 
     with listen(host, port) as socket:
         taken = socket.getsockname()

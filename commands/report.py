@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from paretune.commands import options as opt
+from paretune.commands.printing import print_json
+
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder that `paretune search` wrote.")],
+    run: opt.RunFolder,
     show: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
     summary: Annotated[
         bool,
@@ -17,15 +19,17 @@ def report(
             "--summary/--no-summary", help="Print the one-screen summary too (bytes, nat, seconds)."
         ),
     ] = True,
+    json: opt.Json = False,
 ) -> None:
     """Rebuild front.csv (SI units: B, s, J, nat) and report.html from a run folder; nothing is evaluated."""
-    from paretune.reports.report import write_report
-    from paretune.reports.summary import summarize
+    from paretune.pipeline.run import Run
 
-    page = write_report(run)
-    if summary:
-        print(summarize(run))
-    print(page)
+    found = Run(run)
+    page = found.report()
+    if json:
+        print_json(found.document())
+    else:
+        print(*([found.summary()] if summary else []), page, sep="\n")
     if show:
         import webbrowser
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from paretune.commands import options as opt
+from paretune.commands.printing import print_json
 
 if TYPE_CHECKING:
     from paretune.reports.selection import Broken, Selection
@@ -13,51 +17,36 @@ if TYPE_CHECKING:
 
 
 def select(
-    run: Annotated[Path, typer.Argument(help="Run folder that `paretune search` wrote.")],
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="METRIC<=NUMBER[UNIT], e.g. 'kl<=0.1' (nat), 'memory<=6GiB' (B, MB, GiB), "
-            "'tpot<=20ms' (s, ms), 'task.NAME>=0.6' (score); repeat for more."
-        ),
-    ] = None,
+    run: opt.RunFolder,
+    limits: opt.Limit = None,
     metric: Annotated[
         str,
         typer.Option(
+            metavar="METRIC",
             help="What to optimize: kl (nat), bytes (B), tpot (s), task.NAME ...; default: the cheapest where all "
-            "limits are on quality, else kl."
+            "limits are on quality, else kl.",
         ),
     ] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON (SI units) instead of text.")] = False,
+    json: opt.Json = False,
 ) -> int:
-    """Print the best member under limits; exit code 2, with the nearest possible, when there is none."""
-    from paretune.reports.reading import read_front
+    """Print the best member under limits; exit code 3, with the nearest possible, when there is none."""
+    from paretune.reports.reading import read_front, require_folder
     from paretune.reports.selection import refusal, select_member
     from paretune.spaces.limits import Limit
 
-    limits = tuple(Limit.parse(text) for text in limit or ())
-    front = read_front(_folder(run))
-    found = select_member(front, limits, metric)
+    require_folder(run)
+    front = read_front(run)
+    found = select_member(front, tuple(Limit.parse(text) for text in limits or ()), metric)
     if json:
-        _print_json(found)
-        return 0 if found.member is not None else 2
+        print_json(_document(found))
+        return 3 if found.member is None else 0
     if found.member is None:
         raise refusal(found)
     _print(front, found, found.member, run)
     return 0
 
 
-def _folder(run: Path) -> Path:
-    from paretune.spaces.errors import RunError
-
-    if not run.is_dir():
-        raise RunError(f"run folder {run}", "does not exist", "Give the folder that `paretune search` wrote")
-    return run
-
-
 def _print(front: FrontFile, found: Selection, member: Member, run: Path) -> None:
-    import shlex
-
     from paretune.spaces.numerals import measured
 
     print(f"{member.name}  {member.digest[:12]}")
@@ -79,10 +68,8 @@ def _print(front: FrontFile, found: Selection, member: Member, run: Path) -> Non
     print(f"Export it: paretune export {shlex.quote(str(run))} --name {shlex.quote(member.name)}")
 
 
-def _print_json(found: Selection) -> None:
-    import json
-
-    document = {
+def _document(found: Selection) -> dict[str, Any]:
+    return {
         "metric": found.metric,
         "selected": _plain(found.member),
         "nearest": _plain(found.nearest),
@@ -90,7 +77,6 @@ def _print_json(found: Selection) -> None:
         "hopeless": [_broken(one) for one in found.hopeless],
         "predicted": list(found.predicted),
     }
-    print(json.dumps(document, indent=2))
 
 
 def _plain(member: Member | None) -> dict[str, Any] | None:

@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from paretune.compressors.transforms import Transform
+from paretune.commands import options as opt
+from paretune.commands.printing import console, print_json, table
 
 
 def transform(
-    model: Annotated[str, typer.Argument(help="Model folder, hub id, or 'embedded'.")],
-    out: Annotated[Path, typer.Option(help="Folder to write; absent or empty.")],
+    model: opt.Model,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write; absent or empty.")],
     method: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="smoothquant (moves outliers of inputs into weights, by a strength searched in every place) or "
-            "hadamard (rotates the residual stream and each head's values; a tied head becomes a matrix of its own)."
+            "hadamard (rotates the residual stream and each head's values; a tied head becomes a matrix of its own).",
         ),
     ],
     text: Annotated[
         list[Path] | None,
         typer.Option(
+            metavar="FILE",
             help="Calibration text of the search to come; repeat for more. smoothquant needs one; hadamard without "
-            "it is compared on random tokens, and W8A8 is not told. The embedded model brings its own."
+            "it is compared on random tokens, and W8A8 is not told. The embedded model brings its own.",
         ),
     ] = None,
     windows: Annotated[
-        int, typer.Option(min=2, help="Windows measured on, and as many others compared on (count).")
+        int,
+        typer.Option(metavar="N", min=2, help="Windows measured on, and as many others compared on (count)."),
     ] = 64,
-    window_tokens: Annotated[int, typer.Option(min=16, help="Tokens of a window.")] = 256,
+    window_tokens: opt.WindowTokens = 256,
     dtype: Annotated[
         str | None,
-        typer.Option(help="Stored weights: float32, bfloat16 or float16; as they came if left out."),
+        typer.Option(
+            metavar="NAME", help="Stored weights: float32, bfloat16 or float16; as they came if left out."
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision of a hub id.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")] = False,
+    revision: opt.Revision = None,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
 ) -> int:
     """Write the same model with its outliers spread, so that 8-bit inputs cost less; exit code 1 if it is not the same.
 
@@ -51,72 +55,22 @@ def transform(
     what reads their norms); by hadamard also GPT-2, GPT-NeoX and OPT (their LayerNorms subtract a mean, which a
     rotation does not keep) and Gemma (norms with gains stand between its blocks and the residual stream).
     """
-    from paretune.pipeline.models import EMBEDDED, model_folder
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.transforming import read_transform_texts, transform_model, write_note
-    from paretune.spaces.architectures import read_model
-    from paretune.spaces.files import written_whole
+    from paretune.pipeline.api import transform as write_transformed
 
-    chosen, stored_as = _named(method, dtype)
-    texts = list(text or ())
-    if model == EMBEDDED and not texts:
-        from paretune import demo
-
-        texts = [demo.TEXTS / "calibration.txt"]
-    _require_text(chosen, model, texts)
-    with written_whole(out) as partial:
-        source = model_folder(model, revision)
-        spec = read_model(source, source=model, revision=revision)
-        found = read_transform_texts(source, spec, texts, windows, window_tokens)
-        stored = _torch_dtype(stored_as or spec.dtype)
-        result = transform_model(chosen, spec, source, partial, found, stored, Stages(quiet))
-        document = {
-            "model": model, "revision": revision, "method": method, "version": chosen.version,
-            "compared_on": "text" if texts else "random tokens", "windows": windows, "window_tokens": window_tokens,
-            "untied": spec.tied and not result.done.spec.tied, **result.document(),
-        }  # fmt: skip
-        write_note(partial, document)
-    # Where it is no help, the original is the better start: nothing of it was rounded once more.
-    helped = result.eight_bits is None or result.eight_bits.helped
-    line = _next(
-        str(out) if helped else model, None if helped else revision, _search_texts(model, text or [])
-    )
-    _print(document | {"folder": str(out), "next": line}, json)
+    result = write_transformed(
+        model, out=out, method=method, text=text or (), windows=windows, window_tokens=window_tokens or 256,
+        dtype=dtype, revision=revision, progress=not quiet,
+    )  # fmt: skip
+    better = (str(out), None) if result.helped else (model, revision)
+    line = _next(*better, _search_texts(model, text or []))
+    document = {**result.document(), "folder": str(out), "next": line}
+    if json:
+        print_json(document)
+        return 0
+    if document["strengths"]:
+        _print_strengths(document["strengths"])
+    print(*_lines(document), sep="\n")
     return 0
-
-
-def _named(method: str, dtype: str | None) -> tuple[Transform, str | None]:
-    """Refuse what is not offered before anything is read.
-
-    Raises:
-        UnknownNameError: no such method or dtype.
-    """
-    from paretune.compressors.transforms import find_transform
-    from paretune.pipeline.transforming import DTYPES, METHODS
-    from paretune.spaces.errors import UnknownNameError
-
-    if method not in METHODS:
-        raise UnknownNameError("method", method, METHODS)
-    if dtype is not None and dtype not in DTYPES:
-        raise UnknownNameError("dtype", dtype, DTYPES)
-    return find_transform(method), dtype
-
-
-def _torch_dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
-
-
-def _require_text(chosen: Transform, model: str, texts: list[Path]) -> None:
-    from paretune.spaces.errors import TextError
-
-    if chosen.needs_windows and not texts:
-        raise TextError(
-            f"no text for {model}",
-            f"{chosen.name} measures inputs on a calibration text",
-            "Give --text FILE, the calibration text of the search to come",
-        )
 
 
 def _next(model: str, revision: str | None, texts: list[Path]) -> str:
@@ -150,24 +104,8 @@ def _search_texts(model: str, texts: list[Path]) -> list[Path]:
     return [demo.TEXTS / f"{name}.txt" for name in ("calibration", "search", "report")]
 
 
-def _print(document: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        import json
-
-        print(json.dumps(document, indent=2))
-        return
-    if document["strengths"]:
-        _print_strengths(document["strengths"])
-    for line in _lines(document):
-        print(line)
-
-
 def _print_strengths(strengths: dict[str, float | None]) -> None:
-    """A row a block, a column a place."""
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
+    """A row per block, a column per place."""
     blocks: dict[str, dict[str, str]] = {}
     for name, strength in strengths.items():
         parts = name.split(".")
@@ -175,12 +113,12 @@ def _print_strengths(strengths: dict[str, float | None]) -> None:
         shown = "-" if strength is None else f"{strength:.2f}"
         blocks.setdefault(parts[index], {})[".".join(parts[index + 1 :])] = shown
     places = list(dict.fromkeys(place for row in blocks.values() for place in row))
-    table = Table("block", *places, box=SIMPLE, padding=(0, 0, 0, 1))
+    page = table("block", *places)
     for block, row in blocks.items():
-        table.add_row(block, *(row.get(place, "") for place in places))
+        page.add_row(block, *(row.get(place, "") for place in places))
     print("Strength by block and input, searched for least error of W8A8")
     print("(1: the input becomes flat, 0: the weights do, -: best left as it was)")
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    console().print(page)
 
 
 def _lines(document: dict[str, Any]) -> list[str]:

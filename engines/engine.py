@@ -195,6 +195,11 @@ class Engine(ABC):
         """The model as its container stores it: what is never quantized may have another width there."""
         return spec
 
+    def source_ruling(self, folder: Path) -> Ruling:
+        """Whether an export can be made of the model in ``folder``, whatever is chosen: its tokenizer, say."""
+        del folder
+        return LEGAL
+
     @abstractmethod
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """Whether :meth:`export` can write the candidate."""

@@ -87,6 +87,16 @@ class LlamaCpp(Engine):
             changes["kv_bits"] = (16,)
         return restrictions.model_copy(update=changes)
 
+    def source_ruling(self, folder: Path) -> Ruling:
+        """See :meth:`Engine.source_ruling`: llama.cpp knows byte-level BPE as it is written here."""
+        from paretune.engines.llama.gguf_file.tokenizer import read_splitter
+
+        try:
+            read_splitter(folder)
+        except EngineError as error:
+            return illegal(f"{error.value}: {error.rule}", self.name)
+        return LEGAL
+
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """See :meth:`Engine.export_ruling`."""
         if spec.family not in ARCHITECTURES:

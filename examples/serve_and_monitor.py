@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PARETUNE = (sys.executable, "-c", "import sys; from commands.main import main; sys.exit(main())")
+PARETUNE = (sys.executable, "-m", "paretune.commands.main")
 SERVER = (sys.executable, "-m", "paretune.engines.llama.server")
 READY = "listening on "
 FILE = "model.gguf"
@@ -99,7 +99,7 @@ def watch_until_switched(ladder: Path, url: str) -> tuple[str, str]:
     It is told not to read files, so that what it notices is what the server answers.
     """
     before = (ladder / "current").readlink().name
-    words = ("monitor", str(ladder), "--endpoint", url, "--interval", "0.5", "--port", "0", "--no-files")
+    words = ("monitor", str(ladder), "--endpoint", url, "--interval", "500ms", "--port", "0", "--no-files")
     print("$ paretune", *words, flush=True)
     with subprocess.Popen([*PARETUNE, *words]) as process:
         until = time.monotonic() + WAIT_S

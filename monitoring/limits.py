@@ -3,15 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field
 
+from paretune.spaces.errors import LimitTextError, UnknownNameError
+from paretune.spaces.limits import Limit as Bound
+from paretune.spaces.metrics import Metric
 from paretune.spaces.schema import Frozen
 
 Watched = Literal["drift_nats", "latency_s", "memory_bytes", "unanswered", "altered_files"]
 """``unanswered`` is 1 where the endpoint could not be asked, else 0; ``altered_files`` are those of the export that are
 not what its manifest says."""
+
+
+_METRICS = {
+    "drift": ("drift_nats", "nat"),
+    "latency": ("latency_s", "s"),
+    "memory": ("memory_bytes", "B"),
+    "unanswered": ("unanswered", ""),
+}
+"""What a user may limit: metric and unit by the word for it."""
+
+
+def parse_limits(texts: Iterable[str], *, of_process: bool) -> dict[Watched, float]:
+    """Bounds by metric of ``drift<=0.1`` (nat), ``latency<=2s``, ``memory<=20GiB`` and ``unanswered<=0``.
+
+    Args:
+        texts: as a user wrote them.
+        of_process: whether a process is named whose memory can be read.
+
+    Raises:
+        LimitTextError: unreadable, from below, negative, or on the memory of nobody.
+        UnknownNameError: nothing of that name is watched.
+    """
+    found: dict[Watched, float] = {}
+    for text in texts:
+        limit = Bound.parse(text, _watched)
+        if limit.operator == ">=" or limit.bound < 0:
+            raise LimitTextError(f"limit {text!r}", "must be an upper bound of 0 or more", "E.g. drift<=0.1")
+        if limit.metric == "memory_bytes" and not of_process:
+            raise LimitTextError(
+                f"limit {text!r}", "is of a process, and none is named", "Name the server's by --pid"
+            )
+        found[cast("Watched", limit.metric)] = limit.bound
+    return found
+
+
+def _watched(name: str) -> Metric:
+    if name not in _METRICS:
+        raise UnknownNameError("limit of a watch", name, _METRICS)
+    metric, unit = _METRICS[name]
+    return Metric(name=metric, unit=unit, direction="minimize", family="cost", label=name)
 
 
 class Limit(Frozen):

@@ -8,9 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretune.spaces.errors import ModelError, ParetuneError, RunError
+import transformers
+
+from paretune.compressors.loading import load_tokenizer, model_hash, read_model_config, told_by_transformers
+from paretune.engines import find_engine
+from paretune.engines.manifest import MANIFEST, check_files
+from paretune.evaluators.gguf_model import gguf_facts, same_tokens
+from paretune.evaluators.window_texts import tokenize_alike
+from paretune.pipeline.models import model_folder
+from paretune.spaces.architectures import read_model
+from paretune.spaces.architectures.headers import read_header, weight_files
+from paretune.spaces.architectures.weights import stored_dtype
+from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.errors import EngineError, ModelError, ParetuneError, RunError
 from paretune.spaces.files import CONFIGURATION, FileKind, read_object, sha256_of_file, write_json
 from paretune.spaces.measurement import Measurement
+from paretune.spaces.size import memory_bytes
 from paretune.spaces.target import Workload
 
 _GGUF = FileKind("GGUF file", ModelError, "Name a file that can be read")
@@ -93,8 +106,6 @@ def read_facts(checkpoint: Checkpoint) -> CheckpointFacts:
         VerificationError: an export whose files are not those that were written.
         EngineError: llama.cpp is not here.
     """
-    from paretune.engines.manifest import MANIFEST, check_files
-
     if (checkpoint.folder / MANIFEST).is_file():
         check_files(checkpoint.folder)
     return _gguf(checkpoint.gguf) if checkpoint.gguf else _transformers(checkpoint.folder)
@@ -106,10 +117,6 @@ def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Meas
     Raises:
         ParetuneError: an architecture that cannot be read as a :class:`~paretune.spaces.model.ModelSpec`.
     """
-    from paretune.spaces.architectures import read_model
-    from paretune.spaces.configuration import DENSE_CONFIG
-    from paretune.spaces.size import memory_bytes
-
     values = read_object(folder / "config.json", CONFIGURATION)
     for part in (values, values.get("text_config") or {}):
         for key in ("quantization_config", "compression_config"):
@@ -124,8 +131,6 @@ def memory_bytes_of(folder: Path, weight_bytes: int, workload: Workload) -> Meas
 
 
 def _locate(source: str) -> tuple[Path, Path | None]:
-    from paretune.pipeline.models import model_folder
-
     path = Path(source).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return path.parent, path
@@ -152,11 +157,6 @@ def _own_name(source: str) -> str:
 
 
 def _transformers(folder: Path) -> CheckpointFacts:
-    import transformers
-
-    from paretune.compressors.loading import model_hash
-    from paretune.spaces.architectures.headers import read_header, weight_files
-
     config = _configuration(folder)
     files = weight_files(folder)
     text = config.get_text_config()
@@ -173,8 +173,6 @@ def _transformers(folder: Path) -> CheckpointFacts:
 
 def _configuration(folder: Path) -> Any:
     """As ``transformers`` reads it; code inside the checkpoint is never run."""
-    from paretune.compressors.loading import read_model_config, told_by_transformers
-
     try:
         with told_by_transformers(folder):
             return read_model_config(folder)[0]
@@ -189,8 +187,6 @@ def _configuration(folder: Path) -> Any:
 
 
 def _numbers(folder: Path, config: Any) -> str:
-    from paretune.spaces.architectures.weights import stored_dtype
-
     found = getattr(config, "quantization_config", None)
     method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
     if method is not None:
@@ -199,10 +195,6 @@ def _numbers(folder: Path, config: Any) -> str:
 
 
 def _gguf(file: Path) -> CheckpointFacts:
-    from paretune.engines import find_engine
-    from paretune.evaluators.gguf_model import gguf_facts
-    from paretune.spaces.errors import EngineError
-
     engine = find_engine("llama.cpp")
     able = engine.available()
     if not able:
@@ -228,10 +220,6 @@ def own_tokenizer(
     Raises:
         ModelError: it has none; or a GGUF file has other tokens.
     """
-    from paretune.compressors.loading import load_tokenizer
-    from paretune.evaluators.gguf_model import same_tokens
-    from paretune.evaluators.window_texts import tokenize_alike
-
     if checkpoint.gguf is None:
         own = load_tokenizer(checkpoint.folder)
         return None if tokenize_alike(tokenizer, own, texts) else own

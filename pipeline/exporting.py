@@ -3,39 +3,92 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from paretune.engines.canary import add_canaries, discard_unlisted
+from paretune.engines.engine import ExportCard, require_exportable
+from paretune.engines.manifest import read_manifest
+from paretune.engines.verification import Verification, verify_export
+from paretune.pipeline.progress import Stages, note
+from paretune.pipeline.refining import Refined, refine_member
+from paretune.pipeline.verifying import LOADERS, writing
+from paretune.pipeline.workbench import Workbench, open_workbench
+from paretune.search.run_folder import lock_run_folder
+from paretune.spaces.errors import EngineError, VerificationError
+from paretune.spaces.files import refuse_occupied
+from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
-    from paretune.engines.verification import Verification
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.refining import Refined
-    from paretune.pipeline.workbench import Workbench
-    from paretune.spaces.errors import LimitError
-    from paretune.spaces.result import FrontFile, Member
+    from paretune.pipeline.run import Run
 
 _CHECKED_WINDOWS = 16
 
 
-def folder_name(member: str, refine: str | None, form: str) -> str:
+class Exported(TypedDict, total=False):
+    """What is kept of an export, in ``run.json`` too; the last keys where it was loaded again.
+
+    ``weight_bytes`` in bytes; ``kl_to_candidate`` and ``tolerance`` in nats a token; ``launch``: a line for a shell.
+    """
+
+    name: str
+    engine: str
+    folder: str
+    weight_bytes: int
+    launch: str
+    kl_to_candidate: float
+    tolerance: float
+    top1_agreement: float
+    tokens: int
+    note: str
+    refined: str
+    not_loaded: str
+    failed: str
+    gguf: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """How a member is exported.
+
+    Attributes:
+        out: folder to write; inside the run folder if ``None``.
+        refine: method by which its weights are made again.
+        container: that ``transformers`` loads, where it is not the usual one.
+        canaries: prefixes with reference answers (count); ``None``: none.
+    """
+
+    out: Path | None = None
+    refine: str | None = None
+    container: str | None = None
+    canaries: int | None = None
+
+
+def export_from(run: Run, member: Member, request: ExportRequest, stages: Stages) -> Exported:
+    """Export a member of a run.
+
+    Raises:
+        ParetuneError: see :meth:`paretune.pipeline.run.Run.export`.
+    """
+    with lock_run_folder(run.folder):
+        bench = in_form(open_workbench(run.settings, run.folder, stages), request.container)
+        name = _folder_name(member.name, request.refine, bench.engine.form_name)
+        place = request.out or run.folder / "export" / name
+        refined = None
+        if request.refine is not None:
+            refined = _refined_member(bench, member, request.refine, place, stages)
+        return export_member(bench, member, place, refined, canaries=request.canaries)
+
+
+def _folder_name(member: str, refine: str | None, form: str) -> str:
     """Not ``MEMBER-gptq``: that is the name of a uniform configuration."""
     return member + (f"-refined-{refine}" if refine else "") + (f"-as-{form}" if form else "")
 
 
-def check_ladder(ladder: int | None, refine: str | None) -> None:
-    """Refuse what makes the weights of one member anew where several are exported."""
-    from paretune.spaces.errors import RunError
-
-    if ladder is not None and refine is not None:
-        raise RunError(
-            "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
-        )
-
-
-def refined_member(bench: Workbench, member: Member, method: str, folder: Path, stages: Stages) -> Refined:
+def _refined_member(bench: Workbench, member: Member, method: str, folder: Path, stages: Stages) -> Refined:
     """A member with its weights made again, which may take hours; what could not be exported is refused before.
 
     Raises:
@@ -43,10 +96,6 @@ def refined_member(bench: Workbench, member: Member, method: str, folder: Path, 
         UnknownNameError: no such method.
         ConfigurationError: the configuration has nothing to refine.
     """
-    from paretune.engines.engine import ExportCard, require_exportable
-    from paretune.pipeline.refining import refine_member
-    from paretune.spaces.files import refuse_occupied
-
     ruling = bench.engine.export_ruling(bench.spec, member.config)
     require_exportable(ruling, ExportCard(bench.model_folder, member.name))
     if not is_refined_export(folder, member.digest, bench.hashes, method, bench.engine.form_name):
@@ -61,55 +110,15 @@ def in_form(bench: Workbench, form: str | None) -> Workbench:
         UnknownNameError: there is no such form.
         EngineError: the run's exports are not for transformers, or nothing here loads the form.
     """
-    from paretune.pipeline.verifying import LOADERS, writing
-    from paretune.spaces.errors import EngineError
-
     if form is None:
         return bench
     if bench.engine.name not in LOADERS["transformers"]:
         raise EngineError(
-            f"--form {form}",
+            f"container {form}",
             f"is for exports that transformers loads, and the run searched for {bench.engine.name}",
-            f"Leave --form out, or search with --engine {' or '.join(LOADERS['transformers'])}",
+            f"Leave --container out, or search with --engine {' or '.join(LOADERS['transformers'])}",
         )
     return replace(bench, engine=writing(form))
-
-
-def wanted_member(front: FrontFile, name: str | None) -> Member:
-    """The member called ``name``, or the recommended configuration.
-
-    Raises:
-        LimitError: none was named, and nothing that was read on the report text meets the limits.
-        UnknownNameError: there is no such member.
-    """
-    if name is None and not front.recommended:
-        raise unmet(front)
-    return find_member(front.members, name or front.recommended)
-
-
-def unmet(front: FrontFile) -> LimitError:
-    """That there is no recommended configuration."""
-    from paretune.spaces.errors import LimitError
-
-    return LimitError(
-        f"limits {', '.join(front.limits)}",
-        "were met by nothing that was read on the report text, so there is no recommended configuration",
-        "See the nearest by paretune select RUN --limit ..., and name one by paretune export RUN --name NAME",
-    )
-
-
-def find_member(members: tuple[Member, ...], name: str) -> Member:
-    """The row called ``name``, or whose digest begins with it.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    from paretune.spaces.errors import UnknownNameError
-
-    for member in members:
-        if member.name == name or (len(name) >= 6 and member.digest.startswith(name)):
-            return member
-    raise UnknownNameError("member of the front", name, [member.name for member in members])
 
 
 def export_member(
@@ -119,7 +128,7 @@ def export_member(
     refined: Refined | None = None,
     *,
     canaries: int | None = None,
-) -> dict[str, Any]:
+) -> Exported:
     """Write, load in a fresh process, compare; what ``run.json`` keeps of it.
 
     An earlier export of the same candidate in the same place is checked again, and written again only where it fails.
@@ -135,11 +144,6 @@ def export_member(
         EngineError: the format cannot express the candidate, or the folder holds something else.
         VerificationError: what was loaded is not the candidate.
     """
-    from paretune.engines.canary import add_canaries, discard_unlisted
-    from paretune.engines.engine import ExportCard
-    from paretune.engines.verification import verify_export
-    from paretune.spaces.errors import VerificationError
-
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
     assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
     origin: dict[str, Any] = {}
@@ -180,19 +184,15 @@ def export_member(
             raise
     if canaries is not None:
         add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
-    return written_export(bench, folder) | {
-        "kl_to_candidate": verified.kl,
-        "tolerance": verified.tolerance,
-        "top1_agreement": verified.top1_agreement,
-        "tokens": verified.tokens,
-        "note": verified.note,
-    }
+    done: Exported = {
+        **written_export(bench, folder), "kl_to_candidate": verified.kl, "tolerance": verified.tolerance,
+        "top1_agreement": verified.top1_agreement, "tokens": verified.tokens, "note": verified.note,
+    }  # fmt: skip
+    return done if refined is None else {**done, "refined": refined.line}
 
 
 def set_aside(folder: Path) -> Path:
     """Give an export that is not what it was another name, so that it can be written anew and looked at later."""
-    from paretune.pipeline.output import note
-
     names = (folder.with_name(f"{folder.name}.damaged{suffix}") for suffix in chain([""], map(str, count(2))))
     place = next(name for name in names if not name.exists())
     folder.rename(place)
@@ -200,10 +200,8 @@ def set_aside(folder: Path) -> Path:
     return place
 
 
-def written_export(bench: Workbench, folder: Path) -> dict[str, Any]:
+def written_export(bench: Workbench, folder: Path) -> Exported:
     """What ``run.json`` keeps of an export whether or not it was loaded."""
-    from paretune.engines.manifest import read_manifest
-
     manifest = read_manifest(folder)
     return {
         "name": manifest["name"],
@@ -214,7 +212,7 @@ def written_export(bench: Workbench, folder: Path) -> dict[str, Any]:
     }
 
 
-def export_line(done: dict[str, Any]) -> str:
+def export_line(done: Exported) -> str:
     """One line for people."""
     return (
         f"exported {done['name']} to {done['folder']}; loaded again by {done['engine']} in a fresh process: "
@@ -244,9 +242,6 @@ def is_refined_export(folder: Path, digest: str, hashes: dict[str, str], method:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder; empty where none can be read."""
-    from paretune.engines.manifest import read_manifest
-    from paretune.spaces.errors import VerificationError
-
     try:
         return read_manifest(folder)
     except VerificationError:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from paretune.pipeline.progress import Stages
+from paretune.pipeline.workbench import Workbench
+from paretune.search.study import Study
 from paretune.spaces.errors import EngineAbsentError
 from paretune.spaces.files import write_document
 from paretune.spaces.result import FrontFile, LatencyCheck, RunDocument
-
-if TYPE_CHECKING:
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.workbench import Workbench
-    from paretune.search.study import Study
 
 FILE = "run.json"
 Status = Literal["running", "complete", "interrupted"]
@@ -29,7 +28,7 @@ def write_run(
     *,
     front: FrontFile | None = None,
     checks: tuple[LatencyCheck, ...] = (),
-    export: dict[str, Any] | None = None,
+    export: Mapping[str, Any] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Path:
     """Write ``run.json``; stages' seconds and records are taken as they stand."""
@@ -60,10 +59,18 @@ def write_run(
         records=study.records.counts(),
         groups=bench.space.groups,
         refused=bench.space.refused,
-        export=export,
+        export=None if export is None else dict(export),
         notes=notes,
     )  # fmt: skip
     return write_document(bench.folder / FILE, document)
+
+
+def spent_before(folder: Path) -> dict[str, float]:
+    """Seconds by stage of earlier calls, by ``run.json``; a run that goes on adds to them."""
+    try:
+        return dict(RunDocument.from_json((folder / FILE).read_text(encoding="utf-8")).spent)
+    except (OSError, ValueError):  # it is written anew at the end
+        return {}
 
 
 def engine_version(bench: Workbench) -> str:

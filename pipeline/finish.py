@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
 
-from paretune.pipeline.output import Stages
+from paretune.evaluators.tasks import TaskEvaluator
+from paretune.pipeline.progress import Stages
+from paretune.pipeline.workbench import Workbench
+from paretune.profiles.energy import EnergyMeter
+from paretune.profiles.format_predictor import mixed_configs, timing_configs
+from paretune.profiles.whole_model import WholeModel, profile_candidates, time_exports, time_models
+from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FrontFile, LatencyCheck, Member
-
-if TYPE_CHECKING:
-    from paretune.evaluators.tasks import TaskScorer
-    from paretune.pipeline.run_file import RunFile
-    from paretune.pipeline.workbench import Workbench
-    from paretune.profiles.whole_model import WholeModel
-    from paretune.spaces.configuration import CompressionConfig
 
 CHECKED = 8
 """Candidates whose predicted decode latency is compared with a measured one, at least."""
@@ -23,8 +21,6 @@ _ROUNDS = 3
 
 def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
     """Score members, the dense model and the plain uniform configurations on every task."""
-    from paretune.evaluators.tasks import TaskEvaluator
-
     if bench.scorer is None:
         return front
     with stages.stage("tasks", "scoring the front on tasks"):
@@ -36,22 +32,6 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
                 stages.report(member.name, len(found), len(chosen))
                 found[member.digest] = evaluator.evaluate(member.config)
     return _with(front, found)
-
-
-def task_scorer(run: RunFile, tokenizer: Any) -> TaskScorer | None:
-    """What scores the tasks of a run; none where it has none.
-
-    Raises:
-        UnknownNameError: a task that does not exist.
-        ModelError: the tokenizer has no token that ends a text.
-    """
-    asked = run.tasks
-    if asked.folder is None and not asked.names:
-        return None
-    from paretune.evaluators.tasks import TaskScorer, TaskSettings
-
-    settings = TaskSettings(asked.names, _path(asked.folder), asked.limit, asked.batch_size)
-    return TaskScorer(tokenizer, settings)
 
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:
@@ -72,9 +52,6 @@ def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> Front
 def _timed(
     bench: Workbench, configs: Mapping[str, CompressionConfig], stages: Stages
 ) -> dict[str, WholeModel]:
-    from paretune.profiles.energy import EnergyMeter
-    from paretune.profiles.whole_model import time_exports, time_models
-
     engine, workload = bench.engine, bench.run.workload
     if engine.profiled is not None:
         meter = EnergyMeter(bench.device.kind)
@@ -128,9 +105,6 @@ def latency_checks(bench: Workbench, front: FrontFile) -> tuple[LatencyCheck, ..
 
 def _fitted(bench: Workbench) -> Iterable[CompressionConfig]:
     """What the predictor was fitted to."""
-    from paretune.profiles.format_predictor import mixed_configs, timing_configs
-    from paretune.profiles.whole_model import profile_candidates
-
     if bench.engine.times_exports:
         return (*timing_configs(bench.space), *mixed_configs(bench.space))
     legality = bench.engine.legality_at(bench.device.name, bench.run.workload)
@@ -161,9 +135,3 @@ def _worth_timing(front: FrontFile) -> list[str]:
 def _is_plain(member: Member) -> bool:
     """The dense model, and the first uniform configuration of every width."""
     return member.kind == "dense" or (member.uniform is not None and member.uniform.plain)
-
-
-def _path(folder: str | None) -> Any:
-    from pathlib import Path
-
-    return None if folder is None else Path(folder)

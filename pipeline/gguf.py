@@ -9,20 +9,29 @@ measured and said: KL of the file to the dense model, beside that of the recomme
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from paretune import demo
+from paretune.engines.engine import ExportCard
+from paretune.engines.llama.gguf_file.names import FILE
+from paretune.engines.llama_engine import LlamaCpp
+from paretune.engines.manifest import read_manifest
+from paretune.engines.verification import compare_predictions, verify_export
+from paretune.pipeline.exporting import is_export_of
+from paretune.pipeline.models import EMBEDDED
+from paretune.pipeline.workbench import Workbench
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineError, RunError
 from paretune.spaces.files import FileKind, parse_json, read_text
+from paretune.spaces.ggml_types import GGML_TYPES
 from paretune.spaces.measurement import Fidelity
 from paretune.spaces.model import Linear, ModelSpec
-
-if TYPE_CHECKING:
-    import torch
-
-    from paretune.pipeline.workbench import Workbench
-    from paretune.spaces.result import Member
+from paretune.spaces.named_formats import find_choice
+from paretune.spaces.result import Member
+from paretune.spaces.size import kept_shape
 
 _BY_WIDTH = {2: "q2_k", 3: "q3_k", 4: "q4_k", 5: "q5_k", 6: "q6_k", 8: "q8_0"}
 """What llama.cpp's own mixes are made of."""
@@ -44,8 +53,6 @@ def ggml_config(spec: ModelSpec, config: CompressionConfig) -> CompressionConfig
     Raises:
         EngineError: zeros, which blocks do not keep, or a width beyond 8 bits that is not 16.
     """
-    from paretune.spaces.size import kept_shape
-
     layers = {}
     for layer, choice in config.layers.items():
         if choice.sparsity is not None:
@@ -59,9 +66,6 @@ def ggml_config(spec: ModelSpec, config: CompressionConfig) -> CompressionConfig
 
 
 def _block_choice(linear: Linear, columns: int, choice: LayerChoice) -> LayerChoice:
-    from paretune.spaces.ggml_types import GGML_TYPES
-    from paretune.spaces.named_formats import find_choice
-
     width = choice.weight.num_bits
     names = (*(_BY_WIDTH[w] for w in sorted(_BY_WIDTH) if w >= width), *_SHORT_BLOCKS)
     fitting = [
@@ -88,10 +92,6 @@ def write_gguf(bench: Workbench, member: Member, folder: Path) -> tuple[Compress
     Raises:
         EngineError: llama.cpp is not here, or the model, the pruned model or a format cannot be written as GGUF.
     """
-    from paretune.engines.engine import ExportCard
-    from paretune.engines.llama_engine import LlamaCpp
-    from paretune.pipeline.exporting import is_export_of
-
     engine = LlamaCpp()
     verdict = engine.available()
     if not verdict:
@@ -117,10 +117,6 @@ def check_gguf(bench: Workbench, config: CompressionConfig, kl: float, folder: P
         EngineUnavailableError: llama.cpp took too long or was killed.
         VerificationError: what llama.cpp runs is not what was written.
     """
-    from paretune.engines.llama_engine import LlamaCpp
-    from paretune.engines.manifest import read_manifest
-    from paretune.engines.verification import compare_predictions, verify_export
-
     engine, ids = LlamaCpp(), _checked(bench)
     verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=kl)
     dense = bench.assembler.apply(DENSE_CONFIG)
@@ -150,8 +146,6 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
 
     The file is verified by then: a question that is not answered takes nothing from that, and stands as ``unanswered``.
     """
-    from paretune.engines.llama.gguf_file.names import FILE
-
     prompt, expected = _question(bench)
     context = len(bench.tokenizer(prompt)["input_ids"]) + _ANSWER_TOKENS + 1
     asked = {
@@ -170,9 +164,6 @@ def _ask(bench: Workbench, engine: Any, folder: Path) -> dict[str, str]:
 
 
 def _question(bench: Workbench) -> tuple[str, str]:
-    from paretune import demo
-    from paretune.pipeline.models import EMBEDDED
-
     if bench.run.model == EMBEDDED:
         file = demo.TASKS / _QUESTION_TASK
         kind = FileKind("questions", RunError, "Install Paretune again")

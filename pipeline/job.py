@@ -3,50 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paretune.pipeline.output import Stages, note
+from paretune.evaluators.cost import CostEvaluator
+from paretune.pipeline.exporting import Exported, export_line, export_member, written_export
+from paretune.pipeline.files import Status, spent_before, write_run
+from paretune.pipeline.finish import judge_tasks, latency_checks, measure_latency
+from paretune.pipeline.gguf import check_gguf, gguf_line, write_gguf
+from paretune.pipeline.profiling import can_be_timed, profile_engine
+from paretune.pipeline.progress import Progress, Stages, note
+from paretune.pipeline.run import unmet
 from paretune.pipeline.run_file import RunFile
-from paretune.spaces.errors import EngineAbsentError, ParetuneError, VerificationError
+from paretune.pipeline.workbench import Workbench, open_workbench
+from paretune.reports.report import write_report
+from paretune.search.promotion import promote
+from paretune.search.result import build_front, write_front
+from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder
+from paretune.search.study import Study
+from paretune.spaces.errors import EngineAbsentError, EngineError, ParetuneError, VerificationError
+from paretune.spaces.result import FrontFile, Member
 
-if TYPE_CHECKING:
-    from paretune.pipeline.files import Status
-    from paretune.pipeline.workbench import Workbench
-    from paretune.search.study import Study
-    from paretune.spaces.result import FrontFile, Member
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended, once there is a front.
+
+    Attributes:
+        interrupted: the search was stopped; the front found so far was judged and written.
+        failure: the first of what failed after the search; everything else is written.
+    """
+
+    interrupted: bool
+    failure: ParetuneError | None
 
 
-def run_job(run: RunFile, folder: Path, stages: Stages) -> int:
+def run_job(run: RunFile, folder: Path, progress: Progress) -> Outcome:
     """Run everything that ``run`` asks for into ``folder``.
 
     Interrupted once, the search stops and the front found so far is judged and written; interrupted again, the
     job leaves at once and the next start continues from ``records.jsonl``.
 
-    Returns:
-        0 when complete, 130 when the search was interrupted and the front written.
-
     Raises:
-        ParetuneError: whatever was refused; what failed after the search once everything else is written.
+        ParetuneError: whatever was refused before there was a front.
     """
-    from paretune.pipeline.workbench import open_workbench
-    from paretune.reports.summary import summarize
-    from paretune.search.run_folder import lock_run_folder
-
     with lock_run_folder(folder):
+        stages = Stages(progress, spent_before(folder))
         bench = open_workbench(run, folder, stages, searching=True)
         study = open_study(bench, stages)
+        stages.spent["search"] = max(stages.spent.get("search", 0.0), study.records.seconds_on("search"))
         interrupted = _search(study, stages)
-        try:
-            failure = _finish(bench, study, stages, interrupted)
-        except KeyboardInterrupt:
-            if (folder / "front.json").is_file() and (folder / "run.json").is_file():
-                print(summarize(folder))
-            raise
-    print(summarize(folder))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+        return Outcome(interrupted, _finish(bench, study, stages, interrupted))
 
 
 def open_study(bench: Workbench, stages: Stages) -> Study:
@@ -56,11 +64,6 @@ def open_study(bench: Workbench, stages: Stages) -> Study:
         LimitError: no configuration meets a limit.
         RunError: the folder belongs to another model, text, bank or space.
     """
-    from paretune.evaluators.cost import CostEvaluator
-    from paretune.pipeline.profiling import can_be_timed, profile_engine
-    from paretune.search.run_folder import check_run_folder, tie_run_folder
-    from paretune.search.study import Study
-
     fingerprint = bench.fingerprint()
     check_run_folder(bench.folder, fingerprint)
     predictor, digest = profile_engine(bench, stages)
@@ -93,12 +96,6 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
 
     The page is written once, whatever fails or is interrupted on the way: engines, tasks, disks.
     """
-    from paretune.pipeline.exporting import unmet
-    from paretune.pipeline.finish import judge_tasks, measure_latency
-    from paretune.reports.report import write_report
-    from paretune.search.promotion import promote
-    from paretune.search.result import build_front, write_front
-
     with stages.stage("promotion", "reading the front on the report text"):
         front = build_front(study, promote(study, stages.report))
         write_front(front, bench.folder)
@@ -117,7 +114,9 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
                 failures.append((what, error))
         write_front(front, bench.folder)
         _document(bench, study, stages, "complete", front, more=_told(failures))
-        exported, failure = _export(bench, front, stages) if front.recommended else (None, unmet(front))
+        exported, failure = (
+            _export(bench, front, stages) if front.recommended else (None, unmet(front.limits))
+        )
         if failure is not None:
             failures.append(("the export failed" if front.recommended else "nothing was exported", failure))
         if exported is not None or failure is not None:
@@ -128,7 +127,7 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
 
 
 def _told(failures: Sequence[tuple[str, ParetuneError]]) -> tuple[str, ...]:
-    """A note a failure."""
+    """A note per failure."""
     return tuple(f"{what}: {error}" for what, error in failures)
 
 
@@ -138,42 +137,37 @@ def _document(
     stages: Stages,
     status: Status,
     front: FrontFile,
-    exported: dict[str, Any] | None = None,
+    exported: Exported | None = None,
     more: tuple[str, ...] = (),
 ) -> None:
     """Write ``run.json``."""
-    from paretune.pipeline.files import write_run
-    from paretune.pipeline.finish import latency_checks
-
     checks, notes = latency_checks(bench, front), (*more, *_notes(study))
     write_run(bench, study, stages, status, front=front, checks=checks, export=exported, notes=notes)
 
 
 def _export(
     bench: Workbench, front: FrontFile, stages: Stages
-) -> tuple[dict[str, Any] | None, ParetuneError | None]:
+) -> tuple[Exported | None, ParetuneError | None]:
     """Export the recommended configuration; what ``run.json`` keeps of it, and what was refused or found wrong."""
-    from paretune.pipeline.exporting import export_line, export_member, find_member, written_export
-
     if not bench.run.export:
         return None, None
-    member = find_member(front.members, front.recommended)
+    member = next(member for member in front.members if member.name == front.recommended)
     verdict = bench.engine.export_ruling(bench.spec, member.config)
     if not verdict:
         note(f"{member.name} is not exported: {verdict.reason}")
         return None, None
-    done: dict[str, Any] | None = None
+    done: Exported | None = None
     folder = bench.folder / "export" / member.name
     try:
         with stages.stage("export", f"exporting {member.name} and loading it again"):
             done = export_member(bench, member, folder)
         note(export_line(done))
-        if bench.run.gguf and bench.engine.name != "llama.cpp":
-            done |= _gguf(bench, member, stages)
+        if bench.run.gguf and bench.engine.name != "llama.cpp" and (found := _gguf(bench, member, stages)):
+            done["gguf"] = found
     except EngineAbsentError as error:
         # Nothing against what was written: it can be verified where the engine is.
         reason = f"{error.value} {error.rule}. {error.remedy}"
-        return written_export(bench, folder) | {"not_loaded": reason}, None
+        return {**written_export(bench, folder), "not_loaded": reason}, None
     except VerificationError as error:
         done = done or {"name": member.name, "folder": str(folder), "failed": f"{error.value} {error.rule}"}
         return done, error
@@ -188,9 +182,6 @@ def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
     Raises:
         VerificationError: llama.cpp runs something else than was written.
     """
-    from paretune.pipeline.gguf import check_gguf, gguf_line, write_gguf
-    from paretune.spaces.errors import EngineError
-
     folder = bench.folder / "export" / f"{member.name}-gguf"
     with stages.stage("gguf", f"writing {member.name} as GGUF and asking llama.cpp"):
         try:
@@ -204,7 +195,7 @@ def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
             note(f"written as GGUF to {folder}, and not verified: {error.value} {error.rule}")
             return {}
     note(gguf_line(done))
-    return {"gguf": done}
+    return done
 
 
 def _notes(study: Study) -> tuple[str, ...]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from paretune.spaces.files import write_document
+from paretune.monitoring.ladder import CURRENT, LADDER, LadderFile, Rung, default_trigger
+from paretune.monitoring.switching import point_at
+from paretune.pipeline.exporting import Exported, ExportRequest, export_line, export_member, in_form
+from paretune.pipeline.progress import Stages, note
+from paretune.pipeline.workbench import Workbench, open_workbench
+from paretune.search.run_folder import lock_run_folder
+from paretune.spaces.errors import RunError
+from paretune.spaces.files import write_document, written_whole
+from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
-    from paretune.monitoring.ladder import LadderFile
-    from paretune.pipeline.workbench import Workbench
-    from paretune.spaces.result import Member
-
-CANARIES = 16
-"""Of a rung where the user names no number."""
+    from paretune.pipeline.run import Run
 
 
 def choose_rungs(members: tuple[Member, ...], first: Member, count: int) -> tuple[Member, ...]:
@@ -29,8 +32,6 @@ def choose_rungs(members: tuple[Member, ...], first: Member, count: int) -> tupl
     Raises:
         RunError: the front has fewer safer members, or the KL of ``first`` is not known.
     """
-    from paretune.spaces.errors import RunError
-
     start = first.value("kl")
     if start is None:
         raise RunError(f"member {first.name}", "has no KL to fall back from", "Name another with --name")
@@ -51,17 +52,16 @@ def choose_rungs(members: tuple[Member, ...], first: Member, count: int) -> tupl
 
 
 def export_ladder(
-    bench: Workbench, members: tuple[Member, ...], first: Member, count: int, folder: Path, canaries: int
-) -> list[dict[str, Any]]:
+    run: Run, first: Member, count: int, request: ExportRequest, stages: Stages
+) -> list[Exported]:
     """Export and verify every rung, with canaries, into a folder that appears when all of it is right.
 
     Args:
-        bench: of the run.
-        members: of its front file.
+        run: whose members.
         first: rung to begin with.
         count: of rungs.
-        folder: absent or empty.
-        canaries: of each rung.
+        request: where to, in which container, with how many canaries a rung.
+        stages: tells what is being done.
 
     Returns:
         What :func:`paretune.pipeline.exporting.export_member` says of each, with the folder that it has in the end.
@@ -71,14 +71,18 @@ def export_ladder(
         EngineError: the folder is not empty, or a member cannot be expressed.
         VerificationError: what was loaded is not the candidate; nothing is left behind.
     """
-    from paretune.monitoring.ladder import CURRENT
-    from paretune.monitoring.switching import point_at
-    from paretune.pipeline.exporting import export_member
-    from paretune.spaces.files import written_whole
+    with lock_run_folder(run.folder):
+        bench = in_form(open_workbench(run.settings, run.folder, stages), request.container)
+        rungs = choose_rungs(_exportable(bench, run.members), first, count)
+        return export_rungs(bench, rungs, request.out or run.folder / "ladder", request.canaries)
 
-    rungs = choose_rungs(_exportable(bench, members), first, count)
+
+def export_rungs(
+    bench: Workbench, rungs: tuple[Member, ...], folder: Path, canaries: int | None
+) -> list[Exported]:
+    """The same of rungs that were chosen."""
     places = [f"{index}-{member.name}" for index, member in enumerate(rungs)]
-    done = []
+    done: list[Exported] = []
     with written_whole(folder) as partial:
         for member, place in zip(rungs, places, strict=True):
             found = export_member(bench, member, partial / place, canaries=canaries)
@@ -89,10 +93,8 @@ def export_ladder(
     return done
 
 
-def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[str, Any]]) -> LadderFile:
+def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[Exported]) -> LadderFile:
     """``ladder.json`` of exported members."""
-    from paretune.monitoring.ladder import LadderFile, Rung, default_trigger
-
     return LadderFile(
         rungs=tuple(
             Rung(
@@ -108,10 +110,8 @@ def ladder_file(rungs: tuple[Member, ...], places: list[str], done: list[dict[st
     )
 
 
-def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
+def ladder_lines(folder: Path, done: list[Exported]) -> str:
     """What people are told: the order, and how to begin."""
-    from paretune.pipeline.exporting import export_line
-
     lines = [f"rung {index}: {export_line(found)}" for index, found in enumerate(done)]
     return "\n".join(
         [
@@ -123,8 +123,6 @@ def ladder_lines(folder: Path, done: list[dict[str, Any]]) -> str:
 
 def _exportable(bench: Workbench, members: tuple[Member, ...]) -> tuple[Member, ...]:
     """Members of the front that the engine's container can hold; says which are left out."""
-    from paretune.pipeline.output import note
-
     found = []
     for member in members:
         verdict = bench.engine.export_ruling(bench.spec, member.config)
@@ -141,6 +139,4 @@ def _kl(member: Member) -> float:
 
 
 def _write_ladder(folder: Path, ladder: LadderFile) -> None:
-    from paretune.monitoring.ladder import LADDER
-
     write_document(folder / LADDER, ladder)

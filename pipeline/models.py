@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from paretune import demo
 from paretune.compressors.companions import COMPANIONS
+from paretune.pipeline.progress import note
+from paretune.spaces.architectures import read_model
 from paretune.spaces.errors import ModelError
 from paretune.spaces.model import ModelSpec
 
 EMBEDDED = "embedded"
 """The name of the model that ships with Paretune."""
 
-_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
 _CONFIG_FILES = ["config.json"]
 _MODEL_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "README.md", *COMPANIONS]
 
@@ -29,25 +32,32 @@ def model_folder(model: str, revision: str | None = None, config_only: bool = Fa
         ModelError: no such folder, not a hub id, or the download failed.
     """
     if model == EMBEDDED:
-        from paretune import demo
-
         return demo.MODEL
     folder = Path(model).expanduser()
     if folder.is_dir():
         return folder
-    if not _HUB_ID.match(model):
+    if not is_hub_id(model):
         raise ModelError(
             f"model {model!r}",
             "is neither a folder nor a hub id",
             f"Give a folder, OWNER/NAME, or {EMBEDDED!r}",
         )
+    note(f"there is no folder {model} here; asking the hub for the model of that name")
     return _download(model, revision, _CONFIG_FILES if config_only else _MODEL_FILES)
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether a word reads OWNER/NAME; ``./name`` and ``../name`` are paths."""
+    return bool(_HUB_ID.match(model))
+
+
+def is_model(word: str) -> bool:
+    """Whether a word names a model, as far as can be told without asking anybody."""
+    return word == EMBEDDED or Path(word).expanduser().is_dir() or is_hub_id(word)
 
 
 def read_spec(model: str, revision: str | None = None) -> ModelSpec:
     """The specification of a model, from ``config.json`` alone."""
-    from paretune.spaces.architectures import read_model
-
     return read_model(model_folder(model, revision, config_only=True), source=model, revision=revision)
 
 

@@ -7,25 +7,33 @@ whole exports, one a format, where they cannot.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paretune.pipeline.output import Stages
-
-if TYPE_CHECKING:
-    from paretune.engines import Engine
-    from paretune.engines.profiled_engine import ProfiledEngine
-    from paretune.evaluators.cost import CostPredictor
-    from paretune.pipeline.run_file import RunFile
-    from paretune.pipeline.workbench import Workbench
-    from paretune.profiles.predictor_file import PredictorFile
-    from paretune.profiles.table import CostTable
-    from paretune.spaces.target import Device, Workload
+from paretune.engines import Engine
+from paretune.engines.profiled_engine import ProfiledEngine
+from paretune.evaluators.cost import CostPredictor
+from paretune.pipeline.progress import Stages
+from paretune.pipeline.run_file import RunFile
+from paretune.pipeline.targets import TIMES, why_untimed
+from paretune.pipeline.workbench import Workbench
+from paretune.profiles.coverage import space_operations
+from paretune.profiles.devices import detect_device
+from paretune.profiles.format_predictor import FormatPredictor, mixed_configs, timing_configs
+from paretune.profiles.harness import distinct_operations, time_operations
+from paretune.profiles.predictor import Predictor
+from paretune.profiles.predictor_file import PredictorFile
+from paretune.profiles.table import CostTable
+from paretune.profiles.whole_model import profile_candidates, time_exports, time_models
+from paretune.spaces.errors import RunError
+from paretune.spaces.files import FileKind, read_document, write_document
+from paretune.spaces.limits import Limit
+from paretune.spaces.metrics import find_metric
+from paretune.spaces.schema import sha256_of
 
 FILE = "profile.json"
 KEPT = "predictor.json"
 UNPREDICTED = "none"
 """Digest of a run whose times are not predicted."""
-TIMES = ("ttft_s", "tpot_s")
 _SECONDS = 15.0
 """Time box of the operations; whole models come on top."""
 _ROUNDS = 3
@@ -54,8 +62,6 @@ def profile_engine(bench: Workbench, stages: Stages) -> tuple[CostPredictor | No
 
 def runs_here(bench: Workbench) -> bool:
     """Whether the engine runs on this machine, and this machine is the target."""
-    from paretune.profiles.devices import detect_device
-
     engine = bench.engine
     return bool(engine.available()) and detect_device(engine.device_kind).name == bench.device.name
 
@@ -65,35 +71,13 @@ def can_be_timed(bench: Workbench) -> bool:
     return not why_untimed(bench.engine, bench.device, bench.run.workload)
 
 
-def why_untimed(engine: Engine, device: Device, workload: Workload) -> str:
-    """Why candidates are not timed on this machine, and their times not predicted; empty where they are."""
-    from paretune.profiles.devices import detect_device
-
-    if engine.profiled is None and not engine.times_exports:
-        return f"nothing predicts times of {engine.name}"
-    if not engine.available():
-        return f"{engine.name} is not on this machine"
-    here = detect_device(engine.device_kind).name
-    if here != device.name:
-        return f"times are measured on the device itself, and this machine is no {device.name} but {here}"
-    if engine.profiled is None and workload.batch != 1:
-        return f"the runner of {engine.name} decodes one sequence, no batch of {workload.batch}"
-    return ""
-
-
 def asks_for_time(run: RunFile) -> bool:
     """Whether an objective or a limit is a time."""
-    from paretune.spaces.limits import Limit
-    from paretune.spaces.metrics import find_metric
-
     asked = [*run.search.objectives, *(Limit.parse(text).metric for text in run.search.limits)]
     return any(find_metric(name).name in TIMES for name in asked)
 
 
 def _profile_formats(bench: Workbench, engine: Engine, stages: Stages) -> tuple[CostPredictor, str]:
-    from paretune.profiles.format_predictor import FormatPredictor, mixed_configs, timing_configs
-    from paretune.profiles.whole_model import time_exports
-
     with stages.stage("profile", "timing every format in the engine"):
         file = _kept(bench, "")
         if not file.runs:
@@ -115,10 +99,6 @@ def _profile_formats(bench: Workbench, engine: Engine, stages: Stages) -> tuple[
 def _profile_operations(
     bench: Workbench, engine: ProfiledEngine, stages: Stages
 ) -> tuple[CostPredictor, str]:
-    from paretune.profiles.predictor import Predictor
-    from paretune.profiles.whole_model import profile_candidates, time_models
-    from paretune.spaces.schema import sha256_of
-
     with stages.stage("profile", "profiling the engine here"):
         table = _operations(bench, engine, stages)
         file = _kept(bench, sha256_of(table.model_dump(mode="json")))
@@ -144,10 +124,6 @@ def _kept(bench: Workbench, operations: str) -> PredictorFile:
     Raises:
         RunError: it cannot be read, or is of something else.
     """
-    from paretune.profiles.predictor_file import PredictorFile
-    from paretune.spaces.errors import RunError
-    from paretune.spaces.files import FileKind, read_document
-
     path, engine = bench.folder / KEPT, bench.engine
     wanted = PredictorFile(
         engine=engine.name, engine_version=engine.version(), device=bench.device.name,
@@ -163,19 +139,12 @@ def _kept(bench: Workbench, operations: str) -> PredictorFile:
 
 
 def _keep(bench: Workbench, file: PredictorFile, found: dict[str, Any]) -> PredictorFile:
-    from paretune.spaces.files import write_document
-
     file = file.model_copy(update=found)
     write_document(bench.folder / KEPT, file)
     return file
 
 
 def _operations(bench: Workbench, engine: ProfiledEngine, stages: Stages) -> CostTable:
-    from paretune.profiles.coverage import space_operations
-    from paretune.profiles.harness import distinct_operations, time_operations
-    from paretune.profiles.table import CostTable
-    from paretune.profiles.whole_model import profile_candidates
-
     path: Path = bench.folder / FILE
     known = CostTable.read(path) if path.exists() else CostTable()
     known = known.of(device=bench.device.name, engine=engine.name, engine_version=engine.version())

@@ -7,19 +7,23 @@ of each block; ``qat`` trains the whole configuration against the dense model. A
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.overlay import Overlay
+from paretune.compressors.quantizers import QuantizedWeight
+from paretune.compressors.training.block_rounding import RoundingSettings
+from paretune.compressors.training.model_rounding import tune_model
+from paretune.compressors.training.refinement import refine
+from paretune.compressors.training.training_settings import TrainingSettings
+from paretune.compressors.training.whole_model import bank_start, train_best
+from paretune.pipeline.progress import Stages
+from paretune.pipeline.workbench import Workbench
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import ConfigurationError, UnknownNameError
+from paretune.spaces.formats import WeightFormat
+from paretune.spaces.measurement import Fidelity
 from paretune.spaces.methods import scaled_blocks
-
-if TYPE_CHECKING:
-    from paretune.compressors.assembly import Assembler
-    from paretune.compressors.quantizers import QuantizedWeight
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.workbench import Workbench
-    from paretune.spaces.configuration import CompressionConfig
-    from paretune.spaces.formats import WeightFormat
-    from paretune.spaces.statistics import Difference
+from paretune.spaces.statistics import Difference, difference
 
 METHODS = ("gptq", "autoround", "qat")
 
@@ -60,12 +64,6 @@ def refine_member(bench: Workbench, config: CompressionConfig, method: str, stag
         UnknownNameError: no such method.
         ConfigurationError: the configuration has nothing to refine.
     """
-    from paretune.compressors.assembly import Assembler
-    from paretune.compressors.overlay import Overlay
-    from paretune.spaces.configuration import DENSE_CONFIG
-    from paretune.spaces.measurement import Fidelity
-    from paretune.spaces.statistics import difference
-
     if method not in METHODS:
         raise UnknownNameError("method of refinement", method, METHODS)
     windows = bench.windows["report"]
@@ -87,13 +85,6 @@ def refine_member(bench: Workbench, config: CompressionConfig, method: str, stag
 def _weights(
     bench: Workbench, config: CompressionConfig, method: str, stages: Stages
 ) -> dict[str, QuantizedWeight]:
-    from paretune.compressors.training.block_rounding import RoundingSettings
-    from paretune.compressors.training.model_rounding import tune_model
-    from paretune.compressors.training.refinement import refine
-    from paretune.compressors.training.training_settings import TrainingSettings
-    from paretune.compressors.training.whole_model import bank_start, train_best
-    from paretune.spaces.configuration import DENSE_CONFIG
-
     windows, dtype = bench.windows["calibration"], bench.bank.scale_dtype
     if method == "gptq":
         return refine(bench.assembler, config, windows, stages.report)

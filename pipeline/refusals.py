@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from paretune.engines import Engine
+from paretune.evaluators.cost import SIZES
+from paretune.evaluators.quality import QualityEvaluator
 from paretune.pipeline.run_file import RunFile
+from paretune.pipeline.targets import TIMES, why_untimed
+from paretune.search.feasibility import check_measured
 from paretune.spaces.errors import EngineAbsentError, TextError
-
-if TYPE_CHECKING:
-    from paretune.engines import Engine
-    from paretune.spaces.target import Device
+from paretune.spaces.target import Device
 
 
 def refuse_early(run: RunFile, engine: Engine, device: Device) -> None:
@@ -23,11 +24,6 @@ def refuse_early(run: RunFile, engine: Engine, device: Device) -> None:
         SpaceError: an objective that no candidate would have a value of.
         LimitError: the same of a limit.
     """
-    from paretune.evaluators.cost import SIZES
-    from paretune.evaluators.quality import QualityEvaluator
-    from paretune.pipeline.profiling import TIMES, why_untimed
-    from paretune.search.feasibility import check_measured
-
     for source in (run.texts.single, run.texts.calibration, run.texts.search, run.texts.report):
         if source is not None and not Path(source.path).is_file():
             raise TextError(f"text {source.path}", "is no file", "Name a text file in UTF-8")

@@ -1,17 +1,20 @@
 """The run file: everything a search can be told, in YAML or JSON, with the defaults written out.
 
-Options of the command line override it; what was finally used is in ``run.json``. The JSON schema is published in
-``docs/run-file.schema.json``.
+The words of the command line and of :func:`paretune.search` override it; what was finally used is in ``run.json``. The
+JSON schema is published in ``docs/run-file.schema.json``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from paretune import demo
+from paretune.pipeline.models import EMBEDDED
 from paretune.search.settings import SearchSettings
 from paretune.spaces.errors import ParetuneError, RunError
 from paretune.spaces.files import FileKind, parse_yaml, read_text
@@ -110,18 +113,94 @@ def validate_run(values: dict[str, Any], where: str) -> RunFile:
         raise _as_run_error(error, where) from error
 
 
-def merge(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with the leaves of ``extra`` laid over it; ``None`` in ``extra`` means not given."""
+EMBEDDED_RUN: dict[str, Any] = {
+    "model": EMBEDDED,
+    "texts": {
+        "calibration": {"path": str(demo.TEXTS / "calibration.txt"), "windows": 64},
+        "search": {"path": str(demo.TEXTS / "search.txt"), "windows": 64},
+        "report": {"path": str(demo.TEXTS / "report.txt"), "windows": 64},
+        "window_tokens": 256,
+    },
+    "tasks": {"folder": str(demo.TASKS), "limit": 100},
+    "workload": {"batch": 1, "prompt_tokens": 64, "output_tokens": 64},
+    "search": {"minutes": 1.6},
+    "gguf": True,
+}
+"""What is searched without a word: on two cores in five minutes."""
+
+_KEYS = {
+    "text": "texts.single.path", "calibration_text": "texts.calibration.path", "search_text": "texts.search.path",
+    "report_text": "texts.report.path", "window_tokens": "texts.window_tokens",
+    "tasks": "tasks.folder", "task_names": "tasks.names", "task_limit": "tasks.limit",
+    **{word: f"space.{word}" for word in ("bits", "embedding_bits", "group_size", "methods", "formats", "rules")},
+    **{
+        word: f"search.{word}"
+        for word in ("limits", "objectives", "sampler", "minutes", "max_evaluations", "seed")
+    },
+}  # fmt: skip
+"""Where a word stands in a run file, if not under its own name."""
+
+
+def settings_of(words: Mapping[str, Any], run_file: Path | None = None) -> RunFile:
+    """The settings that words give, over those of a run file.
+
+    Args:
+        words: of :func:`paretune.search`; ``None`` means not given.
+        run_file: that they override.
+
+    Raises:
+        RunError: unknown keys, values out of range, a run file that cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for word, value in words.items():
+        if value is not None:
+            _put(values, _KEYS.get(word, word), _plain(word, value))
+    values = merge({} if run_file is None else read_run_file(run_file), values)
+    if values.setdefault("model", EMBEDDED) == EMBEDDED:
+        values = merge(EMBEDDED_RUN, values)
+    return validate_run(values, "the options" if run_file is None else str(run_file))
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *outer, last = key.split(".")
+    for part in outer:
+        values = values.setdefault(part, {})
+    values[last] = value
+
+
+def _plain(word: str, value: Any) -> Any:
+    """A word's value as a run file has it."""
+    if word == "workload" and isinstance(value, str):
+        return Workload.parse(value).model_dump()
+    if word == "rules":
+        return [_rule(rule) if isinstance(rule, str) else rule for rule in value]
+    if word == "group_size" and value == 0:
+        return None  # one scale per channel
+    return str(value) if isinstance(value, Path) else value
+
+
+def _rule(text: str) -> dict[str, Any]:
+    """``PATTERN:key=value,value;key=value`` as the mapping of a run file."""
+    kind = FileKind(
+        "rule", RunError, "It reads PATTERN:key=value,value;key=value, e.g. '*.down_proj:bits=4,8'"
+    )
+    pattern, _, rest = text.rpartition(":")
+    parts = [part.split("=", 1) for part in rest.split(";") if part.strip()]
+    if not pattern or not parts or any(len(part) != 2 for part in parts):
+        raise kind.refusal(text, "names no pattern, or a part is no key=value")
+    found: dict[str, Any] = {"pattern": pattern}
+    for key, values in parts:
+        name = key.strip()
+        found[name] = parse_yaml(values if name == "group_size" else f"[{values}]", text, kind)
+    return found
+
+
+def merge(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with the leaves of ``extra`` laid over it."""
     merged = dict(base)
     for key, value in extra.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
-        elif isinstance(value, dict):
-            inner = merge({}, value)
-            if inner:
-                merged[key] = inner
-        elif value is not None:
-            merged[key] = value
+        inner = merged.get(key)
+        merged[key] = merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
 
 

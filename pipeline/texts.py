@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from paretune.compressors.documents import TextPart, check_disjoint, distinct, families, read_documents
+from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.pipeline.run_file import Texts, TextSource
 from paretune.spaces.errors import TextError
-
-if TYPE_CHECKING:
-    from paretune.compressors.windows import TokenWindows
-    from paretune.spaces.model import ModelSpec
+from paretune.spaces.model import ModelSpec
 
 NAMES = ("calibration", "search", "report")
 _SHARES = (0.25, 0.35, 0.4)
@@ -23,9 +22,6 @@ def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict
         TextError: a text is missing, too short, or shares a document with another; windows longer than the
             model's context.
     """
-    from paretune.compressors.documents import TextPart, check_disjoint
-    from paretune.compressors.windows import read_windows
-
     check_context(texts.window_tokens, spec)
     sources = _sources(texts)
     check_disjoint({name: TextPart(Path(source.path), source.documents) for name, source in sources.items()})
@@ -79,8 +75,6 @@ def split_by_document(source: TextSource) -> dict[str, TextSource]:
     Raises:
         TextError: fewer than three documents that share nothing.
     """
-    from paretune.compressors.documents import distinct, families, read_documents
-
     documents = read_documents(Path(source.path))
     asked = list(source.documents or range(len(documents)))
     numbers = [asked[place] for place in distinct([documents[number] for number in asked])]

@@ -5,25 +5,34 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paretune.spaces.errors import BrokenCandidateError
-from paretune.spaces.files import write_json
+import numpy as np
+import torch
+
+from paretune import demo
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.documents import read_documents
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.transforms import Transform, Transformed, find_transform
+from paretune.compressors.transforms.checkpoint import write_model
+from paretune.compressors.transforms.preservation import Preservation, preservation, tolerance
+from paretune.compressors.windows import TokenWindows, lay_out
+from paretune.pipeline.models import EMBEDDED, model_folder
+from paretune.pipeline.progress import Stages
+from paretune.pipeline.texts import check_context
+from paretune.spaces.architectures import read_model
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.errors import BrokenCandidateError, TextError, UnknownNameError
+from paretune.spaces.files import write_json, written_whole
+from paretune.spaces.measurement import Measurement
+from paretune.spaces.model import ModelSpec
+from paretune.spaces.named_formats import find_choice
 from paretune.spaces.statistics import Difference, difference
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from paretune.compressors.divergence import Teacher
-    from paretune.compressors.transforms import Transform, Transformed
-    from paretune.compressors.transforms.preservation import Preservation
-    from paretune.compressors.windows import TokenWindows
-    from paretune.pipeline.output import Stages
-    from paretune.spaces.measurement import Measurement
-    from paretune.spaces.model import ModelSpec
 
 METHODS = ("smoothquant", "hadamard")
 """Transforms that help; the registry has one more, which makes outliers for tests and benchmarks."""
@@ -80,11 +89,18 @@ class TransformResult:
         done: places and strengths.
         preserved: the stored model, loaded again, beside the original.
         eight_bits: what 8 bits cost before and after; ``None`` without a calibration text.
+        said: of the request, for :meth:`document`.
     """
 
     done: Transformed
     preserved: Preservation
     eight_bits: EightBits | None
+    said: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def helped(self) -> bool:
+        """Whether it is the better start; where it is no help, nothing of the original was rounded once more."""
+        return self.eight_bits is None or self.eight_bits.helped
 
     def document(self) -> dict[str, Any]:
         """As JSON; ``null`` as a strength: the place was left as it was."""
@@ -97,6 +113,7 @@ class TransformResult:
             "stderr_of_difference": found.gained.stderr or 0.0, "helped": found.helped,
         }  # fmt: skip
         return {
+            **self.said,
             "kl": self.preserved.kl,
             "tolerance": self.preserved.tolerance,
             "top1_agreement": self.preserved.top1_agreement,
@@ -106,6 +123,57 @@ class TransformResult:
             "strengths": strengths,
             "left": self.done.left,
         }
+
+
+@dataclass(frozen=True)
+class TransformRequest:
+    """What is transformed, how and where to; see :func:`paretune.transform`."""
+
+    model: str
+    out: Path
+    method: str
+    texts: tuple[Path, ...] = ()
+    windows: int = 64
+    window_tokens: int = 256
+    dtype: str | None = None
+    revision: str | None = None
+
+
+def transform_folder(request: TransformRequest, stages: Stages) -> TransformResult:
+    """Write the transformed model into a folder that appears when it was loaded again and is the same model.
+
+    Raises:
+        UnknownNameError: no such method or dtype.
+        TextError: no text where one is needed, or one that is too short.
+        ModelError: the model's structure does not allow it.
+        VerificationError: the stored model is not the original.
+    """
+    for kind, name, known in (("method", request.method, METHODS), ("dtype", request.dtype, DTYPES)):
+        if name is not None and name not in known:
+            raise UnknownNameError(kind, name, known)
+    chosen, texts = find_transform(request.method), request.texts
+    if request.model == EMBEDDED and not texts:
+        texts = (demo.TEXTS / "calibration.txt",)
+    if chosen.needs_windows and not texts:
+        raise TextError(
+            f"no text for {request.model}",
+            f"{chosen.name} measures inputs on a calibration text",
+            "Give --text FILE, the calibration text of the search to come",
+        )
+    with written_whole(request.out) as partial:
+        source = model_folder(request.model, request.revision)
+        spec = read_model(source, source=request.model, revision=request.revision)
+        found = read_transform_texts(source, spec, texts, request.windows, request.window_tokens)
+        stored: torch.dtype = getattr(torch, request.dtype or spec.dtype)
+        result = transform_model(chosen, spec, source, partial, found, stored, stages)
+        said = {
+            "model": request.model, "revision": request.revision, "method": request.method,
+            "version": chosen.version, "compared_on": "text" if texts else "random tokens", "windows": request.windows,
+            "window_tokens": request.window_tokens, "untied": spec.tied and not result.done.spec.tied,
+        }  # fmt: skip
+        result = replace(result, said=said)
+        write_json(partial / NOTE, result.document())
+    return result
 
 
 def read_transform_texts(
@@ -123,15 +191,6 @@ def read_transform_texts(
     Raises:
         TextError: unreadable or too short texts; windows longer than the model's context.
     """
-    import numpy as np
-    import torch
-
-    from paretune.compressors.documents import read_documents
-    from paretune.compressors.loading import load_tokenizer
-    from paretune.compressors.windows import TokenWindows, lay_out
-    from paretune.pipeline.texts import check_context
-    from paretune.spaces.errors import TextError
-
     check_context(window_tokens, spec)
     if not texts:
         generator = torch.Generator().manual_seed(_SEED)
@@ -183,11 +242,6 @@ def transform_model(
         ModelError: the model's structure does not allow it, or nothing can be written.
         VerificationError: the stored model is not the original.
     """
-    from paretune.compressors.divergence import Teacher
-    from paretune.compressors.loading import load_dense
-    from paretune.compressors.transforms.checkpoint import write_model
-    from paretune.compressors.transforms.preservation import tolerance
-
     with stages.stage("load", "loading the model"):
         model = load_dense(source, spec)
         transform.require_possible(model, spec)
@@ -218,10 +272,6 @@ def _compared(
     Raises:
         VerificationError: it is another model.
     """
-    from paretune.compressors.loading import load_dense
-    from paretune.compressors.transforms.preservation import preservation
-    from paretune.spaces.architectures import read_model
-
     stored_spec = read_model(folder)
     stored = load_dense(folder, stored_spec)
     found = preservation(stored, teacher, allowed, dtype)
@@ -237,12 +287,6 @@ def _eight_bit_kl(
     The model is as it was afterwards. ``None`` without a calibration text, from which a static scale would come, and
     where 8 bits break the model.
     """
-    from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
-    from paretune.compressors.loading import model_hash
-    from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
-    from paretune.spaces.named_formats import find_choice
-
     if texts.calibration is None:
         return None
     choice = find_choice(EIGHT_BITS)
@@ -257,8 +301,3 @@ def _eight_bit_kl(
         finally:
             assembler.apply(DENSE_CONFIG)
     return found.measurements()["kl"]
-
-
-def write_note(folder: Path, document: dict[str, Any]) -> None:
-    """Leave beside the weights what was done to them."""
-    write_json(folder / NOTE, document)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from paretune.compressors.assembly import Assembler
-    from paretune.engines.engine import Engine
-    from paretune.pipeline.output import Stages
-    from paretune.pipeline.workbench import Workbench
-    from paretune.spaces.configuration import CompressionConfig
+from paretune.compressors.assembly import Assembler
+from paretune.engines import find_engine
+from paretune.engines.engine import Engine
+from paretune.engines.first_difference import first_difference
+from paretune.engines.manifest import MANIFEST, check_files, manifest_config, read_manifest
+from paretune.engines.transformers_engine import Transformers
+from paretune.engines.verification import Verification, compare_export, default_tolerance, verify_export
+from paretune.pipeline.progress import Stages
+from paretune.pipeline.refining import refine_member
+from paretune.pipeline.run import Run
+from paretune.pipeline.workbench import Workbench, open_workbench
+from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import (
+    EngineError,
+    EngineUnavailableError,
+    ParetuneError,
+    RunError,
+    VerificationError,
+)
 
 LOADERS = {
     "llama.cpp": ("llama.cpp",),
@@ -25,15 +39,78 @@ _PLACED_WINDOWS = 4
 """That a differing block is looked for on: every step writes and loads an export."""
 
 
+@dataclass(frozen=True)
+class Verified:
+    """An export that is the candidate it was made from.
+
+    Attributes:
+        export: its folder.
+        engine, version: that loaded it.
+        found: by comparing.
+    """
+
+    export: Path
+    engine: str
+    version: str
+    found: Verification
+
+    def document(self) -> dict[str, Any]:
+        """As JSON; nats a token."""
+        return {"export": str(self.export), "engine": self.engine, **asdict(self.found)}
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        found, note = self.found, f" ({self.found.note})" if self.found.note else ""
+        return (
+            f"{self.export} in {self.engine} {self.version}: KL to the searched candidate {found.kl:.2g} nat a token, "
+            f"at most {found.tolerance:.2g} allowed; {found.tokens:,} tokens, "
+            f"{found.top1_agreement:.1%} of the likeliest tokens alike{note}"
+        )
+
+
+def verify_folder(
+    export: Path, engine: str | None, run: Path | None, windows: int, stages: Stages
+) -> Verified:
+    """Check hashes, load an export in an engine, compare with the searched candidate.
+
+    Args:
+        export: its folder.
+        engine: that loads it; the one that it was written for if ``None``.
+        run: folder that it comes from; the one it lies in if ``None``.
+        windows: of the report text that are read (count).
+        stages: tells what is being done.
+
+    Raises:
+        VerificationError: it is another candidate, or its files are not those that were written.
+        EngineUnavailableError: the engine is not here.
+        RunError: it is no export, or of another run.
+    """
+    require_export(export)
+    check_files(export)
+    manifest = read_manifest(export)
+    chosen = loading_engine(manifest, engine)
+    require_here(chosen)
+    found_run = Run(run or run_of(export))
+    bench = open_workbench(found_run.settings, found_run.folder, stages)
+    check_origin(export, manifest, bench)
+    config = manifest_config(manifest, export)
+    ids = bench.windows["report"].ids[:windows]
+    assembler = _searched(bench, manifest, config, stages)
+    try:
+        found = verify_export(chosen, assembler, config, export, ids, kl_of_candidate=_kl_of(manifest))
+    except VerificationError as error:
+        place = _where_they_part(bench, assembler, chosen, export, manifest, ids)
+        raise VerificationError(error.value, f"{error.rule}; {place}", error.remedy) from error
+    return Verified(export, chosen.name, chosen.version(), found)
+
+
 def require_export(folder: Path) -> None:
     """Refuse a folder that was never an export: nothing is known of it, good or bad.
 
     Raises:
         RunError: it holds no manifest.
     """
-    from paretune.engines.manifest import MANIFEST
-    from paretune.spaces.errors import RunError
-
     if not (folder / MANIFEST).is_file():
         raise RunError(
             f"folder {folder}",
@@ -48,8 +125,6 @@ def loader(manifest: dict[str, Any], asked: str | None) -> str:
     Raises:
         EngineError: it was written for another that the asked one cannot read.
     """
-    from paretune.spaces.errors import EngineError
-
     written = str(manifest.get("engine", "transformers"))
     able = LOADERS.get(written, (written,))
     if asked is not None and asked not in able:
@@ -67,8 +142,6 @@ def require_here(engine: Engine) -> None:
     Raises:
         EngineUnavailableError: it does not.
     """
-    from paretune.spaces.errors import EngineUnavailableError
-
     able = engine.available()
     if not able:
         raise EngineUnavailableError(
@@ -83,10 +156,6 @@ def loading_engine(manifest: dict[str, Any], asked: str | None) -> Engine:
         EngineError: as :func:`loader`, or the asked engine knows the usual form alone.
         UnknownNameError: the manifest names a form that there is none of.
     """
-    from paretune.engines import find_engine
-    from paretune.engines.transformers_engine import Transformers
-    from paretune.spaces.errors import EngineError
-
     name, form = loader(manifest, asked), manifest.get("form")
     if not form:
         return find_engine(name)
@@ -104,9 +173,6 @@ def writing(form: str) -> Engine:
         UnknownNameError: there is no such form.
         EngineError: its loader is not here, so that nothing could be verified.
     """
-    from paretune.engines.transformers_engine import Transformers
-    from paretune.spaces.errors import EngineError
-
     engine = Transformers(form)
     verdict = engine.available()
     if not verdict:
@@ -122,8 +188,6 @@ def run_of(export: Path) -> Path:
     Raises:
         RunError: it lies elsewhere.
     """
-    from paretune.spaces.errors import RunError
-
     for folder in export.resolve().parents:
         if (folder / "run.json").is_file():
             return folder
@@ -136,8 +200,6 @@ def check_origin(export: Path, manifest: dict[str, Any], bench: Workbench) -> No
     Raises:
         RunError: model, texts or bank are others, or the manifest does not say which they were.
     """
-    from paretune.spaces.errors import RunError
-
     origin = manifest.get("run") or {}
     said = origin.get("hashes") or {}
     for name in [*bench.hashes, *(["refined"] if origin.get("refined") else [])]:
@@ -156,7 +218,7 @@ def check_origin(export: Path, manifest: dict[str, Any], bench: Workbench) -> No
             )
 
 
-def searched(
+def _searched(
     bench: Workbench, manifest: dict[str, Any], config: CompressionConfig, stages: Stages
 ) -> Assembler:
     """What gives the candidate that was exported; refined weights are made again, since no run keeps them.
@@ -164,9 +226,6 @@ def searched(
     Raises:
         EngineUnavailableError: they come out as others, so that there is nothing to compare with.
     """
-    from paretune.pipeline.refining import refine_member
-    from paretune.spaces.errors import EngineUnavailableError
-
     origin = manifest.get("run") or {}
     method = origin.get("refined")
     if not method:
@@ -181,12 +240,12 @@ def searched(
     return assembler
 
 
-def kl_of(manifest: dict[str, Any]) -> float:
+def _kl_of(manifest: dict[str, Any]) -> float:
     """KL of the candidate to the dense model, nats a token, as far as the export says it."""
     return float((manifest.get("figures") or {}).get("kl") or 0.0)
 
 
-def where_they_part(
+def _where_they_part(
     bench: Workbench, assembler: Assembler, engine: Engine, export: Path, manifest: dict[str, Any], ids: Any
 ) -> str:
     """Words on where a candidate and its engine part, or on whether the folder holds another candidate.
@@ -194,14 +253,9 @@ def where_they_part(
     Both are said of the few windows that a block is looked for on, so the folder has to differ on these too; a fresh
     export is written as the folder was.
     """
-    from paretune.engines.first_difference import first_difference
-    from paretune.engines.manifest import manifest_config
-    from paretune.engines.verification import compare_export, default_tolerance
-    from paretune.spaces.errors import ParetuneError
-
     config = manifest_config(manifest, export)
     few = ids[:_PLACED_WINDOWS]
-    allowed = default_tolerance(engine, config, assembler.apply(config).dtype, kl_of(manifest))
+    allowed = default_tolerance(engine, config, assembler.apply(config).dtype, _kl_of(manifest))
     try:
         if compare_export(engine, assembler, config, export, few).kl <= allowed:
             return f"too little to be placed: on the first {len(few)} of {len(ids)} windows it is within that"

@@ -5,24 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+
+from paretune.compressors.assembly import Assembler
+from paretune.compressors.bank import Bank
+from paretune.compressors.divergence import Teacher
+from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.windows import TokenWindows
+from paretune.engines import Engine, find_engine
+from paretune.evaluators.cost import CostEvaluator
+from paretune.evaluators.execution import Executed
+from paretune.evaluators.quality import QualityEvaluator
+from paretune.evaluators.tasks import TaskScorer, TaskSettings
 from paretune.pipeline.models import model_folder
-from paretune.pipeline.output import Stages, note
+from paretune.pipeline.offer import check_offer
+from paretune.pipeline.progress import Stages, note
+from paretune.pipeline.refusals import refuse_early
 from paretune.pipeline.run_file import RunFile
+from paretune.pipeline.targets import target_device
+from paretune.pipeline.texts import read_texts
+from paretune.search.feasibility import check_feasible
+from paretune.search.run_folder import check_run_folder
+from paretune.search.study import versions_of
+from paretune.spaces.architectures import check_weights, read_model
+from paretune.spaces.errors import EngineError
+from paretune.spaces.model import ModelSpec
 from paretune.spaces.schema import sha256_of
 from paretune.spaces.space import SearchSpace
-
-if TYPE_CHECKING:
-    from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
-    from paretune.compressors.windows import TokenWindows
-    from paretune.engines.engine import Engine
-    from paretune.evaluators.execution import Executed
-    from paretune.evaluators.quality import QualityEvaluator
-    from paretune.evaluators.tasks import TaskScorer
-    from paretune.spaces.model import ModelSpec
-    from paretune.spaces.target import Device
+from paretune.spaces.target import Device
 
 
 @dataclass
@@ -72,10 +84,6 @@ class Workbench:
 
 def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[str, str]:
     """What of :meth:`Workbench.fingerprint` is known before the model is loaded."""
-    from paretune.evaluators.cost import CostEvaluator
-    from paretune.evaluators.quality import QualityEvaluator
-    from paretune.search.study import versions_of
-
     search = run.search
     settings = {
         "objectives": search.objectives,
@@ -108,106 +116,66 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
     Raises:
         ParetuneError: whatever does not fit, before anything is written but the bank.
     """
-    from paretune.engines import find_engine
-    from paretune.pipeline.finish import task_scorer
-    from paretune.pipeline.refusals import refuse_early
-    from paretune.profiles.devices import find_device
-    from paretune.search.run_folder import check_run_folder
-
     engine = find_engine(run.engine)
-    device = (
-        local_device(engine, run.device) if run.device in ("auto", "cpu", "gpu") else find_device(run.device)
-    )
+    device = target_device(engine, run.device)
     if searching:
         refuse_early(run, engine, device)
         check_run_folder(folder, settings_fingerprint(run, engine, device))
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
+        if searching and run.export and not (ruling := engine.source_ruling(source)):
+            raise EngineError(
+                f"an export of {run.model} for {engine.name}",
+                ruling.reason,
+                "Use another engine, or search without an export: --no-export",
+            )
+        spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
+        legality, offered = engine.legality_at(device.name, run.workload), engine.offered(run.space)
         if searching:
-            _refuse_nothing(run, source, engine, device)
-        parts = _load(run, source, engine)
-        scorer = task_scorer(run, parts.tokenizer) if searching else None
+            for line in check_offer(engine, SearchSpace(spec, legality, offered), export=run.export):
+                note(line)
+        check_weights(source)
+        tokenizer = load_tokenizer(source)
+        # Texts before weights: what is wrong with them is said at once.
+        windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
+        for remark in dict.fromkeys(remark for found in windows.values() for remark in found.remarks):
+            note(remark)
+        tasks = task_settings(run) if searching else None
+        scorer = None if tasks is None else TaskScorer(tokenizer, tasks)
+        dtype, place = compute_target(run)
+        model = load_dense(source, spec, dtype=dtype, device=place)
+        digest = model_hash(source)
     with stages.stage("bank", "preparing the bank"):
-        bank = _open_bank(run, folder, source, parts)
-        space = SearchSpace(
-            parts.spec,
-            engine.legality_at(device.name, run.workload),
-            engine.offered(run.space),
-            bank.block_order,
+        bank = Bank.open(
+            Path(run.bank) if run.bank else folder / "bank",
+            source,
+            model,
+            spec,
+            digest,
+            windows["calibration"],
         )
+        space = SearchSpace(spec, legality, offered, bank.block_order)
         if searching:
-            _refuse_sizes(run, space)
+            # Hours may go into a bank; limits on times have to wait for a profile.
+            check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
         bank.build(space, stages.report)
-    bench = _assemble(run, folder, source, engine, device, parts, bank, space)
-    bench.scorer = scorer
-    return bench
+    assembler = Assembler(model, spec, bank, run.memory_budget_bytes)
+    executed = partial(engine.executed_config, spec, device=device.name)
+    teachers = {name: Teacher(model, windows[name]) for name in ("search", "report")}
+    hashes = {"model": digest, "bank": bank.hash}
+    hashes |= {f"text.{name}": found.digest for name, found in windows.items()}
+    return Workbench(
+        run=run, folder=folder, model_folder=source, spec=spec, engine=engine, device=device, tokenizer=tokenizer,
+        windows=windows, bank=bank, assembler=assembler, space=space,
+        quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed, scorer=scorer,
+    )  # fmt: skip
 
 
-def _refuse_nothing(run: RunFile, source: Path, engine: Engine, device: Device) -> None:
-    """Refuse an engine that has nothing to choose or to write of the model; say what it leaves alone.
-
-    Raises:
-        EngineError, SpaceError: it has nothing.
-    """
-    from paretune.pipeline.offer import check_offer
-    from paretune.spaces.architectures import read_model
-
-    spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
-    legality = engine.legality_at(device.name, run.workload)
-    for line in check_offer(
-        engine, SearchSpace(spec, legality, engine.offered(run.space)), export=run.export
-    ):
-        note(line)
-
-
-def _refuse_sizes(run: RunFile, space: SearchSpace) -> None:
-    """Refuse limits on bytes that nothing meets before hours go into a bank; those on times have to wait for a profile.
-
-    Raises:
-        LimitError: names the limit and the nearest that the space reaches.
-    """
-    from paretune.evaluators.cost import CostEvaluator
-    from paretune.search.feasibility import check_feasible
-
-    check_feasible(space, CostEvaluator(space.spec, run.workload).evaluate, run.search.parsed_limits)
-
-
-@dataclass
-class _Loaded:
-    spec: ModelSpec
-    model: Any
-    tokenizer: Any
-    windows: dict[str, TokenWindows]
-    model_hash: str
-
-
-def _load(run: RunFile, source: Path, engine: Engine) -> _Loaded:
-    from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
-    from paretune.pipeline.output import note
-    from paretune.pipeline.texts import read_texts
-    from paretune.spaces.architectures import check_weights, read_model
-
-    spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
-    check_weights(source)
-    tokenizer = load_tokenizer(source)
-    windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
-    for remark in dict.fromkeys(remark for text in windows.values() for remark in text.remarks):
-        note(remark)
-    dtype, device = compute_target(run)
-    return _Loaded(
-        spec, load_dense(source, spec, dtype=dtype, device=device), tokenizer, windows, model_hash(source)
-    )
-
-
-def compute_target(run: RunFile) -> tuple[Any, str]:
+def compute_target(run: RunFile) -> tuple[torch.dtype, str]:
     """Torch dtype and device that score candidates: float32 on a CPU (bf16 is slower there), bf16 on a GPU.
 
     Candidates for an engine of the CPU are scored there unless the run file names a device: as it computes them.
     """
-    import torch
-
-    from paretune.engines import find_engine
-
     device = run.compute_device
     if device == "auto":
         on_gpu = find_engine(run.engine).device_kind != "cpu" and torch.cuda.is_available()
@@ -215,59 +183,14 @@ def compute_target(run: RunFile) -> tuple[Any, str]:
     name = run.compute_dtype
     if name == "auto":
         name = "float32" if device == "cpu" else "bfloat16"
-    return getattr(torch, name), device
+    found: torch.dtype = getattr(torch, name)
+    return found, device
 
 
-def _open_bank(run: RunFile, folder: Path, source: Path, parts: _Loaded) -> Bank:
-    from paretune.compressors.bank import Bank
-
-    place = Path(run.bank) if run.bank else folder / "bank"
-    return Bank.open(place, source, parts.model, parts.spec, parts.model_hash, parts.windows["calibration"])
-
-
-def _assemble(
-    run: RunFile, folder: Path, source: Path, engine: Engine, device: Device, parts: _Loaded, bank: Bank,
-    space: SearchSpace,
-) -> Workbench:  # fmt: skip
-    from paretune.compressors.assembly import Assembler
-    from paretune.compressors.divergence import Teacher
-    from paretune.evaluators.quality import QualityEvaluator
-
-    assembler = Assembler(parts.model, parts.spec, bank, run.memory_budget_bytes)
-    executed = partial(engine.executed_config, parts.spec, device=device.name)
-    teachers = {name: Teacher(parts.model, parts.windows[name]) for name in ("search", "report")}
-    hashes = {"model": parts.model_hash, "bank": bank.hash}
-    hashes |= {f"text.{name}": windows.digest for name, windows in parts.windows.items()}
-    return Workbench(
-        run=run, folder=folder, model_folder=source, spec=parts.spec, engine=engine, device=device,
-        tokenizer=parts.tokenizer, windows=parts.windows, bank=bank, assembler=assembler, space=space,
-        quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed,
-    )  # fmt: skip
-
-
-def local_device(engine: Engine, name: str) -> Device:
-    """The device of this machine that the engine runs on.
-
-    Raises:
-        EngineError: the engine does not run here.
-        ConfigurationError: another device was named.
-    """
-    from paretune.profiles.devices import detect_device
-    from paretune.spaces.errors import ConfigurationError, EngineError
-
-    verdict = engine.available()
-    if not verdict:
-        remedy = "Install it, or name another engine"
-        if engine.device_kind != "cpu":
-            remedy += "; `paretune search --device h100` searches for a device that is not here"
-        raise EngineError(f"engine {engine.name}", verdict.reason, remedy)
-    if name in ("cpu", "gpu"):
-        return detect_device("cpu" if name == "cpu" else "gpu")
-    found = detect_device(engine.device_kind)
-    if name not in ("auto", found.name):
-        raise ConfigurationError(
-            f"device {name!r}",
-            f"a profile measures this machine, which is {found.name}",
-            "Use --device auto; `paretune advise` answers for other devices",
-        )
-    return found
+def task_settings(run: RunFile) -> TaskSettings | None:
+    """The tasks that members of the front are scored on; ``None`` where the run has none."""
+    asked = run.tasks
+    if asked.folder is None and not asked.names:
+        return None
+    folder = None if asked.folder is None else Path(asked.folder)
+    return TaskSettings(asked.names, folder, asked.limit, asked.batch_size)

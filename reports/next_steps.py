@@ -17,7 +17,10 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
     steps: list[tuple[str, str]] = []
     if folder.run.status != "complete":
         steps.append(
-            ("Continue the search where it stopped:", f"paretune search --run {run}/run.json --out {run}")
+            (
+                "Continue the search where it stopped:",
+                f"paretune search --run-file {run}/run.json --out {run}",
+            )
         )
     export = folder.run.export
     if recommended is not None and (

@@ -68,14 +68,23 @@ def read_run_folder(folder: Path) -> RunFolder:
     Raises:
         RunError: no such folder, a file is missing, or is not what its schema says.
     """
-    if not folder.is_dir():
-        raise RunError(
-            f"run folder {folder}", "does not exist", "Give the folder that `paretune search` wrote"
-        )
+    require_folder(folder)
     front = read_front(folder)
     run = _document(folder / "run.json", RunDocument)
     trials = tuple(read_trials(folder / "records.jsonl"))
     return RunFolder(folder, front, run, trials, read_compared(folder, run))
+
+
+def require_folder(folder: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        RunError: it is none.
+    """
+    if not folder.is_dir():
+        raise RunError(
+            f"run folder {folder}", "does not exist", "Give the folder that `paretune search` wrote"
+        )
 
 
 def read_front(folder: Path) -> FrontFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paretune.reports.comparison import cost
-from paretune.spaces.errors import LimitError
+from paretune.spaces.errors import LimitError, LimitTextError
 from paretune.spaces.limits import Limit, check_limits
 from paretune.spaces.metrics import find_metric
 from paretune.spaces.numerals import quantity
@@ -67,7 +67,7 @@ def select_member(front: FrontFile, limits: tuple[Limit, ...], metric: str = "")
         metric: what to optimize; chosen as said above if empty.
 
     Raises:
-        LimitError: limits that contradict each other, or on something that no member has; no member at all.
+        LimitTextError: limits that contradict each other, or on something that no member has.
         UnknownNameError: no such metric.
     """
     check_limits(limits)
@@ -163,4 +163,4 @@ def _require_column(front: FrontFile, name: str) -> None:
     known = sorted(
         {column.removesuffix("_predicted") for member in front.members for column in member.measurements}
     )
-    raise LimitError(f"metric {name}", "was not measured in this run", f"Measured: {', '.join(known)}")
+    raise LimitTextError(f"metric {name}", "was not measured in this run", f"Measured: {', '.join(known)}")

@@ -8,7 +8,7 @@ from itertools import product
 from paretune.search.scoring import has, value_of
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import LimitError, SpaceError
+from paretune.spaces.errors import LimitError, LimitTextError, SpaceError
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.pruned_sizes import PRUNED_KINDS
@@ -37,7 +37,7 @@ def check_measured(
 
     Raises:
         SpaceError: an objective is neither read nor computed.
-        LimitError: the metric of a limit is neither.
+        LimitTextError: the metric of a limit is neither.
     """
     known = ", ".join([*quality, *(name.removesuffix("_predicted") for name in costs)])
     remedy = f"Take one of {known}"
@@ -51,7 +51,7 @@ def check_measured(
             raise SpaceError(f"objective {metric}", rule(metric), remedy)
     for limit in limits:
         if limit.metric not in quality and not has(costs, limit.metric):
-            raise LimitError(f"limit {limit.text}", f"its metric {rule(limit.metric)}", remedy)
+            raise LimitTextError(f"limit {limit.text}", f"its metric {rule(limit.metric)}", remedy)
 
 
 def check_feasible(

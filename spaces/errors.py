@@ -1,12 +1,14 @@
 """The error tree: every refusal names the value, the rule it breaks and the remedy.
 
-The command line turns any :class:`ParetuneError` into one readable block and exit code 2.
+The command line turns any :class:`ParetuneError` into one readable block and its ``exit_code``; ``paretune --help``
+explains them.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class ParetuneError(Exception):
@@ -51,7 +53,15 @@ class SpaceError(ParetuneError):
 
 
 class LimitError(ParetuneError):
-    """Limits that cannot be read, or that no configuration meets."""
+    """Limits that no configuration meets, or that contradict each other."""
+
+    exit_code = 3
+
+
+class LimitTextError(LimitError):
+    """A limit that cannot be read, or is on what is not measured: a slip of the pen, not of the model."""
+
+    exit_code = 2
 
 
 class TextError(ParetuneError):
@@ -89,21 +99,27 @@ class VerificationError(ParetuneError):
 
 
 class UnknownNameError(ParetuneError):
-    """A name that is not registered; the nearest known ones are suggested."""
+    """A name that is not registered; the nearest known ones are suggested.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    Args:
+        kind: of name.
+        name: as given.
+        known: registered ones.
+        also: in words, what else it could have been.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], also: str = "") -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         listed = ", ".join(names) if names else "none is registered"
-        super().__init__(f"{kind} {name!r}", f"is not a known {kind}", f"{hint}Known: {listed}")
+        super().__init__(
+            f"{kind} {name!r}", f"is not a known {kind}{also and f' {also}'}", f"{hint}Known: {listed}"
+        )
         self.kind = kind
         self.name = name
         self.known = names
+        self.also = also
 
-    def __reduce__(self) -> tuple[type[ParetuneError], tuple[str, str, str]]:
-        return (_rebuild_unknown, (self.kind, self.name, "\n".join(self.known)))  # type: ignore[return-value]
-
-
-def _rebuild_unknown(kind: str, name: str, known: str) -> UnknownNameError:
-    return UnknownNameError(kind, name, known.splitlines())
+    def __reduce__(self) -> tuple[type[UnknownNameError], tuple[Any, ...]]:
+        return (UnknownNameError, (self.kind, self.name, self.known, self.also))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import Literal
 
-from paretune.spaces.errors import LimitError, UnknownNameError
-from paretune.spaces.metrics import find_metric
+from paretune.spaces.errors import LimitTextError
+from paretune.spaces.metrics import Metric, find_metric
 from paretune.spaces.schema import Frozen
 
 _PATTERN = re.compile(r"^\s*([A-Za-z][\w.]*)\s*(<=|>=)\s*([0-9.eE+-]+)\s*([A-Za-z/%]*)\s*$")
@@ -41,25 +42,29 @@ class Limit(Frozen):
     text: str
 
     @classmethod
-    def parse(cls, text: str) -> Limit:
+    def parse(cls, text: str, find: Callable[[str], Metric] = find_metric) -> Limit:
         """Read ``METRIC<=NUMBER[UNIT]``.
 
+        Args:
+            text: as a user wrote it.
+            find: gives the metric of a name, where it is not one that a search knows.
+
         Raises:
-            LimitError: unreadable text, an unknown unit, a bound that is not finite.
+            LimitTextError: unreadable text, an unknown unit, a bound that is not finite.
             UnknownNameError: no such metric.
         """
         match = _PATTERN.match(text)
         if match is None:
-            raise LimitError(
+            raise LimitTextError(
                 f"limit {text!r}",
                 "must read METRIC<=NUMBER[UNIT] or METRIC>=NUMBER[UNIT]",
                 "E.g. memory<=6GiB",
             )
         name, operator, number, unit = match.groups()
-        metric = find_metric(name)
+        metric = find(name)
         scales = _SCALES[metric.unit]
         if unit not in scales:
-            raise LimitError(
+            raise LimitTextError(
                 f"unit {unit!r} in limit {text!r}",
                 f"{metric.name} is measured in {metric.unit or 'plain numbers'}",
                 f"Use one of {', '.join(u for u in scales if u) or 'no unit'}",
@@ -88,12 +93,12 @@ def check_limits(limits: tuple[Limit, ...]) -> None:
     """Refuse limits that contradict each other whatever the model.
 
     Raises:
-        LimitError: two limits on one metric leave nothing between them.
+        LimitTextError: two limits on one metric leave nothing between them.
     """
     for lower in (limit for limit in limits if limit.operator == ">="):
         for upper in (limit for limit in limits if limit.operator == "<=" and limit.metric == lower.metric):
             if lower.bound > upper.bound:
-                raise LimitError(
+                raise LimitTextError(
                     f"limits {lower.text} and {upper.text}",
                     "no value meets both",
                     "Drop or loosen one of them",
@@ -106,12 +111,9 @@ def _number(text: str, limit: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise LimitError(f"{text!r} in limit {limit!r}", "must be a finite number", "E.g. 0.1 or 6e9")
+        raise LimitTextError(f"{text!r} in limit {limit!r}", "must be a finite number", "E.g. 0.1 or 6e9")
     return value
 
 
 def _squeeze(text: str) -> str:
     return re.sub(r"\s+", "", text)
-
-
-__all__ = ["Limit", "LimitError", "UnknownNameError", "check_limits"]

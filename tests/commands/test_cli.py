@@ -13,8 +13,7 @@ import pytest
 from paretune.commands.main import main, with_default_command
 from paretune.commands.search import search
 from paretune.engines import engine_names
-from paretune.pipeline.embedded import EMBEDDED_RUN
-from paretune.pipeline.run_file import RunFile
+from paretune.pipeline.run_file import EMBEDDED_RUN, RunFile
 from paretune.spaces.target import Workload
 from tests.commands.small_runs import ROOT, paretune
 
@@ -159,6 +158,6 @@ def test_a_method_that_does_not_exist_is_refused_at_once(model, tmp_path, capsys
 def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text(f"model: {model}\nsearch: {{minuets: 3}}\n")
-    found = paretune("search", "--run", path, "--out", tmp_path / "run")
+    found = paretune("search", "--run-file", path, "--out", tmp_path / "run")
     assert found.returncode == 2
     assert "minuets" in found.stderr

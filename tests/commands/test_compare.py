@@ -35,7 +35,7 @@ def run(tmp_path_factory):
     (place / "text.txt").write_text("<|endoftext|>".join(documents), encoding="utf-8")
     (place / "run.yaml").write_text("engine: transformers\nspace: {kv_bits: [16]}\n")
     found = paretune(
-        "search", model, "--run", place / "run.yaml", "--text", place / "text.txt", "--out", place / "run",
+        "search", model, "--run-file", place / "run.yaml", "--text", place / "text.txt", "--out", place / "run",
         "--window-tokens", 32, "--bits", "4,16", "--embedding-bits", "16", "--group-size", 32, "--minutes", 0.02,
         "--workload", "batch=1,prompt=16,output=8", "--tasks", ROOT / "demo" / "tasks",
         "--task", "demo_recall", "--task-limit", 3,

@@ -33,14 +33,14 @@ def test_the_device_that_is_inspected_is_one_that_the_engine_runs_on(monkeypatch
         asked.append(wanted)
         return find_device("x86-avx2" if wanted == "cpu" else "h100")
 
-    monkeypatch.setattr("paretune.profiles.devices.detect_device", detect)
+    monkeypatch.setattr("paretune.pipeline.inspection.detect_device", detect)
     inspect("embedded", engine=name, group_size=128, json=True)
     assert asked == [kind]
     assert '"groups"' in capsys.readouterr().out
 
 
 def test_the_device_is_named_and_refusals_that_share_a_reason_are_one_line(monkeypatch, capsys):
-    monkeypatch.setattr("paretune.profiles.devices.detect_device", lambda kind: find_device("x86-avx2"))
+    monkeypatch.setattr("paretune.pipeline.inspection.detect_device", lambda kind: find_device("x86-avx2"))
     inspect("embedded", engine="vllm", group_size=128)
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "vllm on x86-avx2; for another: --device h100"

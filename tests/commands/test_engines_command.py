@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from paretune import engines
-from paretune.commands.engines import engine_rows, show
 from paretune.commands.engines import engines as command
+from paretune.commands.engines import show
 from paretune.engines.environments import PACKAGES, variable
 from paretune.engines.forms import form_names
+from paretune.pipeline.inspection import engine_rows
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,8 @@ def test_every_engine_has_a_row_and_this_interpreter_is_named(registered, capsys
     assert torch["python"] == sys.executable
     assert torch["version"].startswith("torch 2.")
     assert torch["reason"] == ""
+    assert torch["searches"] == "here"
+    assert rows["vllm"]["searches"] in ("here", "with --device NAME")
 
 
 def test_what_is_missing_says_how_to_install_it(registered, monkeypatch):
@@ -87,5 +90,5 @@ def test_forms_of_transformers_say_what_they_need(monkeypatch):
     assert row.forms["compressed-tensors"] == ""
     assert "/no/such/python" in row.forms["gptq"]
     text = printed([row])
-    assert "transformers, form compressed-tensors: can be loaded" in text
-    assert "transformers, form awq: /no/such/python" in text
+    assert "transformers, container compressed-tensors: can be loaded" in text
+    assert "transformers, container awq: /no/such/python" in text

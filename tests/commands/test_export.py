@@ -56,10 +56,10 @@ def run(tmp_path, monkeypatch):
         raise RunError("the weights", "are made again", "Wait")
 
     monkeypatch.setattr(Transformers, "export_ruling", lambda engine, spec, config: LEGAL)
-    monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda folder: found)
-    monkeypatch.setattr("paretune.pipeline.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", lambda *given: bench)
-    monkeypatch.setattr("paretune.pipeline.refining.refine_member", refine_member)
+    monkeypatch.setattr("paretune.pipeline.run.read_run_folder", lambda folder: found)
+    monkeypatch.setattr("paretune.pipeline.run.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.pipeline.exporting.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.pipeline.exporting.refine_member", refine_member)
     return tmp_path / "run"
 
 

@@ -18,7 +18,7 @@ def arguments(model, text, out, candidates):
     file = out.with_name(f"{candidates}.json")
     file.write_text(json.dumps({"model": str(model), "search": {"max_candidates": candidates}}))
     words = (
-        "search", "--run", file, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "4,8,16",
+        "search", "--run-file", file, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "4,8,16",
         "--embedding-bits", "16", "--group-size", 32, "--workload", "batch=1,prompt=16,output=8",
         "--objective", "kl", "--objective", "tpot", "--objective", "bytes", "--no-export",
     )  # fmt: skip

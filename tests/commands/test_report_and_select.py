@@ -46,7 +46,7 @@ def test_report_of_no_run_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_select_prints_the_member(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert select(run, limit=["weight_bytes<=2.3MB"], metric="", json=False) == 0
+    assert select(run, limits=["weight_bytes<=2.3MB"], metric="", json=False) == 0
     printed = capsys.readouterr().out
     name = printed.split()[0]
     assert f"--name {name}" in printed
@@ -54,7 +54,7 @@ def test_select_prints_the_member(run: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_select_prints_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert select(run, limit=["kl<=0.1"], metric="bytes", json=True) == 0
+    assert select(run, limits=["kl<=0.1"], metric="bytes", json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["selected"]["measurements"]["kl"]["value"] <= 0.1
     assert found["nearest"] is None
@@ -63,9 +63,9 @@ def test_select_prints_json(run: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_select_refuses_with_the_nearest(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LimitError, match="Nearest: ") as caught:
-        select(run, limit=["weight_bytes<=1kB"], metric="", json=False)
-    assert caught.value.exit_code == 2
-    assert select(run, limit=["weight_bytes<=1kB"], metric="", json=True) == 2
+        select(run, limits=["weight_bytes<=1kB"], metric="", json=False)
+    assert caught.value.exit_code == 3
+    assert select(run, limits=["weight_bytes<=1kB"], metric="", json=True) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["selected"] is None
     assert found["nearest"]["name"] == "uniform-2"
@@ -84,10 +84,10 @@ def test_the_limit_that_is_suggested_selects_the_nearest(
         one["measurements"]["memory_bytes"]["value"] += 374016.0  # least: 1897632
     (run / "front.json").write_text(json.dumps(front))
     with pytest.raises(LimitError) as caught:
-        select(run, limit=limits, metric="", json=False)
+        select(run, limits=limits, metric="", json=False)
     nearest = caught.value.remedy.split()[1]
     suggested = re.findall(r"--limit '([^']+)'", caught.value.remedy)
-    assert select(run, limit=suggested, metric="", json=False) == 0
+    assert select(run, limits=suggested, metric="", json=False) == 0
     assert capsys.readouterr().out
     loosened = tuple(Limit.parse(text) for text in suggested)
     member = next(one for one in read_front(run).members if one.name == nearest)
@@ -96,7 +96,7 @@ def test_the_limit_that_is_suggested_selects_the_nearest(
 
 def test_select_of_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="does not exist"):
-        select(tmp_path / "nowhere", limit=None, metric="", json=False)
+        select(tmp_path / "nowhere", limits=None, metric="", json=False)
 
 
 def application() -> typer.Typer:

@@ -45,7 +45,7 @@ def test_bad_values_are_refused_by_name(values, expected):
 
 def test_options_override_the_file_leaf_by_leaf():
     base = {"model": "a", "search": {"seed": 3, "minutes": 5}}
-    merged = merge(base, {"model": None, "search": {"seed": 4, "limits": None}, "texts": {"single": None}})
+    merged = merge(base, {"search": {"seed": 4}})
     assert merged == {"model": "a", "search": {"seed": 4, "minutes": 5}}
 
 

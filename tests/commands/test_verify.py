@@ -98,11 +98,12 @@ def export(tmp_path, monkeypatch, manifest):
         windows={"report": SimpleNamespace(ids=torch.arange(WINDOWS)[:, None] * torch.ones(1, 3).long())},
     )
     (tmp_path / "run.json").write_text("{}")
-    monkeypatch.setattr("paretune.engines.manifest.check_files", lambda folder: None)
-    monkeypatch.setattr("paretune.engines.manifest.read_manifest", lambda folder: manifest)
-    monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda folder: found)
-    monkeypatch.setattr("paretune.pipeline.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", lambda *given: bench)
+    for place in ("pipeline.verifying", "engines.manifest"):
+        monkeypatch.setattr(f"paretune.{place}.check_files", lambda folder: None)
+        monkeypatch.setattr(f"paretune.{place}.read_manifest", lambda folder: manifest)
+    monkeypatch.setattr("paretune.pipeline.run.read_run_folder", lambda folder: found)
+    monkeypatch.setattr("paretune.pipeline.run.validate_run", lambda settings, where: settings)
+    monkeypatch.setattr("paretune.pipeline.verifying.open_workbench", lambda *given: bench)
     folder = tmp_path / "export"
     folder.mkdir()
     (folder / "paretune.json").write_text("{}")
@@ -113,7 +114,7 @@ def test_an_engine_that_is_not_here_is_refused_before_anything_is_opened(export,
     def open_workbench(*given):
         raise AssertionError("opened")
 
-    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", open_workbench)
+    monkeypatch.setattr("paretune.pipeline.verifying.open_workbench", open_workbench)
     monkeypatch.setattr(Transformers, "available", lambda engine: illegal("not installed", "transformers"))
     assert main(["verify", str(export)]) == 2
     assert "engine transformers\n  rule:   not installed" in capsys.readouterr().err
@@ -128,9 +129,9 @@ def test_only_a_failed_comparison_is_looked_into(export, monkeypatch, capsys, er
     def fail(*given, **more):
         raise error("the export", "something is wrong", "Look")
 
-    monkeypatch.setattr("paretune.engines.verification.verify_export", fail)
+    monkeypatch.setattr("paretune.pipeline.verifying.verify_export", fail)
     monkeypatch.setattr(
-        "paretune.pipeline.verifying.where_they_part", lambda *given: looked.append(given) or "in block 3"
+        "paretune.pipeline.verifying._where_they_part", lambda *given: looked.append(given) or "in block 3"
     )
     assert main(["verify", str(export)]) == code
     assert bool(looked) == asked
@@ -168,7 +169,7 @@ def test_refined_weights_that_are_not_made_again_say_nothing_of_an_export(
     assembler = Guesses()
     assembler.bank = SimpleNamespace(hash=here)
     monkeypatch.setattr(
-        "paretune.pipeline.refining.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
+        "paretune.pipeline.verifying.refine_member", lambda *given: SimpleNamespace(assembler=assembler)
     )
     monkeypatch.setattr(
         "paretune.pipeline.verifying.loading_engine", lambda manifest, asked: Reading(WINDOWS)

@@ -69,30 +69,30 @@ EXPORTED = {
     ("patches", "code", "export", "said"),
     [
         (
-            {"paretune.pipeline.exporting.export_member": failing(VerificationError, "is another")},
+            {"paretune.pipeline.job.export_member": failing(VerificationError, "is another")},
             1, {"failed": "the file is another"}, "is another",
         ),
-        ({"paretune.pipeline.exporting.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
+        ({"paretune.pipeline.job.export_member": failing(EngineError, "is too much")}, 2, None, "is too much"),
         (
             {
-                "paretune.pipeline.exporting.export_member": lambda *given: dict(EXPORTED),
-                "paretune.pipeline.gguf.write_gguf": lambda *given: (None, 0.1),
-                "paretune.pipeline.gguf.check_gguf": failing(VerificationError, "is another GGUF"),
+                "paretune.pipeline.job.export_member": lambda *given: dict(EXPORTED),
+                "paretune.pipeline.job.write_gguf": lambda *given: (None, 0.1),
+                "paretune.pipeline.job.check_gguf": failing(VerificationError, "is another GGUF"),
             },
             1, EXPORTED, "is another GGUF",
         ),
         (
             {
-                "paretune.pipeline.exporting.export_member": lambda *given: dict(EXPORTED),
-                "paretune.pipeline.gguf.write_gguf": lambda *given: (None, 0.1),
-                "paretune.pipeline.gguf.check_gguf": failing(EngineError, "took too long"),
+                "paretune.pipeline.job.export_member": lambda *given: dict(EXPORTED),
+                "paretune.pipeline.job.write_gguf": lambda *given: (None, 0.1),
+                "paretune.pipeline.job.check_gguf": failing(EngineError, "took too long"),
             },
             0, EXPORTED, "and not verified: the file took too long",
         ),
         (
             {
-                "paretune.pipeline.exporting.export_member": lambda *given: dict(EXPORTED),
-                "paretune.pipeline.gguf.write_gguf": failing(EngineError, "is no block type"),
+                "paretune.pipeline.job.export_member": lambda *given: dict(EXPORTED),
+                "paretune.pipeline.job.write_gguf": failing(EngineError, "is no block type"),
             },
             0, EXPORTED, "not written as GGUF: the file is no block type",
         ),
@@ -148,7 +148,7 @@ def test_what_fails_after_the_search_costs_nothing_but_itself(
     model, text, run, tmp_path, monkeypatch, capsys
 ):
     folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("report.html", "front.csv"))
-    monkeypatch.setattr("paretune.pipeline.finish.measure_latency", failing(EngineError, "took too long"))
+    monkeypatch.setattr("paretune.pipeline.job.measure_latency", failing(EngineError, "took too long"))
     assert main(small_arguments(model, text, folder, *RULE)) == 2
     assert "took too long" in capsys.readouterr().err
     document = json.loads((folder / "run.json").read_text())
@@ -165,7 +165,7 @@ def test_an_export_that_nobody_verified_does_not_stay(model, text, run, tmp_path
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("paretune.engines.verification.verify_export", interrupted)
+    monkeypatch.setattr("paretune.pipeline.exporting.verify_export", interrupted)
     assert main(small_arguments(model, text, folder, *RULE)) == 130
     assert not list((folder / "export").iterdir())
     printed = capsys.readouterr()
@@ -174,7 +174,7 @@ def test_an_export_that_nobody_verified_does_not_stay(model, text, run, tmp_path
 
 
 def test_a_size_that_nothing_reaches_is_refused_before_the_bank(model, text, tmp_path, capsys):
-    assert main(small_arguments(model, text, tmp_path / "run", "--limit", "memory<=6")) == 2
+    assert main(small_arguments(model, text, tmp_path / "run", "--limit", "memory<=6")) == 3
     assert "the nearest meets memory_bytes<=" in capsys.readouterr().err
     assert not list((tmp_path / "run").glob("bank/entries*"))
 
@@ -190,20 +190,20 @@ def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_
         "paretune.search.result._recommended", lambda *_: ("", "nothing met the limits on the report text")
     )
     folder = tmp_path / "run"
-    assert main(small_arguments(model, text, folder)) == 2
+    assert main(small_arguments(model, text, folder)) == 3
     printed = capsys.readouterr()
     assert "there is no recommended configuration" in printed.err
     assert "No candidate meets the limits" in printed.out
     document = json.loads((folder / "run.json").read_text())
     assert (document["status"], document["export"]) == ("complete", None)
     assert (folder / "report.html").is_file()
-    assert main(["export", str(folder)]) == 2
+    assert main(["export", str(folder)]) == 3
     assert "there is no recommended configuration" in capsys.readouterr().err
 
 
 def test_a_run_goes_on_from_its_own_settings(model, text, run, capsys):
     records = (run / "records.jsonl").read_text().splitlines()
-    assert main(["search", "--run", str(run / "run.json"), "--out", str(run)]) == 0
+    assert main(["search", "--run-file", str(run / "run.json"), "--out", str(run)]) == 0
     assert (run / "records.jsonl").read_text().splitlines()[: len(records)] == records
 
 
@@ -213,7 +213,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_loaded(
     def load(*given):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("paretune.pipeline.workbench._load", load)
+    monkeypatch.setattr("paretune.pipeline.workbench.load_dense", load)
     for other, named in (
         (("--seed", 3), "search settings"),
         (("--workload", "batch=1,prompt=64,output=8"), "workload"),
@@ -277,7 +277,7 @@ def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, ca
         ROOT / "demo" / "tasks",
         "--task",
         "demo_recall",
-        "--limit",
+        "--task-limit",
         2,
         "--json",
     )
@@ -286,7 +286,7 @@ def test_a_member_is_exported_refined_and_checked(model, text, run, tmp_path, ca
     assert "it/s" not in checked.stderr
     strict = paretune(
         "check", tmp_path / "uniform", "--base", model, "--text", text, "--windows", 8, "--window-tokens", 32,
-        "--max-kl", "1e-9",
+        "--limit", "kl<=1e-9",
     )  # fmt: skip
     assert strict.returncode == 1
 

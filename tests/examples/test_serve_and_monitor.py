@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +28,7 @@ def test_from_a_search_to_a_server_that_falls_back(tmp_path):
         "0.1",
     ]
     found = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        command, cwd=ROOT, capture_output=True, text=True,
         timeout=500, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stdout + found.stderr

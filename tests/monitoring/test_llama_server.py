@@ -24,7 +24,7 @@ from paretune.monitoring.files import FileGuard
 from paretune.monitoring.ladder import read_ladder
 from paretune.monitoring.switching import Switcher
 from paretune.monitoring.watch import Watch
-from paretune.pipeline.ladder import export_ladder
+from paretune.pipeline.ladder import choose_rungs, export_rungs
 from paretune.spaces.errors import EngineError, RunError, VerificationError
 from tests.engines.conftest import running
 
@@ -51,7 +51,7 @@ def members(bench):
 @pytest.fixture(scope="module")
 def exported(bench, members, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "ladder"
-    return folder, export_ladder(bench, members, members[0], 2, folder, 12)
+    return folder, export_rungs(bench, choose_rungs(members, members[0], 2), folder, 12)
 
 
 @pytest.fixture
@@ -153,9 +153,10 @@ def run(bench, members, tmp_path, monkeypatch):
     found = SimpleNamespace(
         front=SimpleNamespace(members=members, recommended="q4_k"), run=SimpleNamespace(settings={})
     )
-    monkeypatch.setattr("paretune.reports.reading.read_run_folder", lambda path: found)
-    monkeypatch.setattr("paretune.pipeline.run_file.validate_run", lambda settings, where: settings)
-    monkeypatch.setattr("paretune.pipeline.workbench.open_workbench", lambda *given: bench)
+    monkeypatch.setattr("paretune.pipeline.run.read_run_folder", lambda path: found)
+    monkeypatch.setattr("paretune.pipeline.run.validate_run", lambda settings, where: settings)
+    for place in ("exporting", "ladder"):
+        monkeypatch.setattr(f"paretune.pipeline.{place}.open_workbench", lambda *given: bench)
     return folder
 
 
@@ -176,7 +177,7 @@ def test_an_export_that_fails_leaves_no_ladder(run, bench, monkeypatch):
     def fail(*given, **more):
         raise VerificationError("export", "differs", "")
 
-    monkeypatch.setattr("paretune.engines.verification.verify_export", fail)
+    monkeypatch.setattr("paretune.pipeline.exporting.verify_export", fail)
     with pytest.raises(VerificationError):
         export(run, ladder=2, quiet=True)
     assert [path.name for path in run.iterdir()] == ["run.lock"]

@@ -47,7 +47,7 @@ def test_nobody_answers_and_that_is_a_limit_only_where_it_was_asked_for(ladder, 
     server.down = True
     assert monitor(ladder, "--once") == 2
     assert "cannot be asked" in capsys.readouterr().err
-    assert monitor(ladder, "--once", "--limit-unanswered") == 1
+    assert monitor(ladder, "--once", "--limit", "unanswered<=0") == 1
     printed = capsys.readouterr().out
     assert printed.startswith("small: no answer; broken: unanswered above 0; endpoint")
 
@@ -65,9 +65,12 @@ def test_damaged_files_are_told_where_nobody_answers(ladder, server, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--limit-memory", "1e9"), "Name the server's by --pid"),
-        (("--limit-drift", "inf"), "--limit-drift inf"),
-        (("--limit-latency", "inf"), "finite"),
+        (("--limit", "memory<=1GB"), "Name the server's by --pid"),
+        (("--limit", "drift<=-1"), "upper bound of 0 or more"),
+        (("--limit", "latency>=1s"), "upper bound"),
+        (("--limit", "latency<=1GiB"), "measured in s"),
+        (("--limit", "speed<=1"), "drift"),
+        (("--interval", "60"), "a number with a unit"),
         (("--pid", "no/such/file"), "neither an id nor a file"),
     ],
 )

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from paretune.commands.profile import profile
 from paretune.engines import find_engine
-from paretune.pipeline.workbench import local_device
+from paretune.pipeline.targets import local_device
 from paretune.profiles.devices import detect_device
 from paretune.profiles.table import CostTable
 from paretune.profiles.whole_model import is_legal, profile_candidates

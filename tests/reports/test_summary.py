@@ -49,7 +49,7 @@ def test_an_interrupted_run_says_so_and_how_to_go_on(run: Path) -> None:
     (run / "run.json").write_text(stopped.to_json())
     text = summarize(run, width=100)
     assert "! The run is interrupted" in text
-    assert f"paretune search --run {run}/run.json --out {run}" in text
+    assert f"paretune search --run-file {run}/run.json --out {run}" in text
     assert f"paretune export {run}" in text
 
 

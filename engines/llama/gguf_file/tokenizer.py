@@ -62,6 +62,16 @@ def tokenizer_notes(folder: Path) -> tuple[str, ...]:
     return ("the GGUF file has no tokenizer: llama.cpp serves token ids, and no text",)
 
 
+def read_splitter(folder: Path) -> str:
+    """Llama.cpp's name of the pre-tokenizer of a model's folder; empty where there is no tokenizer.
+
+    Raises:
+        EngineError: see :func:`splitter`.
+    """
+    found = _tokenizer(folder)
+    return "" if found is None else splitter(found, folder / _FILE)
+
+
 def _tokenizer(folder: Path) -> dict[str, Any] | None:
     """``tokenizer.json``; ``None`` without merges, since llama.cpp loads no such vocabulary.
 
@@ -89,9 +99,12 @@ def splitter(found: dict[str, Any], file: Path) -> str:
         EngineError: it is not byte-level BPE, changes text before it is split, or splits in an unknown way.
     """
     model, before = found["model"], found.get("pre_tokenizer") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
+    kind = "BPE with byte_fallback" if model.get("byte_fallback") else model.get("type")
+    if kind != "BPE":
         raise EngineError(
-            f"tokenizer {file}", "is not byte-level BPE, the only kind that is written", "Use another engine"
+            f"tokenizer {file}",
+            f"is {kind}; byte-level BPE without byte_fallback is the only kind that is written as GGUF",
+            "Use another engine",
         )
     normalizer = (found.get("normalizer") or {}).get("type")
     if normalizer not in (None, "NFC"):
