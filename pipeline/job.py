@@ -31,7 +31,7 @@ class Outcome:
     """How a job ended, once there is a front.
 
     Attributes:
-        interrupted: the search was stopped; the front found so far was judged and written.
+        interrupted: the search was stopped and the front found so far written, or what follows the search was.
         failure: the first of what failed after the search; everything else is written.
     """
 
@@ -54,7 +54,12 @@ def run_job(run: RunFile, folder: Path, progress: Progress) -> Outcome:
         study = open_study(bench, stages)
         stages.spent["search"] = max(stages.spent.get("search", 0.0), study.records.seconds_on("search"))
         interrupted = _search(study, stages)
-        return Outcome(interrupted, _finish(bench, study, stages, interrupted))
+        try:
+            return Outcome(interrupted, _finish(bench, study, stages, interrupted))
+        except KeyboardInterrupt:
+            if not all((folder / name).is_file() for name in ("front.json", "run.json")):
+                raise
+            return Outcome(True, None)
 
 
 def open_study(bench: Workbench, stages: Stages) -> Study:
