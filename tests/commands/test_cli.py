@@ -136,7 +136,9 @@ def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path, capsys):
 def test_a_search_that_cannot_succeed_is_refused_before_anything_is_loaded(
     more, expected, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("paretune.pipeline.workbench._load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(
+        "paretune.pipeline.workbench.load_dense", lambda *_, **__: pytest.fail("the model was loaded")
+    )
     assert main(["search", "embedded", "--out", str(tmp_path / "run"), *more]) == 2
     told = capsys.readouterr().err
     assert expected in told
