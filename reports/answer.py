@@ -15,8 +15,9 @@ from paretune.reports.comparison import (
 )
 from paretune.reports.latency import contradicts, latency_error
 from paretune.reports.reading import RunFolder
+from paretune.spaces.metrics import METRICS
 from paretune.spaces.numerals import change, digits, percent, quantity
-from paretune.spaces.result import Member
+from paretune.spaces.result import FrontFile, Member
 from paretune.spaces.statistics import Difference, difference
 
 
@@ -127,6 +128,19 @@ def equal_quality_words(answer: Answer) -> str:
         return ""
     return (
         f"{change(own / other)} bytes against {answer.equal.name}, the smallest uniform configuration as good"
+    )
+
+
+def advantage_words(front: FrontFile) -> str:
+    """What the front is worth beside uniform configurations; empty where they cannot be compared."""
+    found = front.advantage
+    if found is None:
+        return ""
+    metric, unit = METRICS[found.metric].label, METRICS[found.cost].unit
+    way, factor = ("less", found.ratio) if found.ratio >= 1 else ("more", 1 / found.ratio)
+    return (
+        f"From {quantity(found.low, unit)} to {quantity(found.high, unit)} it loses {digits(factor, 2)} times {way} "
+        f"{metric} than the best uniform configuration that costs as much (geometric mean, report text)."
     )
 
 

@@ -25,7 +25,7 @@ from paretune.reports.drawing import (
     stroke,
 )
 from paretune.reports.reading import RunFolder
-from paretune.reports.wording import block_count, configuration_words, sparse, uniform_bits
+from paretune.reports.wording import block_count, configuration_words, sparse
 from paretune.spaces.limits import Limit
 from paretune.spaces.metrics import METRICS
 from paretune.spaces.numerals import digits, measured, quantity, scale_of
@@ -267,15 +267,10 @@ class _Front:
         )  # fmt: skip
 
     def uniforms(self) -> list[Trace]:
-        """Squares; variants of a width lie side by side, so only the best of each carries its width."""
+        """Squares; variants of a width lie side by side, so only the plain one of each carries its width."""
         rows = [row for row in uniforms(self.front) if row in self.shown]
-        widths = [uniform_bits(row.config, self.groups) for row in rows]
-        best: dict[int | None, float] = {}
-        for row, bits in zip(rows, widths, strict=True):
-            best[bits] = min(best.get(bits, math.inf), row.value("kl") or 0.0)
         texts = [
-            str(bits) if bits and row.value("kl") == best[bits] else ""
-            for row, bits in zip(rows, widths, strict=True)
+            str(row.uniform.bits) if row.uniform is not None and row.uniform.plain else "" for row in rows
         ]
         return self.points(
             rows, "uniform", mode="markers+text", text=texts, textposition="top right",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from paretune.reports.answer import Answer, equal_quality_words, find_answer, sentence, speed_words
+from paretune.reports.answer import (
+    Answer,
+    advantage_words,
+    equal_quality_words,
+    find_answer,
+    sentence,
+    speed_words,
+)
 from paretune.reports.compared import Beside, beside_front
 from paretune.reports.comparison import (
     cost_ratio,
@@ -304,13 +312,27 @@ def _charts(folder: RunFolder) -> list[Card]:
 
 
 def _front_words(folder: RunFolder) -> str:
+    """What was found, what it is worth, and how much better than it is the search text made it look."""
     front = folder.front
     members = [member for member in front.members if member.on_front]
     classes = equivalence_classes(members, front)
     told = f", {len(classes)} of which can be told apart" if 0 < len(classes) < len(members) else ""
     candidates = len({trial.digest for trial in folder.trials})
     tried = f"Of {counted(candidates, 'candidate')} tried, nothing" if candidates else "Nothing"
-    return f"{tried} beats these {len(members)}{told}."
+    words = f"{tried} beats these {len(members)}{told}. {advantage_words(front)}".rstrip()
+    found = front.optimism
+    if found is None:
+        return words
+    words += (
+        " They were chosen on the search text; on the report text, which nothing was chosen on, they lose "
+        f"{digits(math.exp(found.members))} times as much"
+    )
+    if found.uniform is None:
+        return f"{words}."
+    beside = (
+        f"where uniform configurations, which no search chose, lose {digits(math.exp(found.uniform))} times"
+    )
+    return f"{words}, {beside}."
 
 
 def _maps(front: FrontFile, groups: tuple[FusedGroup, ...]) -> list[LayerMap]:

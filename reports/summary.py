@@ -9,7 +9,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.reports.answer import Answer, find_answer, quality_sentence, size_sentence, speed_sentence
+from paretune.reports.answer import (
+    Answer,
+    advantage_words,
+    find_answer,
+    quality_sentence,
+    size_sentence,
+    speed_sentence,
+)
 from paretune.reports.compared import Beside, beside_front
 from paretune.reports.comparison import front_members, retention, task_names
 from paretune.reports.latency import latency_error, latency_words
@@ -98,7 +105,12 @@ def _print(console: Console, folder: RunFolder) -> None:
         console.print(line)
     console.print()
     console.print(_table(folder, answer))
-    for line in [_retention_line(folder, answer), _latency_line(folder), _export_line(folder)]:
+    for line in [
+        advantage_words(folder.front),
+        _retention_line(folder, answer),
+        _latency_line(folder),
+        _export_line(folder),
+    ]:
         if line:
             console.print(line)
     lines = [*shortfalls(folder), *folder.run.notes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -89,6 +90,7 @@ def member_columns(front: FrontFile) -> dict[str, Callable[[Member], str]]:
         "bits": lambda row: _plain(row.value("average_bits")),
         "KL, report text (nat)": _nat,
         "KL, search text (nat)": lambda row: _plain(row.value("kl_search")),
+        "report / search": lambda row: "" if (x := row.log_optimism) is None else digits(math.exp(x)),
         "KL p99": lambda row: _plain(row.value("kl_p99")),
         "same top-1": lambda row: "" if (x := row.value("top1_agreement")) is None else percent(x),
         "perplexity": lambda row: _plain(row.value("perplexity")),

@@ -91,13 +91,6 @@ def _cache(kv: KVFormat) -> str:
     return kv.name if kv.layers or kv.number_type != "int" else f"{kv.num_bits} bit"
 
 
-def uniform_bits(config: CompressionConfig, groups: tuple[FusedGroup, ...]) -> int | None:
-    """The one width of all linears inside the blocks; ``None`` where they differ, or there are none."""
-    inside = [group for group in groups if group.block is not None and config.keeps_block(group.block)]
-    widths = {config.choice(group.layers[0]).weight.num_bits for group in inside}
-    return widths.pop() if len(widths) == 1 else None
-
-
 def _width(choice: LayerChoice) -> str:
     """``4 bit``, ``8 bit fp8``: formats that are no plain integers are named."""
     weight = choice.weight

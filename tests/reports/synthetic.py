@@ -21,7 +21,7 @@ from paretune.spaces.formats import integer_format
 from paretune.spaces.groups import fused_groups
 from paretune.spaces.measurement import Fidelity, Measurement, Record
 from paretune.spaces.model import ModelSpec
-from paretune.spaces.result import FrontFile, LatencyCheck, Member, RunDocument, Uniform
+from paretune.spaces.result import Advantage, FrontFile, LatencyCheck, Member, Optimism, RunDocument, Uniform
 from paretune.spaces.size import average_bits, memory_bytes, weight_bytes
 from paretune.spaces.statistics import measure, numbered
 from paretune.spaces.target import Workload
@@ -167,6 +167,8 @@ def front_file(made: Synthetic) -> FrontFile:
         limits=("kl<=0.1",),
         reference_point={"kl": 1.0, "weight_bytes": float(weight_bytes(made.spec, DENSE_CONFIG))},
         hypervolume=0.8342,
+        advantage=Advantage(metric="kl", cost="weight_bytes", ratio=2.1, low=1.2e6, high=3.8e6),
+        optimism=Optimism(members=0.14, uniform=0.02, counted=9),
         recommended=sorted(
             (m for m in members if m.kind == "searched"), key=lambda m: -(m.value("weight_bytes") or 0.0)
         )[PICKED].name,

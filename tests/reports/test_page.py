@@ -149,6 +149,20 @@ def test_predicted_and_measured_have_columns_of_their_own(folder: RunFolder) -> 
     assert found["uniform-4"][searched] != found["uniform-4"][searched - 1]
 
 
+def test_what_the_front_is_worth_is_told_in_words(page: Page, folder: RunFolder) -> None:
+    words = page.words
+    assert "From 1.20 MB to 3.80 MB it loses 2.1 times less KL" in words
+    assert (
+        "they lose 1.15 times as much, where uniform configurations, which no search chose, lose 1.02"
+        in words
+    )
+    assert "ypervolume" not in words
+    bare = folder.front.model_copy(update={"advantage": None, "optimism": None})
+    plain = Page(render_page(RunFolder(folder.path, bare, folder.run, folder.trials))).words
+    assert "chosen on the search text" not in plain
+    assert "geometric mean" not in plain
+
+
 def test_no_other_script_may_run(text: str, page: Page) -> None:
     policy = next(a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a) or ""
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
