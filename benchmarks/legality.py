@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from paretune.benchmarks.tables import RESULTS, machine, write_table
-from paretune.engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
+from paretune.engines.checkpoint.schemes import container, input_arguments, weight_arguments
 from paretune.engines.vllm.devices import executed, generation
 from paretune.engines.vllm.legality import VllmLegality
 from paretune.spaces.architectures import read_model

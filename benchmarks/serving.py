@@ -24,8 +24,7 @@ from typing import Any
 
 from benchmarks.bank import LLAMA
 from benchmarks.tables import beside, write_table
-from paretune.engines.checkpoint.layout import VLLM
-from paretune.engines.checkpoint.quantization_config import quantization_config
+from paretune.engines.checkpoint.schemes import VLLM, quantization_config
 from paretune.engines.engine import ExportCard
 from paretune.engines.manifest import read_manifest
 from paretune.engines.vllm_engine import Vllm

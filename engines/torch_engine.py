@@ -13,7 +13,7 @@ from paretune.engines.checkpoint.export import (
     export_checkpoint,
     generation_line,
 )
-from paretune.engines.checkpoint.ruling import checkpoint_ruling
+from paretune.engines.checkpoint.legality import checkpoint_ruling
 from paretune.engines.engine import ExportCard, refuse_sharing
 from paretune.engines.environments import Environment
 from paretune.engines.operation import Operation

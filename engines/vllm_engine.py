@@ -121,7 +121,7 @@ class Vllm(Engine):
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        from paretune.engines.checkpoint.layout import VLLM
+        from paretune.engines.checkpoint.schemes import VLLM
         from paretune.engines.checkpoint.writer import write_checkpoint
 
         require_exportable(self.export_ruling(weights.spec, config), card)

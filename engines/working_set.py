@@ -13,7 +13,6 @@ import torch
 from paretune.compressors.quantizers import QuantizedWeight
 from paretune.engines.kernels import LayerWeight, find_kernel
 from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
-from paretune.engines.kernels.kernel import independent
 from paretune.engines.operation import Operation
 from paretune.engines.profiled_engine import Kernel
 from paretune.engines.runtime.attention_kernels import ATTENTION_KERNELS
@@ -46,7 +45,7 @@ class RotatingKernel:
         wanted = min(working_set_bytes, MOST_BYTES) // max(1, size)
         copies = max(1, min(_MOST_COPIES, wanted))
         self.sets = [first]
-        self.sets += [{name: independent(t) for name, t in first.items()} for _ in range(copies - 1)]
+        self.sets += [{name: t.clone() for name, t in first.items()} for _ in range(copies - 1)]
         self.nbytes = size * copies
         self._run = run
         self._wait = wait

@@ -210,3 +210,12 @@ def check_heads(spec: ModelSpec, workload: Workload) -> None:
 def dense_bytes(spec: ModelSpec) -> int:
     """Bytes of the model as it is."""
     return weight_bytes(spec, DENSE_CONFIG)
+
+
+def kept_name(spec: ModelSpec, pruned: PrunedShape, name: str) -> str:
+    """The name of a module or tensor in the pruned model: blocks are counted anew."""
+    prefix = f"{spec.block_path}."
+    if pruned.blocks is None or not name.startswith(prefix):
+        return name
+    block, _, rest = name.removeprefix(prefix).partition(".")
+    return f"{prefix}{pruned.blocks.index(int(block))}.{rest}"

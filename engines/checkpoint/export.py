@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.engines.checkpoint.ruling import checkpoint_ruling
+from paretune.engines.checkpoint.legality import checkpoint_ruling
 from paretune.engines.engine import ExportCard, require_exportable
 from paretune.engines.environments import Environment, find_environment
 from paretune.spaces.configuration import CompressionConfig

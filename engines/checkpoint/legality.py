@@ -1,18 +1,20 @@
 """What a compressed-tensors checkpoint that ``transformers`` loads can hold, and what our own runtime runs.
 
-Sources of the rules: compressed-tensors 0.19 and transformers 5.17, read and tried. Everything legal here can
-be exported, except where a refusal depends on several layers at once or on the container alone
-(:mod:`paretune.engines.checkpoint.ruling`).
+Sources of the rules: compressed-tensors 0.19 and transformers 5.17, read and tried. A space has what is legal layer by
+layer (:class:`CheckpointLegality`); what depends on several layers at once, or what our own runtime runs and the
+container has no place for, is ruled for a whole candidate (:func:`checkpoint_ruling`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paretune.engines.checkpoint.schemes import container
+from paretune.engines.group_ruling import ruling_by_layer
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.checking import pruned_ruling
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.configuration import PrunedShape
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
 from paretune.spaces.errors import FormatError
 from paretune.spaces.formats import WeightFormat
 from paretune.spaces.groups import fused_groups
@@ -133,3 +135,45 @@ def row_ruling(columns: int, choice: LayerChoice) -> Ruling:
         if columns % span:
             return illegal(f"{sparsity.pattern} zeros need rows in multiples of {span}, not {columns}")
     return LEGAL
+
+
+_LOADER = "transformers 5.17"
+
+
+def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
+    """Refusals name the first layer that is in the way."""
+    for linear in spec.linears:
+        if linear.transposed and not config.choice(linear.name).weight.dense:
+            return illegal(
+                f"{linear.name} is a Conv1D, which compressed-tensors does not quantize (it knows nn.Linear"
+                " and nn.Embedding); the candidate can be searched and run here, but not exported",
+                "compressed-tensors 0.19",
+            )
+    for layer, choice in config.layers.items():
+        if not choice.weight.dense and container(choice.weight) is None:
+            way = "; NF4 has the form bitsandbytes" if choice.weight.codebook == "normal" else ""
+            return illegal(
+                f"{layer} has {choice.weight.name}, and compressed-tensors has no codebooks; the candidate can be"
+                f" searched and run here, but not exported{way}",
+                "compressed-tensors 0.19",
+            )
+        if choice.weight.scale == "fp8" and choice.activation is not None:
+            return illegal(
+                f"{layer} has NVFP4 weights and 4-bit inputs: weights are expanded in bf16 on loading, which moves"
+                " inputs of the next linears to other codes; it can be searched and run here, but not exported",
+                _LOADER,
+            )
+    schemes = {
+        config.choice(linear.name).weight
+        for linear in spec.linears
+        if linear.role.startswith("expert") and not config.choice(linear.name).weight.dense
+    }
+    if len(schemes) > 1:
+        names = ", ".join(sorted(scheme.name for scheme in schemes))
+        return illegal(
+            f"experts are quantized as {names}, but all experts of a checkpoint are decompressed by one"
+            " scheme; give every quantized block of experts the same format, or leave some at 16 bits",
+            _LOADER,
+        )
+    # Loaded linear by linear: nothing is fused, though a space lets q, k and v share a choice.
+    return ruling_by_layer(CheckpointLegality("transformers", "cpu"), spec, config)

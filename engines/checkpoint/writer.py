@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.compressors.bank import Bank
 from paretune.compressors.companions import copy_companions
-from paretune.engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
-from paretune.engines.checkpoint.quantization_config import quantization_config
-from paretune.engines.checkpoint.shards import SHARD_BYTES, write_shards
-from paretune.engines.checkpoint.stored_tensors import StoredTensors
+from paretune.engines.checkpoint.schemes import TRANSFORMERS, CheckpointLayout, quantization_config
+from paretune.engines.checkpoint.tensors import SHARD_BYTES, StoredTensors, write_shards
 from paretune.engines.engine import ExportCard
 from paretune.engines.manifest import MANIFEST, write_manifest
 from paretune.engines.model_card import base_licence, model_card

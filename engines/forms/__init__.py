@@ -13,7 +13,7 @@ from paretune.spaces.errors import UnknownNameError
 DEFAULT_FORM = "compressed-tensors"
 
 _FORMS = {
-    DEFAULT_FORM: "paretune.engines.forms.compressed_tensors:CompressedTensors",
+    DEFAULT_FORM: "paretune.engines.forms.form:CompressedTensors",
     "bitsandbytes": "paretune.engines.forms.bitsandbytes:BitsAndBytes",
     "gptq": "paretune.engines.forms.gptq:Gptq",
     "awq": "paretune.engines.forms.awq:Awq",

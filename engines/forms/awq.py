@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from paretune.engines.forms.module_names import dense_modules, quantized_modules, skip_patterns
-from paretune.engines.forms.packed_form import PackedForm
+from paretune.engines.forms.packed_form import PackedForm, dense_modules, quantized_modules, skip_patterns
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.legality import Ruling
@@ -78,8 +77,7 @@ class Awq(PackedForm):
         """See :func:`paretune.spaces.form_bytes.awq_bytes`; codes and zero points count from 0."""
         import torch
 
-        from paretune.engines.forms.half_scales import half_scales
-        from paretune.engines.forms.packed_words import pack_columns
+        from paretune.engines.forms.packed_words import half_scales, pack_columns
 
         del weight, dtype
         scales = half_scales(path, found)

@@ -19,8 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from paretune.engines.forms.module_names import dense_modules, quantized_modules, skip_patterns
-from paretune.engines.forms.packed_form import PackedForm
+from paretune.engines.forms.packed_form import PackedForm, dense_modules, quantized_modules, skip_patterns
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.form_bytes import quant_state

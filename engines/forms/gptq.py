@@ -20,8 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from paretune.engines.forms.module_names import quantized_modules
-from paretune.engines.forms.packed_form import PackedForm
+from paretune.engines.forms.packed_form import PackedForm, quantized_modules
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.legality import Ruling
@@ -90,8 +89,7 @@ class Gptq(PackedForm):
         """See :func:`paretune.spaces.form_bytes.gptq_bytes`; codes and zero points count from 0."""
         import torch
 
-        from paretune.engines.forms.half_scales import half_scales
-        from paretune.engines.forms.packed_words import pack_columns, pack_rows
+        from paretune.engines.forms.packed_words import half_scales, pack_columns, pack_rows
 
         del dtype
         half = 1 << (weight.num_bits - 1)

@@ -1,9 +1,10 @@
-"""Forms that a package beside ``transformers`` loads: what they have in common."""
+"""Forms that a package beside ``transformers`` loads: what they have in common, and how modules are named to them."""
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ class PackedForm(Form):
         self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :func:`paretune.engines.checkpoint.writer.write_content`."""
-        from paretune.engines.checkpoint.stored_tensors import StoredTensors
+        from paretune.engines.checkpoint.tensors import StoredTensors
         from paretune.engines.checkpoint.writer import Content, bank_of, export_notes, write_content
 
         spec = weights.spec
@@ -180,3 +181,48 @@ class PackedForm(Form):
         if choice.activation is not None:
             return self.refused(f"inputs are rounded as {choice.activation.name}; {self.inputs}")
         return LEGAL
+
+
+def quantized_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
+    """Paths of the linears that have codes, in the pruned model, in the order of the model."""
+    from paretune.spaces.size import kept_name
+
+    return tuple(
+        kept_name(spec, config.pruned, linear.name)
+        for linear in kept_linears(spec, config)
+        if not config.choice(linear.name).weight.dense
+    )
+
+
+def dense_modules(spec: ModelSpec, config: CompressionConfig) -> tuple[str, ...]:
+    """Paths of everything else that may be a linear: layers that stay dense, a tied head, routers and projections."""
+    from paretune.spaces.size import kept_name
+
+    layers = [
+        linear.name
+        for linear in spec.linears
+        if config.keeps_block(linear.block)
+        and linear.role != "embedding"
+        and not linear.role.startswith("expert")
+        and config.choice(linear.name).weight.dense
+    ]
+    fixed = [
+        tensor.name.removesuffix(".weight")
+        for tensor in spec.fixed
+        if len(tensor.shape) > 1 and tensor.name.endswith(".weight") and config.keeps_block(tensor.block)
+    ]
+    return tuple(kept_name(spec, config.pruned, name) for name in (*layers, *fixed))
+
+
+def skip_patterns(left: Iterable[str], replaced: Iterable[str]) -> list[str]:
+    """Names that ``transformers`` leaves alone, in words that reach no module that is to be replaced.
+
+    It reads an entry as a regular expression that a name begins with, and as what a name ends with
+    (``should_convert_module``, transformers 5.17): ``mlp.gate`` would leave ``mlp.gate_proj`` alone too. An entry that
+    would is written as an expression of the whole name; the others stay plain, which other loaders understand.
+    """
+    names = tuple(replaced)
+    return [
+        f"{re.escape(name)}$" if any(x.startswith(name) or x.endswith(name) for x in names) else name
+        for name in left
+    ]

@@ -7,7 +7,6 @@ from paretune.engines.kernels.int4 import Int4Kernel
 from paretune.engines.kernels.int8_dynamic import Int8DynamicKernel
 from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
-from paretune.engines.kernels.semi_structured import SemiStructuredKernel
 from paretune.engines.kernels.sparse_rows import SparseRowsKernel
 from paretune.spaces.errors import UnknownNameError
 
@@ -20,7 +19,6 @@ KERNELS: dict[str, LinearKernel] = {
         Int8DynamicKernel(),
         Int4Kernel(),
         SparseRowsKernel(),
-        SemiStructuredKernel(),
     )
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -12,18 +11,7 @@ from paretune.compressors.quantizers import QuantizedWeight
 from paretune.spaces.errors import EngineError
 
 Operands = dict[str, torch.Tensor]
-"""What a kernel reads besides its input; :func:`independent` of every tensor makes another set."""
-
-
-def independent(tensor: torch.Tensor) -> torch.Tensor:
-    """The same values in memory of their own, also of tensors made of several, which torch may not clone."""
-    whole: Any = tensor
-    if not hasattr(whole, "__tensor_flatten__"):
-        return tensor.clone()
-    names, described = whole.__tensor_flatten__()
-    parts = {name: getattr(whole, name).clone() for name in names}
-    copy: torch.Tensor = type(whole).__tensor_unflatten__(parts, described, whole.shape, whole.stride())
-    return copy
+"""What a kernel reads besides its input."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +45,9 @@ class LinearKernel(ABC):
         name: as in :attr:`paretune.engines.operation.Operation.kernel`.
         tolerance: Frobenius norm of the error over that of the result, against float32 arithmetic on
             :meth:`LayerWeight.values` (and on inputs rounded as the kernel's format says).
-        device: that it needs; empty: any.
     """
 
     name: str
-    device: str = ""
     tolerance: float
 
     def refusal(self, n: int, k: int, group_size: int | None) -> str:

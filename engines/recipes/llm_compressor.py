@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from paretune.engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
+from paretune.engines.checkpoint.schemes import container, input_arguments, weight_arguments
 from paretune.engines.recipes.recipe import Recipe, dense_modules, modules
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity

@@ -14,10 +14,8 @@ import torch
 from paretune.compressors.quantizers import QuantizedWeight
 from paretune.engines.engine import ExportCard
 from paretune.engines.forms import DEFAULT_FORM, find_form, form_names
-from paretune.engines.forms.half_scales import half_scales
-from paretune.engines.forms.module_names import skip_patterns
-from paretune.engines.forms.packed_form import PackedForm
-from paretune.engines.forms.packed_words import pack_columns, pack_rows
+from paretune.engines.forms.packed_form import PackedForm, skip_patterns
+from paretune.engines.forms.packed_words import half_scales, pack_columns, pack_rows
 from paretune.engines.transformers_engine import Transformers
 from paretune.engines.verification import verify_export
 from paretune.spaces.choice import LayerChoice

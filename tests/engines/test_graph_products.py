@@ -13,9 +13,7 @@ from paretune.compressors.quantizers import QuantizedWeight
 from paretune.engines.environments import find_environment, run_in_environment
 from paretune.engines.graphs.onnx_graph.block_codes import block_codes, block_size
 from paretune.engines.graphs.onnx_graph.modules import BlockEmbedding, BlockLinear, HeldCodes
-from paretune.engines.openvino.graph import OPTIONS
-from paretune.engines.openvino.package import silent_openvino
-from paretune.engines.openvino.product import read_graph
+from paretune.engines.openvino.graph import OPTIONS, read_graph, silent_openvino
 from tests.engines.conftest import running
 
 ROWS, COLUMNS = 6, 768

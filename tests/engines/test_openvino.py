@@ -13,8 +13,7 @@ import torch
 from paretune.engines import find_engine
 from paretune.engines.engine import ExportCard
 from paretune.engines.manifest import read_manifest
-from paretune.engines.openvino.graph import FILE, OPTIONS
-from paretune.engines.openvino.package import silent_openvino
+from paretune.engines.openvino.graph import FILE, OPTIONS, silent_openvino
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
 from tests.engines.conftest import assembled_logits, choice, divergence, running
 
@@ -80,7 +79,7 @@ def step(request, ids, mask, beams):
 def test_importing_it_here_sends_nothing(home, first):
     program = (
         f"{first}import sys\n"
-        "from paretune.engines.openvino.package import silent_openvino\n"
+        "from paretune.engines.openvino.graph import silent_openvino\n"
         "silent_openvino()\n"
         "print(sys.modules['openvino.tools.ovc.telemetry_utils'].tm.__name__)\n"
         "import openvino_telemetry\n"

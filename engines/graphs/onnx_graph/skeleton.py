@@ -14,14 +14,13 @@ from torch.func import functional_call
 
 from paretune.engines.graphs.onnx_graph.block_codes import block_codes
 from paretune.engines.graphs.onnx_graph.modules import BlockEmbedding, BlockLinear, HeldCodes
-from paretune.engines.runtime.candidate_model import kept_name
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.choice import UNTOUCHED
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.files import CONFIGURATION, read_object
 from paretune.spaces.methods import scaled_blocks
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_linears
+from paretune.spaces.size import kept_linears, kept_name
 
 if TYPE_CHECKING:
     from paretune.compressors.bank import Bank

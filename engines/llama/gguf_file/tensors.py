@@ -15,15 +15,31 @@ from numpy.typing import NDArray
 
 from paretune.compressors.quantizers.ggml_blocks import GgmlWeight
 from paretune.engines.llama.gguf_file.names import TensorNames
-from paretune.engines.llama.gguf_file.permutation import row_order
-from paretune.engines.runtime.candidate_model import kept_name
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.ggml_types import FLOAT_TYPES, GGML_TYPES
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_extent, kept_linears, kept_shape
+from paretune.spaces.size import kept_extent, kept_linears, kept_name, kept_shape
 
 if TYPE_CHECKING:
     from paretune.compressors.bank import Bank
+
+
+_ROTATES_PAIRS = ("llama", "mistral", "mixtral")
+
+
+def row_order(spec: ModelSpec, parameter: str, rows: int) -> NDArray[np.int64] | None:
+    """Which row comes where, int64 ``(rows,)``; ``None`` where the order stays.
+
+    Args:
+        spec: of the model.
+        parameter: name of the weight or bias.
+        rows: of the pruned model's tensor: heads times their width.
+    """
+    module = parameter.rpartition(".")[0]
+    if spec.family not in _ROTATES_PAIRS or not module.endswith((".q_proj", ".k_proj")):
+        return None
+    return np.arange(rows).reshape(-1, 2, spec.head_dim // 2).swapaxes(1, 2).reshape(-1)
+
 
 _FLOATS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 

@@ -1,18 +1,106 @@
-"""``quantization_config`` of ``config.json``: one group for every distinct scheme, targets by exact name."""
+"""Formats in the words of compressed-tensors: containers, ``QuantizationArgs``, a candidate's ``quantization_config``.
+
+One group for every distinct scheme, targets by exact name. How a checkpoint differs by who loads it is a
+:class:`CheckpointLayout`.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from paretune.compressors.expert_names import expert_pattern, plain_name
-from paretune.engines.checkpoint.layout import TRANSFORMERS, CheckpointLayout
-from paretune.engines.checkpoint.weight_schemes import container, input_arguments, weight_arguments
-from paretune.engines.runtime.candidate_model import kept_name
+from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.formats import WeightFormat
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_linears, lies_unpacked
+from paretune.spaces.size import kept_linears, kept_name, lies_unpacked
+
+
+@dataclass(frozen=True)
+class CheckpointLayout:
+    """What a loader wants besides the tensors themselves.
+
+    Attributes:
+        engine: registered name of the engine that loads it.
+        published_names: whether quantized mixtures, too, have the names that the family publishes (every expert's
+            linears alone); ``transformers`` finds them under the names of its own modules.
+        cache_scheme: whether the loader does what ``kv_cache_scheme`` says.
+    """
+
+    engine: str
+    published_names: bool = False
+    cache_scheme: bool = False
+
+    def cache(self, config: CompressionConfig) -> KVFormat | None:
+        """The format that ``kv_cache_scheme`` has to name, if any."""
+        return config.kv if self.cache_scheme and config.kv.num_bits != 16 else None
+
+
+TRANSFORMERS = CheckpointLayout("transformers")
+VLLM = CheckpointLayout("vllm", published_names=True, cache_scheme=True)
+
+
+PACKED, UNPACKED = "pack-quantized", "int-quantized"
+_FLOATS = {
+    (8, "model"): "float-quantized",
+    (8, "exponent"): "mxfp8-quantized",
+    (4, "exponent"): "mxfp4-pack-quantized",
+    (4, "fp8"): "nvfp4-pack-quantized",
+}
+
+
+def container(weight: WeightFormat, unpacked: bool = False) -> str | None:
+    """The container of a format that is not dense; ``None`` if compressed-tensors has none.
+
+    Args:
+        weight: the format.
+        unpacked: whether 8-bit integers lie in place of the weight.
+    """
+    if weight.number_type == "int":
+        return UNPACKED if unpacked else PACKED
+    return _FLOATS.get((weight.num_bits, weight.scale)) if weight.number_type == "float" else None
+
+
+def weight_arguments(weight: WeightFormat) -> dict[str, Any]:
+    """The format as ``QuantizationArgs``."""
+    values: dict[str, Any] = {
+        "num_bits": weight.num_bits,
+        "type": weight.number_type,
+        "symmetric": weight.symmetric,
+        "strategy": "channel" if weight.group_size is None else "group",
+        "group_size": weight.group_size,
+    }
+    if weight.block_rows == 0:
+        values["strategy"] = "tensor"
+    elif weight.block_rows != 1:
+        size = weight.group_size
+        values |= {"strategy": "block", "group_size": None, "block_structure": [weight.block_rows, size]}
+    if weight.scale == "fp8":
+        values |= {"strategy": "tensor_group", "scale_dtype": "torch.float8_e4m3fn"}
+    elif weight.scale == "exponent":
+        values["scale_dtype"] = "torch.uint8"
+    return values
+
+
+def input_arguments(inputs: ActivationFormat) -> dict[str, Any]:
+    """The format of a linear's input as ``QuantizationArgs``, without scales."""
+    values: dict[str, Any] = {
+        "num_bits": inputs.num_bits,
+        "type": inputs.number_type,
+        "symmetric": True,
+        "strategy": inputs.strategy,
+        "dynamic": inputs.dynamic,
+    }
+    if inputs.group_size is not None:
+        values["group_size"] = inputs.group_size
+    if inputs.scale == "fp8":
+        values |= {"strategy": "tensor_group", "dynamic": "local", "scale_dtype": "torch.float8_e4m3fn"}
+    elif inputs.scale == "exponent":
+        values["scale_dtype"] = "torch.uint8"
+    return values
 
 
 def quantization_config(

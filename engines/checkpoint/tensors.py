@@ -1,12 +1,15 @@
-"""The tensors of an export, one after the other: what compressed-tensors calls each and what is in it.
+"""The tensors of an export: what compressed-tensors calls each, what is in it, and the files that hold them.
 
 Names are those of the model in ``transformers``, so that nothing is renamed on loading: a renamed tensor of a
-quantized checkpoint keeps its stored dtype whatever dtype is asked for.
+quantized checkpoint keeps its stored dtype whatever dtype is asked for. Layouts and bytes of containers:
+:mod:`paretune.spaces.containers`; which container: :mod:`paretune.engines.checkpoint.schemes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,17 +17,61 @@ import torch
 from paretune.compressors.expert_names import expert_modules, plain_name
 from paretune.compressors.input_rounding import input_factor
 from paretune.compressors.quantizers import QuantizedWeight
-from paretune.engines.checkpoint.weight_containers import Named, weight_tensors
-from paretune.engines.runtime.candidate_model import kept_name
 from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.choice import UNTOUCHED
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.files import write_whole
+from paretune.spaces.formats import WeightFormat
 from paretune.spaces.methods import scaled_blocks
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_linears, lies_unpacked
+from paretune.spaces.size import kept_linears, kept_name, lies_unpacked
 
 if TYPE_CHECKING:
     from paretune.compressors.bank import Bank
+
+
+Named = Iterator[tuple[str, torch.Tensor]]
+
+
+def weight_tensors(
+    path: str, found: QuantizedWeight, weight: WeightFormat, *, unpacked: bool = False
+) -> Named:
+    """What is stored for the linear at ``path``; ``unpacked``: symmetric 8-bit integers in place of the weight."""
+    if unpacked:
+        yield f"{path}.weight", found.codes.cpu().contiguous()
+        yield f"{path}.weight_scale", _scales(found, weight)
+        return
+    if weight.number_type == "int":
+        yield from _packed(path, found, weight)
+        return
+    codes = found.codes.cpu().contiguous()
+    if weight.num_bits == 8:
+        yield f"{path}.weight", codes.view(torch.float8_e4m3fn)
+    else:
+        nibbles = codes.view(torch.uint8).view(len(codes), -1, 2) & 15
+        yield f"{path}.weight_packed", (nibbles[..., 0] | (nibbles[..., 1] << 4)).contiguous()
+    yield f"{path}.weight_scale", _scales(found, weight)
+    if found.global_scales is not None:
+        yield f"{path}.weight_global_scale", found.global_scales.cpu().reshape(1).clone()
+
+
+def _packed(path: str, found: QuantizedWeight, weight: WeightFormat) -> Named:
+    from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
+
+    codes = found.codes.cpu()
+    yield f"{path}.weight_packed", pack_to_int32(codes, weight.num_bits).contiguous()
+    yield f"{path}.weight_scale", _scales(found, weight)
+    if found.zeros is not None:
+        zeros = pack_to_int32(found.zeros.cpu().contiguous(), weight.num_bits, packed_dim=0)
+        yield f"{path}.weight_zero_point", zeros.contiguous()
+    yield f"{path}.weight_shape", torch.tensor(list(codes.shape), dtype=torch.int64)
+
+
+def _scales(found: QuantizedWeight, weight: WeightFormat) -> torch.Tensor:
+    scales = found.scales.cpu().contiguous().clone()
+    if weight.scale == "exponent":
+        return scales.view(torch.uint8)
+    return scales.reshape(1) if weight.block_rows == 0 else scales
 
 
 class StoredTensors:
@@ -141,3 +188,60 @@ class StoredTensors:
     def _final_name(self, name: str) -> str:
         name = kept_name(self._spec, self._config.pruned, name)
         return plain_name(self._spec, name) if self._plain else name
+
+
+SHARD_BYTES = 5 * 10**9
+_SINGLE = "model.safetensors"
+
+
+def write_shards(
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, shard_bytes: int = SHARD_BYTES
+) -> int:
+    """Write ``tensors`` into ``folder``; at most one shard is in memory. Returns the bytes of all tensors.
+
+    Raises:
+        ValueError: two tensors of one name.
+        OSError: the disk refuses.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    places: dict[str, int] = {}
+    held: dict[str, torch.Tensor] = {}
+    total = held_bytes = shards = 0
+
+    def flush() -> None:
+        nonlocal held, held_bytes, shards
+        try:
+            save_file(held, folder / f"shard-{shards}", metadata={"format": "pt"})
+        except SafetensorError as error:  # whatever the disk said, in words of its own
+            raise OSError(str(error)) from error
+        held, held_bytes, shards = {}, 0, shards + 1
+
+    for name, tensor in tensors:
+        if name in places:
+            raise ValueError(f"tensor {name} is written twice")
+        if held and held_bytes + tensor.nbytes > shard_bytes:
+            flush()
+        held[name] = tensor
+        places[name] = shards
+        held_bytes += tensor.nbytes
+        total += tensor.nbytes
+    flush()
+    _name_shards(folder, places, shards, total)
+    return total
+
+
+def _name_shards(folder: Path, places: dict[str, int], shards: int, total: int) -> None:
+    if shards == 1:
+        (folder / "shard-0").rename(folder / _SINGLE)
+        return
+    names = [f"model-{index + 1:05d}-of-{shards:05d}.safetensors" for index in range(shards)]
+    for index, name in enumerate(names):
+        (folder / f"shard-{index}").rename(folder / name)
+    index_file = {
+        "metadata": {"total_size": total},
+        "weight_map": {tensor: names[place] for tensor, place in sorted(places.items())},
+    }
+    text = json.dumps(index_file, indent=2) + "\n"
+    write_whole(folder / f"{_SINGLE}.index.json", text)
