@@ -211,7 +211,7 @@ def _cards(folder: RunFolder, answer: Answer) -> list[Card]:
             notes.append(f"Perplexity {digits(pair[0])}, dense {digits(pair[1])}")
         bars = _card_bars(rows, lambda row: row.value("kl"), lambda value: digits(value, 2))
         found.append(Card("Quality loss", f"{digits(kl.value, 2)} nat", bars, notes))
-    found += [card] if (card := _time_card(own, dense, rows)) is not None else []
+    found += [card] if (card := _time_card(answer, own, rows)) is not None else []
     kept = [] if dense is None else [retention(own, dense, name) for name in task_names(front)]
     known = [one for one in kept if one is not None]
     if known and dense is not None:
@@ -224,7 +224,7 @@ def _cards(folder: RunFolder, answer: Answer) -> list[Card]:
     return found
 
 
-def _time_card(own: Member, dense: Member | None, rows: list[Member]) -> Card | None:
+def _time_card(answer: Answer, own: Member, rows: list[Member]) -> Card | None:
     """Measured time with the predicted one said below it; predicted time alone says so in its title."""
     columns = ("tpot_s", "tpot_s_predicted")
     times = [_value(own, column) for column in columns]
@@ -233,8 +233,12 @@ def _time_card(own: Member, dense: Member | None, rows: list[Member]) -> Card | 
     if found is None:
         return None
     notes = ["Predicted, not measured" if predicted else "Measured on this machine"]
-    ratio = None if dense is None else cost_ratio(own, dense, "tpot_s")
-    if ratio is not None and ratio[1] == predicted:
+    ratio = None if answer.dense is None else cost_ratio(own, answer.dense, "tpot_s")
+    if not answer.timed:
+        notes[0] += (
+            "; measured and predicted times are in different orders, so nothing is claimed about speed"
+        )
+    elif ratio is not None and ratio[1] == predicted:
         notes[0] += f"; {speed_words(ratio[0])}"
     if not predicted and times[1] is not None:
         notes.append(f"Predicted: {quantity(times[1], 's')}")

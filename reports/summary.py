@@ -42,6 +42,8 @@ _COLUMNS = {
     "tasks kept": "tasks kept",
 }
 """Of the report's table, under headings that fit a terminal."""
+_IMPORTANT = ["size", "KL (nat)", "bits", "time/token", "tasks kept", "same top", "predicted"]
+_GAP = 2
 _NOTES = 6
 """Shortfalls and notes shown."""
 
@@ -104,7 +106,7 @@ def _print(console: Console, folder: RunFolder) -> None:
     for line in _found(answer):
         console.print(line)
     console.print()
-    console.print(_table(folder, answer))
+    console.print(_table(folder, answer, console.width))
     for line in [
         advantage_words(folder.front),
         _retention_line(folder, answer),
@@ -146,7 +148,7 @@ def _found(answer: Answer) -> list[str]:
     return [f"recommended: {answer.recommended.name}", *(f"  {text}" for text in parts)]
 
 
-def _table(folder: RunFolder, answer: Answer) -> RenderableType:
+def _table(folder: RunFolder, answer: Answer, width: int) -> RenderableType:
     from rich import box
     from rich.table import Table
 
@@ -156,22 +158,26 @@ def _table(folder: RunFolder, answer: Answer) -> RenderableType:
     table.title = f"front: {counted(len(members), 'member')}" + (
         f", {len(shown)} shown" if len(shown) < len(members) else ""
     )
-    columns = member_columns(folder.front)
-    kept = {
-        short: columns[name]
-        for name, short in _COLUMNS.items()
-        if any(columns[name](member) for member in folder.front.members)
-    }
-    table.add_column("name", no_wrap=True)
-    for heading in kept:
-        table.add_column(heading, justify="right", no_wrap=True)
     beside = [row for row in (answer.uniform, answer.dense) if row is not None and row not in shown]
-    for number, member in enumerate([*shown, *beside]):
-        best = answer.recommended is not None and member.name == answer.recommended.name
-        style = "bold green" if best else "dim" if number >= len(shown) else ""
-        name = f"{member.name} *" if best else member.name
-        cells = (tell(member) for tell in kept.values())
-        table.add_row(name, *cells, style=style, end_section=number == len(shown) - 1)
+    own = "" if answer.recommended is None else answer.recommended.name
+    names = [f"{member.name} *" if member.name == own else member.name for member in [*shown, *beside]]
+    columns = member_columns(folder.front)
+    cells = {
+        short: [columns[name](member) for member in [*shown, *beside]] for name, short in _COLUMNS.items()
+    }
+    kept, taken = {"name": names}, max(map(len, names))
+    # The most important first; what does not fit is left out whole, for a number that is cut is none.
+    for heading in sorted(cells, key=_IMPORTANT.index):
+        wide = max(map(len, [heading, *cells[heading]])) + _GAP
+        if any(cells[heading]) and taken + wide <= width:
+            taken += wide
+            kept[heading] = cells[heading]
+    for heading in ["name", *(heading for heading in cells if heading in kept)]:
+        table.add_column(heading, justify="left" if heading == "name" else "right", no_wrap=True)
+    for number, name in enumerate(names):
+        style = "bold green" if name == f"{own} *" else "dim" if number >= len(shown) else ""
+        row = [name, *(cells[heading][number] for heading in cells if heading in kept)]
+        table.add_row(*row, style=style, end_section=number == len(shown) - 1)
     return table
 
 

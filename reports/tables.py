@@ -55,7 +55,7 @@ class Table:
 
 
 def duel_table(front: FrontFile) -> Table | None:
-    """Each uniform row against the best member that is no larger, paired by window."""
+    """Each uniform row against the best member that is no larger, paired by window; ``None`` without members."""
     rows: list[list[Cell | str]] = []
     for uniform in uniforms(front):
         size, kl = uniform.measurements["weight_bytes"], uniform.measurements["kl"]
@@ -70,16 +70,10 @@ def duel_table(front: FrontFile) -> Table | None:
         badge = Cell("", badges=(verdict if gap.clear else ("tie", "quiet"),))
         rows.append([*cells, Cell(member.name, "strong"), size_words(member), _nat(member), lower, badge])
     headers = (
-        "uniform",
-        "size",
-        "KL (nat)",
-        "best member no larger",
-        "size",
-        "KL (nat)",
-        "KL lower by",
-        "verdict",
-    )
-    return Table("At the bytes of each uniform configuration", headers, rows) if rows else None
+        "uniform", "size", "KL (nat)", "best member no larger", "size", "KL (nat)", "KL lower by", "verdict",
+    )  # fmt: skip
+    compared = any(isinstance(row[-1], Cell) for row in rows)
+    return Table("At the bytes of each uniform configuration", headers, rows) if compared else None
 
 
 def member_columns(front: FrontFile) -> dict[str, Callable[[Member], str]]:

@@ -43,6 +43,20 @@ def test_names_are_never_cut(run: Path, width: int) -> None:
     assert "uniform-4" in text
 
 
+@pytest.mark.parametrize(("width", "gone"), [(70, "same top"), (50, "KL (nat)"), (160, "")])
+def test_what_does_not_fit_is_left_out_and_never_cut(run: Path, width: int, gone: str) -> None:
+    long = {name: f"{name}-gptq-embedding8-kv8" for name in ("uniform-4", "dense")}
+    front = read_front(run)
+    members = [m.model_copy(update={"name": long.get(m.name, m.name)}) for m in front.members]
+    (run / "front.json").write_text(front.model_copy(update={"members": tuple(members)}).model_dump_json())
+    text = summarize(run, width=width)
+    table = text[text.index("front: ") :].split("\n\n")[0]
+    assert "…" not in text
+    assert not gone or gone not in table
+    assert "size" in table
+    assert ("predicted" in table) == (width == 160)
+
+
 def test_an_interrupted_run_says_so_and_how_to_go_on(run: Path) -> None:
     found = RunDocument.from_json((run / "run.json").read_text())
     stopped = found.model_copy(update={"status": "interrupted", "export": None})
