@@ -14,7 +14,7 @@ from paretune.compressors.windows import read_windows
 from paretune.evaluators.tasks import TaskScorer, TaskSettings
 from paretune.pipeline.models import EMBEDDED, model_folder
 from paretune.pipeline.progress import Stages
-from paretune.spaces.errors import LimitTextError, TextError
+from paretune.spaces.errors import BrokenCandidateError, LimitTextError, TextError, VerificationError
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.statistics import compare_items
@@ -116,7 +116,11 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
         dense = load_checkpoint(base_folder)
         teacher = Teacher(dense, read)
         candidate = load_checkpoint(folder)
-        found = teacher.compare(candidate).measurements()
+        try:
+            found = teacher.compare(candidate).measurements()
+        except BrokenCandidateError as error:
+            place = f"predictions of {request.checkpoint}"
+            raise VerificationError(place, error.rule, "Make it again in wider formats") from error
     result: dict[str, Any] = {
         "base": request.base,
         "checkpoint": request.checkpoint,

@@ -132,7 +132,7 @@ class ComparedRow:
         heading: what it is.
         own, nearest: numbers for people, empty where nothing was measured.
         gap: compared model less member, with its paired standard error where windows or items are common.
-        clear: whether that is more than two standard errors.
+        clear: whether its interval (95 %) leaves zero out.
     """
 
     heading: str

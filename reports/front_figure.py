@@ -30,6 +30,7 @@ from paretune.spaces.limits import Limit
 from paretune.spaces.metrics import METRICS
 from paretune.spaces.numerals import digits, measured, quantity, scale_of
 from paretune.spaces.result import FrontFile, Member
+from paretune.spaces.statistics import Estimate
 
 COMPARED = "compared, not searched"
 
@@ -127,13 +128,20 @@ def front_figure(folder: RunFolder) -> Figure | None:
         "front",
         "KL to the dense model against cost: front, uniform configurations, pruned models and sparse candidates",
         f"Lower and further left is better. KL is read on {f'{windows} windows of ' if windows else ''}the report "
-        "text, which the search did not see; bars are two standard errors. A shaded box holds members that two "
-        "paired standard errors cannot tell apart; its marker is the cheapest of them, or the recommended "
-        "configuration.",
+        "text, which the search did not see; bars are intervals of 95 %"
+        f"{_clustering(folder)}. A shaded box holds members that paired intervals cannot tell apart; its marker is the "
+        "cheapest of them, or the recommended configuration.",
         "rows",
         tuple(front.view() for front in drawn),
         500,
     )
+
+
+def _clustering(folder: RunFolder) -> str:
+    """What the errors of the KL take as independent."""
+    found = [member.measurements["kl"] for member in folder.front.members if "kl" in member.measurements]
+    kinds = sorted({kl.clustered_by for kl in found if kl.clustered_by})
+    return f" with errors clustered by {' or '.join(kinds)}" if kinds else ""
 
 
 class _Front:
@@ -224,11 +232,11 @@ class _Front:
     def points(
         self, members: Sequence[Member], name: str, notes: Sequence[str] = (), **style: Any
     ) -> list[Trace]:
-        """One trace with error bars of two standard errors; nothing without members."""
+        """One trace with intervals of 95 % as error bars; nothing without members."""
         if not members:
             return []
         spots = [spot for member in members if (spot := self.at(member)) is not None]
-        up = [2 * (member.measurements["kl"].stderr or 0.0) for member in members]
+        up = [Estimate.of(member.measurements["kl"]).reach for member in members]
         # The lower end stays above zero, for the log axis.
         down = [min(reach, 0.95 * y) for reach, (_, y) in zip(up, spots, strict=True)]
         hovers = [

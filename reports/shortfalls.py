@@ -66,7 +66,7 @@ def _of_the_recommended(folder: RunFolder, answer: Answer) -> list[str]:
             )
         elif not margin.clear:
             found.append(
-                f"What is recommended cannot be told from {answer.uniform.name} by two paired standard errors."
+                f"What is recommended cannot be told from {answer.uniform.name} by a paired interval of 95 %."
             )
     return found
 

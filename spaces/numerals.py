@@ -57,12 +57,13 @@ def quantity(value: float, unit: str) -> str:
 
 
 def measured(found: Measurement) -> str:
-    """A measurement in its pretty unit, with its error where there is one."""
+    """A measurement in its pretty unit, with its error, or the spread of its rounds, where there is one."""
     factor, name = scale_of(found.value, found.unit)
     if found.unit == "B":
         return quantity(found.value, "B")
     error = None if found.stderr is None else found.stderr / factor
-    return f"{with_error(found.value / factor, error)} {name}".rstrip()
+    spread = f" (half of its rounds within ± {digits(found.spread / factor, 1)})" if found.spread else ""
+    return f"{with_error(found.value / factor, error)} {name}".rstrip() + spread
 
 
 def percent(share: float) -> str:

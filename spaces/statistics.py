@@ -56,6 +56,18 @@ class Estimate(Frozen):
     clustered_by: Clustering = ""
     clusters: int = 0
 
+    @classmethod
+    def of(cls, found: Measurement) -> Estimate:
+        """What a measurement says of itself."""
+        return cls(
+            value=found.value, stderr=found.stderr, n=found.n, clustered_by=found.clustered_by, clusters=found.clusters
+        )  # fmt: skip
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the interval of 95 %; 0 where the error is not known."""
+        return 0.0 if self.stderr is None else self.interval()[1] - self.value
+
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Bounds that hold the truth with this probability; infinite where the error is not known."""
         if self.stderr is None:

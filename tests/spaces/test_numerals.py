@@ -79,6 +79,8 @@ def test_pretty_units(value: float, unit: str, shown: str) -> None:
 
 def test_a_measurement_carries_its_error_into_the_unit() -> None:
     assert measured(Measurement(value=0.00212, unit="s", stderr=0.00003)) == "2.12 ± 0.03 ms"
+    spread = Measurement(value=0.00212, unit="s", spread=0.00003)
+    assert measured(spread) == "2.12 ms (half of its rounds within ± 0.03)"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from paretune.spaces.measurement import Measurement, Sample
 from paretune.spaces.statistics import (
     FEWEST_DOCUMENTS,
     TAIL_LEVELS,
+    Estimate,
     compare_items,
     difference,
     mean,
@@ -318,3 +319,12 @@ def test_items_with_shares_of_a_point_are_no_coin_flips():
     assert test.p_value == pytest.approx(ttest_rel(first, second).pvalue)
     with pytest.raises(ConfigurationError, match="without its items"):
         compare_items(answers(first).alone, answers(second))
+
+
+def test_a_measurement_says_how_far_it_reaches():
+    found = measure([1.0, 2.0, 6.0], sample(3))
+    estimate = Estimate.of(found)
+    assert estimate == mean([1.0, 2.0, 6.0])
+    assert estimate.reach == pytest.approx(t.ppf(0.975, 2) * found.stderr)
+    assert Estimate.of(Measurement(value=1.0)).reach == 0.0
+    assert Estimate.of(Measurement(value=1.0, stderr=1.0)).reach == pytest.approx(1.959964)
