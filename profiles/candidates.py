@@ -219,7 +219,7 @@ def everywhere(spec: ModelSpec, choice: LayerChoice) -> CompressionConfig:
 
 
 def four_bit_group(spec: ModelSpec) -> int | None:
-    """The largest usual group size that divides every row inside the blocks; ``None``: a scale a row."""
+    """The largest usual group size that divides every row inside the blocks; ``None``: one scale per row."""
     rows = {linear.in_features for linear in spec.block_linears}
     return next((size for size in _GROUP_SIZES if all(row % size == 0 for row in rows)), None)
 

@@ -94,7 +94,7 @@ class FormatPredictor:
         for name, count in terms(spec, config).items():
             if name not in rates:
                 raise UnknownCostError(
-                    f"{name[1]} of {name[0]} weights", "was not timed in a whole model", "Profile again"
+                    f"{name[1]} weights of {name[0]}", "was not timed in a whole model", "Profile again"
                 )
             seconds += rates[name] * count
         return seconds
@@ -122,7 +122,7 @@ def terms(spec: ModelSpec, config: CompressionConfig) -> Counter[Term]:
     """How often each term occurs in a candidate: weights that one token multiplies with, by place and format."""
     found: Counter[Term] = Counter({_ONCE: 1, _BLOCK: kept_blocks(spec, config)})
     for linear in kept_linears(spec, config):
-        place = "inner" if linear.block is not None else "outer"
+        place = "blocks" if linear.block is not None else "embedding"
         found[place, config.choice(linear.name).weight.name] += _used_weights(spec, linear, config)
     return found
 
@@ -134,7 +134,7 @@ def _used_weights(spec: ModelSpec, linear: Linear, config: CompressionConfig) ->
 
 
 def timing_configs(space: SearchSpace) -> tuple[CompressionConfig, ...]:
-    """Whole models that tell the terms of a space apart: dense, less deep, less wide, and one a format and place.
+    """Whole models that tell the terms of a space apart: dense, less deep, less wide, and one per format and place.
 
     Depth tells blocks from what is there once, width tells the weights of a block from the rest of it.
     """

@@ -32,7 +32,7 @@ TIERS: dict[Approach, int] = {"quantize": 2, "prune": 1, "pruned": 1}
 WORTHWHILE = 1.1
 """A step that gains less than a tenth is not worth its loss of quality."""
 _RISK = ("int8", "fp8", "int8-both", "kv8", "int4")
-"""From the least damage to quality to the most; decides between gains within a tenth of each other."""
+"""From the least loss of quality to the most; decides between gains within a tenth of each other."""
 
 
 class Costs(Frozen):

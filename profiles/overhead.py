@@ -1,4 +1,4 @@
-"""What a whole model costs beyond its kernels: so much a block, so much once, a share of the kernels' time.
+"""What a whole model costs beyond its kernels: so much per block, so much once, a share of the kernels' time.
 
 Norms, rotary embedding, residuals and the host's own work are no operations; and a kernel that runs between
 others finds the caches colder than by itself. Both are what measured latency leaves when the sum of the

@@ -87,7 +87,7 @@ class CostTable(Document):
         return write_whole(path, self.csv_text())
 
     def csv_text(self) -> str:
-        """One line a row, the fields of the operation among the columns."""
+        """One line per row, the fields of the operation among the columns."""
         text = io.StringIO()
         rows = [_flat(row) for row in self.rows]
         if rows:

@@ -71,7 +71,7 @@ def profile_candidates(spec: ModelSpec, legality: Legality) -> dict[str, Compres
         "uniform-8": eight,
         "uniform-4": four,
         "uniform-3": _uniform(spec, 3, group),
-        "uniform-8, a scale a row": everywhere(spec, row),
+        "uniform-8, one scale per row": everywhere(spec, row),
         "uniform-8, 8-bit inputs": everywhere(spec, inputs),
         "uniform-4, 8-bit cache": eight_bit_cache(four),
     }
@@ -152,7 +152,7 @@ def time_exports(
         configs: of the candidates; each must be one that the engine exports.
         workload: of one sequence.
         source: folder of the dense checkpoint.
-        rounds: processes a candidate.
+        rounds: processes per candidate.
         progress: told of every round.
 
     Raises:

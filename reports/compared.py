@@ -34,7 +34,7 @@ class ComparedModel(Frozen):
     """One model beside the front.
 
     Attributes:
-        label: what it is called in tables and figures; one row a label.
+        label: what it is called in tables and figures; one row per label.
         source: folder, file or hub id, as the user named it.
         hash: SHA-256 of its weights and ``config.json``.
         numbers: how its weights are stored, in words (``compressed-tensors``, ``bfloat16``).

@@ -130,7 +130,10 @@ def front_figure(folder: RunFolder) -> Figure | None:
         f"Lower and further left is better. KL is read on {f'{windows} windows of ' if windows else ''}the report "
         "text, which the search did not see; bars are intervals of 95 %"
         f"{_clustering(folder)}. A shaded box holds members that paired intervals cannot tell apart; its marker is the "
-        "cheapest of them, or the recommended configuration.",
+        "cheapest of them, or the recommended configuration."
+        + (
+            "" if folder.front.objectives[0] == "kl" else f" The search was for {_label(folder)}, not for KL."
+        ),
         "rows",
         tuple(front.view() for front in drawn),
         500,
@@ -142,6 +145,11 @@ def _clustering(folder: RunFolder) -> str:
     found = [member.measurements["kl"] for member in folder.front.members if "kl" in member.measurements]
     kinds = sorted({kl.clustered_by for kl in found if kl.clustered_by})
     return f" with errors clustered by {' or '.join(kinds)}" if kinds else ""
+
+
+def _label(folder: RunFolder) -> str:
+    metric = METRICS.get(folder.front.objectives[0])
+    return folder.front.objectives[0] if metric is None else metric.label
 
 
 class _Front:

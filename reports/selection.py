@@ -57,7 +57,7 @@ class Selection:
 def select_member(front: FrontFile, limits: tuple[Limit, ...], metric: str = "") -> Selection:
     """The member with the best ``metric`` among those that meet ``limits``.
 
-    Without limits and metric it is the run's own pick. Where every limit is on quality, the cheapest member is
+    Without limits and metric it is what the run recommends. Where every limit is on quality, the cheapest member is
     wanted, else the one of best quality. Uniform rows and the dense model take part: where one of them is best,
     that is the answer. Ties go to the smaller member.
 

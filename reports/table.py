@@ -1,4 +1,4 @@
-"""``front.csv``: a line a member, baseline or probe. Plain SI numbers, empty where nothing was measured.
+"""``front.csv``: a line per row of ``front.json``. Plain SI numbers, empty where nothing was measured.
 
 The columns are documented in ``docs/run-folder.md``; their order never depends on what was measured first.
 """
@@ -29,7 +29,7 @@ def front_columns(front: FrontFile) -> tuple[str, ...]:
 
 
 def front_rows(front: FrontFile) -> list[dict[str, str | float | None]]:
-    """One mapping a member, in the order of ``front.json``; ``None`` where nothing was measured."""
+    """One mapping per row, in the order of ``front.json``; ``None`` where nothing was measured."""
     columns = [column for column in front_columns(front) if column not in STANDING_COLUMNS]
     return [
         {**{column: cell(member, column) for column in columns}, **_standing(member, front.recommended)}

@@ -1,4 +1,4 @@
-"""The CPU of this machine as a :class:`~paretune.spaces.target.Device`: what the kernel says x operations a cycle.
+"""The CPU of this machine as a :class:`~paretune.spaces.target.Device`: what the kernel says x operations per cycle.
 
 Every figure is an estimate and ``source`` says so; ``paretune profile`` measures. Operations a cycle and core
 are those of server cores (Intel optimization manual; AMX: 4th-generation Xeon overview): two FMA units of the
@@ -18,7 +18,7 @@ from pathlib import Path
 from paretune.spaces.target import Device
 
 _OPERATIONS_PER_CYCLE = {
-    # generation: arithmetic -> operations a cycle and core (a multiply-add is two)
+    # generation: arithmetic -> operations per cycle and core (a multiply-add is two)
     "x86-amx": {"fp32": 64.0, "bf16": 1024.0, "int8": 2048.0},
     "x86-avx512": {"fp32": 64.0, "int8": 256.0},
     "x86-avx2": {"fp32": 32.0, "int8": 128.0 / 3},
@@ -69,8 +69,8 @@ def describe_cpu(facts: CpuFacts) -> Device:
         cache_bytes=facts.cache_bytes,
         peak_operations_per_s=peak,
         launch_s=5e-6,
-        source=f"estimated: {facts.cores} cores x {facts.frequency_hz / 1e9:.2f} GHz x operations a cycle of "
-        f"{generation}; bandwidth 12 GB/s a core, at most {socket / 1e9:g} GB/s; nothing was measured",
+        source=f"estimated: {facts.cores} cores x {facts.frequency_hz / 1e9:.2f} GHz x operations per cycle of "
+        f"{generation}; bandwidth 12 GB/s per core, at most {socket / 1e9:g} GB/s; nothing was measured",
     )
 
 

@@ -52,7 +52,7 @@ def test_each_format_and_place_is_timed_once():
     known = [terms(SPEC, config).keys() for config in configs]
     everything = set().union(*known)
     formats = {(place, name) for place, name in everything if place != "model"}
-    assert {place for place, _ in formats} == {"inner", "outer"}
+    assert {place for place, _ in formats} == {"blocks", "embedding"}
     assert len(configs) == len({c.digest for c in configs}) <= len(formats) + 3
     shallow = configs[1].pruned.blocks
     assert shallow
@@ -75,7 +75,7 @@ def test_mixtures_and_pruned_sizes_are_sums(data):
 def test_what_was_not_timed_is_refused():
     wide = SearchSpace(SPEC, FakeLegality(), Restrictions(bits=(3, 16)))
     config = next(c for c in timing_configs(wide) if c != DENSE_CONFIG and c.pruned.whole)
-    with pytest.raises(UnknownCostError, match="int3-g128 of inner weights"):
+    with pytest.raises(UnknownCostError, match="int3-g128 weights of blocks"):
         PREDICTOR.predict(SPEC, config, WORKLOAD)
 
 
@@ -83,7 +83,7 @@ def test_a_token_multiplies_with_active_experts_alone():
     spec = tiny_moe_spec()
     counted = terms(spec, CompressionConfig())
     everything = sum(x.out_features * x.in_features * x.experts for x in spec.block_linears)
-    inner = sum(count for (place, _), count in counted.items() if place == "inner")
+    inner = sum(count for (place, _), count in counted.items() if place == "blocks")
     assert 0 < inner < everything
 
 
