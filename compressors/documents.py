@@ -8,6 +8,7 @@ How a file was saved makes no difference: line ends, form feeds and byte order m
 from __future__ import annotations
 
 import bz2
+import hashlib
 import io
 import json
 import re
@@ -74,8 +75,15 @@ def read_documents(path: Path, documents: Sequence[int] | None = None) -> list[D
     found = split_documents(text) if records is None else records
     if not found:
         raise TextError(f"text {path}", "holds no document", "Name a file with text in it")
-    if documents is None:
-        return found
+    return found if documents is None else chosen(path, found, documents)
+
+
+def chosen(path: Path, found: Sequence[Document], documents: Sequence[int]) -> list[Document]:
+    """Those of a file's documents that are asked for, in the order asked.
+
+    Raises:
+        TextError: the file has no document of a given number.
+    """
     for index in documents:
         if not 0 <= index < len(found):
             raise TextError(
@@ -111,9 +119,10 @@ def split_documents(text: str) -> list[Document]:
 
 def distinct(documents: Sequence[Document]) -> list[int]:
     """Numbers of the documents that none before them repeats."""
-    first: dict[tuple[str, ...], int] = {}
+    first: dict[bytes, int] = {}
     for number, document in enumerate(documents):
-        first.setdefault(tuple(_words(document.text)) or (document.text,), number)
+        words = " ".join(_words(document.text)) or document.text
+        first.setdefault(hashlib.sha256(words.encode("utf-8", "surrogatepass")).digest(), number)
     return list(first.values())
 
 
@@ -194,17 +203,20 @@ class _Words:
 
     def __init__(self, documents: Sequence[Document], vocabulary: dict[str, int]) -> None:
         self._documents = documents
-        parts = [_words(document.text) for document in documents]
-        self._words = [word for part in parts for word in part]
-        self._texts = {" ".join(part) for part in parts}
+        self._vocabulary = vocabulary
+        parts = [
+            np.array(
+                [vocabulary.setdefault(word, len(vocabulary)) for word in _words(document.text)], np.uint64
+            )
+            for document in documents
+        ]
+        self._short = {part.tobytes() for part in parts if len(part) < _SHINGLE}
+        self._ids = np.concatenate([np.empty(0, np.uint64), *parts])
         self._bounds = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         self.owners = np.repeat(np.arange(len(parts)), np.diff(self._bounds))
-        ids = np.array(
-            [vocabulary.setdefault(word, len(vocabulary)) for word in self._words], dtype=np.uint64
-        )
-        mixed = (ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (self._ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(31)
-        count = max(0, len(ids) - _SHINGLE + 1)
+        count = max(0, len(self._ids) - _SHINGLE + 1)
         self.shingles = np.zeros(count, dtype=np.uint64)
         for place in range(_SHINGLE):
             self.shingles = self.shingles * np.uint64(0xD6E8FEB86659FD93) + mixed[place : place + count]
@@ -216,15 +228,17 @@ class _Words:
             document, inside = self._documents[number], same[start : max(start, stop - _SHINGLE + 1)]
             if not document.whole or stop - start < _FEWEST_WORDS:
                 continue
-            words = " ".join(self._words[start:stop])
-            if inside.mean() >= 0.5 if len(inside) else words in other._texts:
+            short = self._ids[start:stop].tobytes()
+            if inside.mean() >= 0.5 if len(inside) else short in other._short:
                 return f"document {' '.join(document.text.split())[:60]!r}"
         passage = next(iter(_runs(same, _PASSAGE)), None)
         if passage is None and len(same) and same.mean() > _SHARE:
             passage = int(same.argmax()), int(same.argmax()) + _SHINGLE
         if passage is None:
             return None
-        return f"passage {' '.join(self._words[passage[0] :][:_PASSAGE])[:60]!r}"
+        names = list(self._vocabulary)
+        words = [names[number] for number in self._ids[passage[0] :][:_PASSAGE].tolist()]
+        return f"passage {' '.join(words)[:60]!r}"
 
 
 def _runs(same: np.ndarray, words: int) -> list[tuple[int, int]]:

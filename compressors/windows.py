@@ -20,6 +20,7 @@ from paretune.compressors.documents import (
     Document,
     TextPart,
     check_disjoint,
+    chosen,
     distinct,
     read_documents,
     remarks,
@@ -127,8 +128,8 @@ def read_windows(
         TextError: unreadable, or too short for a window or for ``count`` of them.
     """
     whole = read_documents(path)
-    chosen = read_documents(path, documents) if documents is not None else [whole[n] for n in distinct(whole)]
-    windows, owners = lay_out(tokenizer, chosen, window_tokens)
+    used = chosen(path, whole, distinct(whole) if documents is None else documents)
+    windows, owners = lay_out(tokenizer, used, window_tokens)
     if len(windows) < max(1, count or 0):
         raise TextError(
             f"text {path}",

@@ -187,6 +187,9 @@ FORMS = {
     "one paragraph": " ".join,
     "wrapped": lambda parts: "\n\n".join(part.replace(" ", "\n") for part in parts),
     "upper case": lambda parts: "\n\n".join(parts).upper(),
+    "JSON Lines with a mark": lambda parts: (
+        "\ufeff" + "\r\n".join(json.dumps({"text": part}) for part in parts)
+    ),
     "JSON Lines": lambda parts: "\n".join(json.dumps({"text": part}) for part in parts),
     "WikiText": lambda parts: "".join(f" \n = Title {n} = \n \n {part} \n" for n, part in enumerate(parts)),
 }
@@ -209,7 +212,9 @@ def test_documents_are_found_however_a_file_is_saved(tmp_path, form):
     found = read_documents(saved(tmp_path, "text.txt", FORMS[form](SENTENCES)))
     assert len(found) == len(SENTENCES)
     assert not any("\r" in d.text or "\ufeff" in d.text or "\f" in d.text for d in found)
-    assert all(d.whole == (form in ("marks", "JSON Lines", "WikiText")) for d in found)
+    assert all(
+        d.whole == (form in ("marks", "JSON Lines", "JSON Lines with a mark", "WikiText")) for d in found
+    )
 
 
 def test_headings_and_short_lines_are_no_contamination(tmp_path):
