@@ -16,6 +16,7 @@ NEEDED = (
     "paretune/__init__.py",
     "paretune/py.typed",
     "paretune/commands/main.py",
+    "paretune/pipeline/api.py",
     "paretune/demo/model/model.safetensors",
     "paretune/demo/tasks/",
     "paretune/demo/text/",

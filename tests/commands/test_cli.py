@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from importlib.metadata import version
 from typing import get_type_hints
 
 import pytest
+from click import Context
+from typer.main import get_command
 
-from paretune.commands.main import main, with_default_command
+from paretune.commands.main import _CODES, app, main, with_default_command
 from paretune.commands.search import search
 from paretune.engines import engine_names
 from paretune.pipeline.run_file import EMBEDDED_RUN, RunFile
@@ -163,3 +166,60 @@ def test_an_unknown_key_of_a_run_file_is_named(model, tmp_path):
     found = paretune("search", "--run-file", path, "--out", tmp_path / "run")
     assert found.returncode == 2
     assert "minuets" in found.stderr
+
+
+def test_the_shell_is_told_commands_engines_and_metrics():
+    def completed(words, place):
+        asked = {"_PARETUNE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+        program = "from paretune.commands.main import main; main([])"
+        found = subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, **asked},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return found.stdout.split()
+
+    assert completed("paretune se", 1) == ["search", "select"]
+    assert completed("paretune search --engine vl", 3) == ["vllm"]
+    assert "kl_p99" in completed("paretune check --limit kl", 3)
+
+
+def test_what_is_no_command_searches_only_if_it_is_a_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for word in ("frobnicate", "./missing", "a/b/c", "../up/x"):
+        assert main([word]) == 2
+        assert "is not a known command or a model" in capsys.readouterr().err
+    (tmp_path / "frobnicate").mkdir()
+    assert with_default_command(["frobnicate"]) == ["search", "frobnicate"]
+
+
+def test_every_option_says_what_it_takes_and_means_one_thing():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert _CODES in readme
+    meanings: dict[str, set[str]] = {}
+    for command in get_command(app).commands.values():
+        options = [found for found in command.params if found.param_type_name == "option"]
+        assert any("--json" in option.opts for option in options), command.name
+        for option in options:
+            assert option.help, (command.name, option.opts)
+            assert "<" not in option.make_metavar(Context(command)).split("=")[0].replace("METRIC<", ""), (
+                option.opts
+            )
+            meanings.setdefault(option.opts[0], set()).add(option.help.split(",")[0].split(":")[0])
+    # What a text, a folder or a file is for is said by each command; a bound, an item or a run is the same everywhere.
+    for word in (
+        "--task-limit",
+        "--engine",
+        "--device",
+        "--revision",
+        "--quiet",
+        "--json",
+        "--tasks",
+        "--task",
+    ):
+        assert len(meanings[word]) == 1, (word, meanings[word])
+    assert meanings["--limit"] == {"Bound"}
+    assert "--run" in meanings
+    assert "--run-file" in meanings

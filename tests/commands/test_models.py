@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
 from paretune.compressors.companions import COMPANIONS, copy_companions
 from paretune.pipeline.models import model_folder
+from paretune.spaces.errors import ModelError
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,19 @@ def test_a_download_has_what_exports_copy(monkeypatch, tmp_path, name):
     assert any(fnmatch(name, pattern) for pattern in asked)
     assert set(COMPANIONS) <= set(asked)
     assert not any(fnmatch("pytorch_model.bin", pattern) for pattern in asked)
+
+
+def test_a_folder_that_is_not_there_is_asked_of_the_hub_with_a_word(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    assert model_folder("here/model") == Path("here/model")
+    assert capsys.readouterr().err == ""
+    model_folder("here/modle")
+    assert "there is no folder here/modle here; asking the hub" in capsys.readouterr().err
+    for path in ("./here/modle", "../modle", "/no/such", "modle"):
+        with pytest.raises(ModelError, match="neither a folder nor a hub id"):
+            model_folder(path)
 
 
 def test_companions_keep_their_places(tmp_path):

@@ -203,7 +203,16 @@ def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_
 
 def test_a_run_goes_on_from_its_own_settings(model, text, run, capsys):
     records = (run / "records.jsonl").read_text().splitlines()
-    assert main(["search", "--run-file", str(run / "run.json"), "--out", str(run)]) == 0
+    before = json.loads((run / "run.json").read_text())["spent"]
+    assert main(["search", "--run-file", str(run / "run.json"), "--out", str(run), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["status"], printed["folder"]) == ("complete", str(run))
+    assert {row["name"] for row in printed["rows"]} >= {"dense", printed["recommended"]}
+    # Seconds of earlier calls count.
+    assert all(
+        printed["spent"][stage] > seconds for stage, seconds in before.items() if stage in ("start", "bank")
+    )
+    assert printed["spent"]["search"] >= before["search"]
     assert (run / "records.jsonl").read_text().splitlines()[: len(records)] == records
 
 
