@@ -78,7 +78,7 @@ class CacheBench:
         spec = self.spec
         return sum(
             kv.block(block).stored_bytes(layer.kv_heads, layer.head_dim, spec.dtype_bytes)
-            for block, layer in enumerate(spec.cache)
+            for block, layer in spec.attention
         )
 
     def row(self, label: str, kv: KVFormat) -> dict[str, object]:

@@ -370,6 +370,7 @@ def _fits(entry: Entry) -> bool:
 
 def as_parameter(matrix: torch.Tensor, linear: Linear, shape: tuple[int, int]) -> torch.Tensor:
     """A matrix with output rows first (experts one below the other) in the shape of the layer's parameter."""
-    if linear.role.startswith("expert"):
-        return matrix.view(linear.experts, *shape)
+    if linear.stacked:
+        matrices = matrix.view(linear.experts, *shape)
+        return matrices.transpose(1, 2).contiguous() if linear.transposed else matrices
     return matrix.t().contiguous() if linear.transposed else matrix

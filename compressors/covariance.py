@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from paretune.compressors.block_stream import BlockStream
-from paretune.compressors.observation import RunningMean, inputs_of_experts
+from paretune.compressors.observation import FIRST_OF_EXPERTS, RunningMean, inputs_of_experts, routed
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.model import Linear, ModelSpec, Role
 
@@ -79,7 +79,8 @@ def observe_covariances(
     for x in watched:
         if x.role.startswith("expert"):
             path = x.name.rpartition(".")[0]
-            sums |= {name: RunningMean() for name in (f"{path}.gate_up_proj", f"{path}.down_proj")}
+            both = (x.name if x.role in FIRST_OF_EXPERTS else f"{path}.gate_up_proj", f"{path}.down_proj")
+            sums |= {name: RunningMean() for name in both}
     handles = [_watch(model, x, sums) for x in watched]
     try:
         stream.observe()
@@ -90,7 +91,7 @@ def observe_covariances(
 
 
 def _watch(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:
-    if linear.role == "expert_gate_up":
+    if linear.role in FIRST_OF_EXPERTS:
         return _watch_experts(model, linear, sums)
 
     def observe(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -105,7 +106,7 @@ def _watch_experts(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> 
     down = f"{path}.down_proj"
 
     def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
+        hidden, chosen = routed(module, inputs)
         outer, inner, counts = [], [], []
         for _, entered, product in inputs_of_experts(module, hidden, chosen):
             rows = entered.to(torch.float32)

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from paretune.spaces.model import Linear, ModelSpec
 
-_USUAL = {"expert_gate_up": ("gate_proj", "up_proj"), "expert_down": ("down_proj",)}
+_USUAL = {
+    "expert_gate_up": ("gate_proj", "up_proj"),
+    "expert_up": ("up_proj",),
+    "expert_down": ("down_proj",),
+}
 _PIECES = {
     "mixtral": {"expert_gate_up": ("w1", "w3"), "expert_down": ("w2",)},
     "qwen3_moe": _USUAL,

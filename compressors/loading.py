@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from paretune.spaces.architectures import check_weights
+from paretune.spaces.architectures.description import model_class
 from paretune.spaces.architectures.headers import weight_files
 from paretune.spaces.errors import ModelError
 from paretune.spaces.files import CONFIGURATION, FileKind, read_object, refusing, sha256_of_file
@@ -62,8 +63,8 @@ def check_parameters(model: Any, folder: Path, spec: ModelSpec) -> None:
 def read_model_config(folder: Path) -> tuple[Any, str]:
     """The configuration as ``transformers`` reads it, and the implementation of attention that computes it.
 
-    Attention runs through scaled dot products, except where logits are capped (Gemma 2), which only the plain
-    implementation computes.
+    Attention runs through scaled dot products, except where logits are capped (Gemma 2) or have sinks (gpt-oss), which
+    only the plain implementation computes.
 
     Raises:
         OSError, ValueError, KeyError: ``transformers`` refuses it.
@@ -72,7 +73,8 @@ def read_model_config(folder: Path) -> tuple[Any, str]:
 
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-    return config, "eager" if capped else "sdpa"
+    plain = capped or not getattr(model_class(config), "_supports_sdpa", True)
+    return config, "eager" if plain else "sdpa"
 
 
 def load_checkpoint(
@@ -83,12 +85,10 @@ def load_checkpoint(
     Raises:
         ModelError: ``transformers`` refuses the folder.
     """
-    import transformers
-
     with told_by_transformers(folder):
         config, attention = read_model_config(folder)
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the container's library
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model = model_class(config).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.bfloat16 if _block_floats(config) else dtype,

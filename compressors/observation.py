@@ -104,7 +104,7 @@ class Observer:
             if linear.role == "embedding" or linear.role.startswith("expert"):
                 continue
             self._watch_linear(linear)
-        for linear in self.spec.of_role("expert_gate_up"):
+        for linear in self.spec.of_role(*FIRST_OF_EXPERTS):
             self._watch_experts(linear)
         for block, module in enumerate(self.model.get_submodule(self.spec.block_path)):
             self._handles.append(module.register_forward_hook(self._block_hook(block), with_kwargs=True))
@@ -150,7 +150,7 @@ class Observer:
         outer_windows, inner_windows = (self.window_peaks.setdefault(x, []) for x in (linear.name, down))
 
         def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            hidden, chosen = inputs[0].reshape(-1, inputs[0].shape[-1]), inputs[1]
+            hidden, chosen = routed(module, inputs)
             sums: dict[str, list[torch.Tensor]] = {"outer": [], "inner": [], "sizes": []}
             peaks: dict[str, list[torch.Tensor]] = {"outer": [], "inner": []}
             counts, largest = [], torch.zeros(len(hidden), device=hidden.device)
@@ -187,14 +187,56 @@ class Observer:
         return observe
 
 
+FIRST_OF_EXPERTS = ("expert_gate_up", "expert_up")
+"""Roles of an expert's first projection: gate and up in one, or up alone."""
+
+
+def routed(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What an experts module was given: hidden states ``(tokens, hidden)`` and the experts of each token.
+
+    Llama 4 gives every expert every token, scaled by its share, one expert after the other; tokens that an expert does
+    not take are zeros, and count as not given to it.
+    """
+    hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
+    if len(inputs) > 1:
+        return hidden, inputs[1]
+    experts = len(module.down_proj)
+    owner = torch.arange(experts, device=hidden.device).repeat_interleave(len(hidden) // experts)
+    return hidden, torch.where(hidden.abs().amax(dim=1) > 0, owner, -1)[:, None]
+
+
 def inputs_of_experts(
     module: Any, hidden: torch.Tensor, chosen: torch.Tensor
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """An expert each: which tokens reached it, what entered its first projection, and in float32 its second."""
-    for expert, weight in enumerate(module.gate_up_proj):
+    """For each expert: which tokens reached it, what entered its first projection, and in float32 its second.
+
+    Args:
+        module: the experts, with what ``use_experts_implementation`` of transformers notes on it.
+        hidden: ``(tokens, hidden)``.
+        chosen: the experts of each token, ``(tokens, chosen)``.
+    """
+    gated = getattr(module, "has_gate", True)
+    name = "gate_up_proj" if gated else "up_proj"
+    weights, biases = getattr(module, name), getattr(module, f"{name}_bias", None)
+    # Llama 4's module says nothing of itself: its experts lie as (in, out).
+    by_column = getattr(module, "is_transposed", not hasattr(module, "_apply_gate"))
+    for expert, weight in enumerate(weights):
         reached = (chosen == expert).any(dim=-1)
-        gate, up = torch.nn.functional.linear(hidden[reached], weight).chunk(2, dim=-1)
-        yield reached, hidden[reached], (module.act_fn(gate) * up).to(torch.float32)
+        product = hidden[reached] @ (weight if by_column else weight.t())
+        product = product if biases is None else product + biases[expert]
+        yield reached, hidden[reached], _activated(module, product, gated).to(torch.float32)
+
+
+def _activated(module: Any, product: torch.Tensor, gated: bool) -> torch.Tensor:
+    """What an expert's activation makes of its first projection."""
+    if not gated:
+        found: torch.Tensor = module.act_fn(product)
+    elif hasattr(module, "_apply_gate"):
+        found = module._apply_gate(product)
+    else:
+        gate, up = product.chunk(2, dim=-1)
+        found = module.act_fn(gate) * up
+    return found
 
 
 def _peak(rows: torch.Tensor) -> torch.Tensor:

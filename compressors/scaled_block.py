@@ -103,7 +103,7 @@ class ScaledBlock:
 
 def scalable_fixed(spec: ModelSpec, block: int) -> tuple[FixedTensor, ...]:
     """Fixed tensors of a block that may carry scales: its vectors."""
-    return tuple(x for x in spec.fixed if x.block == block and len(x.shape) == 1)
+    return tuple(x for x in spec.fixed if x.block == block and len(x.shape) == 1 and x.kind != "buffer")
 
 
 def scaled_bytes(spec: ModelSpec, block: int) -> int:

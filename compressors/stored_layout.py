@@ -130,10 +130,12 @@ def _read_rows(stored: StoredTensor, expert: int, start: int, stop: int, transpo
     with safe_open(stored.file, framework="pt") as file:
         view: Any = file.get_slice(stored.name)
         found: torch.Tensor
-        if transposed:
+        if len(stored.shape) == 3:
+            rows = slice(start, stop)
+            part = view[expert : expert + 1, :, rows] if transposed else view[expert : expert + 1, rows]
+            found = part[0].t() if transposed else part[0]
+        elif transposed:
             found = view[:, start:stop].t()
-        elif len(stored.shape) == 3:
-            found = view[expert : expert + 1, start:stop][0]
         else:
             found = view[start:stop]
     return found

@@ -18,6 +18,7 @@ import torch
 from paretune.compressors.loading import check_parameters, read_model_config, told_by_transformers
 from paretune.compressors.weight_source import WeightSource
 from paretune.spaces.architectures import check_weights
+from paretune.spaces.architectures.description import model_class
 from paretune.spaces.errors import ModelError
 from paretune.spaces.model import ModelSpec
 
@@ -153,7 +154,6 @@ def open_streamed(
         ModelError: weights that are absent, cut short, those of another model, or stored in a form that cannot be
             read part by part.
     """
-    import transformers
     from accelerate import init_empty_weights
 
     check_weights(folder, spec)
@@ -167,9 +167,7 @@ def open_streamed(
             )
     with told_by_transformers(folder), init_empty_weights(include_buffers=False):
         config, attention = read_model_config(folder)
-        model = transformers.AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
-        )
+        model = model_class(config)._from_config(config, dtype=dtype, attn_implementation=attention)
     check_parameters(model, folder, spec)
     model = model.eval().requires_grad_(False).to(dtype)
     for module in model.modules():

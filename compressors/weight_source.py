@@ -56,12 +56,9 @@ class WeightSource:
         stored = self._files.get(name)
         if stored is not None:
             found = stored.rows(expert, start, stop, linear.transposed)
-        elif linear.transposed:
-            found = self.loaded(name)[:, start:stop].t()
-        elif linear.role.startswith("expert"):
-            found = self.loaded(name)[expert, start:stop]
         else:
-            found = self.loaded(name)[start:stop]
+            matrix = self.loaded(name)[expert] if linear.stacked else self.loaded(name)
+            found = matrix[:, start:stop].t() if linear.transposed else matrix[start:stop]
         return found.to(device=self.device, dtype=torch.float32).contiguous()
 
     def matrices(self, linear: Linear) -> torch.Tensor:

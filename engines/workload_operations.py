@@ -85,7 +85,7 @@ def model_calls(
             if linear.experts > 1:
                 entering, experts = tokens * spec.active_experts, touched_experts(spec, tokens)
             yield LayerCall(linear, layer, rows, columns, entering, experts)
-    for block, cache in enumerate(spec.cache):
+    for block, cache in spec.attention:
         if config.keeps_block(block):
             kv_heads = kept_extent(spec, "kv_heads", cache.kv_heads, config.pruned)
             queries = seen = workload.prompt_tokens

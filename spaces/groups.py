@@ -9,7 +9,7 @@ from paretune.spaces.model import ModelSpec
 from paretune.spaces.named_formats import find_choice
 from paretune.spaces.patterns import GroupRule, Restrictions
 
-_PART = {
+_PARTS = {
     "q": "qkv",
     "k": "qkv",
     "v": "qkv",
@@ -19,11 +19,17 @@ _PART = {
     "up": "gate_up",
     "gate_up": "gate_up",
     "down": "down",
+    "shared_gate": "shared_gate_up",
+    "shared_up": "shared_gate_up",
     "expert_gate_up": "experts",
+    "expert_up": "experts",
     "expert_down": "experts",
-    "embedding": "embedding",
-    "head": "head",
+    "linear_attn.in_proj_qkv": "in_proj_qkvz",
+    "linear_attn.in_proj_z": "in_proj_qkvz",
+    "self_attn.q_a_proj": "qkv_a",
+    "self_attn.kv_a_proj_with_mqa": "qkv_a",
 }
+"""What serving engines multiply in one product; every other role is a group of its own."""
 
 
 def fused_groups(spec: ModelSpec) -> tuple[FusedGroup, ...]:
@@ -31,7 +37,7 @@ def fused_groups(spec: ModelSpec) -> tuple[FusedGroup, ...]:
     gathered: dict[tuple[int | None, str], list[str]] = {}
     for linear in spec.linears:
         if not (spec.tied and linear.role == "head"):
-            gathered.setdefault((linear.block, _PART[linear.role]), []).append(linear.name)
+            gathered.setdefault((linear.block, _PARTS.get(linear.role, linear.role)), []).append(linear.name)
     return tuple(_group(block, part, layers) for (block, part), layers in gathered.items())
 
 

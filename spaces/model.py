@@ -1,13 +1,13 @@
 """A language model as a search sees it: blocks, linears with shapes, everything else, cache geometry.
 
-A :class:`ModelSpec` needs no weights; :mod:`paretune.spaces.architectures` makes it from ``config.json``.
+A :class:`ModelSpec` needs no weights; :mod:`paretune.spaces.architectures` derives it from ``transformers``.
 """
 
 from __future__ import annotations
 
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,10 +15,11 @@ from paretune.spaces.containers import Container
 from paretune.spaces.errors import ModelError
 from paretune.spaces.schema import Document, Frozen
 
-Role = Literal[
-    "q", "k", "v", "qkv", "o", "gate", "up", "gate_up", "down", "embedding", "head",
-    "expert_gate_up", "expert_down",
-]  # fmt: skip
+Role = str
+"""What a layer computes: ``q``, ``k``, ``v``, ``qkv``, ``o``; ``gate``, ``up``, ``gate_up``, ``down``, the same of
+shared experts behind ``shared_`` and of routed ones behind ``expert_``; ``embedding``, ``head``; of everything else its
+path inside the block (``linear_attn.out_proj``). Open: a family may have roles that no other has.
+"""
 Axis = Literal["none", "heads", "kv_heads", "qkv", "ffn", "ffn_pair", "hidden"]
 """What an axis of a tensor counts, hence what a smaller pruned model takes away from it.
 
@@ -56,12 +57,17 @@ class Linear(Frozen):
     in_axis: Axis = "none"
 
     @property
+    def stacked(self) -> bool:
+        """Whether the parameter holds the matrices of all experts, ``(experts, rows, columns)``."""
+        return self.role.startswith("expert_")
+
+    @property
     def stored_shape(self) -> tuple[int, ...]:
         """Shape of the parameter in the dense model."""
         shape = (self.out_features, self.in_features)
         if self.transposed:
             shape = shape[::-1]
-        return (self.experts, *shape) if self.role.startswith("expert") else shape
+        return (self.experts, *shape) if self.stacked else shape
 
     @property
     def weights(self) -> int:
@@ -70,7 +76,7 @@ class Linear(Frozen):
 
 
 class FixedTensor(Frozen):
-    """A tensor that is never quantized: norms, biases, routers, positions.
+    """A tensor that is never quantized.
 
     Attributes:
         name: in ``named_parameters()``.
@@ -78,6 +84,8 @@ class FixedTensor(Frozen):
         block: index of its block, ``None`` outside.
         axis: what its first axis counts.
         inner_axis: what its second axis counts, where it has one.
+        kind: why it is no candidate: ``norm``, ``bias``, ``router``, ``convolution``, ``state`` ...; a ``buffer`` is
+            stored and is no parameter.
     """
 
     name: str
@@ -85,23 +93,88 @@ class FixedTensor(Frozen):
     block: int | None = None
     axis: Axis = "none"
     inner_axis: Axis = "none"
+    kind: str = "norm"
 
 
-class CacheLayer(Frozen):
-    """What one block keeps per sequence.
+class AttentionCache(Frozen):
+    """Keys and values of a block.
 
     Attributes:
-        kv_heads, head_dim: of the keys and values.
+        kv_heads, head_dim: of the keys.
+        value_dim: of a value, where it is another than a key's.
         window: tokens that sliding attention keeps; ``None``: all.
+        shared: whether an earlier block keeps them for this one too.
+        state: numbers that a recurrence beside attention keeps of a sequence (Falcon-H1).
     """
 
+    kind: Literal["attention"] = "attention"
     kv_heads: int
     head_dim: int
+    value_dim: int | None = None
     window: int | None = None
+    shared: bool = False
+    state: int = 0
 
     def tokens(self, context: int) -> int:
         """Tokens kept at ``context``."""
+        if self.shared:
+            return 0
         return context if self.window is None else min(context, self.window)
+
+
+class LatentCache(Frozen):
+    """What latent attention keeps of a token for all heads together (DeepSeek-V2, arXiv:2405.04434).
+
+    Attributes:
+        width: numbers a token: the compressed keys and values, and the keys with positions.
+        indexer: numbers a token that choose which tokens are attended to, where something does.
+    """
+
+    kind: Literal["latent"] = "latent"
+    width: int
+    indexer: int = 0
+
+
+class StateCache(Frozen):
+    """What a recurrence keeps of a sequence, however long it is (Mamba, gated delta net, short convolution).
+
+    Attributes:
+        numbers: of the state and of the convolution's last inputs.
+    """
+
+    kind: Literal["state"] = "state"
+    numbers: int
+
+
+class NoCache(Frozen):
+    """A block that keeps nothing: it has no mixer of tokens."""
+
+    kind: Literal["none"] = "none"
+
+
+Cache = Annotated[AttentionCache | LatentCache | StateCache | NoCache, Field(discriminator="kind")]
+"""What one block keeps per sequence."""
+
+
+class Block(Frozen):
+    """What one block is, where blocks differ.
+
+    Attributes:
+        mixer: how tokens see one another: ``attention``, ``latent``, ``state`` or ``none``.
+        heads: query heads; 0 without attention.
+        ffn: channels of the feed-forward part, of one expert in a mixture; 0 without one.
+        experts, active_experts: of its mixture; 0 where it is none.
+        shared_experts: channels that every token goes through beside the routed experts.
+        cache: what it keeps.
+    """
+
+    mixer: Literal["attention", "latent", "state", "none"] = "attention"
+    heads: int = 0
+    ffn: int = 0
+    experts: int = 0
+    active_experts: int = 0
+    shared_experts: int = 0
+    cache: Cache
 
 
 PrunedKind = Literal["blocks", "kv_heads", "ffn_channels", "hidden"]
@@ -127,17 +200,17 @@ class ModelSpec(Document):
         source: folder or id it was read from.
         revision: of a hub id.
         model_type, architecture: as in ``config.json``.
-        family: registered architecture that read it.
+        family: what related configurations have in common: ``model_type`` of its language part.
         dtype: ``bfloat16``, ``float16`` or ``float32``: how the checkpoint stores weights.
         block_path: module path of the list of blocks, e.g. ``model.layers``.
-        heads, kv_heads, head_dim: attention geometry (of the first block where blocks differ).
+        heads, kv_heads, head_dim: attention geometry (of the first block with attention where blocks differ).
         ffn_size: FFN channels (of one expert in a mixture).
-        experts, active_experts: 0 for a dense model.
+        experts, active_experts: 0 for a model without mixtures.
         context: longest sequence.
         tied: embedding and head are one tensor.
         linears: the layers, in the order of execution; the head is listed also when tied (0 bytes of its own).
         fixed: every other tensor of the checkpoint.
-        cache: one entry a block.
+        layout: what each block is.
         uncuttable: cuts that the architecture cannot express.
         heads_divide_hidden: whether its configuration refuses a hidden size that is no multiple of the heads.
         fixed_dtype_bytes: of one number of what is never quantized, where an engine's container has its own
@@ -165,11 +238,35 @@ class ModelSpec(Document):
     active_experts: int = 0
     linears: tuple[Linear, ...]
     fixed: tuple[FixedTensor, ...]
-    cache: tuple[CacheLayer, ...]
+    layout: tuple[Block, ...]
     uncuttable: tuple[Uncuttable, ...] = ()
     heads_divide_hidden: bool = False
     fixed_dtype_bytes: int | None = Field(None, exclude_if=lambda value: value is None)
     container: Container = Field("compressed-tensors", exclude_if=lambda value: value == "compressed-tensors")
+
+    @property
+    def cache(self) -> tuple[Cache, ...]:
+        """What each block keeps."""
+        return tuple(block.cache for block in self.layout)
+
+    @property
+    def attention(self) -> tuple[tuple[int, AttentionCache], ...]:
+        """Blocks with plain attention, and what they keep."""
+        return tuple((i, x) for i, x in enumerate(self.cache) if isinstance(x, AttentionCache))
+
+    def why_uneven(self) -> str | None:
+        """What keeps the blocks from being alike, each with keys and values of its own; ``None`` if they are.
+
+        Caches of fixed buffers and graphs are made for models whose blocks are.
+        """
+        for block, cache in enumerate(self.cache):
+            if not isinstance(cache, AttentionCache):
+                return f"block {block} keeps {'nothing' if cache.kind == 'none' else f'a {cache.kind} cache'}"
+            if cache.shared or cache.state:
+                return f"block {block} {'shares its keys' if cache.shared else 'keeps a state too'}"
+            if cache.value_dim is not None:
+                return f"block {block} has values of another width than its keys"
+        return None
 
     @property
     def dtype_bytes(self) -> int:
@@ -220,7 +317,7 @@ class ModelSpec(Document):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of the dense model by its name in ``named_parameters()``; a tied head is not there."""
         shapes = {x.parameter: x.stored_shape for x in self.linears if not (self.tied and x.role == "head")}
-        return shapes | {tensor.name: tensor.shape for tensor in self.fixed}
+        return shapes | {tensor.name: tensor.shape for tensor in self.fixed if tensor.kind != "buffer"}
 
     @cached_property
     def parameters(self) -> int:

@@ -13,7 +13,15 @@ from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, Prune
 from paretune.spaces.containers import StoredBytes, graph_bytes, unpacked_bytes
 from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.form_bytes import FORM_CONTAINERS, form_bytes
-from paretune.spaces.model import Axis, FixedTensor, Linear, ModelSpec
+from paretune.spaces.model import (
+    AttentionCache,
+    Axis,
+    FixedTensor,
+    LatentCache,
+    Linear,
+    ModelSpec,
+    StateCache,
+)
 from paretune.spaces.target import Workload
 
 
@@ -123,14 +131,23 @@ def average_bits(spec: ModelSpec, config: CompressionConfig) -> float:
 
 
 def kv_cache_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workload) -> int:
-    """Bytes of keys and values when every sequence of the batch has reached its full length."""
-    total = 0
-    for block, layer in enumerate(spec.cache):
-        if config.keeps_block(block):
-            heads = kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned)
-            per_token = config.kv.block(block).stored_bytes(heads, layer.head_dim, spec.dtype_bytes)
-            total += layer.tokens(workload.context) * per_token
-    return total * workload.batch
+    """Bytes of keys, values and states when every sequence of the batch has reached its full length."""
+    kept = (block for block in range(spec.blocks) if config.keeps_block(block))
+    return workload.batch * sum(_cache_bytes(spec, config, block, workload.context) for block in kept)
+
+
+def _cache_bytes(spec: ModelSpec, config: CompressionConfig, block: int, context: int) -> int:
+    """What one block keeps of one sequence. Latent caches and states stay in the model's dtype."""
+    cache, kv = spec.cache[block], config.kv.block(block)
+    if isinstance(cache, AttentionCache):
+        heads = kept_extent(spec, "kv_heads", cache.kv_heads, config.pruned)
+        widths = (cache.head_dim, cache.head_dim if cache.value_dim is None else cache.value_dim)
+        # A format stores keys and values of one width alike, so half of each where they differ.
+        both = sum(kv.stored_bytes(heads, width, spec.dtype_bytes) for width in widths)
+        return cache.tokens(context) * both // 2 + cache.state * spec.dtype_bytes
+    if isinstance(cache, LatentCache):
+        return context * (cache.width + cache.indexer) * spec.dtype_bytes
+    return cache.numbers * spec.dtype_bytes if isinstance(cache, StateCache) else 0
 
 
 def activation_bytes(spec: ModelSpec, config: CompressionConfig, workload: Workload) -> int:

@@ -9,14 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from paretune.spaces.architectures import read_model
-from paretune.spaces.architectures.decoder import Biases, add_decoder
-from paretune.spaces.architectures.layout import Geometry
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.groups import fused_groups, single_groups
 from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from paretune.spaces.model import CacheLayer, ModelSpec
+from paretune.spaces.model import AttentionCache, Axis, Block, FixedTensor, Linear, ModelSpec
 from paretune.spaces.size import kept_shape
 
 
@@ -35,19 +33,7 @@ def tiny_spec(
     window: int | None = None,
 ) -> ModelSpec:
     """A Llama without weights; the defaults are the sizes of ``tests.models``' tiny Llama, but tied."""
-    geometry = Geometry(
-        blocks=blocks,
-        hidden=hidden,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        ffn=ffn,
-        vocabulary=vocabulary,
-        context=context,
-        tied=tied,
-        windows=(window,) * blocks,
-    )
-    layout = add_decoder(geometry, Biases())
+    cache = AttentionCache(kv_heads=kv_heads, head_dim=head_dim, window=window)
     return ModelSpec.model_validate(
         {
             "source": "tiny",
@@ -55,7 +41,7 @@ def tiny_spec(
             "architecture": "LlamaForCausalLM",
             "family": "llama",
             "dtype": dtype,
-            "block_path": layout.block_path,
+            "block_path": "model.layers",
             "blocks": blocks,
             "hidden_size": hidden,
             "heads": heads,
@@ -65,11 +51,54 @@ def tiny_spec(
             "vocabulary": vocabulary,
             "context": context,
             "tied": tied,
-            "linears": tuple(layout.linears),
-            "fixed": tuple(layout.fixed),
-            "cache": (CacheLayer(kv_heads=kv_heads, head_dim=head_dim, window=window),) * blocks,
+            "linears": _llama_linears(blocks, hidden, heads * head_dim, kv_heads * head_dim, ffn, vocabulary),
+            "fixed": _llama_norms(blocks, hidden),
+            "layout": (Block(heads=heads, ffn=ffn, cache=cache),) * blocks,
         }
     )
+
+
+def _llama_linears(
+    blocks: int, hidden: int, queries: int, keys: int, ffn: int, vocabulary: int
+) -> tuple[Linear, ...]:
+    def linear(
+        name: str, role: str, shape: tuple[int, int], axes: tuple[Axis, Axis], block: int | None
+    ) -> Linear:
+        return Linear(
+            name=name,
+            parameter=f"{name}.weight",
+            role=role,
+            block=block,
+            out_features=shape[0],
+            in_features=shape[1],
+            out_axis=axes[0],
+            in_axis=axes[1],
+        )
+
+    inside: tuple[tuple[str, str, tuple[int, int], tuple[Axis, Axis]], ...] = (
+        ("self_attn.q_proj", "q", (queries, hidden), ("heads", "hidden")),
+        ("self_attn.k_proj", "k", (keys, hidden), ("kv_heads", "hidden")),
+        ("self_attn.v_proj", "v", (keys, hidden), ("kv_heads", "hidden")),
+        ("self_attn.o_proj", "o", (hidden, queries), ("hidden", "heads")),
+        ("mlp.gate_proj", "gate", (ffn, hidden), ("ffn", "hidden")),
+        ("mlp.up_proj", "up", (ffn, hidden), ("ffn", "hidden")),
+        ("mlp.down_proj", "down", (hidden, ffn), ("hidden", "ffn")),
+    )
+    ends: tuple[Axis, Axis] = ("none", "hidden")
+    return (
+        linear("model.embed_tokens", "embedding", (vocabulary, hidden), ends, None),
+        *(linear(f"model.layers.{b}.{name}", *more, b) for b in range(blocks) for name, *more in inside),
+        linear("lm_head", "head", (vocabulary, hidden), ends, None),
+    )
+
+
+def _llama_norms(blocks: int, hidden: int) -> tuple[FixedTensor, ...]:
+    inside = [
+        FixedTensor(name=f"model.layers.{b}.{name}.weight", shape=(hidden,), block=b, axis="hidden")
+        for b in range(blocks)
+        for name in ("input_layernorm", "post_attention_layernorm")
+    ]
+    return (*inside, FixedTensor(name="model.norm.weight", shape=(hidden,), axis="hidden"))
 
 
 @dataclass

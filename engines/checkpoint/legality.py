@@ -117,6 +117,8 @@ def _role(linear: Linear, choice: LayerChoice) -> Ruling:
             " without its weight, which initialization reads); 8 bits are stored unpacked and load",
             LOADER,
         )
+    if linear.stacked and linear.transposed:
+        return illegal("experts stored as (in, out) have no packed form that loads", LOADER)
     if linear.role.startswith("expert") and not weight.symmetric:
         return illegal("experts are decompressed without zero points, so they must be symmetric", LOADER)
     return LEGAL

@@ -131,8 +131,9 @@ class StoredTensors:
     def _dense_layer(self, linear: Linear) -> Named:
         choice, pruned = self._config.choice(linear.name), self._config.pruned
         value = self._dense(self._bank.tensor(linear.name, choice, pruned))
-        if not (self._plain and linear.role.startswith("expert")):
-            # Beside quantized tensors, dense experts are found only under the name of their parameter.
+        if linear.transposed or not (self._plain and linear.stacked):
+            # Beside quantized tensors, dense experts are found only under the name of their parameter; those that lie
+            # as (in, out) are published under no other.
             yield kept_name(self._spec, pruned, linear.parameter), value
             return
         for expert in range(linear.experts):

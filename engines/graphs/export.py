@@ -82,6 +82,6 @@ def cache_shape(spec: ModelSpec, config: CompressionConfig) -> list[tuple[int, i
     """Heads and width of the pruned model's cache, a kept layer each."""
     return [
         (kept_extent(spec, "kv_heads", layer.kv_heads, config.pruned), layer.head_dim)
-        for block, layer in enumerate(spec.cache)
+        for block, layer in spec.attention
         if config.keeps_block(block)
     ]

@@ -71,7 +71,8 @@ def model_ruling(spec: ModelSpec) -> Ruling:
         return illegal(
             "experts are chosen by what a token says, which a traced graph cannot follow", _EXPORTER
         )
-    return LEGAL
+    uneven = spec.why_uneven()
+    return LEGAL if uneven is None else illegal(f"every block hands out keys and values: {uneven}", _EXPORTER)
 
 
 def _layer(linear: Linear, choice: LayerChoice, columns: int) -> Ruling:

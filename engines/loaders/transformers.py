@@ -27,11 +27,13 @@ class TransformersModel:
         # Block floats are expanded in bf16 whatever dtype is asked for.
         blocks = any(str(x.get("format", "")).startswith(("nvfp4", "mxfp4", "mxfp8")) for x in groups)
         capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-        found = transformers.AutoModelForCausalLM.from_pretrained(
+        named = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
+        plain = capped or not getattr(named, "_supports_sdpa", True)
+        found = named.from_pretrained(
             job["model"],
             config=config,
             dtype=torch.bfloat16 if blocks else torch.float32,
-            attn_implementation="eager" if capped else "sdpa",
+            attn_implementation="eager" if plain else "sdpa",
             **({} if usual else {"device_map": "cpu"}),
             **local,
         )

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from paretune.compressors.cache_numbers import CacheNumbers, IntegerNumbers, cache_numbers
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.model import ModelSpec
 
 _EIGHT_BITS = KVFormat(num_bits=8)
@@ -212,12 +213,20 @@ def static_cache(spec: ModelSpec, config: CompressionConfig, tokens: int, scale_
     """An empty cache for sequences of at most ``tokens``.
 
     Raises:
-        ConfigurationError: formats were given block by block, and the model has another number of blocks.
+        ConfigurationError: formats were given block by block, and the model has another number of blocks; or its
+            blocks do not all keep keys and values.
     """
-    config.kv.check_blocks(len(spec.cache))
+    config.kv.check_blocks(spec.blocks)
+    uneven = spec.why_uneven()
+    if uneven is not None:
+        raise ConfigurationError(
+            f"cache of {spec.source}",
+            f"cannot be held in fixed buffers: {uneven}",
+            "Run it with another engine",
+        )
     layers = [
         StaticCacheLayer(tokens, layer.window, scale_dtype, config.kv.block(block))
-        for block, layer in enumerate(spec.cache)
+        for block, layer in spec.attention
         if config.keeps_block(block)
     ]
     return Cache(layers=layers)

@@ -1,6 +1,7 @@
 """From a model folder to a :class:`~paretune.spaces.model.ModelSpec`, without loading a weight.
 
-One file a family, one line of registration each in :mod:`paretune.spaces.architectures.registry`.
+``transformers`` builds the model on the meta device and :mod:`~paretune.spaces.architectures.description` reads it;
+what shapes cannot tell is one line per family in :mod:`~paretune.spaces.architectures.families`.
 """
 
 from __future__ import annotations

@@ -6,18 +6,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from paretune.spaces.architectures.registry import find_architecture
+from paretune.spaces.architectures.families import find_family
 from paretune.spaces.checking import check_pruned
 from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.model import ModelSpec
-
-_KEYS = {
-    "blocks": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "ffn_channels": "intermediate_size",
-    "hidden": "hidden_size",
-}
 
 
 def pruned_config(values: Mapping[str, Any], spec: ModelSpec, pruned: PrunedShape) -> dict[str, Any]:
@@ -30,30 +22,29 @@ def pruned_config(values: Mapping[str, Any], spec: ModelSpec, pruned: PrunedShap
     """
     check_pruned(spec, pruned)
     result: dict[str, Any] = copy.deepcopy(dict(values))
-    architecture = find_architecture(spec.model_type)
-    if pruned.whole or architecture is None:
+    if pruned.whole:
         return result
-    inner = result[architecture.nested] if architecture.nested else result
-    keys = {**_KEYS, **architecture.keys}
+    family = find_family(spec.family)
+    inner = result.get("text_config", result)
     if pruned.blocks is not None:
-        inner[keys["blocks"]] = len(pruned.blocks)
-        _cut_lists(inner, spec, pruned.blocks, architecture.layer_types)
+        inner[family.key("blocks")] = len(pruned.blocks)
+        _cut_lists(inner, spec, pruned.blocks, family.layer_types)
     if pruned.kv_heads is not None:
-        inner[keys["heads"]] = spec.heads // spec.kv_heads * pruned.kv_heads
-        inner[keys["kv_heads"]] = pruned.kv_heads
+        inner[family.key("heads")] = spec.heads // spec.kv_heads * pruned.kv_heads
+        inner[family.key("kv_heads")] = pruned.kv_heads
         inner["head_dim"] = spec.head_dim
     if pruned.ffn_channels is not None:
-        inner[keys["ffn_channels"]] = pruned.ffn_channels
+        inner[family.key("ffn_channels")] = pruned.ffn_channels
     if pruned.hidden is not None:
-        inner[keys["hidden"]] = pruned.hidden
+        inner[family.key("hidden")] = pruned.hidden
         inner["head_dim"] = spec.head_dim
     return result
 
 
 def _cut_lists(inner: dict[str, Any], spec: ModelSpec, kept: tuple[int, ...], layer_types: bool) -> None:
-    if layer_types and (inner.get("layer_types") or any(layer.window for layer in spec.cache)):
+    if layer_types and (inner.get("layer_types") or any(layer.window for _, layer in spec.attention)):
         kinds = inner.get("layer_types") or [
-            "full_attention" if layer.window is None else "sliding_attention" for layer in spec.cache
+            "full_attention" if layer.window is None else "sliding_attention" for _, layer in spec.attention
         ]
         inner["layer_types"] = [kinds[block] for block in kept]
     dense = {linear.block for linear in spec.of_role("gate")}

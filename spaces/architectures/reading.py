@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from paretune.spaces.architectures.fields import ConfigFields, Dtype
-from paretune.spaces.architectures.headers import present_files
-from paretune.spaces.architectures.layout import Architecture, Geometry, Layout
-from paretune.spaces.architectures.registry import ARCHITECTURES, find_architecture
-from paretune.spaces.architectures.unknown import read_unknown
-from paretune.spaces.architectures.weights import check_weights, stored_dtype
+from paretune.spaces.architectures.description import Dtype, describe
+from paretune.spaces.architectures.weights import stored_dtype
 from paretune.spaces.errors import ModelError
 from paretune.spaces.files import CONFIGURATION, read_object, refusing
-from paretune.spaces.model import CacheLayer, ModelSpec
+from paretune.spaces.model import ModelSpec
+
+_DTYPES: dict[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16", "float32": "float32"}
 
 
 def read_model(folder: Path, source: str | None = None, revision: str | None = None) -> ModelSpec:
@@ -25,51 +25,84 @@ def read_model(folder: Path, source: str | None = None, revision: str | None = N
         revision: of a hub id.
 
     Raises:
-        ModelError: no or unreadable configuration, a quantized model, an unknown architecture.
+        ModelError: no or unreadable configuration, a quantized model, a model that ``transformers`` does not know.
     """
     file = folder / "config.json"
     values = read_object(file, CONFIGURATION)
-    with refusing(file, CONFIGURATION):
-        return _read(values, file, folder, source, revision)
-
-
-def _read(
-    values: dict[str, Any], file: Path, folder: Path, source: str | None, revision: str | None
-) -> ModelSpec:
     _refuse_quantized(values, file)
-    given: dict[str, Any] = {"source": str(folder) if source is None else source, "revision": revision}
-    architecture = find_architecture(str(values.get("model_type")))
-    if architecture is None:
-        fields = ConfigFields(values, str(file), {})
-        return _from_headers(folder, fields, {**given, "dtype": _dtype(folder, fields)})
-    fields = ConfigFields(values, str(file), architecture.defaults)
-    geometry, layout = architecture.read(fields)
-    _check_geometry(geometry, file)
-    given["dtype"] = _dtype(folder, fields, architecture.nested)
-    return _specify(architecture, fields, geometry, layout, given)
+    with refusing(file, CONFIGURATION), _quiet_library():
+        config = _read_config(folder, values, file)
+        return describe(
+            config, str(folder) if source is None else source, revision, _dtype(folder, config, file)
+        )
 
 
-def _dtype(folder: Path, fields: ConfigFields, nested: str = "") -> Dtype:
-    """How the weights are stored: as they say themselves, else as the configuration says."""
-    said = fields.dtype() or (fields.nested(nested, {}).dtype() if nested else None)
-    return stored_dtype(folder) or said or "float32"
+def _read_config(folder: Path, values: dict[str, Any], file: Path) -> Any:
+    """The configuration as ``transformers`` reads it, without code from the model's repository.
+
+    Raises:
+        ModelError: it is unknown to the library, needs such code, or has values that its class refuses.
+    """
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    kind = values.get("model_type")
+    known = isinstance(kind, str) and kind in CONFIG_MAPPING_NAMES
+    if not known:
+        code = isinstance(values.get("auto_map"), dict)
+        raise ModelError(
+            f"model_type {kind!r} in {file}",
+            f"is not known to transformers {transformers.__version__}"
+            + (" and needs the code of its repository, which is not run" if code else ""),
+            "Save the model in an architecture that transformers has (a newer transformers may have this one)",
+        )
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ModelError(
+            f"{file}", f"is refused by transformers {transformers.__version__} ({reason})", "Correct the file"
+        ) from error
 
 
-def _from_headers(folder: Path, fields: ConfigFields, given: dict[str, Any]) -> ModelSpec:
-    """A model of a family that is not known by name."""
-    model_type = str(fields.values.get("model_type"))
-    if not present_files(folder):
-        raise _unknown(model_type, fields.where)
-    names = fields.values.get("architectures") or (model_type,)
-    geometry, layout, cache = read_unknown(fields, check_weights(folder))
-    family = Architecture("headers", (model_type,), (str(names[0]),), {}, lambda _: (geometry, layout))
-    return _specify(family, fields, geometry, layout, {**given, "cache": cache})
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """No advice from the library about keys of a file that somebody else wrote."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _dtype(folder: Path, config: Any, file: Path) -> Dtype:
+    """How the weights are stored: as they say themselves, else as the configuration says.
+
+    Raises:
+        ModelError: the configuration names a type that is no unquantized floating point number.
+    """
+    stored = stored_dtype(folder)
+    if stored is not None:
+        return stored
+    said = getattr(config, "dtype", None) or getattr(config.get_text_config(decoder=True), "dtype", None)
+    name = str(said or "float32").removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ModelError(
+            f"dtype {name!r} in {file}",
+            "weights must be bfloat16, float16 or float32",
+            "Start from the unquantized checkpoint",
+        )
+    return _DTYPES[name]
 
 
 def _refuse_quantized(values: dict[str, Any], file: Path) -> None:
-    nested = values.get("text_config") or {}
+    nested = values.get("text_config")
+    inner = nested if isinstance(nested, dict) else {}
     for key in ("quantization_config", "compression_config"):
-        found = values.get(key) or nested.get(key)
+        found = values.get(key) or inner.get(key)
         if found:
             method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
             raise ModelError(
@@ -77,68 +110,3 @@ def _refuse_quantized(values: dict[str, Any], file: Path) -> None:
                 f"the model is already quantized with {method}",
                 "Start from the unquantized checkpoint that it was made from",
             )
-
-
-def _unknown(model_type: str, where: str) -> ModelError:
-    known = sorted(name for architecture in ARCHITECTURES for name in architecture.model_types)
-    return ModelError(
-        f"model_type {model_type!r} in {where}",
-        "is not a known architecture, and there are no safetensors to read it from",
-        f"Known: {', '.join(known)}; or put the weights beside config.json",
-    )
-
-
-def _check_geometry(geometry: Geometry, file: Path) -> None:
-    if geometry.heads % geometry.kv_heads:
-        raise ModelError(
-            f"{geometry.heads} heads and {geometry.kv_heads} key-value heads in {file}",
-            "the first must be a multiple of the second",
-            "Check that the file belongs to this model",
-        )
-
-
-def _class_name(architecture: Architecture, fields: ConfigFields) -> str:
-    """The class in ``architectures``, which must have a language-model head."""
-    names = fields.values.get("architectures") or architecture.architectures
-    if names[0] not in architecture.architectures:
-        raise ModelError(
-            f"architecture {names[0]} in {fields.where}",
-            "must be a language model with a head",
-            f"Known for {architecture.family}: {', '.join(architecture.architectures)}",
-        )
-    return str(names[0])
-
-
-def _specify(
-    architecture: Architecture,
-    fields: ConfigFields,
-    geometry: Geometry,
-    layout: Layout,
-    given: dict[str, Any],
-) -> ModelSpec:
-    cache = tuple(
-        CacheLayer(kv_heads=geometry.kv_heads, head_dim=geometry.head_dim, window=window)
-        for window in geometry.windows
-    )
-    return ModelSpec(
-        **{"cache": cache, **given},
-        model_type=str(fields.values["model_type"]),
-        architecture=_class_name(architecture, fields),
-        family=architecture.family,
-        block_path=layout.block_path,
-        blocks=geometry.blocks,
-        hidden_size=geometry.hidden,
-        heads=geometry.heads,
-        kv_heads=geometry.kv_heads,
-        head_dim=geometry.head_dim,
-        ffn_size=geometry.ffn,
-        vocabulary=geometry.vocabulary,
-        context=geometry.context,
-        tied=geometry.tied,
-        experts=geometry.experts,
-        active_experts=geometry.active_experts,
-        linears=tuple(layout.linears),
-        fixed=tuple(layout.fixed),
-        uncuttable=tuple(layout.uncuttable),
-        heads_divide_hidden=architecture.heads_divide_hidden,
-    )

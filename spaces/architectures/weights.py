@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from paretune.spaces.architectures.fields import Dtype
+from paretune.spaces.architectures.description import Dtype
 from paretune.spaces.architectures.headers import StoredTensor, present_files, read_header, weight_files
 from paretune.spaces.errors import ModelError
 from paretune.spaces.model import ModelSpec

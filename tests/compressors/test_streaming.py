@@ -304,15 +304,15 @@ from tests.fakes import FakeLegality
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
 
-def build(folder):
-    spec = read_model(folder)
+def build(folder, spec):
     windows = TokenWindows.of(torch.arange(64).view(2, 32), "calibration")
     space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(4,), embedding_bits=(8,), methods=("rtn",)))
     Bank.open(folder / "bank", folder, None, spec, "hash", windows).build(space)
     return spec
 
-build(Path(sys.argv[1]))  # imports and thread pools are no part of the question
+build(Path(sys.argv[1]), read_model(Path(sys.argv[1])))  # imports and thread pools are no part of the question
 ctypes.CDLL(None).malloc_trim(0)
+spec = read_model(Path(sys.argv[2]))
 before, peak, done = anonymous(), 0, False
 
 def watch():
@@ -323,7 +323,7 @@ def watch():
 
 watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
-spec = build(Path(sys.argv[2]))
+build(Path(sys.argv[2]), spec)
 done = True
 watcher.join()
 print(peak - before, 4 * spec.parameters)
@@ -338,7 +338,7 @@ def test_the_peak_of_a_bank_is_less_than_a_quarter_of_the_model(tmp_path):
     large = build_tiny("llama", tmp_path / "large", dtype="bfloat16", num_hidden_layers=24, **sizes)
     root = Path(__file__).parents[2]
     # Matrices this small would stay on the heap when they are freed; those of large models never do.
-    environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
     found = subprocess.run(
         [sys.executable, "-c", _PROGRAM, str(small), str(large)],
         cwd=root,

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from paretune.spaces.architectures import check_weights, pruned_config, read_model
-from paretune.spaces.architectures.registry import ARCHITECTURES
+from paretune.spaces.architectures.families import FAMILIES as LINES
 from paretune.spaces.configuration import CompressionConfig, PrunedShape
 from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.groups import fused_groups, single_groups
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import dense_bytes, fixed_bytes, kept_linears, kept_shape, weight_bytes
-from tests.models import FAMILIES, build_tiny, tiny_model
+from tests.models import FAMILIES, build_tiny
 
 VARIANTS = {
     "llama-tied": ("llama", {"tie_word_embeddings": True}),
@@ -154,24 +154,5 @@ def _product(shape: tuple[int, ...]) -> int:
     return result
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.model_types[0])
-def test_defaults_are_those_of_transformers(architecture):
-    import transformers
-
-    config = transformers.AutoConfig.for_model(architecture.model_types[0])
-    differing = {
-        key: (value, getattr(config, key, None))
-        for key, value in architecture.defaults.items()
-        if key != "sliding_window_pattern" and getattr(config, key, None) != value
-    }
-    # Qwen's classes clear the window where it is unused; the default is what a file that uses it means.
-    if not getattr(config, "use_sliding_window", True):
-        differing.pop("sliding_window", None)
-    assert differing == {}
-
-
-def test_every_family_is_under_contract():
-    assert {name for known in ARCHITECTURES for name in known.model_types} >= {
-        tiny_model(family).config.model_type for family in FAMILIES
-    }
-    assert {known.family for known in ARCHITECTURES} == set(FAMILIES)
+def test_every_family_that_can_be_cut_is_under_contract():
+    assert set(LINES) <= set(FAMILIES)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paretune.spaces.architectures import check_weights, read_model
+from paretune.spaces.errors import ModelError
 from paretune.spaces.size import dense_bytes
 from tests.models import FAMILIES, build_tiny
 
@@ -63,16 +64,28 @@ def test_the_type_may_lie_with_the_text(tmp_path):
         ({"rope_type": "yarn", "factor": 4.0}, 1024),
         ({"type": "linear", "factor": 2}, 512),
         ({"type": "dynamic", "factor": 2.0}, 512),
-        ({"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}, 256),
+        (
+            {
+                "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32,
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            },
+            256,
+        ),
         ({"rope_type": "default", "rope_theta": 1e4}, 256),
-        ({"rope_type": "yarn", "factor": "4"}, 256),
-        (["yarn"], 256),
         (None, 256),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
 def test_the_context_is_the_stretched_one(tmp_path, key, rope, context):
     assert read_model(written(tmp_path, {**LLAMA, key: rope})).context == context
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "yarn", "factor": "4"}, ["yarn"], {"rope_type": "llama3", "factor": 8.0}]
+)
+def test_a_stretch_that_transformers_refuses(tmp_path, rope):
+    with pytest.raises(ModelError, match="transformers"):
+        read_model(written(tmp_path, {**LLAMA, "rope_parameters": rope}))
 
 
 def test_absent_kv_heads_are_all_heads(tmp_path):
@@ -155,32 +168,6 @@ def test_old_buffers_are_not_weights(tmp_path):
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(Exception, match=r"transformer\.h\.0\.mlp\.c_fc\.weight"):
         check_weights(folder, spec)
-
-
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3", "gpt_neox", "opt"])
-def test_an_unknown_decoder_is_read_from_its_headers(tmp_path, family):
-    known = read_model(build_tiny(family, tmp_path))
-    values = json.loads((tmp_path / "config.json").read_text())
-    written(tmp_path, {**values, "model_type": "newcomer", "architectures": ["NewcomerForCausalLM"]})
-    spec = read_model(tmp_path)
-    assert spec.family == "headers"
-    shapes = {x.name: (x.role, x.block, x.out_features, x.in_features) for x in known.linears}
-    if family == "gpt_neox":
-        # transformers saves the head as embed_out; only a registered family knows that it is called lm_head
-        shapes["embed_out"] = shapes.pop("lm_head")
-    assert {x.name: (x.role, x.block, x.out_features, x.in_features) for x in spec.linears} == shapes
-    assert dense_bytes(spec) == dense_bytes(known)
-    assert spec.cache == known.cache
-    assert {cut.kind for cut in spec.uncuttable} == {"blocks", "kv_heads", "ffn_channels", "hidden"}
-
-
-def test_an_unknown_tied_decoder(tmp_path):
-    known = read_model(build_tiny("llama", tmp_path, tie_word_embeddings=True))
-    values = json.loads((tmp_path / "config.json").read_text())
-    written(tmp_path, {**values, "model_type": "newcomer"})
-    spec = read_model(tmp_path)
-    assert spec.tied
-    assert spec.parameters == known.parameters
 
 
 @pytest.mark.reference

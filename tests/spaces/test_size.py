@@ -159,7 +159,8 @@ def test_a_sliding_window_bounds_the_cache_and_cut_blocks_take_theirs_along():
     layers = [
         layer.model_copy(update={"window": w}) for layer, w in zip(SPEC.cache, (4, None, 4), strict=True)
     ]
-    spec = SPEC.model_copy(update={"cache": tuple(layers)})
+    blocks = (x.model_copy(update={"cache": c}) for x, c in zip(SPEC.layout, layers, strict=True))
+    spec = SPEC.model_copy(update={"layout": tuple(blocks)})
     workload = Workload(prompt_tokens=8, output_tokens=8)
     token = 2 * 2 * 32 * 2
     assert kv_cache_bytes(spec, DENSE_CONFIG, workload) == (4 + 16 + 4) * token
