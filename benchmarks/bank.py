@@ -130,7 +130,7 @@ def fill(filled: Filled, methods: Sequence[str]) -> Iterator[dict[str, object]]:
         total += seconds
         yield _row(filled, "statistics", (), seconds * scale, None)
         if set(methods) & set(COVARIANT):
-            _, seconds = _timed(bank.correlate)
+            _, seconds = _timed(bank.observations.correlate)
             total += seconds
             yield _row(filled, "covariances", (), seconds * scale, None)
         size = _folder_bytes(folder)

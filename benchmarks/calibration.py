@@ -110,7 +110,7 @@ def _rows(
     for index, (name, windows) in enumerate(calibrations.items()):
         with tempfile.TemporaryDirectory() as place:
             bank = Bank.open(Path(place) / "bank", folder, model, spec, model_hash(folder), windows)
-            bank.correlate()
+            bank.observations.correlate()
             assembler = Assembler(model, spec, bank, 2**32)
             for method in METHODS if index else ("rtn", *METHODS):
                 for bits in WIDTHS:

@@ -27,12 +27,12 @@ from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
-from paretune.compressors.overlay import Overlay
 from paretune.compressors.quantizers import find_quantizer
 from paretune.compressors.training.block_rounding import RoundingSettings
 from paretune.compressors.training.model_rounding import tune_model
 from paretune.compressors.training.training_settings import TrainingSettings
 from paretune.compressors.training.whole_model import bank_start, train_best
+from paretune.compressors.weight_provider import Overlay
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.spaces.architectures import read_model
 from paretune.spaces.choice import LayerChoice
@@ -271,7 +271,7 @@ def _choices() -> Iterator[tuple[str, LayerChoice]]:
 def _row(bench: Bench, word: str, choice: LayerChoice, ours: Measured) -> dict[str, object]:
     config, assembler = bench.config(choice), bench.assembler
     if find_quantizer(choice.method).needs_covariance:
-        assembler.bank.correlate()
+        assembler.bank.observations.correlate()
 
     def make() -> Assembler:
         if word in TRAINED:

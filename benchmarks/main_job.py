@@ -175,7 +175,7 @@ with tempfile.TemporaryDirectory() as place:
     other = Bank.open(Path(place) / "other", demo.MODEL, model, spec, model_hash(demo.MODEL), windows["calibration"])
     # Libraries load their code at the first call; that is not the bank's.
     other.correlate()
-    bank.correlate()  # passes over the text take what their tokens take, whatever the model
+    bank.observations.correlate()  # passes over the text take what their tokens take, whatever the model
     for entry in {entry.choice.method: entry for entry in planned}.values():
         other._make([entry])
     gc.collect()

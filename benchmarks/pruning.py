@@ -79,7 +79,7 @@ def _rows(source: Source, arguments: argparse.Namespace) -> Iterator[dict[str, o
         bench = Bench.of(
             source, Path(place) / "bank", arguments.windows, arguments.calibration_windows, arguments.device
         )
-        bench.assembler.bank.correlate()
+        bench.assembler.bank.observations.correlate()
         yield from _zeros(bench, arguments.criteria)
         if arguments.criteria == list(PRUNERS):
             yield from _cuts(bench)
@@ -110,7 +110,7 @@ def _cuts(bench: Bench) -> Iterator[dict[str, object]]:
                     "blocks": (1 / spec.blocks, {"blocks": ()}),
                 }[pattern]
                 if pattern == "blocks":
-                    values = {"blocks": tuple(sorted(bank.block_order_by(ranking)[1:]))}
+                    values = {"blocks": tuple(sorted(bank.statistics.block_order_by(ranking)[1:]))}
                 pruned = PrunedShape.model_validate({**values, "ranking": ranking})
                 config = CompressionConfig(pruned=pruned)
                 yield _row(bench, criterion, pattern, round(share, 4), config, _kl(bench, config))
@@ -129,7 +129,7 @@ def _mean_error(bench: Bench, config: CompressionConfig) -> float:
     bank, errors = bench.assembler.bank, []
     for linear in bench.spec.block_linears:
         choice = config.choice(linear.name)
-        covariance = bank.input_covariance(linear)
+        covariance = bank.observations.covariance(linear)
         dense, pruned = (bank.tensor(linear.name, found) for found in (LayerChoice(), choice))
         if linear.experts == 1:
             parts = [(dense, pruned, covariance)]

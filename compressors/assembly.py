@@ -7,19 +7,20 @@ always the same one, and the dense configuration puts back the very tensors that
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from paretune.compressors.bank import Bank
 from paretune.compressors.cache_rounding import CacheRounding
 from paretune.compressors.cutting import Structure
-from paretune.compressors.dense_copies import DenseCopies
 from paretune.compressors.entries import Entry
 from paretune.compressors.input_rounding import InputRounding
 from paretune.compressors.pruned_sizes import ruling, touched
 from paretune.compressors.scaled_block import scalable_fixed
+from paretune.compressors.weight_provider import WeightProvider
 from paretune.spaces.choice import UNTOUCHED, LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig, PrunedShape
 from paretune.spaces.errors import ConfigurationError
@@ -46,18 +47,49 @@ _Swap = tuple[_Slot, torch.Tensor, LayerChoice, PrunedShape, bool]
 """A parameter, and what it holds from then on; whether it was expanded in the dtype of its scales."""
 
 
+class DenseCopies:
+    """Dequantized weights by name, at most ``budget_bytes`` of them; the least recently used goes first.
+
+    A tensor that the model is using stays alive in the model when it is dropped here, so the bytes of one
+    candidate come on top of the budget at worst. While everything fits, nothing is ever made twice.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.held_bytes = 0
+        self._held: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def get(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The tensor called ``name``, made if it is not held."""
+        found = self._held.get(name)
+        if found is not None:
+            self._held.move_to_end(name)
+            return found
+        made = make()
+        if made.nbytes <= self.budget_bytes:
+            self._held[name] = made
+            self.held_bytes += made.nbytes
+            while self.held_bytes > self.budget_bytes:
+                self.held_bytes -= self._held.popitem(last=False)[1].nbytes
+        return made
+
+
 class Assembler:
     """Assembles candidates in ``model``, which must be in its dense state and is changed from then on.
 
     Args:
         model: from :func:`paretune.compressors.loading.load_dense`.
         spec: of the model.
-        bank: of the same model.
+        bank: of the same model, or what stands in for it.
         memory_budget_bytes: for dense copies.
     """
 
     def __init__(
-        self, model: Any, spec: ModelSpec, bank: Bank, memory_budget_bytes: int = DEFAULT_BUDGET_BYTES
+        self,
+        model: Any,
+        spec: ModelSpec,
+        bank: WeightProvider,
+        memory_budget_bytes: int = DEFAULT_BUDGET_BYTES,
     ) -> None:
         self.model = model
         self.spec = spec

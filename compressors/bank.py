@@ -18,6 +18,7 @@ comes. Layout of the folder::
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,11 +29,9 @@ import torch
 from paretune.compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
 from paretune.compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
 from paretune.compressors.entry_store import EntryStore, index_bytes
-from paretune.compressors.input_book import InputBook
+from paretune.compressors.observations import Observations
 from paretune.compressors.pruned_sizes import kept_indices, touched
 from paretune.compressors.quantizers import QuantizedWeight
-from paretune.compressors.rankings.book import RankingBook
-from paretune.compressors.rankings.ranking import AnswerTokens
 from paretune.compressors.scaled_block import scale_block, scaled_bytes
 from paretune.compressors.statistics import LayerStatistics, Statistics
 from paretune.compressors.streamed_model import StreamedModel, open_streamed
@@ -40,6 +39,7 @@ from paretune.compressors.weight_source import WeightSource
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.choice import UNTOUCHED, LayerChoice
 from paretune.spaces.configuration import WHOLE, CompressionConfig, PrunedShape
+from paretune.spaces.errors import RunError
 from paretune.spaces.ggml_types import GGML_TYPES
 from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_linears, kept_shape
@@ -55,6 +55,7 @@ class Bank:
     Attributes:
         spec: of the model.
         statistics: of the calibration text.
+        observations: what else is known of it and of other texts, gathered when it is needed.
         scale_dtype: dtype that scales are stored in.
         unscaled: places that a method which scales whole blocks had to leave as they are, and why; of blocks made here.
     """
@@ -75,13 +76,9 @@ class Bank:
         self.scale_dtype: torch.dtype = getattr(torch, identity.scale_dtype)
         self._source = source
         self._model = model
-        self._calibration = calibration
         self._store = EntryStore(folder)
-        self._rankings = RankingBook(
-            self._store, self.spec, model, source, checkpoint, calibration, statistics
-        )
-        self.statistics = replace(statistics, rankings=self._rankings)
-        self._inputs = InputBook(self._store, self.spec, model, calibration, statistics, source, checkpoint)
+        self.observations = Observations(self._store, model, calibration, statistics, source, checkpoint)
+        self.statistics = replace(statistics, rankings=self.observations)
         self.unscaled: dict[str, str] = {}
 
     @classmethod
@@ -129,23 +126,6 @@ class Bank:
         """Blocks by ``activation``, least important first."""
         return self.statistics.block_order
 
-    def block_order_by(self, ranking: str) -> tuple[int, ...]:
-        """Blocks by a ranking, least important first."""
-        return self.statistics.block_order_by(ranking)
-
-    def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
-        """Scores of the ``heads`` or ``channels`` of a block, or of the model's ``blocks`` or ``width``.
-
-        Larger is more important. A ranking that nobody has asked for is computed, by the dense model.
-        """
-        return self.statistics.importance(kind, block, ranking)
-
-    def rank(
-        self, ranking: str, windows: TokenWindows | None = None, answers: AnswerTokens | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Compute a ranking now, of another text or of a task: ``rankings.book.RankingBook.rank``."""
-        return self._rankings.rank(ranking, windows, answers)
-
     # -- filling --------------------------------------------------------------------------------------
 
     def build(self, space: SearchSpace, progress: Progress | None = None) -> None:
@@ -153,13 +133,15 @@ class Bank:
 
         Raises:
             ModelError: a weight that is not finite; names the layer.
-            RunError: the disk is full.
+            RunError: what is left to make does not fit on the disk.
         """
-        planned = [
-            entry for entry in self._planned(space) if entry.pruned.whole and not entry.choice.sparsity
-        ]
+        offered = list(self._planned(space))
+        planned = [entry for entry in offered if entry.pruned.whole and not entry.choice.sparsity]
+        missing = [entry for entry in planned if entry.name not in self._store]
+        needed = sum(entry.file_bytes() + index_bytes(entry.name) for entry in missing)
+        self._check_room(needed + self.observations.bytes_for(offered, left=True))
         # For pruned and cut entries too: they are made later, when text is no longer read.
-        self._inputs.gather_for(self._planned(space), progress)
+        self.observations.gather_for(offered, progress)
         self._fill(planned, progress)
 
     def build_for(self, config: CompressionConfig, progress: Progress | None = None) -> None:
@@ -175,9 +157,20 @@ class Bank:
         )
         self._fill([entry for entry in needed if entry.stored], progress)
 
+    def _check_room(self, needed: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise RunError(
+                f"the bank of {self.spec.source}",
+                f"takes up to {needed:,} B more, and {free:,} B are free on its disk",
+                "Allow fewer widths, or methods that need no covariances (--method weighted --method hqq), or name "
+                "another folder for it",
+            )
+
     def _fill(self, planned: Sequence[Entry], progress: Progress | None) -> None:
         missing = [entry for entry in planned if entry.name not in self._store]
-        self._inputs.gather_for(missing, progress)
+        self.observations.gather_for(missing, progress)
         done = len(planned) - len(missing)
         for kind in _of_one_kind(missing):
             # A method that scales a block makes all of it with its first layer.
@@ -201,20 +194,8 @@ class Bank:
             if name is not None and block is not None
         )
         entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
-        entries += self._inputs.bytes_for(self._planned(space))
+        entries += self.observations.bytes_for(self._planned(space))
         return entries + sum(scaled) + statistics_bytes(self.spec) + BANK_FILE_BYTES
-
-    def correlate(self, progress: Progress | None = None) -> None:
-        """Gather the input covariances of every linear inside the blocks, where they are not there yet."""
-        self._inputs.correlate(progress)
-
-    def observed(self, entry: Entry) -> LayerStatistics | None:
-        """What a method or criterion that needs more than plain statistics sees; ``None`` where those do."""
-        return self._inputs.observed(entry)
-
-    def input_covariance(self, linear: Linear) -> torch.Tensor:
-        """``E[x x^T]`` of a linear's input: :meth:`paretune.compressors.input_book.InputBook.covariance`."""
-        return self._inputs.covariance(linear)
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
         """Every entry that a candidate of the space may need, once, layer by layer."""
@@ -238,7 +219,7 @@ class Bank:
             for entry in entries:
                 self._make_block(entry)
             return
-        seen = self.observed(entries[0])
+        seen = self.observations.seen(entries[0])
         made = make_tensors(entries, self._source, self.statistics, self.scale_dtype, seen)
         for entry, tensors in zip(entries, made, strict=True):
             self._store.write(entry.name, tensors)
@@ -252,7 +233,7 @@ class Bank:
         entries = {x.name: Entry.of(self.spec, x, entry.choice, WHOLE) for x in layers}
 
         def seen(linear: Linear) -> LayerStatistics | None:
-            return self.observed(entries[linear.name])
+            return self.observations.seen(entries[linear.name])
 
         scaled = scale_block(self._source, self._model, block, weight_format, self.scale_dtype, seen)
         self.unscaled |= scaled.left
@@ -325,7 +306,7 @@ class Bank:
                 return scaled[name].to(self._source.device)
         value = self._source.tensor(name)
         for dimension, axis in enumerate((found.axis, found.inner_axis)):
-            kept = kept_indices(self.spec, self, axis, found.block, pruned)
+            kept = kept_indices(self.spec, self.statistics, axis, found.block, pruned)
             if kept is not None:
                 value = value.index_select(dimension, kept.to(value.device))
         return value

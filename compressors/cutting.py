@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from paretune.compressors.patches import Patches
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.model import Linear, ModelSpec
@@ -18,6 +17,30 @@ from paretune.spaces.size import kept_shape
 
 _HIDDEN_SIZES = ("hidden_size", "hidden_dim", "embedding_dim")
 """Attributes of modules of ``transformers`` and ``torch`` that hold the width of the residual stream."""
+
+
+_ABSENT = object()
+
+
+class Patches:
+    """A log of ``setattr`` calls that can be undone."""
+
+    def __init__(self) -> None:
+        self._log: list[tuple[Any, str, Any]] = []
+
+    def set(self, target: Any, name: str, value: Any) -> None:
+        """Set ``target.name`` and remember what it was."""
+        self._log.append((target, name, getattr(target, name, _ABSENT)))
+        setattr(target, name, value)
+
+    def undo(self) -> None:
+        """Put everything back, last change first."""
+        while self._log:
+            target, name, value = self._log.pop()
+            if value is _ABSENT:
+                delattr(target, name)
+            else:
+                setattr(target, name, value)
 
 
 class Structure:

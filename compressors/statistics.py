@@ -29,7 +29,7 @@ from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    from paretune.compressors.rankings.book import RankingBook
+    from paretune.compressors.observations import Observations
 
 _TOKENS_AT_ONCE = 4096
 STATISTICS_VERSION = "4"
@@ -101,7 +101,7 @@ class Statistics:
     """
 
     tensors: dict[str, torch.Tensor]
-    rankings: RankingBook | None = None
+    rankings: Observations | None = None
 
     def layer(self, name: str) -> LayerStatistics | None:
         """Of the layer ``name``; ``None`` for an embedding, whose input is no vector."""

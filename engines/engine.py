@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
     from paretune.engines.predictions import Predictions
     from paretune.engines.profiled_engine import ProfiledEngine
 
@@ -206,7 +206,7 @@ class Engine(ABC):
 
     @abstractmethod
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """Write what the engine loads into ``folder``, whole or not at all; returns it. No model is run.
 

@@ -20,7 +20,7 @@ from paretune.spaces.patterns import Restrictions
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 FORMATS = (
     "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_0",
@@ -104,13 +104,13 @@ class LlamaCpp(Engine):
         return ruling_by_group(self.legality("cpu"), spec, config)
 
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        from paretune.compressors.bank import Bank
+        from paretune.compressors.assembly import Assembler
         from paretune.engines.llama.export import write_folder
 
-        bank = weights if isinstance(weights, Bank) else weights.bank
+        bank = weights.bank if isinstance(weights, Assembler) else weights
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_folder(self.stored(weights.spec), bank, config, folder, card)
 

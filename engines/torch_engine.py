@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 class TorchEngine(ProfiledEngine):
@@ -103,7 +103,7 @@ class TorchEngine(ProfiledEngine):
         return checkpoint_ruling(spec, config)
 
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
         return export_checkpoint(weights, config, folder, card)

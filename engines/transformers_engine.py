@@ -17,7 +17,7 @@ from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 class Transformers(Engine):
@@ -67,7 +67,7 @@ class Transformers(Engine):
         return self.form.ruling(spec, config)
 
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
         return self.form.export(weights, config, folder, card)

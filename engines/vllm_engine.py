@@ -25,7 +25,7 @@ from paretune.spaces.target import Workload
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 _OLDEST = (0, 26)
 _GENERATIONS = ("h100", "b200", "l4", "a100", "cpu")
@@ -118,7 +118,7 @@ class Vllm(Engine):
         return next(filter(bool, rulings), rulings[0])
 
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
         from paretune.engines.checkpoint.schemes import VLLM

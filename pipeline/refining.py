@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from paretune.compressors.assembly import Assembler
-from paretune.compressors.overlay import Overlay
 from paretune.compressors.quantizers import QuantizedWeight
 from paretune.compressors.training.block_rounding import RoundingSettings
 from paretune.compressors.training.model_rounding import tune_model
 from paretune.compressors.training.refinement import refine
 from paretune.compressors.training.training_settings import TrainingSettings
 from paretune.compressors.training.whole_model import bank_start, train_best
+from paretune.compressors.weight_provider import Overlay
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.workbench import Workbench
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig

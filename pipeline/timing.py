@@ -106,7 +106,9 @@ def _time_operations(bench: Bench, seconds: float, out: Path) -> CostTable:
         for config in profile_candidates(spec, legality).values()
         for operation in engine.operations(spec, config, bench.workload)
     ]
-    space = SearchSpace(spec, legality, Restrictions(methods=("rtn",)), bench.assembler.bank.block_order)
+    space = SearchSpace(
+        spec, legality, Restrictions(methods=("rtn",)), bench.assembler.bank.statistics.block_order
+    )
     operations += space_operations(engine, space, bench.workload)
     with bench.stages.stage("operations", "timing operations"):
         timed = time_operations(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,3 +116,14 @@ class QuantizedWeight:
             return values
         size = len(self.codes) // len(values)
         return values[start // size : -(-stop // size)]
+
+
+def join_rows(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
+    """Integer weights of one format with scales of every row, one below the other, as the bank keeps experts."""
+    zeros = [part.zeros for part in parts if part.zeros is not None]
+    return QuantizedWeight(
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.scales for part in parts]),
+        torch.cat(zeros) if zeros else None,
+        parts[0].group_size,
+    )

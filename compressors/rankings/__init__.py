@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from paretune.compressors.rankings.activation import Activation
 from paretune.compressors.rankings.entropy import Entropy
-from paretune.compressors.rankings.ranking import AnswerTokens, Kind, Ranking, Scene
+from paretune.compressors.rankings.ranking import Kind, Ranking, Scene
 from paretune.compressors.rankings.removal import Removal
-from paretune.compressors.rankings.task import Task
 from paretune.compressors.rankings.taylor import Taylor
 from paretune.spaces.errors import UnknownNameError
 
@@ -16,7 +15,6 @@ RANKINGS: dict[str, Ranking] = {
         Activation(),
         Entropy(),
         Removal(),
-        Task(),
         Taylor(),
     )
 }
@@ -33,4 +31,4 @@ def find_ranking(name: str) -> Ranking:
     return RANKINGS[name]
 
 
-__all__ = ["RANKINGS", "AnswerTokens", "Kind", "Ranking", "Scene", "find_ranking"]
+__all__ = ["RANKINGS", "Kind", "Ranking", "Scene", "find_ranking"]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from paretune.spaces.errors import TextError
 from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
@@ -32,32 +31,6 @@ LABELS: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class AnswerTokens:
-    """Windows of a task, and which of their tokens are answers.
-
-    Attributes:
-        windows: of the task.
-        mask: bool ``(windows, tokens)``; a token is predicted from those before it, so the first is no answer.
-
-    Raises:
-        TextError: another shape, no answer in some window, or a first token that is one.
-    """
-
-    windows: TokenWindows
-    mask: torch.Tensor
-
-    def __post_init__(self) -> None:
-        what = f"mask of answers {tuple(self.mask.shape)}"
-        if self.mask.dtype != torch.bool or self.mask.shape != self.windows.ids.shape:
-            expected = tuple(self.windows.ids.shape)
-            raise TextError(what, f"must be bool of the windows' shape {expected}", "Mark every token")
-        if bool(self.mask[:, 0].any()):
-            raise TextError(what, "the first token of a window is predicted from nothing", "Leave it out")
-        if not bool(self.mask.any(dim=1).all()):
-            raise TextError(what, "a window has no answer", "Leave out windows without an answer")
-
-
-@dataclass(frozen=True)
 class Scene:
     """What a ranking may look at.
 
@@ -66,14 +39,12 @@ class Scene:
         spec: of the model.
         windows: text that it is run on.
         statistics: of the calibration text.
-        answers: of a task, where one was given.
     """
 
     model: Any
     spec: ModelSpec
     windows: TokenWindows
     statistics: Statistics
-    answers: AnswerTokens | None = None
 
 
 class Ranking(ABC):
@@ -84,7 +55,6 @@ class Ranking(ABC):
         version: of the arithmetic; scores of another version are not used.
         refusals: kinds that it does not score, and why.
         streams: whether a model whose weights stay on disk is enough.
-        needs_answers: whether the tokens of a task have to be named.
         most_windows: of the text that are read; the first ones.
     """
 
@@ -92,7 +62,6 @@ class Ranking(ABC):
     version: str = "1"
     refusals: Mapping[Kind, str] = {}
     streams: bool = False
-    needs_answers: bool = False
     most_windows: int = 1 << 30
 
     @abstractmethod

@@ -18,8 +18,8 @@ from paretune.compressors.block_stream import BlockStream
 from paretune.compressors.covariance import keeper, observe_covariances
 from paretune.compressors.entries import Entry, slabs
 from paretune.compressors.quantizers import QuantizedWeight, find_quantizer
+from paretune.compressors.quantizers.quantized_weight import join_rows
 from paretune.compressors.statistics import LayerStatistics
-from paretune.compressors.training.joining import join_rows
 from paretune.compressors.weight_source import WeightSource
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -112,7 +112,7 @@ class _Refinement:
         config, bank = self._assembler.config, self._assembler.bank
         entry = Entry.of(self._spec, linear, config.choice(linear.name), config.pruned)
         # Masks follow the statistics of the dense model, as in the bank; so zeros stay where they were.
-        parts = slabs(entry, self._source, bank.statistics, bank.observed(entry), whole=True)
+        parts = slabs(entry, self._source, bank.statistics, bank.observations.seen(entry), whole=True)
         gptq, found = find_quantizer(METHOD), []
         for expert, slab in enumerate(parts):
             seen = covariance if covariance.ndim == 2 else covariance[expert]

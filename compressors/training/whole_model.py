@@ -17,9 +17,9 @@ import torch
 from paretune.compressors.bank import Bank
 from paretune.compressors.observation import micro_batches
 from paretune.compressors.quantizers import QuantizedWeight, find_quantizer
+from paretune.compressors.quantizers.quantized_weight import join_rows
 from paretune.compressors.training.block_rounding import BlockLayer
 from paretune.compressors.training.fake_quantization import LearnedWeight, check_trainable
-from paretune.compressors.training.joining import join_rows
 from paretune.compressors.training.training_settings import TrainingResult, TrainingSettings
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.configuration import CompressionConfig

@@ -15,11 +15,11 @@ from paretune.spaces.errors import EngineAbsentError
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 def export_checkpoint(
-    weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
 ) -> Path:
     """Write a compressed-tensors checkpoint, or a plain one where nothing is quantized.
 

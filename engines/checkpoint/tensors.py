@@ -27,7 +27,7 @@ from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_linears, kept_name, lies_unpacked
 
 if TYPE_CHECKING:
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 Named = Iterator[tuple[str, torch.Tensor]]
@@ -88,7 +88,7 @@ class StoredTensors:
     def __init__(
         self,
         spec: ModelSpec,
-        bank: Bank,
+        bank: WeightProvider,
         config: CompressionConfig,
         *,
         published_names: bool = False,

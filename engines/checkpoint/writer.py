@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.compressors.bank import Bank
+from paretune.compressors.assembly import Assembler
 from paretune.compressors.companions import copy_companions
+from paretune.compressors.weight_provider import WeightProvider
 from paretune.engines.checkpoint.schemes import TRANSFORMERS, CheckpointLayout, quantization_config
 from paretune.engines.checkpoint.tensors import SHARD_BYTES, StoredTensors, write_shards
 from paretune.engines.engine import ExportCard
@@ -28,7 +29,6 @@ from paretune.spaces.size import weight_bytes
 if TYPE_CHECKING:
     import torch
 
-    from paretune.compressors.assembly import Assembler
 
 _PACKAGES = ("torch", "transformers", "compressed-tensors", "safetensors")
 
@@ -59,7 +59,7 @@ class Content:
 
 
 def write_checkpoint(
-    weights: Assembler | Bank,
+    weights: Assembler | WeightProvider,
     config: CompressionConfig,
     folder: Path,
     card: ExportCard,
@@ -90,9 +90,9 @@ def write_checkpoint(
     return write_content(content, config, folder, card, shard_bytes)
 
 
-def bank_of(weights: Assembler | Bank) -> Bank:
+def bank_of(weights: Assembler | WeightProvider) -> WeightProvider:
     """The bank that weights are taken from."""
-    return weights if isinstance(weights, Bank) else weights.bank
+    return weights.bank if isinstance(weights, Assembler) else weights
 
 
 def write_content(

@@ -18,7 +18,7 @@ from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 class Form(ABC):
@@ -52,7 +52,7 @@ class Form(ABC):
         return False
 
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """Write the candidate into ``folder``, whole or not at all; returns it. No model is run.
 
@@ -69,7 +69,7 @@ class Form(ABC):
 
     @abstractmethod
     def write(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """:meth:`export` of a candidate that :meth:`ruling` accepts."""
 
@@ -105,7 +105,7 @@ class CompressedTensors(Form):
         return expanded_in_float32(config)
 
     def write(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :func:`paretune.engines.checkpoint.writer.write_checkpoint`."""
         from paretune.engines.checkpoint.writer import write_checkpoint

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import torch
 
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
     from paretune.compressors.quantizers import QuantizedWeight
+    from paretune.compressors.weight_provider import WeightProvider
     from paretune.spaces.containers import Container
     from paretune.spaces.formats import WeightFormat
 
@@ -127,7 +127,7 @@ class PackedForm(Form):
         return illegal(reason, self.source)
 
     def write(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :func:`paretune.engines.checkpoint.writer.write_content`."""
         from paretune.engines.checkpoint.tensors import StoredTensors

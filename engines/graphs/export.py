@@ -20,7 +20,7 @@ from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import kept_extent, weight_bytes
 
 if TYPE_CHECKING:
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ class GraphForm:
 
 
 def write_graph_folder(
-    spec: ModelSpec, bank: Bank, config: CompressionConfig, folder: Path, card: ExportCard, form: GraphForm
+    spec: ModelSpec,
+    bank: WeightProvider,
+    config: CompressionConfig,
+    folder: Path,
+    card: ExportCard,
+    form: GraphForm,
 ) -> Path:
     """Write the candidate into ``folder``, whole or not at all, and return it.
 

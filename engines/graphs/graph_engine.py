@@ -19,7 +19,7 @@ from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
     from paretune.engines.graphs.export import GraphForm
 
 
@@ -69,13 +69,13 @@ class GraphEngine(Engine):
         return verdict and ruling_by_group(self.legality("cpu"), spec, config)
 
     def export(
-        self, weights: Assembler | Bank, config: CompressionConfig, folder: Path, card: ExportCard
+        self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
         """See :meth:`Engine.export`."""
-        from paretune.compressors.bank import Bank
+        from paretune.compressors.assembly import Assembler
         from paretune.engines.graphs.export import write_graph_folder
 
-        bank = weights if isinstance(weights, Bank) else weights.bank
+        bank = weights.bank if isinstance(weights, Assembler) else weights
         require_exportable(self.export_ruling(weights.spec, config), card)
         return write_graph_folder(self.stored(weights.spec), bank, config, folder, card, self.form())
 

@@ -19,14 +19,14 @@ from paretune.spaces.model import ModelSpec
 from paretune.spaces.size import weight_bytes
 
 if TYPE_CHECKING:
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 _PACKAGES = ("gguf", "libggml-python", "torch")
 _USE = ("```sh", f"llama-server --host 127.0.0.1 --model {FILE}", "```")
 
 
 def write_folder(
-    spec: ModelSpec, bank: Bank, config: CompressionConfig, folder: Path, card: ExportCard
+    spec: ModelSpec, bank: WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
 ) -> Path:
     """Write the candidate into ``folder``, whole or not at all, and return it.
 

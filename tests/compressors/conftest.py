@@ -58,4 +58,6 @@ def made_now(bank: Any, entry: Any) -> dict[str, Any]:
     """The tensors of an entry, made anew whatever the bank has."""
     from paretune.compressors.entries import make_tensors
 
-    return make_tensors([entry], bank._source, bank.statistics, bank.scale_dtype, bank.observed(entry))[0]
+    return make_tensors(
+        [entry], bank._source, bank.statistics, bank.scale_dtype, bank.observations.seen(entry)
+    )[0]

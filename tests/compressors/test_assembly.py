@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from paretune.compressors.dense_copies import DenseCopies
+from paretune.compressors.assembly import DenseCopies
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity

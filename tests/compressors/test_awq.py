@@ -242,7 +242,7 @@ def test_dense_to_awq_and_back_restores_the_very_tensors(llama):
 
 
 def test_the_model_holds_the_gains_that_are_stored(llama):
-    llama.bank.correlate()
+    llama.bank.observations.correlate()
     llama.assembler.apply(uniform(llama.spec, FOUR))
     changed = 0
     for name in (x.name for x in llama.spec.fixed if x.block is not None):
@@ -254,7 +254,7 @@ def test_the_model_holds_the_gains_that_are_stored(llama):
 
 
 def test_a_block_is_made_at_once_and_only_once(llama):
-    llama.bank.correlate()
+    llama.bank.observations.correlate()
     llama.bank.tensor("model.layers.2.mlp.up_proj", FOUR)
     names = {name for name in llama.bank._store._hashes if not name.startswith("covariance")}
     assert names == {
@@ -267,7 +267,7 @@ def test_a_block_is_made_at_once_and_only_once(llama):
 
 
 def test_what_a_killed_build_left_is_made_again_the_same(llama):
-    llama.bank.correlate()
+    llama.bank.observations.correlate()
     config = uniform(llama.spec, THREE)
     wanted = logits(llama.assembler.apply(config))
     llama.assembler.apply(DENSE_CONFIG)
@@ -284,7 +284,7 @@ def test_a_streamed_bank_makes_the_same_and_says_what_it_left(mixture, tmp_path)
     digest = model_hash(mixture.folder)
     streamed = Bank.open(tmp_path / "other", mixture.folder, None, mixture.spec, digest, mixture.windows)
     for bank in (streamed, mixture.bank):
-        bank.correlate()
+        bank.observations.correlate()
         bank.tensor("model.layers.0.self_attn.q_proj", FOUR)
         assert set(bank.unscaled) == {"model.layers.0.post_attention_layernorm", "model.layers.0 (down)"}
     for linear in (x for x in mixture.spec.block_linears if x.block == 0):
@@ -292,7 +292,7 @@ def test_a_streamed_bank_makes_the_same_and_says_what_it_left(mixture, tmp_path)
 
 
 def test_zeros_stay_zeros(llama):
-    llama.bank.correlate()
+    llama.bank.observations.correlate()
     sparse = FOUR.model_copy(update={"sparsity": Sparsity(fraction=0.5)})
     layer = "model.layers.0.mlp.down_proj"
     assert float((llama.bank.tensor(layer, sparse) == 0).float().mean()) >= 0.5
@@ -301,7 +301,7 @@ def test_zeros_stay_zeros(llama):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3", "phi3", "qwen3_moe"])
 def test_the_export_is_the_candidate(family, tmp_path):
     one = make_bench(family, tmp_path, dtype="bfloat16", num_hidden_layers=2)
-    one.bank.correlate()
+    one.bank.observations.correlate()
     config = uniform(one.spec, FOUR, {1})
     card = ExportCard(one.folder, "candidate")
     folder = write_checkpoint(one.assembler, config, tmp_path / "export", card)

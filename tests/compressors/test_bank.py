@@ -217,7 +217,9 @@ def test_cut_entries_are_cut_before_they_are_pruned_and_quantized(llama):
     pruned = PrunedShape(ffn_channels=128)
     half = Sparsity(fraction=0.5)
     kept = (
-        torch.argsort(llama.bank.importance("channels", 1, "activation"), descending=True)[:128].sort().values
+        torch.argsort(llama.bank.statistics.importance("channels", 1, "activation"), descending=True)[:128]
+        .sort()
+        .values
     )
     weight = llama.model.get_submodule(DOWN).weight.data[:, kept]
     assert torch.equal(llama.bank.tensor(DOWN, LayerChoice(), pruned), weight)
@@ -314,7 +316,7 @@ def test_fixed_tensors_are_cut_where_a_pruned_cuts_them(tmp_path):
     name = "model.layers.0.self_attn.k_proj.bias"
     whole = bench.bank.fixed(name)
     assert torch.equal(whole, bench.model.get_parameter(name))
-    best = int(bench.bank.importance("heads", 0, "activation").argmax())
+    best = int(bench.bank.statistics.importance("heads", 0, "activation").argmax())
     assert torch.equal(bench.bank.fixed(name, PrunedShape(kv_heads=1)), whole.view(2, -1)[best])
     norm = "model.layers.0.input_layernorm.weight"
     assert torch.equal(bench.bank.fixed(norm, PrunedShape(kv_heads=1)), bench.bank.fixed(norm))

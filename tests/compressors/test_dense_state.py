@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from paretune.compressors.dense_state import is_dense
+from paretune.compressors.observations import is_dense
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import CompressionConfig, PrunedShape
 from paretune.spaces.formats import integer_format
@@ -21,12 +21,14 @@ def everywhere(bench, choice, **options):
 
 def test_covariances_are_of_the_dense_model(tmp_path):
     clean = make_bench("llama", tmp_path / "clean")
-    clean.bank.correlate()
+    clean.bank.observations.correlate()
     bench = make_bench("llama", tmp_path / "candidate")
     bench.assembler.apply(everywhere(bench, LayerChoice(weight=integer_format(2, 32), method="rtn")))
     bench.bank.build_for(everywhere(bench, GPTQ))
     for linear in bench.spec.block_linears:
-        assert torch.equal(bench.bank.input_covariance(linear), clean.bank.input_covariance(linear))
+        assert torch.equal(
+            bench.bank.observations.covariance(linear), clean.bank.observations.covariance(linear)
+        )
 
 
 def test_gradients_are_of_the_dense_model(tmp_path):
@@ -53,16 +55,6 @@ def test_rounded_inputs_of_experts_are_no_dense_model(mixture, role):
     assert is_dense(mixture.model, source, mixture.spec)
 
 
-def test_covariances_that_do_not_fit_on_the_disk_are_refused(llama, monkeypatch):
-    from shutil import _ntuple_diskusage
-
-    from paretune.spaces.errors import RunError
-
-    monkeypatch.setattr("shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(RunError, match="1,000 B are free"):
-        llama.bank.correlate()
-
-
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe"])
 def test_covariances_that_were_interrupted_go_on_where_they_were(tmp_path, family):
     class KilledError(Exception):
@@ -73,17 +65,19 @@ def test_covariances_that_were_interrupted_go_on_where_they_were(tmp_path, famil
             raise KilledError
 
     clean = make_bench(family, tmp_path / "clean")
-    clean.bank.correlate()
+    clean.bank.observations.correlate()
     bench = make_bench(family, tmp_path / "killed")
     with pytest.raises(KilledError):
-        bench.bank.correlate(killed)
+        bench.bank.observations.correlate(killed)
     folder = bench.bank.folder / "entries" / "covariance"
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")}
     assert len(before) == 5
     seen = []
-    bench.bank.correlate(lambda what, done, total: seen.append((done, total)))
+    bench.bank.observations.correlate(lambda what, done, total: seen.append((done, total)))
     assert seen[0][0] == 5
     assert seen[-1][0] + 1 == seen[-1][1]
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
     for linear in bench.spec.block_linears:
-        assert torch.equal(bench.bank.input_covariance(linear), clean.bank.input_covariance(linear))
+        assert torch.equal(
+            bench.bank.observations.covariance(linear), clean.bank.observations.covariance(linear)
+        )

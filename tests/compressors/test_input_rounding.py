@@ -231,7 +231,9 @@ def test_peaks_of_experts_are_of_the_tokens_that_reached_them(mixture):
 def test_a_static_scale_of_a_smaller_pruned_is_of_the_channels_it_keeps(llama):
     pruned = PrunedShape(ffn_channels=64)
     found = llama.bank.statistics.layer(DOWN)
-    order = llama.bank.importance("channels", 1, "activation").argsort(descending=True, stable=True)
+    order = llama.bank.statistics.importance("channels", 1, "activation").argsort(
+        descending=True, stable=True
+    )
     configs = [CompressionConfig(pruned=pruned), rounding(DOWN, STATIC8, pruned=pruned)]
     before, after = inputs_of(llama, DOWN, configs)
     peak = torch.minimum(found.peak[order[:64]].amax(), found.usual_peak[0])

@@ -164,8 +164,8 @@ def hand_cut(bench, kept_heads, kept_hidden):
 def test_cutting_is_slicing_by_hand(tmp_path):
     bench = make_bench("llama", tmp_path, num_hidden_layers=1)
     ids = bench.windows.ids[:1]
-    head = bench.bank.importance("heads", 0, "taylor").argmax()
-    hidden = bench.bank.importance("width", None, "taylor").topk(96).indices.sort().values
+    head = bench.bank.statistics.importance("heads", 0, "taylor").argmax()
+    hidden = bench.bank.statistics.importance("width", None, "taylor").topk(96).indices.sort().values
     expected = hand_cut(bench, [int(head)], hidden)(ids).logits
     config = CompressionConfig(pruned=PrunedShape(kv_heads=1, hidden=96, ranking="taylor"))
     torch.testing.assert_close(bench.assembler.apply(config)(ids).logits, expected)
@@ -173,7 +173,7 @@ def test_cutting_is_slicing_by_hand(tmp_path):
 
 def test_hidden_channels_are_ranked_by_what_norms_hand_on(tmp_path):
     bench = make_bench("llama", tmp_path)
-    activation = bench.bank.importance("width", None, "activation")
+    activation = bench.bank.statistics.importance("width", None, "activation")
     assert activation.shape == (128,)
     assert (activation > 0).all()
     moments = bench.bank.statistics

@@ -133,7 +133,7 @@ def test_updated_weights_are_what_candidates_compute_with(family, bits, tmp_path
     bench = make_bench(family, tmp_path, dtype="bfloat16")
     method = {"weight": integer_format(4, 32), "method": "gptq"} if bits == 4 else {}
     choice = LayerChoice(sparsity=Sparsity(fraction=0.5, criterion="sparsegpt"), **method)
-    bench.bank.correlate()
+    bench.bank.observations.correlate()
     config = CompressionConfig(layers={x.name: choice for x in bench.spec.block_linears})
     model = bench.assembler.apply(config)
     for linear in bench.spec.block_linears:
@@ -177,8 +177,8 @@ def test_scores_that_are_not_finite_are_refused(name, bad):
 @pytest.mark.parametrize("criterion", NAMES)
 def test_a_pruned_weight_that_is_not_finite_is_refused_by_name(llama, criterion):
     layer = "model.layers.1.mlp.down_proj"
-    llama.bank.correlate()
-    llama.bank._inputs.differentiate()
+    llama.bank.observations.correlate()
+    llama.bank.observations.differentiate()
     llama.bank._source.loaded(layer + ".weight")[0, 0] = float("nan")
     llama.bank._source = WeightSource(None, llama.model, llama.spec)
     with pytest.raises(ModelError, match=layer):
@@ -191,8 +191,8 @@ def test_zeros_do_not_depend_on_how_many_rows_are_held(llama, criterion, pattern
     sparsity = Sparsity.model_validate({"fraction": 0.5, "pattern": pattern, "criterion": criterion})
     linear = llama.spec.linear("model.layers.1.mlp.up_proj")
     entry = Entry.of(llama.spec, linear, LayerChoice(sparsity=sparsity), WHOLE)
-    llama.bank.correlate()
-    llama.bank._inputs.differentiate()
+    llama.bank.observations.correlate()
+    llama.bank.observations.differentiate()
     made = []
     monkeypatch.setattr(gptq, "inverse_factor", lambda *given: made.append(1) or inverse_factor(*given))
     whole = entries.read_mask(entry, made_now(llama.bank, entry))
@@ -214,7 +214,7 @@ def test_an_expert_that_no_token_reached_is_pruned_like_the_others(tmp_path):
     for linear in bench.spec.of_role("expert_gate_up"):
         gate, up = (bank.tensor(linear.name, choice) == 0).flatten(2).chunk(2, dim=1)
         assert ((gate.float().mean(dim=(1, 2)) - up.float().mean(dim=(1, 2))).abs() < 0.5).all()
-        found = bank._inputs._read(f"gradient/{linear.name}", linear)["gradient"]
+        found = bank.observations._read(f"gradient/{linear.name}", linear)["gradient"]
         reached += int(found.flatten(1).any(dim=1).sum())
     assert reached < sum(x.experts for x in bench.spec.of_role("expert_gate_up"))  # some were not
 

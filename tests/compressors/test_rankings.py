@@ -10,23 +10,17 @@ from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, model_hash
 from paretune.compressors.pruned_sizes import ruling
-from paretune.compressors.rankings import RANKINGS, AnswerTokens, Ranking, find_ranking
+from paretune.compressors.rankings import RANKINGS, Ranking, find_ranking
 from paretune.compressors.rankings.entropy import row_entropies
 from paretune.compressors.rankings.ranking import KINDS
 from paretune.spaces.architectures import read_model
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
-from paretune.spaces.errors import ConfigurationError, ModelError, RunError, TextError, UnknownNameError
+from paretune.spaces.errors import ConfigurationError, ModelError, RunError, UnknownNameError
 from tests.compressors.conftest import Bench, make_bench, make_windows
 from tests.fakes import tiny_spec
 from tests.models import build_tiny
 
 FAMILIES = ("llama", "qwen2", "gpt2", "qwen3_moe", "phi3")
-
-
-def answers_of(windows, last: int = 3) -> AnswerTokens:
-    mask = torch.zeros(windows.ids.shape, dtype=torch.bool)
-    mask[:, -last:] = True
-    return AnswerTokens(windows, mask)
 
 
 def changed_bench(family, folder, change, **arguments) -> Bench:
@@ -50,9 +44,8 @@ def bench(request, tmp_path_factory):
 
 @pytest.mark.parametrize("ranking", RANKINGS.values(), ids=RANKINGS)
 def test_contract(ranking, bench):
-    spec, answers = bench.spec, answers_of(bench.windows)
-    given = answers if ranking.needs_answers else None
-    found = bench.bank.rank(ranking.name, answers=given)
+    spec = bench.spec
+    found = bench.bank.observations.rank(ranking.name)
     assert find_ranking(ranking.name) is ranking
     heads = 0 if spec.why_uncuttable("kv_heads") else spec.blocks
     shapes = {f"heads/{block}": (spec.kv_heads,) for block in range(heads)}
@@ -73,11 +66,11 @@ def test_contract(ranking, bench):
     assert bench.model.config._attn_implementation == "sdpa"
     for kind in refused:
         with pytest.raises(ConfigurationError, match=ranking.name):
-            bench.bank.importance(kind, 0, ranking.name)
+            bench.bank.statistics.importance(kind, 0, ranking.name)
     again = Bank.open(
         bench.bank.folder, bench.folder, bench.model, spec, model_hash(bench.folder), bench.windows
     )
-    for name, score in again.rank(ranking.name, answers=given).items():
+    for name, score in again.observations.rank(ranking.name).items():
         assert torch.equal(score, found[name])
 
 
@@ -90,11 +83,9 @@ def silence(tensors):
 def test_heads_that_write_nothing_come_last(family, tmp_path):
     bench = changed_bench(family, tmp_path, silence)
     for name in ("activation", "taylor", "removal"):
-        silent, other = bench.bank.importance("heads", 1, name)[[1, 0]].tolist()
+        silent, other = bench.bank.statistics.importance("heads", 1, name)[[1, 0]].tolist()
         assert silent == pytest.approx(0.0, abs=1e-7)
         assert other > 1e-4
-    bench.bank.rank("task", answers=answers_of(bench.windows))
-    assert bench.bank.importance("heads", 1, "task")[1] == pytest.approx(0.0, abs=1e-6)
 
 
 def drop_block(tensors):
@@ -108,16 +99,16 @@ def drop_block(tensors):
 def test_a_block_that_does_nothing_goes_first(family, tmp_path):
     bench = changed_bench(family, tmp_path, drop_block)
     for name in ("activation", "taylor", "removal"):
-        scores = bench.bank.importance("blocks", None, name)
+        scores = bench.bank.statistics.importance("blocks", None, name)
         assert scores[1] == pytest.approx(0.0, abs=1e-6)
-        assert bench.bank.block_order_by(name)[0] == 1
-    assert bench.bank.block_order == bench.bank.block_order_by("activation")
+        assert bench.bank.statistics.block_order_by(name)[0] == 1
+    assert bench.bank.block_order == bench.bank.statistics.block_order_by("activation")
 
 
 def test_removal_is_the_divergence_of_the_cut_model(tmp_path):
     bench = make_bench("llama", tmp_path, num_hidden_layers=1)
     teacher = Teacher(bench.model, bench.windows)
-    scores = bench.bank.importance("heads", 0, "removal")
+    scores = bench.bank.statistics.importance("heads", 0, "removal")
     model = bench.assembler.apply(CompressionConfig(pruned=PrunedShape(kv_heads=1, ranking="removal")))
     expected = float(teacher.compare(model).kl.mean())
     assert float(scores.min()) == pytest.approx(expected, rel=1e-4)
@@ -125,7 +116,7 @@ def test_removal_is_the_divergence_of_the_cut_model(tmp_path):
 
 def test_removal_of_a_block_is_the_divergence_without_it(llama):
     teacher = Teacher(llama.model, llama.windows)
-    scores = llama.bank.importance("blocks", None, "removal")
+    scores = llama.bank.statistics.importance("blocks", None, "removal")
     for block in range(3):
         kept = tuple(b for b in range(3) if b != block)
         model = llama.assembler.apply(CompressionConfig(pruned=PrunedShape(blocks=kept)))
@@ -149,7 +140,7 @@ def loss_of(model, ids) -> float:
 )
 def test_taylor_is_the_derivative_by_a_gate(family, key, parameter, position, part, tmp_path):
     bench = make_bench(family, tmp_path)
-    found = float(bench.bank.rank("taylor")[key][position])
+    found = float(bench.bank.observations.rank("taylor")[key][position])
     weight, slopes = bench.model.get_parameter(parameter), []
     kept, step = weight[part].clone(), 0.02
     with torch.no_grad():
@@ -173,63 +164,26 @@ def test_heads_that_look_everywhere_come_last(tmp_path):
             tensors[f"model.layers.2.self_attn.q_proj.{name}"][64:] = 0.0
 
     bench = changed_bench("qwen2", tmp_path, blind)
-    scores = bench.bank.importance("heads", 2, "entropy").tolist()
+    scores = bench.bank.statistics.importance("heads", 2, "entropy").tolist()
     tokens = bench.windows.window_tokens
     uniform = sum(math.log(visible) for visible in range(1, tokens + 1)) / tokens
     assert scores[1] == pytest.approx(-uniform, rel=1e-5)
     assert scores[0] > scores[1]
 
 
-def test_the_task_is_scored_at_its_answers_alone(llama):
-    windows = llama.windows.first(1)
-    mask = torch.zeros(windows.ids.shape, dtype=torch.bool)
-    mask[0, 10] = True
-    llama.bank.rank("task", answers=AnswerTokens(windows, mask))
-
-    def answer_loss() -> float:
-        with torch.inference_mode():
-            logits = llama.model(input_ids=windows.ids, use_cache=False).logits[0, 9]
-        return -float(torch.log_softmax(logits, dim=-1)[windows.ids[0, 10]])
-
-    before = answer_loss()
-    llama.assembler.apply(CompressionConfig(pruned=PrunedShape(blocks=(0, 2))))
-    found = float(llama.bank.importance("blocks", None, "task")[1])
-    assert found == pytest.approx(answer_loss() - before, rel=1e-3, abs=1e-5)
-
-
-def test_a_task_needs_its_answers_and_keeps_to_them(llama):
-    with pytest.raises(RunError, match="answer"):
-        llama.bank.importance("heads", 0, "task")
-    llama.bank.rank("task", answers=answers_of(llama.windows))
+def test_a_ranking_keeps_to_its_text(llama):
+    llama.bank.observations.rank("taylor")
     with pytest.raises(RunError, match="another text"):
-        llama.bank.rank("task", answers=answers_of(llama.windows, last=2))
-    llama.bank.rank("taylor")
-    with pytest.raises(RunError, match="another text"):
-        llama.bank.rank("taylor", windows=make_windows(seed=5))
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda mask: mask[:, :-1], "shape"),
-        (lambda mask: mask.to(torch.int64), "bool"),
-        (torch.ones_like, "first token"),
-        (lambda mask: mask & (torch.arange(len(mask)) > 0)[:, None], "no answer"),
-    ],
-)
-def test_masks_that_mark_no_answers_are_refused(change, match):
-    windows = make_windows()
-    with pytest.raises(TextError, match=match):
-        AnswerTokens(windows, change(answers_of(windows).mask))
+        llama.bank.observations.rank("taylor", windows=make_windows(seed=5))
 
 
 def test_a_candidate_is_not_what_is_ranked(tmp_path):
     first = make_bench("llama", tmp_path / "a")
-    expected = first.bank.rank("taylor")
+    expected = first.bank.observations.rank("taylor")
     second = make_bench("llama", tmp_path / "b")
     second.assembler.apply(CompressionConfig(pruned=PrunedShape(blocks=(0, 2), ffn_channels=64)))
     second.assembler.apply(CompressionConfig(pruned=PrunedShape(kv_heads=1, ranking="taylor")))
-    for name, score in second.bank.rank("taylor").items():
+    for name, score in second.bank.observations.rank("taylor").items():
         torch.testing.assert_close(score, expected[name])
     second.assembler.apply(DENSE_CONFIG)
     assert second.model.get_parameter("model.layers.1.self_attn.q_proj.weight").shape == (128, 128)
@@ -239,18 +193,18 @@ def test_a_candidate_without_a_checkpoint_cannot_be_ranked(llama, tmp_path):
     bank = Bank.open(tmp_path / "other", None, llama.model, llama.spec, "hash", llama.windows)
     llama.assembler.apply(CompressionConfig(pruned=PrunedShape(ffn_channels=64)))
     with pytest.raises(RunError, match="candidate"):
-        bank.rank("taylor")
+        bank.observations.rank("taylor")
     llama.assembler.apply(DENSE_CONFIG)
-    assert bank.rank("taylor")
+    assert bank.observations.rank("taylor")
 
 
 def test_weights_on_disk_are_enough_for_entropy_alone(llama, tmp_path):
     bank = Bank.open(tmp_path / "streamed", llama.folder, None, llama.spec, "hash", llama.windows)
-    for name, score in bank.rank("entropy").items():
-        torch.testing.assert_close(score, llama.bank.rank("entropy")[name], rtol=1e-4, atol=1e-5)
+    for name, score in bank.observations.rank("entropy").items():
+        torch.testing.assert_close(score, llama.bank.observations.rank("entropy")[name], rtol=1e-4, atol=1e-5)
     for name in ("taylor", "removal"):
         with pytest.raises(ModelError, match="in memory"):
-            bank.rank(name)
+            bank.observations.rank(name)
 
 
 def test_scores_without_an_order_are_refused(llama, monkeypatch):
@@ -262,24 +216,24 @@ def test_scores_without_an_order_are_refused(llama, monkeypatch):
 
     monkeypatch.setitem(RANKINGS, "broken", Broken())
     with pytest.raises(ModelError, match="not finite"):
-        llama.bank.importance("blocks", None, "broken")
+        llama.bank.statistics.importance("blocks", None, "broken")
 
 
 def test_scores_of_an_older_version_are_refused(llama, monkeypatch):
-    llama.bank.rank("entropy")
+    llama.bank.observations.rank("entropy")
     again = Bank.open(
         llama.bank.folder, llama.folder, llama.model, llama.spec, model_hash(llama.folder), llama.windows
     )
     monkeypatch.setattr(RANKINGS["entropy"], "version", "2", raising=False)
     with pytest.raises(RunError, match="another version"):
-        again.importance("heads", 0, "entropy")
+        again.statistics.importance("heads", 0, "entropy")
 
 
 def test_names_are_looked_up(llama):
     with pytest.raises(UnknownNameError, match="taylor"):
-        llama.bank.importance("heads", 0, "tailor")
+        llama.bank.statistics.importance("heads", 0, "tailor")
     with pytest.raises(ConfigurationError, match="nothing that can be ranked"):
-        llama.bank.importance("eyes", 0, "taylor")
+        llama.bank.statistics.importance("eyes", 0, "taylor")
 
 
 def test_a_pruned_is_ruled_by_what_its_ranking_scores():
@@ -301,6 +255,6 @@ def test_a_model_of_zeros_has_an_order(tmp_path):
     spec = read_model(source)
     bank = Bank.open(tmp_path / "bank", source, load_dense(source, spec), spec, "hash", make_windows())
     for name in ("activation", "entropy", "taylor", "removal"):
-        scores = bank.importance("heads", 0, name)
+        scores = bank.statistics.importance("heads", 0, name)
         assert scores[0] == scores[1]
-    assert bank.block_order_by("removal") == (1, 0)
+    assert bank.statistics.block_order_by("removal") == (1, 0)

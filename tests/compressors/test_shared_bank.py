@@ -13,15 +13,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from paretune.compressors.covariance import covariance_bytes
 from paretune.compressors.entry_store import EntryStore, lock_bank
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import RunError
+from paretune.spaces.patterns import Restrictions
+from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import make_bench
+from tests.fakes import FakeLegality
 
 ROOT = Path(__file__).resolve().parents[2]
 _WRITER = """
 import sys, torch
 from pathlib import Path
+from paretune.compressors.covariance import covariance_bytes
 from paretune.compressors.entry_store import EntryStore
 folder, own = Path(sys.argv[1]), sys.argv[2]
 store = EntryStore(folder)
@@ -131,24 +136,37 @@ def test_two_banks_of_one_folder_agree(tmp_path):
 
 
 def test_room_is_asked_for_what_is_left(tmp_path, monkeypatch):
+    """Before anything is made; of a build that was interrupted, only for what is not there yet."""
     from shutil import _ntuple_diskusage
 
     class KilledError(Exception):
         pass
 
     def killed(what, done, total):
-        if done == total - 1:
+        if what.startswith("correlating") and done == total - 1:
             raise KilledError
 
+    def free(size):
+        monkeypatch.setattr("shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, size))
+
     bench = make_bench("llama", tmp_path)
+    space = SearchSpace(
+        bench.spec,
+        FakeLegality(),
+        Restrictions(bits=(4,), embedding_bits=(16,), group_size=None, methods=("gptq",)),
+    )
+    covariances = covariance_bytes(bench.spec)
+    free(covariances)
+    with pytest.raises(RunError, match=f"more, and {covariances:,} B are free"):
+        bench.bank.build(space)
+    assert not (bench.bank.folder / "entries").exists()
+    monkeypatch.undo()
     with pytest.raises(KilledError):
-        bench.bank.correlate(killed)
-    left = 4 * bench.spec.linear(bench.spec.block_linears[-1].name).in_features ** 2
-    monkeypatch.setattr("shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, left - 1))
-    with pytest.raises(RunError, match=f"take {left:,} B"):
-        bench.bank.correlate()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: _ntuple_diskusage(10**9, 10**9, left))
-    bench.bank.correlate()
+        bench.bank.build(space, killed)
+    free(covariances)
+    bench.bank.build(space)
+    free(0)
+    bench.bank.build(space)
 
 
 def test_an_interrupt_never_leaves_a_parameter_with_the_choice_of_another(llama, monkeypatch):

@@ -53,7 +53,7 @@ def reloaded_logits(one, folder):
 def random_configurations(one, count):
     """Legal candidates that can be exported."""
     space = SearchSpace(one.spec, ENGINE.legality("x86"), SPACE)
-    one.assembler.bank.correlate()
+    one.assembler.bank.observations.correlate()
     rng = np.random.default_rng(3)
     found = []
     for _ in range(200):

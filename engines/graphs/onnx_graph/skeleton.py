@@ -23,7 +23,7 @@ from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_linears, kept_name
 
 if TYPE_CHECKING:
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 Past = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -67,7 +67,7 @@ class GraphModel(torch.nn.Module):
         return found.logits, [(layer.keys, layer.values) for layer in found.past_key_values.layers]
 
 
-def graph_model(spec: ModelSpec, bank: Bank, config: CompressionConfig, source: Path) -> GraphModel:
+def graph_model(spec: ModelSpec, bank: WeightProvider, config: CompressionConfig, source: Path) -> GraphModel:
     """The candidate, ready to be traced.
 
     Args:
@@ -105,7 +105,9 @@ def _skeleton(spec: ModelSpec, config: CompressionConfig, source: Path) -> Any:
 class _Builder:
     """Puts codes into the skeleton and gathers what stays dense."""
 
-    def __init__(self, spec: ModelSpec, bank: Bank, config: CompressionConfig, skeleton: Any) -> None:
+    def __init__(
+        self, spec: ModelSpec, bank: WeightProvider, config: CompressionConfig, skeleton: Any
+    ) -> None:
         self._spec, self._bank, self._config, self._skeleton = spec, bank, config, skeleton
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
         self.tensors: dict[str, torch.Tensor] = {}

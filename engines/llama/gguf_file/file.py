@@ -16,14 +16,14 @@ from paretune.spaces.files import CONFIGURATION, read_object
 from paretune.spaces.model import ModelSpec
 
 if TYPE_CHECKING:
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 __all__ = ["ARCHITECTURES", "write_gguf"]
 
 
 def write_gguf(
     spec: ModelSpec,
-    bank: Bank,
+    bank: WeightProvider,
     config: CompressionConfig,
     source: Path,
     file: Path,

@@ -21,7 +21,7 @@ from paretune.spaces.model import Linear, ModelSpec
 from paretune.spaces.size import kept_extent, kept_linears, kept_name, kept_shape
 
 if TYPE_CHECKING:
-    from paretune.compressors.bank import Bank
+    from paretune.compressors.weight_provider import WeightProvider
 
 
 _ROTATES_PAIRS = ("llama", "mistral", "mixtral")
@@ -84,7 +84,7 @@ class GgufTensors:
     """
 
     def __init__(
-        self, spec: ModelSpec, bank: Bank, config: CompressionConfig, floats: str | None = None
+        self, spec: ModelSpec, bank: WeightProvider, config: CompressionConfig, floats: str | None = None
     ) -> None:
         self._spec, self._bank, self._config = spec, bank, config
         self._floats = floats or _FLOATS[spec.dtype]
