@@ -114,7 +114,8 @@ class Observations:
         headers = len(self._spec.block_linears) * (_FILE_BYTES + index_bytes("x" * 200))
         total = 0
         if any(entry.needs_covariance for entry in wanted):
-            total += covariance_bytes(self._spec, self._correlated() if left else ()) + headers
+            size = covariance_bytes(self._spec, self._correlated() if left else ())
+            total += size + headers if size else 0
         if any(entry.needs_gradient for entry in wanted):
             missing = any(_gradient(linear.name) not in self._store for linear in self._spec.block_linears)
             total += gradient_bytes(self._spec) + headers if missing or not left else 0

@@ -16,10 +16,12 @@ from tests.commands.small_runs import ROOT, paretune
 
 def arguments(model, text, out, candidates):
     file = out.with_name(f"{candidates}.json")
-    file.write_text(json.dumps({"model": str(model), "search": {"max_candidates": candidates}}))
+    settings = {"model": str(model), "search": {"max_candidates": candidates}, "measure_latency": False}
+    file.write_text(json.dumps(settings))
     words = (
-        "search", "--run-file", file, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "4,8,16",
-        "--embedding-bits", "16", "--group-size", 32, "--workload", "batch=1,prompt=16,output=8",
+        "search", "--run-file", file, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "4,16",
+        "--embedding-bits", "16", "--group-size", 32, "--method", "rtn", "--kv-bits", "16",
+        "--workload", "batch=1,prompt=16,output=8",
         "--objective", "kl", "--objective", "tpot", "--objective", "bytes", "--no-export",
     )  # fmt: skip
     return [*map(str, words)]
@@ -33,7 +35,7 @@ def essence(folder):
 def test_a_search_on_times_that_is_killed_is_the_undisturbed_one(model, text, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run_search.py"), *arguments(model, text, killed, 12)],
+        [sys.executable, str(ROOT / "run_search.py"), *arguments(model, text, killed, 6)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -50,7 +52,7 @@ def test_a_search_on_times_that_is_killed_is_the_undisturbed_one(model, text, tm
     for name in ("records.jsonl", "configurations.jsonl", "sampler.json", "study.journal"):
         (whole / name).unlink()
     for folder in (killed, whole):
-        found = paretune(*arguments(model, text, folder, 12))
+        found = paretune(*arguments(model, text, folder, 6))
         assert found.returncode == 0, found.stderr[-2000:]
     assert essence(killed)[: len(kept)] == kept
     assert essence(killed) == essence(whole)
@@ -61,7 +63,7 @@ def test_a_search_on_times_that_is_killed_is_the_undisturbed_one(model, text, tm
     assert all(len(predicted) == 1 for predicted in times.values())
 
     (killed / "predictor.json").unlink()
-    refused = paretune(*arguments(model, text, killed, 14))
+    refused = paretune(*arguments(model, text, killed, 8))
     assert refused.returncode == 2
     assert "belongs to another predictor" in refused.stderr
 
