@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from paretune.reports.comparison import (
@@ -19,6 +20,9 @@ from paretune.spaces.metrics import METRICS
 from paretune.spaces.numerals import change, digits, percent, quantity
 from paretune.spaces.result import FrontFile, Member
 from paretune.spaces.statistics import Difference, difference
+
+_ALIKE = 0.02
+"""Log ratio below which nobody would call one better."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,16 @@ def advantage_words(front: FrontFile) -> str:
     if found is None:
         return ""
     metric, unit = METRICS[found.metric].label, METRICS[found.cost].unit
-    way, factor = ("less", found.ratio) if found.ratio >= 1 else ("more", 1 / found.ratio)
+    low, high = quantity(found.low, unit), quantity(found.high, unit)
+    where = f"At {low}" if low == high else f"From {low} to {high}"
+    if abs(math.log(found.ratio)) < _ALIKE:
+        return (
+            f"{where} the front loses as much {metric} as the best uniform configuration that costs as much."
+        )
+    way, factor = ("less", found.ratio) if found.ratio > 1 else ("more", 1 / found.ratio)
     return (
-        f"From {quantity(found.low, unit)} to {quantity(found.high, unit)} it loses {digits(factor, 2)} times {way} "
-        f"{metric} than the best uniform configuration that costs as much (geometric mean, report text)."
+        f"{where} the front loses {digits(factor, 2)} times {way} {metric} than the best uniform configuration that "
+        "costs as much (geometric mean, report text)."
     )
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from paretune.reports.answer import advantage_words
 from paretune.reports.page import make_page
 from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.report import render_page, write_report
 from paretune.reports.tables import Cell
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.numerals import quantity
-from paretune.spaces.result import Member
+from paretune.spaces.result import Advantage, Member
 from tests.reports.synthetic import write_run
 
 ASSETS = Path(__file__).parents[2] / "reports" / "assets"
@@ -151,12 +152,16 @@ def test_predicted_and_measured_have_columns_of_their_own(folder: RunFolder) -> 
 
 def test_what_the_front_is_worth_is_told_in_words(page: Page, folder: RunFolder) -> None:
     words = page.words
-    assert "From 1.20 MB to 3.80 MB it loses 2.1 times less KL" in words
+    assert "From 1.20 MB to 3.80 MB the front loses 2.1 times less KL" in words
     assert (
         "they lose 1.15 times as much, where uniform configurations, which no search chose, lose 1.02"
         in words
     )
     assert "ypervolume" not in words
+    alike = Advantage(metric="kl", cost="weight_bytes", ratio=1.0, low=2e6, high=2e6)
+    assert advantage_words(folder.front.model_copy(update={"advantage": alike})).startswith(
+        "At 2.00 MB the front loses as much KL"
+    )
     bare = folder.front.model_copy(update={"advantage": None, "optimism": None})
     plain = Page(render_page(RunFolder(folder.path, bare, folder.run, folder.trials))).words
     assert "chosen on the search text" not in plain
