@@ -26,7 +26,7 @@ class Candidate:
         values: objectives, all to be minimised: what is lost to the dense model, then costs.
         quality: with its windows, for paired comparison.
         metrics: every metric by name.
-        errors: standard errors of those that have one.
+        reaches: how far the interval (95 %) of those that have an error reaches from the value.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Candidate:
     values: tuple[float, ...]
     quality: Measurement | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
-    errors: Mapping[str, float] = field(default_factory=dict)
+    reaches: Mapping[str, float] = field(default_factory=dict)
 
     def value(self, metric: str) -> float:
         """The measured value of a metric, or the predicted one where nothing was measured.
@@ -44,13 +44,12 @@ class Candidate:
         """
         return self.metrics[metric] if metric in self.metrics else self.metrics[f"{metric}_predicted"]
 
-    def meets(self, limits: Sequence[Limit], errors: float = 0.0) -> bool:
-        """Whether every limit is met, by so many standard errors where there is one."""
+    def meets(self, limits: Sequence[Limit], clearly: bool = False) -> bool:
+        """Whether every limit is met; ``clearly``: by the whole interval."""
         return all(
-            limit.violation(self.value(limit.metric) + sign * errors * self.errors.get(limit.metric, 0.0))
-            <= 0
+            limit.violation(self.value(limit.metric) + sign * self.reaches.get(limit.metric, 0.0)) <= 0
             for limit in limits
-            for sign in (1.0 if limit.operator == "<=" else -1.0,)
+            for sign in (0.0 if not clearly else 1.0 if limit.operator == "<=" else -1.0,)
         )
 
 

@@ -17,11 +17,10 @@ from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import Record
 from paretune.spaces.metrics import find_metric
+from paretune.spaces.statistics import Estimate
 
 REFERENCE_BITS = 4
 """The width that most people would take without a search."""
-_ERRORS = 2.0
-"""Standard errors by which a limit on a quality has to be met."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def as_candidate(study: Study, record: Record, rows: dict[str, Record]) -> Candi
         ),
         quality=found[quality],
         metrics={name: m.value for name, m in found.items()},
-        errors={name: m.stderr for name, m in found.items() if m.stderr is not None},
+        reaches={name: Estimate.of(m).reach for name, m in found.items()},
     )
 
 
@@ -148,12 +147,12 @@ def recommend(front: ParetoFront, rivals: Sequence[Candidate], study: Study) -> 
     within = ", ".join(limit.text for limit in limits)
     on_quality = [limit for limit in limits if find_metric(limit.metric).family == "quality"]
     if on_quality:
-        sure = [m for m in members if m.meets(on_quality, _ERRORS)]
+        sure = [m for m in members if m.meets(on_quality, clearly=True)]
         if sure:
-            return min(sure, key=_cost(front)), f"the cheapest that meets {within} by two standard errors"
+            return min(sure, key=_cost(front)), f"the cheapest that meets {within} with its interval of 95 %"
         return _safest(
             members, on_quality
-        ), f"meets {within}, though no member does so by two standard errors"
+        ), f"meets {within}, though no member does so with its interval of 95 %"
     if limits:
         return members[0], f"the best {label} within {within}"
     usual = _usual(study, rivals)

@@ -66,7 +66,7 @@ class Member(Frozen):
         uniform: of a uniform configuration.
         on_front: whether it is a member of the front: nothing dominates it on the search text, it meets every limit
             there, and it was kept when the front was thinned.
-        equivalence_class: members with one number cannot be told apart by two paired standard errors on the report
+        equivalence_class: members with one number cannot be told apart by a paired interval of 95 % on the report
             text.
         config: what it is.
         measurements: by column name: metrics read on the report text, ``NAME_search`` for those of the search text by

@@ -82,10 +82,10 @@ def test_limits():
     ("limit", "met"),
     [("kl<=2.3", True), ("kl<=2.1", False), ("kl>=1.7", True), ("kl>=1.9", False)],
 )
-def test_a_limit_is_met_with_the_error(limit, met):
-    found = Candidate("c", "0", (2.0, 1.0), None, {"kl": 2.0, "weight_bytes": 1.0}, {"kl": 0.1})
+def test_a_limit_is_met_with_the_interval(limit, met):
+    found = Candidate("c", "0", (2.0, 1.0), None, {"kl": 2.0, "weight_bytes": 1.0}, {"kl": 0.2})
     assert found.meets([Limit.parse(limit), Limit.parse("bytes<=1")])
-    assert found.meets([Limit.parse(limit), Limit.parse("bytes<=1")], errors=2) == met
+    assert found.meets([Limit.parse(limit), Limit.parse("bytes<=1")], clearly=True) == met
 
 
 def test_a_limit_on_a_predicted_time():
