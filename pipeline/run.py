@@ -80,7 +80,7 @@ class Run:
         """The recommended configuration.
 
         Raises:
-            LimitError: nothing that was read on the report text meets the limits.
+            LimitError: nothing meets the limits on the search text.
         """
         return self.member(None)
 
@@ -88,7 +88,7 @@ class Run:
         """The row called ``name``, or whose digest begins with it; the recommended one if ``None``.
 
         Raises:
-            LimitError: none was named, and nothing that was read on the report text meets the limits.
+            LimitError: none was named, and nothing meets the limits on the search text.
             UnknownNameError: there is no such member.
         """
         wanted = self._found.front.recommended if name is None else name
@@ -242,6 +242,6 @@ def unmet(limits: Sequence[str]) -> LimitError:
     """That there is no recommended configuration."""
     return LimitError(
         f"limits {', '.join(limits)}",
-        "were met by nothing that was read on the report text, so there is no recommended configuration",
+        "were met by nothing on the search text, so there is no recommended configuration",
         "See the nearest by paretune select RUN --limit ..., and name one by paretune export RUN --name NAME",
     )

@@ -162,7 +162,7 @@ class Study:
     # -- before the sampler ---------------------------------------------------------------------------------
 
     def _first(self, with_marginals: bool, report: Progress) -> list[Record]:
-        """Dense first, then uniform configurations and probes, the best of them read further, then marginals.
+        """Dense first, then uniform configurations and probes, marginals, and the best of the former read further.
 
         Every rung begins with the origin, which all others of the rung are told against.
         """
@@ -184,11 +184,11 @@ class Study:
             read(base, "baseline", self.candidate)
         read([*base, *self._configurations(uniform)], "baseline", self.baseline)
         read(self._configurations(cut), "probe", self.baseline)
-        for record in self.worth_more(found):
-            read([(record.name, record.config)], record.sampler, self.candidate)
         if with_marginals:
             marginal = marginals(self.space, self._ranked_kinds(found))
             read([*base, *self._configurations(marginal)], "marginal", self.marginal)
+        for record in self.worth_more(found):
+            read([(record.name, record.config)], record.sampler, self.candidate)
         return list({record.index: record for record in found}.values())
 
     def worth_more(self, found: list[Record]) -> list[Record]:

@@ -187,7 +187,7 @@ def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, cap
 
 def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
-        "paretune.search.result._recommended", lambda *_: ("", "nothing met the limits on the report text")
+        "paretune.search.promotion.recommend", lambda *_: (None, "nothing met the limits on the search text")
     )
     folder = tmp_path / "run"
     assert main(small_arguments(model, text, folder)) == 3
