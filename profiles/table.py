@@ -5,17 +5,14 @@ A row says what was run, where, by what, how often and when, so that a figure is
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from paretune.engines.operation import Operation
 from paretune.spaces.errors import RunError
-from paretune.spaces.files import FileKind, read_document, write_document, write_whole
+from paretune.spaces.files import FileKind, read_document, write_document
 from paretune.spaces.schema import Document, Frozen
 
 _TABLE = FileKind("cost table", RunError, "Measure again with `paretune profile`")
@@ -82,20 +79,6 @@ class CostTable(Document):
         """Save as JSON, whole or not at all; returns ``path``."""
         return write_document(path, self)
 
-    def write_csv(self, path: Path) -> Path:
-        """Save the same rows flat, for people and spreadsheets; returns ``path``."""
-        return write_whole(path, self.csv_text())
-
-    def csv_text(self) -> str:
-        """One line per row, the fields of the operation among the columns."""
-        text = io.StringIO()
-        rows = [_flat(row) for row in self.rows]
-        if rows:
-            writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        return text.getvalue()
-
     @classmethod
     def read(cls, path: Path) -> CostTable:
         """The table that :meth:`write` left in ``path``.
@@ -108,10 +91,3 @@ class CostTable(Document):
 
 def _identity(row: CostRow) -> tuple[Any, ...]:
     return (row.device, row.engine, row.engine_version, *row.operation.key)
-
-
-def _flat(row: CostRow) -> dict[str, Any]:
-    operation = {
-        f"operation.{name}": value for name, value in asdict(row.operation).items() if name != "count"
-    }
-    return {**{name: value for name, value in row.fields().items() if name != "operation"}, **operation}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 import pytest
 
 from paretune.profiles.measured import shipped_table
@@ -40,14 +37,6 @@ def test_newer_rows_replace_older_ones_of_the_same_origin():
     here = joined.of(device="round", engine="fake", engine_version="1")
     assert here.find(ONE).seconds == 3.0
     assert joined.of(device="round", engine="fake", engine_version="2").rows == ()
-
-
-def test_csv_has_a_line_a_row(tmp_path):
-    made = table({ONE: 1e-6, OTHER: 2e-6})
-    lines = list(csv.DictReader(io.StringIO(made.write_csv(tmp_path / "c.csv").read_text())))
-    assert [line["operation.kernel"] for line in lines] == ["fp32", "int4"]
-    assert [float(line["seconds"]) for line in lines] == [1e-6, 2e-6]
-    assert CostTable().csv_text() == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"rows": [{"device": "x"}]}', '{"unknown": 1}'])
