@@ -79,5 +79,7 @@ def _print(found: Checked) -> None:
         page.print(shown)
     for failure in found.failures:
         page.print(f"FAILED: {failure}", style="bold red")
-    if found.passed:
+    if not found.judged:
+        page.print("nothing is judged: give a limit or tasks")
+    elif found.passed:
         page.print("passed: not worse than allowed", style="green")

@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from paretune.spaces.files import refuse_linked_out
+
 LICENCES = ("LICENSE*", "LICENCE*", "LICENSES/*", "NOTICE*", "COPYING*", "USE_POLICY*")
 """What goes wherever the weights go, in any container."""
 COMPANIONS = (
@@ -18,10 +20,22 @@ COMPANIONS = (
 
 
 def copy_companions(source: Path, folder: Path, patterns: Iterable[str] = COMPANIONS) -> None:
-    """Copy the files that are there, each to the same place below ``folder``."""
-    for pattern in patterns:
-        for file in source.glob(pattern):
-            if file.is_file():
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)
+    """Copy the files that are there, each to the same place below ``folder``.
+
+    Raises:
+        ModelError: one is a link out of ``source``: an export is published, and its content may be private.
+    """
+    for file in companion_files(source, patterns):
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def companion_files(source: Path, patterns: Iterable[str] = COMPANIONS) -> list[Path]:
+    """The files of a model folder that go along with its weights.
+
+    Raises:
+        ModelError: one is a link out of the folder.
+    """
+    found = [file for pattern in patterns for file in sorted(source.glob(pattern)) if file.is_file()]
+    return [refuse_linked_out(file, source) for file in found]

@@ -5,17 +5,27 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from paretune.compressors.companions import companion_files
 from paretune.spaces.architectures import check_weights
 from paretune.spaces.architectures.description import model_class
 from paretune.spaces.architectures.headers import weight_files
 from paretune.spaces.errors import ModelError
-from paretune.spaces.files import CONFIGURATION, FileKind, read_object, refusing, sha256_of_file
+from paretune.spaces.files import (
+    CONFIGURATION,
+    WRONG_CONTENT,
+    FileKind,
+    read_object,
+    refusing,
+    sha256_of_file,
+)
 from paretune.spaces.model import ModelSpec
 
 _MODEL_FILE = FileKind("model file", ModelError, "Copy or download it again")
@@ -88,17 +98,42 @@ def load_checkpoint(
     with told_by_transformers(folder):
         config, attention = read_model_config(folder)
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the container's library
-            model = model_class(config).from_pretrained(
+            model, said = model_class(config).from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.bfloat16 if _block_floats(config) else dtype,
                 attn_implementation=attention,
                 local_files_only=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
+            _refuse_missing(folder, model, said)
             model = _expanded(model.to(device).eval().requires_grad_(False)).to(dtype)
+    _refuse_not_finite(folder, model)
     model.config.use_cache = False
     return model
+
+
+def _refuse_missing(folder: Path, model: Any, said: dict[str, Any]) -> None:
+    """``transformers`` fills in random numbers for parameters that are absent, and only logs it."""
+    missing = sorted(name for name, _ in model.named_parameters() if name in said["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"tensor {missing[0]} of {folder}",
+            f"is absent, as are {len(missing) - 1} others: transformers would fill in random numbers",
+            "Use the complete weights of the same model",
+        )
+
+
+def _refuse_not_finite(folder: Path, model: Any) -> None:
+    """A NaN in one weight makes every prediction one; it is better told by name than by what comes of it."""
+    for name, parameter in model.named_parameters():
+        if parameter.numel() and not all(math.isfinite(float(end)) for end in parameter.detach().aminmax()):
+            raise ModelError(
+                f"tensor {name} of {folder}",
+                "holds numbers that are not finite",
+                "Repair the checkpoint, or take one whose weights were not cut to a narrower type",
+            )
 
 
 @contextlib.contextmanager
@@ -109,11 +144,14 @@ def told_by_transformers(folder: Path) -> Iterator[None]:
         ModelError: with the first line of the library's reason.
     """
     import transformers
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
 
     _quiet()
+    wrong = (StrictDataclassError, SafetensorError, UnpicklingError, AssertionError, *WRONG_CONTENT)
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, RuntimeError, ImportError, *wrong) as error:
         raise ModelError(
             f"model folder {folder}",
             f"transformers {transformers.__version__} cannot load it ({_first_line(error)})",
@@ -152,11 +190,12 @@ def load_tokenizer(folder: Path) -> Any:
     import transformers
 
     _quiet()
+    companion_files(folder)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # the library's own reader, written in Rust, raises bare exceptions
         raise ModelError(
             f"tokenizer in {folder}",
             f"cannot be loaded ({_first_line(error)})",

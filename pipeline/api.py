@@ -118,7 +118,7 @@ def start_search(words: dict[str, Any]) -> tuple[Outcome, Path]:
     """
     run_file, out, progress = (words.pop(name) for name in ("run_file", "out", "progress"))
     settings = settings_of(words, None if run_file is None else Path(run_file))
-    folder = Path(out) if out else Path("runs") / (settings.model.rstrip("/").rsplit("/", 1)[-1] or "model")
+    folder = Path(out) if out else Path("runs") / _folder_name(settings.model)
     # After the words were read: a slip is refused before torch is loaded.
     from paretune.pipeline.job import run_job
 
@@ -348,3 +348,9 @@ def profile(
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _folder_name(model: str) -> str:
+    """Of the run folder: the last word of a hub id, the name of a folder, ``.`` and ``..`` among them."""
+    name = model.rstrip("/").rsplit("/", 1)[-1]
+    return (Path(model).expanduser().resolve().name if name in {"", ".", "..", "~"} else name) or "model"

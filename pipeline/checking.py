@@ -12,9 +12,16 @@ from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_checkpoint, load_tokenizer, require_same_tokenizer
 from paretune.compressors.windows import read_windows
 from paretune.evaluators.tasks import TaskScorer, TaskSettings
+from paretune.pipeline.checkpoints import Checkpoint, read_facts
 from paretune.pipeline.models import EMBEDDED, model_folder
 from paretune.pipeline.progress import Stages
-from paretune.spaces.errors import BrokenCandidateError, LimitTextError, TextError, VerificationError
+from paretune.spaces.errors import (
+    BrokenCandidateError,
+    LimitTextError,
+    ModelError,
+    TextError,
+    VerificationError,
+)
 from paretune.spaces.limits import Limit
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.statistics import compare_items
@@ -55,10 +62,12 @@ class Checked:
         figures: ``kl``, ``kl_p99`` (nat), ``top1_agreement``, ``perplexity``, ``perplexity_base`` ..., and ``tasks``
             by name.
         failures: what is worse than allowed, in words.
+        judged: whether there was anything to be worse than: a limit or a task.
     """
 
     figures: dict[str, Any]
     failures: tuple[str, ...]
+    judged: bool
 
     @property
     def passed(self) -> bool:
@@ -67,7 +76,7 @@ class Checked:
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
-        return {**self.figures, "failures": list(self.failures)}
+        return {**self.figures, "failures": list(self.failures), "judged": self.judged}
 
 
 def check_checkpoint(
@@ -95,7 +104,8 @@ def check_checkpoint(
         text, tasks = request.text or demo.TEXTS / "report.txt", request.tasks or demo.TASKS
         request = replace(request, text=text, tasks=tasks)
     figures = compare(request, stages)
-    return Checked(figures, tuple(failures(figures, limits, p_value)))
+    judged = bool(limits) or bool(figures.get("tasks"))
+    return Checked(figures, tuple(failures(figures, limits, p_value)), judged)
 
 
 def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
@@ -104,6 +114,7 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
         base_folder, folder = model_folder(request.base), model_folder(request.checkpoint)
         if request.text is None:
             raise TextError("no text", "both models are read on one text", "Give --text FILE")
+        _refuse_unlike(base_folder, folder, request.window_tokens)
         require_same_tokenizer(base_folder, folder)
         tokenizer, tokens = load_tokenizer(base_folder), request.window_tokens
         scorer = None
@@ -134,6 +145,26 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
         with stages.stage("tasks", "scoring both on tasks"):
             result["tasks"] = paired_tasks(scorer.score(dense), scorer.score(candidate))
     return result
+
+
+def _refuse_unlike(base: Path, folder: Path, window_tokens: int) -> None:
+    """Refuse before anything is loaded what cannot be compared.
+
+    Raises:
+        ModelError: a checkpoint that cannot be loaded, or their vocabularies are not of one size.
+        TextError: windows longer than the context of one of them.
+    """
+    first, second = (read_facts(Checkpoint(str(place), str(place), place)) for place in (base, folder))
+    if first.rows != second.rows:
+        raise ModelError(
+            f"vocabularies of {first.rows:,} and {second.rows:,} rows in {base} and {folder}",
+            "must be of one size: the divergence is over the same tokens",
+            "Compare a checkpoint with the model it was made from",
+        )
+    context = min(facts.context or window_tokens for facts in (first, second))
+    if window_tokens > context:
+        place = f"windows of {window_tokens} tokens"
+        raise TextError(place, f"the context is {context}", "Give a smaller --window-tokens")
 
 
 def paired_tasks(

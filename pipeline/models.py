@@ -16,7 +16,7 @@ EMBEDDED = "embedded"
 """The name of the model that ships with Paretune."""
 
 _HUB_ID = re.compile(r"^\w[\w.-]*/\w[\w.-]*$")
-_CONFIG_FILES = ["config.json"]
+_CONFIG_FILES = ["config.json", "hf_quant_config.json", "adapter_config.json"]
 _MODEL_FILES = ["*.json", "*.safetensors", "tokenizer*", "*.model", "README.md", *COMPANIONS]
 
 

@@ -30,7 +30,7 @@ from paretune.search.feasibility import check_feasible
 from paretune.search.run_folder import check_run_folder
 from paretune.search.study import versions_of
 from paretune.spaces.architectures import check_weights, read_model
-from paretune.spaces.errors import EngineError
+from paretune.spaces.errors import EngineError, RunError
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.schema import sha256_of
 from paretune.spaces.space import SearchSpace
@@ -134,7 +134,9 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         if searching:
             for line in check_offer(engine, SearchSpace(spec, legality, offered), export=run.export):
                 note(line)
-        check_weights(source)
+        check_weights(source, spec)
+        dtype, place = compute_target(run)
+        _refuse_absent(place)
         tokenizer = load_tokenizer(source)
         # Texts before weights: what is wrong with them is said at once.
         windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
@@ -142,7 +144,6 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
             note(remark)
         tasks = task_settings(run) if searching else None
         scorer = None if tasks is None else TaskScorer(tokenizer, tasks)
-        dtype, place = compute_target(run)
         model = load_dense(source, spec, dtype=dtype, device=place)
         digest = model_hash(source)
     with stages.stage("bank", "preparing the bank"):
@@ -185,6 +186,23 @@ def compute_target(run: RunFile) -> tuple[torch.dtype, str]:
         name = "float32" if device == "cpu" else "bfloat16"
     found: torch.dtype = getattr(torch, name)
     return found, device
+
+
+def _refuse_absent(device: str) -> None:
+    """Refuse a torch device that is not here.
+
+    Raises:
+        RunError: torch does not know it, or this machine does not have it.
+    """
+    remedy = "Name cpu, or cuda:N for a GPU that torch sees"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, ValueError) as error:
+        raise RunError(f"compute_device {device!r}", "is no device of torch", remedy) from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count()}
+    if (found.index or 0) >= counts.get(found.type, 0):
+        count = counts.get(found.type, 0)
+        raise RunError(f"compute_device {device!r}", f"torch sees {count} such devices here", remedy)
 
 
 def task_settings(run: RunFile) -> TaskSettings | None:

@@ -237,14 +237,20 @@ def inside(folder: Path, name: str) -> Path | None:
     return place
 
 
-def linked_out(file: Path, folder: Path) -> bool:
-    """Whether a file of a model folder lies elsewhere: neither in the folder nor among the blobs of a hub's cache.
+def refuse_linked_out(file: Path, folder: Path) -> Path:
+    """A file of a model folder, refused where it lies neither in that folder nor among the blobs of a hub's cache.
 
     A hub's cache has ``models--OWNER--NAME/snapshots/REVISION/FILE``, links to ``models--OWNER--NAME/blobs/HASH``.
+
+    Raises:
+        ModelError: it is a link to another place, whose content must be neither read as a model's nor copied.
     """
     place, root = file.resolve(), folder.resolve()
     blobs = place.parent.name == "blobs" and place.parent.parent.name.startswith("models--")
-    return not (place.is_relative_to(root) or blobs)
+    if not (place.is_relative_to(root) or blobs):
+        remedy = "Copy what you want to be part of the model into its folder"
+        raise ModelError(f"file {file}", f"is a link out of the model folder, to {place}", remedy)
+    return file
 
 
 def write_parts(

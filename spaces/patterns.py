@@ -24,6 +24,7 @@ CACHE_WIDTHS = (16, 8, "8-fp", "8-ggml", 4, 2)
 4 and 2 bits are a study: no server has them.
 """
 SMALLEST_GROUP = 8
+LARGEST_GROUP = 1 << 20
 
 
 def _items(**schema: Any) -> Any:
@@ -72,10 +73,10 @@ def _check_formats(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_group_size(size: int | None, smallest: int = SMALLEST_GROUP) -> int | None:
-    if size is not None and size != 0 and (size < smallest or size % smallest):
+    if size is not None and size != 0 and (not smallest <= size <= LARGEST_GROUP or size % smallest):
         raise SpaceError(
             f"group size {size}",
-            f"must be a multiple of {smallest}",
+            f"must be a multiple of {smallest} of at most {LARGEST_GROUP}",
             "Use 32, 64 or 128, or one scale a channel",
         )
     return size

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.spaces.errors import ModelError
-from paretune.spaces.files import WRONG_CONTENT, FileKind, parse_json, read_object
+from paretune.spaces.files import WRONG_CONTENT, FileKind, parse_json, read_object, refuse_linked_out
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -69,7 +69,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if index.is_file():
         return tuple(_shard(folder, name) for name in sorted(set(_weight_map(index).values())))
     if (folder / SINGLE).is_file():
-        return (folder / SINGLE,)
+        return (refuse_linked_out(folder / SINGLE, folder),)
     others = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".gguf"))
     found = f"only {', '.join(others[:3])} was found" if others else "nothing like it was found"
     raise ModelError(
@@ -107,7 +107,7 @@ def _shard(folder: Path, name: str) -> Path:
         raise ModelError(
             f"weights file {folder / name}", f"is named by {INDEX} but absent", "Download the missing shard"
         )
-    return folder / name
+    return refuse_linked_out(folder / name, folder)
 
 
 def _tensor(file: Path, name: str, entry: Any) -> StoredTensor:

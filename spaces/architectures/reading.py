@@ -10,7 +10,7 @@ from typing import Any
 from paretune.spaces.architectures.description import Dtype, describe
 from paretune.spaces.architectures.weights import stored_dtype
 from paretune.spaces.errors import ModelError
-from paretune.spaces.files import CONFIGURATION, read_object, refusing
+from paretune.spaces.files import CONFIGURATION, read_object, refuse_linked_out, refusing
 from paretune.spaces.model import ModelSpec
 
 _DTYPES: dict[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16", "float32": "float32"}
@@ -28,7 +28,8 @@ def read_model(folder: Path, source: str | None = None, revision: str | None = N
         ModelError: no or unreadable configuration, a quantized model, a model that ``transformers`` does not know.
     """
     file = folder / "config.json"
-    values = read_object(file, CONFIGURATION)
+    _refuse_neighbours(folder)
+    values = read_object(refuse_linked_out(file, folder), CONFIGURATION)
     _refuse_quantized(values, file)
     with refusing(file, CONFIGURATION), _quiet_library():
         config = _read_config(folder, values, file)
@@ -96,6 +97,23 @@ def _dtype(folder: Path, config: Any, file: Path) -> Dtype:
             "Start from the unquantized checkpoint",
         )
     return _DTYPES[name]
+
+
+def _refuse_neighbours(folder: Path) -> None:
+    """Refuse what a file beside ``config.json`` says of the weights, where that file itself does not."""
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(
+            f"model folder {folder}",
+            "holds an adapter (adapter_config.json), which would be laid over the weights",
+            "Merge it (merge_and_unload of peft), save the whole model, and name that folder",
+        )
+    file = folder / "hf_quant_config.json"
+    if file.is_file():
+        raise ModelError(
+            f"{file}",
+            "the model is already quantized with ModelOpt",
+            "Start from the unquantized checkpoint that it was made from",
+        )
 
 
 def _refuse_quantized(values: dict[str, Any], file: Path) -> None:

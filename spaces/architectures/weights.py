@@ -80,7 +80,7 @@ def stored_dtype(folder: Path) -> Dtype | None:
 
 
 def _check_against(folder: Path, spec: ModelSpec, tensors: tuple[StoredTensor, ...]) -> None:
-    """Shapes where names agree, and no fewer numbers than the model has (layouts may differ by names)."""
+    """Shapes where names agree; what is absent by name must be there under a name of another layout."""
     expected = spec.parameter_shapes
     for tensor in tensors:
         wanted = expected.get(tensor.name)
@@ -90,12 +90,39 @@ def _check_against(folder: Path, spec: ModelSpec, tensors: tuple[StoredTensor, .
                 f"has shape {tensor.shape}, config.json promises {wanted}",
                 "Use config.json and weights of the same model",
             )
-    stored = sum(prod(tensor.shape) for tensor in tensors if not is_buffer(tensor))
-    if stored < spec.parameters:
-        names = {tensor.name for tensor in tensors}
-        missing = [name for name in expected if name not in names]
+    names = {tensor.name for tensor in tensors}
+    missing = [name for name in expected if name not in names]
+    known = {*expected, spec.head.parameter, spec.embedding.parameter}
+    other = sum(prod(t.shape) for t in tensors if t.name not in known and not _foreign(t, spec))
+    absent = sum(prod(expected[name]) for name in missing)
+    if other < absent:
         raise ModelError(
             f"weights in {folder}",
-            f"hold {stored:,} numbers of {spec.parameters:,} ({missing[0] if missing else 'some'} is absent)",
+            f"lack {absent - other:,} numbers of {spec.parameters:,} ({missing[0]} is absent)",
             "Use the complete weights of the same model",
+        )
+    _refuse_mixed([tensor for tensor in tensors if tensor.name in expected])
+
+
+def _foreign(tensor: StoredTensor, spec: ModelSpec) -> bool:
+    """Whether a tensor can stand for none of the model's: a buffer, or of a block that the model does not have."""
+    found = re.match(rf"{re.escape(spec.block_path)}\.(\d+)\.", tensor.name)
+    return is_buffer(tensor) or (found is not None and int(found[1]) >= spec.blocks)
+
+
+def _refuse_mixed(tensors: list[StoredTensor]) -> None:
+    """Refuse parameters of several types: bytes are counted, and exports written, in the one that most have.
+
+    Merges of adapters leave norms and heads in float32 behind.
+    """
+    size = dict.fromkeys((tensor.dtype for tensor in tensors), 0)
+    for tensor in tensors:
+        size[tensor.dtype] += tensor.size_bytes
+    usual = max(size, key=lambda dtype: size[dtype], default="")
+    other = next((tensor for tensor in tensors if tensor.dtype != usual), None)
+    if other is not None:
+        raise ModelError(
+            f"tensor {other.name} in {other.file}",
+            f"is stored as {other.dtype}, most of the model as {usual}",
+            "Save the model in one type: AutoModelForCausalLM.from_pretrained(..., dtype=...).save_pretrained(...)",
         )
