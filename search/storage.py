@@ -20,6 +20,7 @@ from paretune.spaces.metrics import find_metric
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.trial import FrozenTrial
 
 FILE = "study.journal"
 
@@ -38,6 +39,7 @@ class StudyStorage:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.objectives = objectives
         self.path = folder / FILE
+        self._added: list[FrozenTrial] = []
         with self._writing():
             if self.path.exists():
                 drop_torn_line(self.path)
@@ -61,12 +63,32 @@ class StudyStorage:
             load_if_exists=True,
             directions=[find_metric(metric).direction for metric in self.objectives],
         )
-        self._known = {trial.user_attrs.get("index") for trial in self.study.get_trials(deepcopy=False)}
+        trials = self.study.get_trials(deepcopy=False)
+        self._known: dict[int | None, str] = {
+            trial.user_attrs.get("index"): _identity(trial) for trial in trials
+        }
+        if len(self._known) != len(trials):
+            raise ValueError("a record is there twice")
 
     def add(self, record: Record) -> None:
-        """Add a record as a finished trial, unless the journal has it."""
-        if record.index in self._known:
-            return
+        """Add a record as a finished trial, unless the journal has it; one with other content is written anew."""
+        trial = self._trial(record)
+        self._added.append(trial)
+        known = self._known.get(record.index)
+        if known is None:
+            self._write(trial)
+        elif known != _identity(trial):
+            self.path.unlink()
+            self._open()
+            for earlier in self._added:
+                self._write(earlier)
+
+    def _write(self, trial: FrozenTrial) -> None:
+        with self._writing():
+            self.study.add_trial(trial)
+        self._known[trial.user_attrs["index"]] = _identity(trial)
+
+    def _trial(self, record: Record) -> FrozenTrial:
         import optuna
 
         pruned = record.config.pruned
@@ -79,7 +101,7 @@ class StudyStorage:
             "pruned": pruned.name,
             "kv": record.config.kv.name,
         }
-        trial = optuna.trial.create_trial(
+        return optuna.trial.create_trial(
             state=optuna.trial.TrialState.FAIL if record.broken else optuna.trial.TrialState.COMPLETE,
             values=None
             if record.broken
@@ -87,9 +109,6 @@ class StudyStorage:
             user_attrs=attributes,
             constraints=dict(record.violations) or None,
         )
-        with self._writing():
-            self.study.add_trial(trial)
-        self._known.add(record.index)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -97,3 +116,8 @@ class StudyStorage:
             yield
         except OSError as error:
             raise cannot_write(self.path, error) from error
+
+
+def _identity(trial: FrozenTrial) -> str:
+    """What a trial says, but for when it was written."""
+    return repr((trial.state, trial.values, sorted(trial.user_attrs.items())))
