@@ -1,4 +1,4 @@
-"""Samplers by name: one file and one line each. The module is imported when the sampler is asked for."""
+"""Samplers by name, one line each; those of Optuna share a file. Modules are imported when a sampler is asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from paretune.spaces.errors import UnknownNameError
 
 _SAMPLERS = {
     "additive": "paretune.search.samplers.additive:AdditiveSampler",
-    "gp": "paretune.search.samplers.optuna_gp:GaussianProcessSampler",
-    "nsga2": "paretune.search.samplers.nsga2:Nsga2Sampler",
-    "nsga3": "paretune.search.samplers.nsga3:Nsga3Sampler",
+    "gp": "paretune.search.samplers.optuna_samplers:GaussianProcessSampler",
+    "nsga2": "paretune.search.samplers.optuna_samplers:Nsga2Sampler",
+    "nsga3": "paretune.search.samplers.optuna_samplers:Nsga3Sampler",
     "paretune": "paretune.search.samplers.paretune:ParetuneSampler",
     "random": "paretune.search.samplers.random:RandomSampler",
-    "tpe": "paretune.search.samplers.tpe:TpeSampler",
+    "tpe": "paretune.search.samplers.optuna_samplers:TpeSampler",
 }
 
 

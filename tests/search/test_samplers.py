@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from paretune.search.samplers import Sampler, find_sampler, sampler_names
-from paretune.search.samplers.nsga2 import POPULATION, Nsga2Sampler
-from paretune.search.samplers.nsga3 import divisions
-from paretune.search.samplers.optuna_gp import SamplerUnavailableError
+from paretune.search.samplers.optuna_samplers import (
+    POPULATION,
+    Nsga2Sampler,
+    SamplerUnavailableError,
+    divisions,
+)
 from paretune.search.samplers.sampler import Observation
 from paretune.spaces.errors import UnknownNameError
 from tests.search import sampler_contract as contract
