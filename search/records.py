@@ -19,7 +19,7 @@ from paretune.search.record_lines import Configurations, damaged, read_sealed, s
 from paretune.spaces.errors import ParetuneError
 from paretune.spaces.files import append_line, drop_torn_line
 from paretune.spaces.interrupts import uninterrupted
-from paretune.spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record
+from paretune.spaces.measurement import EVALUATION_TOKENS, Fidelity, Measurement, Record, Sample
 
 FILE = "records.jsonl"
 _ROUNDED = -1e-6
@@ -50,6 +50,7 @@ class RecordFile:
         self._by_reading: dict[tuple[str, str], Record] = {}
         self._read_tokens: dict[tuple[str, str], int] = {}
         self._first: dict[str, Record] = {}
+        self._samples: dict[str, Sample] = {}
         self._configurations = Configurations(folder)
         if self.path.exists():
             drop_torn_line(self.path)
@@ -78,7 +79,7 @@ class RecordFile:
         """
         with uninterrupted():
             self._configurations.keep(record.config)
-            append_line(self.path, sealed(record_values(record)))
+            append_line(self.path, sealed(record_values(record, self._samples.get(record.fidelity.name))))
             self._keep(record)
         return record
 
@@ -103,17 +104,25 @@ class RecordFile:
         self._records.append(record)
         self._first.setdefault(record.digest, record)
         self._by_reading[record.digest, record.fidelity.name] = record
+        sample = shared_sample(record)
+        if sample is not None:
+            self._samples.setdefault(record.fidelity.name, sample)
         key = record.digest, record.fidelity.text
         self._read_tokens[key] = max(record.fidelity.tokens, self._read_tokens.get(key, 0))
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     def _checked(self, place: str, values: dict[str, Any]) -> Record:
+        if values.get("index") != len(self._records):
+            raise damaged(
+                place, f"has index {values.get('index')}, and {len(self._records)} lines stand before it"
+            )
         config = self._configurations.get(str(values.get("digest")))
         if config is None:
             raise damaged(place, f"points to a configuration that {self._configurations.path.name} lacks")
         try:
-            record = Record.model_validate({**_with_windows(values), "config": config})
+            known = self._samples.get(Fidelity.model_validate(values.get("fidelity")).name)
+            record = Record.model_validate({**_with_windows(values, known), "config": config})
         except (ValidationError, ParetuneError, AttributeError, TypeError) as error:
             raise damaged(place, "is not a record of this version") from error
         if self.versions and record.versions != self.versions:
@@ -127,9 +136,8 @@ class RecordFile:
 
     def _fault(self, record: Record) -> str:
         """What cannot be of a record after those that are known; empty where nothing is wrong."""
-        fidelity, place = record.fidelity, len(self._records)
+        fidelity = record.fidelity
         wrong = {
-            f"has index {record.index}, and {place} lines stand before it": record.index != place,
             f"reads a candidate on {fidelity.name} once more": self.find(record.digest, fidelity) is not None,
             f"pays for {record.tokens} of {fidelity.tokens} tokens": not 0
             <= record.tokens
@@ -154,10 +162,20 @@ class RecordFile:
         return ""
 
 
-def record_values(record: Record) -> dict[str, Any]:
-    """A record as it is written: without its configuration, without what is left at its default, its windows once."""
+def shared_sample(record: Record) -> Sample | None:
+    """The windows behind a record, where all its measurements have the same."""
     samples = {found.sample for found in record.measurements.values() if found.sample is not None}
-    shared = samples.pop() if len(samples) == 1 else None
+    return samples.pop() if len(samples) == 1 else None
+
+
+def record_values(record: Record, known: Sample | None = None) -> dict[str, Any]:
+    """A record as it is written: without its configuration and what is left at its default, its windows once.
+
+    Args:
+        record: whatever it is.
+        known: windows of an earlier record at this fidelity; they are left out where they are these.
+    """
+    shared = shared_sample(record)
     values = record.model_dump(mode="json", exclude={"config", "measurements"}, exclude_defaults=True)
     return values | {
         "schema_version": record.schema_version,
@@ -168,16 +186,20 @@ def record_values(record: Record) -> dict[str, Any]:
             )
             for name, found in record.measurements.items()
         },
-        **({} if shared is None else {"sample": shared.model_dump(mode="json", exclude_defaults=True)}),
+        **(
+            {}
+            if shared is None or shared == known
+            else {"sample": shared.model_dump(mode="json", exclude_defaults=True)}
+        ),
     }
 
 
-def _with_windows(values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a line with the windows in every measurement that has parts."""
-    sample = values.pop("sample", None)
+def _with_windows(values: dict[str, Any], known: Sample | None) -> dict[str, Any]:
+    """The values of a line with the windows, its own or those of its fidelity, in every measurement that has parts."""
+    sample = values.pop("sample", known)
     for found in values.get("measurements", {}).values() if sample is not None else ():
         if "per_window" in found or "tails" in found:
-            found["sample"] = sample
+            found.setdefault("sample", sample)
     return values
 
 

@@ -16,11 +16,14 @@ from tests.commands.small_runs import ROOT, paretune
 
 def arguments(model, text, out, candidates):
     file = out.with_name(f"{candidates}.json")
-    settings = {"model": str(model), "search": {"max_candidates": candidates}, "measure_latency": False}
+    settings = {
+        "model": str(model), "search": {"max_candidates": candidates}, "measure_latency": False,
+        "space": {"kv_bits": [16]},
+    }  # fmt: skip
     file.write_text(json.dumps(settings))
     words = (
         "search", "--run-file", file, "--text", text, "--out", out, "--window-tokens", 32, "--bits", "4,16",
-        "--embedding-bits", "16", "--group-size", 32, "--method", "rtn", "--kv-bits", "16",
+        "--embedding-bits", "16", "--group-size", 32, "--method", "rtn",
         "--workload", "batch=1,prompt=16,output=8",
         "--objective", "kl", "--objective", "tpot", "--objective", "bytes", "--no-export",
     )  # fmt: skip

@@ -205,3 +205,10 @@ def test_there_is_nothing_to_hold_back_in_another_thread():
     thread.start()
     thread.join()
     assert found == [signal.getsignal(signal.SIGINT)]
+
+
+def test_windows_are_written_with_the_first_record_of_a_fidelity(folder):
+    lines = [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    assert ["sample" in line for line in lines] == [True, False, True]
+    first, second, _ = RecordFile(folder)
+    assert second.measurements["kl"].sample == first.measurements["kl"].sample == numbered(8)
