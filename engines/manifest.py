@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.engines.engine import ExportCard
-from paretune.engines.model_card import base_licence
+from paretune.engines.export_folder import base_licence
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import VerificationError
 from paretune.spaces.files import (

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paretune.engines.graphs.graph_engine import GraphEngine
 from paretune.engines.graphs.onnx_graph.names import FILE
-
-if TYPE_CHECKING:
-    from paretune.engines.graphs.export import GraphForm
 
 _SILENT = "ORT_DISABLE_TELEMETRY=1"
 """Its wheels send statistics from the first session on; the call that switches them off comes after the first of them.
@@ -38,18 +34,15 @@ class OnnxRuntime(GraphEngine):
     name = "onnxruntime"
     writers = ("onnx", "onnxscript")
     extra = "onnx"
+    file = FILE
+    tags = ("onnx", "onnxruntime")
+    use = _USE
+    packages = ("onnx", "onnxscript", "torch", "transformers")
 
     def numeric_path(self, device: str) -> str:
         """The same on every CPU."""
         del device
         return "onnxruntime: float32 products of codes expanded block by block; cache in float32"
-
-    def form(self) -> GraphForm:
-        """An ONNX file, its weights beside it."""
-        from paretune.engines.graphs.export import GraphForm
-
-        packages = ("onnx", "onnxscript", "torch", "transformers")
-        return GraphForm(self.name, FILE, ("onnx", "onnxruntime"), _USE, packages)
 
     def launch_line(self, folder: Path) -> str:
         """A session on the CPU; whoever generates hands the cache from step to step."""

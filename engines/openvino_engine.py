@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paretune.engines.graphs.graph_engine import GraphEngine
 from paretune.engines.openvino.graph import FILE, OPTIONS, to_openvino
 from paretune.engines.openvino.legality import OpenVinoLegality
 from paretune.spaces.legality import Legality
-
-if TYPE_CHECKING:
-    from paretune.engines.graphs.export import GraphForm
 
 _USE = (
     "```python",
@@ -34,6 +30,10 @@ class OpenVino(GraphEngine):
     writers = ("onnx", "onnxscript", "openvino")
     extra = "openvino"
     options = OPTIONS
+    file = FILE
+    tags = ("openvino", "openvino-ir")
+    use = _USE
+    packages = ("openvino", "onnx", "onnxscript", "torch", "transformers")
 
     def legality(self, device: str) -> Legality:
         """See :class:`paretune.engines.openvino.legality.OpenVinoLegality`."""
@@ -44,12 +44,9 @@ class OpenVino(GraphEngine):
         del device
         return "openvino: float32 products of codes expanded block by block, inputs not rounded; cache in float32"
 
-    def form(self) -> GraphForm:
-        """Topology and weights, the cache as state."""
-        from paretune.engines.graphs.export import GraphForm
-
-        packages = ("openvino", "onnx", "onnxscript", "torch", "transformers")
-        return GraphForm(self.name, FILE, ("openvino", "openvino-ir"), _USE, packages, to_openvino)
+    def finish(self, folder: Path) -> None:
+        """See :func:`paretune.engines.openvino.graph.to_openvino`."""
+        to_openvino(folder)
 
     def launch_line(self, folder: Path) -> str:
         """The model compiled as it was searched."""

@@ -25,7 +25,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,8 @@ def main(request: Answer) -> Answer:
 
 
 def _versions(device: str) -> Answer:
-    found: Answer = {name: metadata.version(name) for name in ("torch", "vllm") if name in sys.modules}
+    loaded = {name: sys.modules[name] for name in ("torch", "vllm") if name in sys.modules}
+    found = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
     name = sys.modules["torch"].cuda.get_device_name(0) if device != "cpu" and "torch" in found else "cpu"
     return {**found, "device": name}
 

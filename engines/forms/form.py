@@ -58,7 +58,7 @@ class Form(ABC):
 
         Raises:
             EngineError: the form cannot hold the candidate (then nothing was written), or as
-                :func:`paretune.engines.checkpoint.writer.write_content`.
+                :func:`paretune.engines.checkpoint.writer.write_tensors`.
         """
         verdict = self.ruling(weights.spec, config)
         if not verdict:

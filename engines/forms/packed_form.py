@@ -129,9 +129,10 @@ class PackedForm(Form):
     def write(
         self, weights: Assembler | WeightProvider, config: CompressionConfig, folder: Path, card: ExportCard
     ) -> Path:
-        """See :func:`paretune.engines.checkpoint.writer.write_content`."""
+        """See :func:`paretune.engines.checkpoint.writer.write_tensors`."""
         from paretune.engines.checkpoint.tensors import StoredTensors
-        from paretune.engines.checkpoint.writer import Content, bank_of, export_notes, write_content
+        from paretune.engines.checkpoint.writer import bank_of, export_notes, write_tensors
+        from paretune.engines.export_folder import ExportKind
 
         spec = weights.spec
 
@@ -139,19 +140,19 @@ class PackedForm(Form):
             del unpacked
             return self.pack(path, found, weight, spec.dtype)
 
-        content = Content(
-            self.stored(spec),
-            StoredTensors(spec, bank_of(weights), config, pack=pack),
-            self.quantization(spec, config),
+        kind = ExportKind(
+            "transformers",
+            (self.name,),
+            ("torch", "transformers", "safetensors"),
             form=self.name,
-            tags=(self.name,),
             notes=(
                 f"in the form {self.name}; loading it takes {', '.join(self.packages)}",
                 *export_notes(config),
             ),
-            packages=("torch", "transformers", "safetensors"),
         )
-        return write_content(content, config, folder, card)
+        tensors = StoredTensors(spec, bank_of(weights), config, pack=pack)
+        quantization = self.quantization(spec, config)
+        return write_tensors(kind, self.stored(spec), tensors, quantization, config, folder, card)
 
     def environment(self) -> Environment:
         """The environment of the first package, if it has the others and transformers too."""

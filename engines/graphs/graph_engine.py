@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,6 @@ from paretune.spaces.model import ModelSpec
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.weight_provider import WeightProvider
-    from paretune.engines.graphs.export import GraphForm
 
 
 class GraphEngine(Engine):
@@ -30,6 +28,10 @@ class GraphEngine(Engine):
         writers: packages that must be importable here to write an export.
         extra: of our distribution, which installs all of it.
         options: of the program, by its own names.
+        file: that the program loads.
+        tags: of an export; the first two are its formats.
+        use: lines of its card that show how it is run.
+        packages: whose versions it records.
     """
 
     exact = True
@@ -39,10 +41,13 @@ class GraphEngine(Engine):
     writers: tuple[str, ...]
     extra: str
     options: Mapping[str, str] = {}
+    file: str
+    tags: tuple[str, ...]
+    use: tuple[str, ...]
+    packages: tuple[str, ...]
 
-    @abstractmethod
-    def form(self) -> GraphForm:
-        """What the program wants its graph to be."""
+    def finish(self, folder: Path) -> None:
+        """Turn the ONNX file of a folder into :attr:`file`, where that is another."""
 
     def available(self) -> Ruling:
         """Whether an interpreter with the engine is known, and what writes the graph is here."""
@@ -73,16 +78,18 @@ class GraphEngine(Engine):
     ) -> Path:
         """See :meth:`Engine.export`."""
         from paretune.compressors.assembly import Assembler
+        from paretune.engines.export_folder import ExportKind
         from paretune.engines.graphs.export import write_graph_folder
 
         bank = weights.bank if isinstance(weights, Assembler) else weights
         require_exportable(self.export_ruling(weights.spec, config), card)
-        return write_graph_folder(self.stored(weights.spec), bank, config, folder, card, self.form())
+        kind = ExportKind(self.name, self.tags, self.packages, use=self.use)
+        return write_graph_folder(self.stored(weights.spec), bank, config, folder, card, kind, self.finish)
 
     def job(self, folder: Path, *, served: bool) -> dict[str, Any]:
         """The graph, and the program's options."""
         del served
-        return {"model": str(folder / self.form().file), "options": dict(self.options)}
+        return {"model": str(folder / self.file), "options": dict(self.options)}
 
     @property
     def install(self) -> str:

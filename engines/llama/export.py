@@ -5,18 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paretune.compressors.companions import LICENCES, copy_companions
+from paretune.compressors.companions import LICENCES
 from paretune.engines.engine import ExportCard
+from paretune.engines.export_folder import ExportKind, base_licence, write_export
 from paretune.engines.llama.gguf_file.file import write_gguf
 from paretune.engines.llama.gguf_file.names import FILE
 from paretune.engines.llama.gguf_file.tokenizer import tokenizer_notes
-from paretune.engines.manifest import write_manifest
-from paretune.engines.model_card import base_licence, model_card
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import EngineError
-from paretune.spaces.files import write_whole, written_whole
 from paretune.spaces.model import ModelSpec
-from paretune.spaces.size import weight_bytes
 
 if TYPE_CHECKING:
     from paretune.compressors.weight_provider import WeightProvider
@@ -40,18 +36,11 @@ def write_folder(
     Raises:
         EngineError: the folder is not empty, the disk is full, or llama.cpp would read the model otherwise.
     """
-    licence, notes = base_licence(card.source), tokenizer_notes(card.source)
-    with written_whole(folder) as partial:
-        written = write_gguf(spec, bank, config, card.source, partial / FILE, name=card.name, licence=licence)
-        announced = weight_bytes(spec, config)
-        if written != announced:
-            raise EngineError(
-                f"export of {card.name}",
-                f"{written} bytes of tensors were written and {announced} announced",
-                "Report this: a format's container and its size disagree",
-            )
-        copy_companions(card.source, partial, LICENCES)
-        text = model_card(spec, config, card, licence, notes, tags=("gguf", "llama.cpp"), use=_USE)
-        write_whole(partial / "README.md", text)
-        write_manifest(partial, spec, config, card, engine="llama.cpp", notes=notes, packages=_PACKAGES)
-    return folder
+    notes = tokenizer_notes(card.source)
+    kind = ExportKind("llama.cpp", ("gguf", "llama.cpp"), _PACKAGES, notes=notes, use=_USE)
+
+    def write(partial: Path) -> int:
+        licence = base_licence(card.source)
+        return write_gguf(spec, bank, config, card.source, partial / FILE, name=card.name, licence=licence)
+
+    return write_export(kind, spec, config, folder, card, write, LICENCES)

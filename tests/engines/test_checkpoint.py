@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from paretune.compressors.loading import load_checkpoint, load_tokenizer
 from paretune.engines import find_engine
-from paretune.engines.checkpoint import writer as checkpoint
 from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
 from paretune.spaces.cache_format import KVFormat
@@ -303,7 +302,7 @@ def test_a_full_disk_leaves_nothing(bench, tmp_path, monkeypatch, place, error):
 
 
 def test_a_container_that_is_not_as_announced_is_refused(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "weight_bytes", lambda *_: 12)
+    monkeypatch.setattr("paretune.engines.export_folder.weight_bytes", lambda *_: 12)
     with pytest.raises(EngineError, match="12 announced"):
         export(bench(), DENSE_CONFIG, tmp_path / "export")
     assert not list(tmp_path.iterdir())

@@ -142,7 +142,7 @@ def test_its_cache_continues_a_sequence(engine, everything):
     one, config = everything.one, everything.config
     prompt = one.ids[0, :8].tolist()
     asked = {"task": "generate", "prompt_ids": prompt, "output_tokens": 6}
-    found = engine.ask({**asked, "context": 14, "model": str(everything.folder / engine.form().file)})
+    found = engine.ask({**asked, "context": 14, "model": str(everything.folder / engine.file)})
     model, ids = one.assembler.apply(config), prompt
     with torch.inference_mode():
         for _ in range(6):
@@ -204,7 +204,7 @@ def test_nothing_is_expanded_in_the_file(engine, few):
 
 
 def test_the_graph_names_no_path_of_the_machine_that_made_it(engine, everything):
-    graph = (everything.folder / engine.form().file).read_bytes()
+    graph = (everything.folder / engine.file).read_bytes()
     assert b"/transformers/" not in graph
     assert b".py" not in graph
 
