@@ -1,4 +1,4 @@
-"""What every export has besides what its engine loads (licence, tokenizer, card, manifest); written whole or not at all.
+"""What every export has besides what its engine loads: licence, tokenizer, card, manifest; written whole or not at all.
 
 ``README.md`` says what it is, how good it is, how to run it, and whose licence applies.
 """

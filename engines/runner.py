@@ -140,7 +140,7 @@ def main(request: Answer) -> Answer:
 
 def _versions(device: str) -> Answer:
     loaded = {name: sys.modules[name] for name in ("torch", "vllm") if name in sys.modules}
-    found = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
+    found: Answer = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
     name = sys.modules["torch"].cuda.get_device_name(0) if device != "cpu" and "torch" in found else "cpu"
     return {**found, "device": name}
 
