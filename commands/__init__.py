@@ -1,1 +1,1 @@
-"""What did the user ask for? One file a command, and the schema of the run file."""
+"""What did the user ask for? One file per command; options that several take stand once."""

@@ -1,4 +1,4 @@
-"""Paretune in Python: one function a command, with its words; what each returns is what the command prints.
+"""Paretune in Python: one function per command, with its words; what each returns is what the command prints.
 
 Importing this module loads neither torch nor transformers: what a function needs is imported when it is called.
 """

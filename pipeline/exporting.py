@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from paretune.engines.canary import add_canaries, discard_unlisted
 from paretune.engines.engine import ExportCard, require_exportable
-from paretune.engines.manifest import read_manifest
+from paretune.engines.manifest import MANIFEST, read_manifest
 from paretune.engines.verification import Verification, verify_export
 from paretune.pipeline.progress import Stages, note
 from paretune.pipeline.refining import Refined, refine_member
 from paretune.pipeline.verifying import LOADERS, writing
 from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.search.run_folder import lock_run_folder
-from paretune.spaces.errors import EngineError, VerificationError
+from paretune.spaces.errors import EngineAbsentError, EngineError, VerificationError
 from paretune.spaces.files import refuse_occupied
 from paretune.spaces.result import Member
 
@@ -168,26 +168,33 @@ def export_member(
         kl_of_candidate=0.0 if kl is None else kl,
     )
     verified: Verification | None = None
-    if is_export_of(folder, member.digest, hashes, bench.engine.form_name):
-        discard_unlisted(folder)
-        try:
-            verified = verify()
-        except VerificationError:
-            set_aside(folder)
-    if verified is None:
-        bench.engine.export(assembler, member.config, folder, card)
-        try:
-            verified = verify()
-        except (KeyboardInterrupt, SystemExit):
-            # It looks like any other, and nobody knows whether it is right.
-            shutil.rmtree(folder, ignore_errors=True)
+    done: Exported
+    try:
+        if is_export_of(folder, member.digest, hashes, bench.engine.form_name):
+            discard_unlisted(folder)
+            try:
+                verified = verify()
+            except VerificationError:
+                set_aside(folder)
+        if verified is None:
+            bench.engine.export(assembler, member.config, folder, card)
+            try:
+                verified = verify()
+            except (KeyboardInterrupt, SystemExit):
+                # It looks like any other, and nobody knows whether it is right.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        if canaries is not None:
+            add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
+        done = {
+            **written_export(bench, folder), "kl_to_candidate": verified.kl, "tolerance": verified.tolerance,
+            "top1_agreement": verified.top1_agreement, "tokens": verified.tokens, "note": verified.note,
+        }  # fmt: skip
+    except EngineAbsentError as error:
+        if canaries is not None or not (folder / MANIFEST).is_file():
             raise
-    if canaries is not None:
-        add_canaries(bench.engine, folder, bench.windows["report"].ids, bench.tokenizer, canaries)
-    done: Exported = {
-        **written_export(bench, folder), "kl_to_candidate": verified.kl, "tolerance": verified.tolerance,
-        "top1_agreement": verified.top1_agreement, "tokens": verified.tokens, "note": verified.note,
-    }  # fmt: skip
+        # Nothing against what was written: it can be verified where the engine is.
+        done = {**written_export(bench, folder), "not_loaded": f"{error.value} {error.rule}. {error.remedy}"}
     return done if refined is None else {**done, "refined": refined.line}
 
 
@@ -213,9 +220,12 @@ def written_export(bench: Workbench, folder: Path) -> Exported:
 
 
 def export_line(done: Exported) -> str:
-    """One line for people."""
+    """One line for people, and one more before it where weights were made again."""
+    refined = f"{done['refined']}\n" if "refined" in done else ""
+    if "not_loaded" in done:
+        return f"{refined}exported {done['name']} to {done['folder']}, and not loaded again: {done['not_loaded']}"
     return (
-        f"exported {done['name']} to {done['folder']}; loaded again by {done['engine']} in a fresh process: "
+        f"{refined}exported {done['name']} to {done['folder']}; loaded again by {done['engine']} in a fresh process: "
         f"KL to the searched candidate {done['kl_to_candidate']:.2g} nat a token "
         f"(at most {done['tolerance']:.2g} allowed), {done['tokens']:,} tokens"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from paretune.engines import Engine, engine_names, find_engine
@@ -155,8 +155,3 @@ def _not_here(engine: Engine, device: str) -> list[str]:
     except EngineError as error:
         return [f"{error.value}: {error.rule}. {error.remedy}"]
     return []
-
-
-def as_documents(rows: list[EngineRow]) -> list[dict[str, Any]]:
-    """As JSON."""
-    return [asdict(row) for row in rows]

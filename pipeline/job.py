@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.evaluators.cost import CostEvaluator
-from paretune.pipeline.exporting import Exported, export_line, export_member, written_export
+from paretune.pipeline.exporting import Exported, export_line, export_member
 from paretune.pipeline.files import Status, spent_before, write_run
 from paretune.pipeline.finish import judge_tasks, latency_checks, measure_latency
 from paretune.pipeline.gguf import check_gguf, gguf_line, write_gguf
@@ -22,7 +22,7 @@ from paretune.search.promotion import promote
 from paretune.search.result import build_front, write_front
 from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder
 from paretune.search.study import Study
-from paretune.spaces.errors import EngineAbsentError, EngineError, ParetuneError, VerificationError
+from paretune.spaces.errors import EngineError, ParetuneError, VerificationError
 from paretune.spaces.result import FrontFile, Member
 
 
@@ -169,10 +169,6 @@ def _export(
         note(export_line(done))
         if bench.run.gguf and bench.engine.name != "llama.cpp" and (found := _gguf(bench, member, stages)):
             done["gguf"] = found
-    except EngineAbsentError as error:
-        # Nothing against what was written: it can be verified where the engine is.
-        reason = f"{error.value} {error.rule}. {error.remedy}"
-        return {**written_export(bench, folder), "not_loaded": reason}, None
     except VerificationError as error:
         done = done or {"name": member.name, "folder": str(folder), "failed": f"{error.value} {error.rule}"}
         return done, error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def installed(tmp_path_factory):
     """A folder like site-packages, with the wheel in it and somebody else's ``spaces``."""
     place = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(ROOT)]
+    # Of a copy: what a build leaves in a checkout would be in the next wheel.
+    left = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")
+    source = shutil.copytree(ROOT, place / "source", ignore=left)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(place), str(source)]
     built = subprocess.run(build, capture_output=True, text=True, timeout=300, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = place.glob("*.whl")

@@ -142,6 +142,13 @@ def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
     assert f"exported and not loaded again: {said}" in " ".join(capsys.readouterr().out.split())
     assert (out / "report.html").is_file()
     assert len(list((out / "export").iterdir())) == 1
+    again = next(
+        row["name"] for row in json.loads((out / "front.json").read_text())["members"] if row["on_front"]
+    )
+    assert main(["export", str(out), "--name", again, "--out", str(tmp_path / "by-hand")]) == 0
+    told = capsys.readouterr().out
+    assert f"to {tmp_path / 'by-hand'}, and not loaded again: {said}" in told
+    assert (tmp_path / "by-hand" / "paretune.json").is_file()
 
 
 def test_what_fails_after_the_search_costs_nothing_but_itself(
