@@ -12,11 +12,9 @@ _USUAL = {
     "expert_up": ("up_proj",),
     "expert_down": ("down_proj",),
 }
-_PIECES = {
-    "mixtral": {"expert_gate_up": ("w1", "w3"), "expert_down": ("w2",)},
-    "qwen3_moe": _USUAL,
-}
-_PLAIN = {"mixtral": (".mlp.", ".block_sparse_moe.")}
+_MIXTRAL = {"expert_gate_up": ("w1", "w3"), "expert_down": ("w2",)}
+_PIECES = {"mixtral": _MIXTRAL, "minimax_m2": _MIXTRAL}
+_PLAIN = dict.fromkeys(_PIECES, (".mlp.", ".block_sparse_moe."))
 
 
 def expert_modules(spec: ModelSpec, linear: Linear, expert: int) -> tuple[str, ...]:

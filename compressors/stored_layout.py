@@ -71,11 +71,12 @@ class StoredParameter:
 
 
 def find_stored(folder: Path, spec: ModelSpec) -> dict[str, StoredParameter]:
-    """Every parameter of the model that the checkpoint holds in a form known here, by its name."""
+    """Every tensor of the model that the checkpoint holds in a form known here, by its name."""
     tensors = {tensor.name: tensor for file in weight_files(folder) for tensor in read_header(file)}
     linears = {x.parameter: x for x in spec.linears if x.role.startswith("expert")}
     found = {}
-    for name, shape in spec.parameter_shapes.items():
+    buffers = {tensor.name: tensor.shape for tensor in spec.fixed if tensor.kind == "buffer"}
+    for name, shape in (spec.parameter_shapes | buffers).items():
         stored = next((tensors[x] for x in _names(spec, name) if x in tensors), None)
         if stored is not None and stored.shape == shape:
             found[name] = StoredParameter(((stored,),))

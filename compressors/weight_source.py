@@ -29,8 +29,8 @@ class WeightSource:
         self, folder: Path | None, model: Any, spec: ModelSpec, device: str | torch.device = "cpu"
     ) -> None:
         self.spec = spec
-        loaded = () if model is None else model.named_parameters()
-        self._loaded: dict[str, torch.Tensor] = {name: parameter.data for name, parameter in loaded}
+        loaded = () if model is None else (*model.named_parameters(), *model.named_buffers())
+        self._loaded: dict[str, torch.Tensor] = {name: tensor.data for name, tensor in loaded}
         self._device = next((tensor.device for tensor in self._loaded.values()), torch.device(device))
         self._files = {} if folder is None else find_stored(folder, spec)
 

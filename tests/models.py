@@ -143,6 +143,9 @@ def _stir(model: Any, generator: Any) -> None:
         for parameter in model.parameters():
             if parameter.ndim == 1 or not parameter.any():
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        for name, buffer in model.named_buffers():
+            if name.endswith(("e_score_correction_bias", "layer_scalar")):
+                buffer.add_(0.05 * torch.randn(buffer.shape, generator=generator))
 
 
 def build_tiny(family: str, folder: Path, seed: int = 0, dtype: str = "float32", **changes: Any) -> Path:

@@ -25,6 +25,8 @@ from paretune.spaces.size import kept_shape
 CONTAINER = "compressed-tensors 0.19"
 LOADER = "transformers 5.17"
 WIDTHS = (2, 3, 4, 5, 6, 8)
+UNFOLDED = ("llama4",)
+"""Families whose experts the loader replaces by linears of their own before it reads any weight."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class CheckpointLegality:
 
     def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
         """See :class:`paretune.spaces.legality.Legality`."""
+        if spec.family in UNFOLDED and not choice.weight.dense:
+            return illegal(
+                f"experts of {spec.family} are taken apart where anything is quantized, and their weights are lost",
+                f"{LOADER}: quantizers/base.py, MODULES_TO_PATCH_FOR_QUANTIZATION",
+            )
         for layer in group.layers:
             linear = spec.linear(layer)
             columns = kept_shape(spec, linear, pruned)[1]

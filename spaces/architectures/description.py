@@ -333,9 +333,9 @@ class _Reader:
         said = getattr(module, "is_transposed", None)
         if said is not None:
             return bool(said)
-        inner, outer = (1, 2) if leaf != "down_proj" else (2, 1)
+        first = parameter if leaf != "down_proj" else getattr(module, "gate_up_proj", parameter)
         hidden = self.text.hidden_size
-        return bool(parameter.shape[inner] == hidden and parameter.shape[outer] != hidden)
+        return bool(first.shape[1] == hidden and first.shape[2] != hidden)
 
     def _layer(
         self, name: str, parameter: str, role: Role, block: int | None, shape: tuple[int, int], **more: Any
