@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from paretune.commands import options as opt
@@ -49,6 +48,7 @@ def inspect(
 
 
 def _print_tables(found: Inspection) -> None:
+    from paretune.spaces.refusals import by_reason, without_choice
     from paretune.spaces.size import dense_bytes
 
     space, spec, page = found.space, found.space.spec, console()
@@ -56,6 +56,8 @@ def _print_tables(found: Inspection) -> None:
         f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters in {spec.blocks} blocks, "
         f"{dense_bytes(spec):,} B as it is ({spec.dtype})"
     )
+    for line in without_choice(space):
+        page.print(line)
     rows = _folded(found)
     widths = sorted({width for _, _, sizes in rows for width in sizes})
     scale, unit = (1e6, "MB") if max(max(sizes.values()) for _, _, sizes in rows) >= 1e7 else (1e3, "kB")
@@ -72,19 +74,9 @@ def _print_tables(found: Inspection) -> None:
     page.print(
         f"{sum(len(parameter.choices) > 1 for parameter in space.parameters)} parameters with a choice"
     )
-    for names in _same_reason(space.refused):
+    for reason, names in by_reason(space.refused).items():
         more = f" and {len(names) - 1} more" if names[1:] else ""
-        page.print(f"refused: {names[0]}{more}: {space.refused[names[0]]}", style="dim")
-
-
-def _same_reason(refused: Mapping[str, str]) -> list[list[str]]:
-    """What was refused (``GROUP: CHOICE``), by reason; reasons that differ only in the choice's name are one."""
-    found: dict[str, list[str]] = {}
-    for what, reason in refused.items():
-        choice = what.rpartition(": ")[2]
-        shared = reason.replace(choice, "*").replace(choice.partition("/")[0], "*")
-        found.setdefault(shared, []).append(what)
-    return list(found.values())
+        page.print(f"refused: {names[0]}{more}: {reason}", style="dim")
 
 
 def _folded(found: Inspection) -> list[tuple[str, str, dict[int, int]]]:

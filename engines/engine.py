@@ -187,9 +187,14 @@ class Engine(ABC):
         del spec, config
         return LEGAL
 
-    def offered(self, restrictions: Restrictions) -> Restrictions:
-        """What the user allows, in the formats of this engine where the user named none."""
-        return restrictions
+    def offered(self, restrictions: Restrictions, device: str) -> Restrictions:
+        """What the user allows, in the formats that this engine and the device run well where the user named none.
+
+        Zeros that are stored like any other weight save neither bytes nor time: only who asks for them gets them.
+        """
+        del device
+        asked = {"sparsity", "sparsity_pattern", "sparsity_criterion"} & restrictions.model_fields_set
+        return restrictions if asked else restrictions.model_copy(update={"sparsity": (0.0,)})
 
     def stored(self, spec: ModelSpec) -> ModelSpec:
         """The model as its container stores it: what is never quantized may have another width there."""

@@ -71,8 +71,9 @@ class LlamaCpp(Engine):
         """Norms, biases and routers are float32 in a GGUF file; blocks of ggml are counted by themselves."""
         return spec.model_copy(update={"fixed_dtype_bytes": 4, "container": "compressed-tensors"})
 
-    def offered(self, restrictions: Restrictions) -> Restrictions:
+    def offered(self, restrictions: Restrictions, device: str) -> Restrictions:
         """Block types of ggml in place of integers: those of the widths that the user allows."""
+        restrictions = super().offered(restrictions, device)
         given = restrictions.model_fields_set
         changes: dict[str, Any] = {"bits": (16,), "embedding_bits": (16,)}
         for bits, formats in (("bits", "formats"), ("embedding_bits", "embedding_formats")):
@@ -81,8 +82,6 @@ class LlamaCpp(Engine):
                 changes[formats] = _formats(widths)
             if bits in given and 16 not in getattr(restrictions, bits):
                 changes.pop(bits)
-        if "sparsity" not in given:
-            changes["sparsity"] = (0.0,)
         if "kv_bits" not in given:
             changes["kv_bits"] = (16,)
         return restrictions.model_copy(update=changes)

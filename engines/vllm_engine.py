@@ -13,7 +13,7 @@ from paretune.engines.environments import Environment, find_environment, variabl
 from paretune.engines.group_ruling import ruling_by_group
 from paretune.engines.manifest import EXPORTED
 from paretune.engines.running import run_jobs
-from paretune.engines.vllm.devices import executed, executed_path, usual_name
+from paretune.engines.vllm.devices import executed, executed_path, native_formats, usual_name
 from paretune.engines.vllm.legality import VllmLegality
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
@@ -26,6 +26,7 @@ from paretune.spaces.target import Workload
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
     from paretune.compressors.weight_provider import WeightProvider
+    from paretune.spaces.patterns import Restrictions
 
 _OLDEST = (0, 26)
 _GENERATIONS = ("h100", "b200", "l4", "a100", "cpu")
@@ -35,6 +36,8 @@ _BATCHED_TOKENS = 2048
 _AT_ONCE, _SMALL_BYTES = 10, 256 << 20
 """Processes that may start on one GPU, where none has more weights than this beside its cache of 2 GiB."""
 
+_GROUP_SIZES = (128, 64, 32, 0)
+_CACHES = (16, "8-fp")
 _BLOCK_ROWS = 128
 _AS_STORED = {"VLLM_USE_DEEP_GEMM_E8M0": "0"}
 """FP8 by blocks: DeepGEMM on Hopper takes scales as they are. By default vLLM rounds those of weights and inputs up to
@@ -80,6 +83,18 @@ class Vllm(Engine):
     def numeric_path(self, device: str) -> str:
         """By generation; see :func:`paretune.engines.vllm.devices.executed_path`."""
         return executed_path(device)
+
+    def offered(self, restrictions: Restrictions, device: str) -> Restrictions:
+        """Group sizes as a choice, and the formats whose inputs the device rounds itself, where the user named none."""
+        given = restrictions.model_fields_set
+        changes: dict[str, Any] = {}
+        if "group_size" not in given:
+            changes["group_size"] = _GROUP_SIZES
+        if not given & {"formats", "bits"}:
+            changes["formats"] = native_formats(device)
+        if "kv_bits" not in given:
+            changes["kv_bits"] = _CACHES
+        return super().offered(restrictions, device).model_copy(update=changes)
 
     def executed(self, linear: Linear, choice: LayerChoice, device: str) -> LayerChoice:
         """The layer's choice as the device computes it; see :func:`paretune.engines.vllm.devices.executed`."""

@@ -141,7 +141,9 @@ def inspect_model(run: RunFile) -> Inspection:
     spec = engine.stored(read_model(folder, source=run.model, revision=run.revision))
     kinds: Mapping[str, Any] = {"auto": engine.device_kind, "cpu": "cpu", "gpu": "gpu"}
     device = detect_device(kinds[run.device]) if run.device in LOCAL else find_device(run.device)
-    space = SearchSpace(spec, engine.legality_at(device.name, run.workload), engine.offered(run.space))
+    space = SearchSpace(
+        spec, engine.legality_at(device.name, run.workload), engine.offered(run.space, device.name)
+    )
     check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
     first = [] if (ruling := engine.source_ruling(folder)) else [f"no export of this model: {ruling.reason}"]
     return Inspection(space, engine.name, device, (*_not_here(engine, run.device), *first))

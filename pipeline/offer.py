@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineError, SpaceError
+from paretune.spaces.refusals import without_choice
 from paretune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from paretune.engines import Engine
     from paretune.spaces.parameters import Parameter
-
-_WORTH_SAYING = 0.02
-"""Share of the weights inside the blocks."""
 
 
 def check_offer(engine: Engine, space: SearchSpace, *, export: bool) -> tuple[str, ...]:
@@ -48,12 +46,7 @@ def check_offer(engine: Engine, space: SearchSpace, *, export: bool) -> tuple[st
             f"has nothing to choose inside the blocks: {_commonest(space, fixed)}",
             "Allow other formats, methods or group sizes, or choose another engine",
         )
-    unquantized = [x for x in asked if not any(_quantized(choice) for choice in x.choices)]
-    notes = []
-    share = sum(_weights(space, x) for x in unquantized) / sum(_weights(space, x) for x in inside)
-    if share > _WORTH_SAYING:
-        reason = _commonest(space, unquantized)
-        notes.append(f"{share:.0%} of the weights inside the blocks stay at 16 bits: {reason}")
+    notes = without_choice(space)
     refusal = _unwritten(engine, space, inside) if export else ""
     if refusal:
         notes.append(f"no layer that is quantized can be exported, only searched and run here: {refusal}")
@@ -71,11 +64,6 @@ def _reasons(space: SearchSpace, parameter: Parameter) -> list[str]:
 def _commonest(space: SearchSpace, parameters: list[Parameter]) -> str:
     counted = Counter(reason for parameter in parameters for reason in _reasons(space, parameter))
     return counted.most_common(1)[0][0] if counted else "no format was allowed"
-
-
-def _weights(space: SearchSpace, parameter: Parameter) -> int:
-    layers = () if parameter.group is None else parameter.group.layers
-    return sum(space.spec.linear(layer).weights for layer in layers)
 
 
 def _unwritten(engine: Engine, space: SearchSpace, parameters: list[Parameter]) -> str:

@@ -130,7 +130,10 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
                 "Use another engine, or search without an export: --no-export",
             )
         spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
-        legality, offered = engine.legality_at(device.name, run.workload), engine.offered(run.space)
+        legality, offered = (
+            engine.legality_at(device.name, run.workload),
+            engine.offered(run.space, device.name),
+        )
         if searching:
             for line in check_offer(engine, SearchSpace(spec, legality, offered), export=run.export):
                 note(line)

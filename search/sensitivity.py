@@ -241,7 +241,8 @@ class SensitivityTable:
         if choice.weight.dense:
             return zeros
         bits = choice.weight.num_bits
-        return interpolated(points, bits) * self._kind_ratio(bits, choice.kind) + zeros
+        ratio = self._kind_ratio(bits, choice.kind) * self._group_ratio(index, choice)
+        return interpolated(points, bits) * ratio + zeros
 
     def _of_zeros(self, share: float) -> float:
         """Loss with this share of zeros everywhere: measured, or scaled from the nearest share that was."""
@@ -251,6 +252,25 @@ class SensitivityTable:
             return max(self._uniform.values(), default=1.0)
         nearest = min(self._sparse, key=lambda known: abs(known - share))
         return self._sparse[nearest] * smallest_energy(share) / smallest_energy(nearest)
+
+    def _group_ratio(self, index: int, choice: LayerChoice) -> float:
+        """Harm of a group size beside the usual one of its width: it grows with the square of the step.
+
+        The step is the largest of a group's weights, and the largest magnitude of n normal numbers is about
+        ``sqrt(2 ln 2n)``.
+        """
+        parameter = self._problem.space.parameters[index]
+        place = parameter.find(choice.weight.num_bits, choice.kind)
+        usual = None if place is None else parameter.choices[place]
+        if (
+            parameter.group is None
+            or not isinstance(usual, LayerChoice)
+            or choice.weight.number_type != "int"
+        ):
+            return 1.0
+        columns = self._problem.space.spec.linear(parameter.group.layers[0]).in_features
+        sizes = (choice.weight.group_size or columns, usual.weight.group_size or columns)
+        return math.log(2 * sizes[0]) / math.log(2 * sizes[1])
 
     def _kind_ratio(self, bits: int, kind: str) -> float:
         """How many times the loss of the best kind of this width another has."""

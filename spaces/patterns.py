@@ -72,14 +72,23 @@ def _check_formats(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _check_group_size(size: int | None, smallest: int = SMALLEST_GROUP) -> int | None:
-    if size is not None and size != 0 and (not smallest <= size <= LARGEST_GROUP or size % smallest):
-        raise SpaceError(
-            f"group size {size}",
-            f"must be a multiple of {smallest} of at most {LARGEST_GROUP}",
-            "Use 32, 64 or 128, or one scale a channel",
-        )
-    return size
+def group_sizes(asked: int | Sequence[int] | None) -> tuple[int | None, ...]:
+    """What a run file says of group sizes, once each; ``None`` is one scale a channel, which it calls 0 or null.
+
+    Raises:
+        SpaceError: a size that no container has, or none.
+    """
+    sizes = (asked,) if asked is None or isinstance(asked, int) else tuple(asked)
+    for size in sizes:
+        if size and (not SMALLEST_GROUP <= size <= LARGEST_GROUP or size % SMALLEST_GROUP):
+            raise SpaceError(
+                f"group size {size}",
+                f"must be a multiple of {SMALLEST_GROUP} of at most {LARGEST_GROUP}",
+                "Use 32, 64 or 128, or one scale a channel",
+            )
+    if not sizes:
+        raise SpaceError("no group size", "at least one must be allowed", "Use some of 128, 64, 32, and 0")
+    return tuple(dict.fromkeys(size or None for size in sizes))
 
 
 class LayerRule(Frozen):
@@ -92,7 +101,7 @@ class LayerRule(Frozen):
         bits: allowed widths, 16 for untouched.
         methods: allowed quantizers.
         sparsity: allowed shares of zeros, 0 for none.
-        group_size: weights that share a scale; 0: one scale a channel.
+        group_size: weights that share a scale, one size or several; 0: one scale a channel.
         formats: allowed named formats, besides the widths.
     """
 
@@ -104,8 +113,8 @@ class LayerRule(Frozen):
     )
     methods: tuple[str, ...] | None = Field(None, description="Allowed quantizers.")
     sparsity: tuple[float, ...] | None = Field(None, description="Allowed shares of zeros, in [0, 1).")
-    group_size: int | None = Field(
-        None, ge=0, description="Weights that share a scale; 0 is one scale a channel."
+    group_size: int | tuple[int, ...] | None = Field(
+        None, description="Weights that share a scale, one size or several; 0 is one scale a channel."
     )
     formats: tuple[str, ...] | None = Field(None, description="Allowed formats by name, besides the widths.")
 
@@ -117,7 +126,7 @@ class LayerRule(Frozen):
             _check_methods(self.methods)
         if self.sparsity is not None:
             _check_sparsity(self.sparsity)
-        _check_group_size(self.group_size)
+        group_sizes(self.group_size)
         _check_formats(self.formats or ())
         restricted = (self.bits, self.methods, self.sparsity, self.group_size, self.formats)
         if all(value is None for value in restricted):
@@ -134,12 +143,12 @@ class LayerRule(Frozen):
 
 
 class GroupRule(Frozen):
-    """What one group may be, after every rule was heeded; ``group_size`` ``None`` is one scale a channel."""
+    """What one group may be, after every rule was heeded; the first group size that is legal is the usual one."""
 
     bits: tuple[int, ...]
     methods: tuple[str, ...]
     sparsity: tuple[float, ...]
-    group_size: int | None
+    group_sizes: tuple[int | None, ...]
     formats: tuple[str, ...] = ()
 
 
@@ -149,7 +158,9 @@ class Restrictions(Frozen):
     Attributes:
         bits: widths of linears inside the blocks; 16 leaves a layer as it is.
         embedding_bits: widths of embedding and head.
-        group_size: weights that share a scale; ``None``: one scale a channel.
+        group_size: weights that share a scale, one size or several in order of preference: the first that is legal
+            for a layer goes with every method, the others with the first method alone, and finer ones up to 4 bits.
+            ``None``: one scale a channel.
         methods: quantizers; sparse layers use the first of them alone.
         formats: named formats of linears inside the blocks, besides the widths; ``NAME/METHOD`` names a quantizer.
         embedding_formats: named formats of embedding and head, besides the widths.
@@ -172,8 +183,11 @@ class Restrictions(Frozen):
         description="Widths of embedding and head; tied ones move together.",
         json_schema_extra=_items(type="integer", enum=list(WIDTHS)),
     )
-    group_size: int | None = Field(
-        128, description="Weights of a row that share a scale; null is one scale a channel."
+    group_size: int | tuple[int, ...] | None = Field(
+        128,
+        description="Weights of a row that share a scale; null is one scale a channel. Several: a choice per layer, "
+        "0 is one scale a channel.",
+        json_schema_extra={"examples": [[128, 64, 32, 0]]},
     )
     methods: tuple[str, ...] = Field(("weighted", "hqq", "gptq"), description="Quantizers by name.")
     formats: tuple[str, ...] = Field(
@@ -242,7 +256,7 @@ class Restrictions(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Restrictions:
-        _check_group_size(self.group_size)
+        group_sizes(self.group_size)
         if self.group_size == 0:
             raise SpaceError("group size 0", "must be positive", "Use null for one scale a channel")
         if self.sparsity_pattern != "unstructured" and any(s not in (0.0, 0.5) for s in self.sparsity):
@@ -260,7 +274,7 @@ class Restrictions(Frozen):
             "bits": self.bits if inside else self.embedding_bits,
             "methods": self.methods,
             "sparsity": self.sparsity if inside else (0.0,),
-            "group_size": self.group_size or 0,
+            "group_size": 0 if self.group_size is None else self.group_size,
             "formats": self.formats if inside else self.embedding_formats,
         }
         for extra in self.rules:
@@ -268,7 +282,7 @@ class Restrictions(Frozen):
                 found |= {
                     key: value for key, value in extra.fields().items() if value is not None and key in found
                 }
-        return GroupRule(**{**found, "group_size": found["group_size"] or None})
+        return GroupRule(group_sizes=group_sizes(found.pop("group_size")), **found)
 
     def check(self, groups: tuple[FusedGroup, ...]) -> None:
         """Refuse rules that match nothing.

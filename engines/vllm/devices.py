@@ -57,6 +57,14 @@ _PATHS: dict[Generation, str] = {
     "blackwell": f"int2-8 w*a16; {_EXPERTS}; fp8 w8a8; nvfp4 as stored; mxfp4 as w4a4",
 }
 
+_NATIVE: dict[Generation, tuple[str, ...]] = {
+    "cpu": ("w8a8-dynamic",),
+    "ampere": ("w8a8-dynamic",),
+    "ada": ("fp8-dynamic", "w8a8-dynamic"),
+    "hopper": ("fp8-dynamic", "w8a8-dynamic"),
+    "blackwell": ("fp8-dynamic", "nvfp4-a4", "mxfp4-a4"),
+}
+
 _MXFP4_INPUTS = ActivationFormat(
     num_bits=4, number_type="float", strategy="group", group_size=32, scale="exponent"
 )
@@ -123,6 +131,11 @@ def executed(choice: LayerChoice, device: str, *, experts: bool = False) -> Laye
     plain = weight.num_bits == 8 and not is_mxfp8(weight)
     dropped = where == "ampere" if plain else where != "blackwell"
     return choice.model_copy(update={"activation": None}) if dropped else choice
+
+
+def native_formats(device: str) -> tuple[str, ...]:
+    """Named formats whose products the device computes in their own width: codes of weights times codes of inputs."""
+    return _NATIVE[generation(device)]
 
 
 def is_nvfp4(weight: WeightFormat) -> bool:

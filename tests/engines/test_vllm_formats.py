@@ -23,6 +23,7 @@ from paretune.spaces.space import SearchSpace
 from paretune.spaces.target import Workload
 from tests.engines.conftest import choice
 from tests.engines.vllm_cases import DEVICES, ENGINE, GPUS, legal_on, ruled
+from tests.fakes import tiny_spec
 
 W8A8 = find_choice("w8a8-dynamic")
 
@@ -225,6 +226,28 @@ def test_a_candidate_is_scored_as_the_device_computes_it():
         assert inputs.name == "a8-token-127"
         assert executed(find_choice("w8a8-static"), device) == find_choice("w8a8-static")
         assert executed(choice(4), device) == choice(4)
+
+
+def test_who_names_nothing_gets_what_the_device_runs_well():
+    spec = tiny_spec(
+        hidden=576, heads=9, kv_heads=3, head_dim=64, ffn=1536, dtype="bfloat16"
+    )  # of SmolLM2-135M
+    space = SearchSpace(spec, ENGINE.legality("h200"), ENGINE.offered(Restrictions(), "h200"))
+    choices = {parameter.name: parameter.choices for parameter in space.parameters}
+    for part in ("qkv", "o", "gate_up", "down"):
+        inside = choices[f"blocks.0.{part}"]
+        assert find_choice("fp8-dynamic") in inside
+        assert all(one.sparsity is None for one in inside)
+        sizes = {one.weight.group_size for one in inside if one.weight.num_bits == 4}
+        assert sizes == ({128, 64, 32, None} if part == "down" else {64, 32, None})
+    assert [cache.num_bits for cache in choices["kv"]] == [16, 8]
+    assert {c.weight.group_size for c in choices["blocks.0.qkv"] if c.method == "gptq"} == {64}
+    assert {c.weight.group_size for c in choices["blocks.0.qkv"] if c.weight.num_bits == 5} == {64, None}
+    asked = ENGINE.offered(Restrictions(bits=(4, 16), group_size=32, sparsity=(0.5,)), "h200")
+    assert (asked.group_size, asked.formats, asked.sparsity) == (32, (), (0.5,))
+    native = {device: ENGINE.offered(Restrictions(), name).formats for device, name in DEVICES.items()}
+    assert ("nvfp4-a4" in native["blackwell"], "nvfp4-a4" in native["hopper"]) == (True, False)
+    assert "fp8-dynamic" not in native["ampere"]
 
 
 @pytest.mark.parametrize("device", list(DEVICES))

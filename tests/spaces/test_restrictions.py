@@ -80,7 +80,7 @@ def test_the_last_matching_rule_wins():
     )
     assert restrictions.rule(GROUPS["blocks.0.qkv"]).bits == (8, 16)
     first_down = restrictions.rule(GROUPS["blocks.0.down"])
-    assert (first_down.bits, first_down.methods, first_down.group_size) == ((4,), ("rtn",), None)
+    assert (first_down.bits, first_down.methods, first_down.group_sizes) == ((4,), ("rtn",), (None,))
     assert restrictions.rule(GROUPS["blocks.1.down"]).methods == ("weighted", "hqq", "gptq")
     assert restrictions.rule(GROUPS["blocks.1.qkv"]).bits == restrictions.bits
     assert restrictions.rule(GROUPS["embedding"]).bits == (16,)
