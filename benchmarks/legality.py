@@ -8,6 +8,7 @@ as the first of the devices that share it has it, with its own rows and columns.
 
 from __future__ import annotations
 
+import datetime
 import json
 import random
 from collections import defaultdict
@@ -25,6 +26,7 @@ from paretune.spaces.architectures import read_model
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import WHOLE
 from paretune.spaces.formats import integer_format
+from paretune.spaces.legality import FusedGroup, Ruling
 from paretune.spaces.model import ModelSpec
 from paretune.spaces.named_formats import find_choice
 from paretune.spaces.size import lies_unpacked
@@ -112,9 +114,7 @@ def _case(rng: random.Random, name: str, choices: list[LayerChoice], device: str
         parts = 1  # heads are then repeated, which is another matter
     choice = rng.choice(choices)
     spec = _spec(hidden, heads, kv_heads, head_dim, ffn)
-    legality = VllmLegality("vllm", device, parts)
-    group = next(one for one in legality.groups(spec) if one.name == f"blocks.0.{kind}")
-    ruling = legality.choice(spec, group, choice, WHOLE)
+    group, ruling = _ruled(spec, kind, choice, device, parts)
     linears = [spec.linear(layer) for layer in group.layers]
     rows, columns = sum(one.out_features for one in linears), linears[0].in_features
     ran = executed(choice, device)
@@ -141,6 +141,14 @@ def _case(rng: random.Random, name: str, choices: list[LayerChoice], device: str
         "rows": rows if kind in ("o", "down") else rows // parts,
         "columns": columns // parts if kind in ("o", "down") else columns,
     }
+
+
+def _ruled(
+    spec: ModelSpec, kind: str, choice: LayerChoice, device: str, parts: int
+) -> tuple[FusedGroup, Ruling]:
+    legality = VllmLegality("vllm", device, parts)
+    group = next(one for one in legality.groups(spec) if one.name == f"blocks.0.{kind}")
+    return group, legality.choice(spec, group, choice, WHOLE)
 
 
 def _spec(hidden: int, heads: int, kv_heads: int, head_dim: int, ffn: int) -> ModelSpec:
@@ -171,16 +179,23 @@ def table(
     answers: Path,
     device: Annotated[str, DEVICE] = "h200",
     version: Annotated[str, typer.Option(help="of vLLM, where it was tried")] = "0.26.0",
-    where: Annotated[str, typer.Option(help="the machine that it was tried on")] = "",
+    where: Annotated[str, typer.Option(help="machine and versions that it was tried with")] = "",
 ) -> None:
-    """Put the answers into ``results/legality.csv``, beside rows of other devices, and say where both differ."""
-    drawn = json.loads(cases.read_text(encoding="utf-8"))
+    """Put the answers into ``results/legality.csv``, beside rows of other devices, and say where both differ.
+
+    What is offered is asked again, of the rules as they are now.
+    """
+    drawn, known = json.loads(cases.read_text(encoding="utf-8")), dict(formats())
     lines = answers.read_text(encoding="utf-8").splitlines()
     rows = {}
     for line in lines:
         answer = json.loads(line)
         case = drawn[answer["case"]]
         loaded = bool(answer["loaded"])
+        choice = next(one for one in known[case["name"]] if one.weight.group_size == case["group_size"])
+        spec = _spec(*(case[name] for name in ("hidden", "heads", "kv_heads", "head_dim", "ffn")))
+        ruling = _ruled(spec, case["kind"], choice, device, case["parts"])[1]
+        case |= {"offered": bool(ruling), "reason": ruling.reason}
         rows[answer["case"]] = {
             "engine": "vllm",
             "engine_version": version,
@@ -198,7 +213,9 @@ def table(
             )
             print(f" (1/{case['parts']}): offered {case['offered']}, loaded {loaded}: {said}")
     print(f"{len(rows)} rows of {len(drawn)} cases")
-    write_table("legality", COLUMNS, [*_others(device), *rows.values()], [f"tried on: {where or machine()}"])
+    fresh = sorted(rows.values(), key=lambda row: [str(row[name]) for name in COLUMNS])
+    note = f"rows of device {device}, {datetime.date.today()}: {where or machine()}"
+    write_table("legality", COLUMNS, [*_others(device), *fresh], [note])
 
 
 def _others(device: str) -> list[dict[str, object]]:

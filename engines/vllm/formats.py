@@ -203,7 +203,9 @@ def _shapes(
             yield illegal(f"{layer} cannot be divided among {parts} devices", "vllm: linear.py")
         rows, columns = (rows, columns // parts) if down else (rows // parts, columns)
         yield from _row(layer, columns, choice)
-        if choice.weight.block_rows == 128 and (rows % 128 or columns % 128):
+        # Rows that no device and no other linear shares may end within a block.
+        whole = linear.role not in ("o", "down")
+        if choice.weight.block_rows == 128 and (columns % 128 or (whole and rows % 128)):
             yield illegal(
                 f"{layer}: {rows} x {columns} is no multiple of 128", "vllm: validate_fp8_block_shape"
             )
