@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from paretune.benchmarks.tables import RESULTS, machine, write_table
+from paretune.benchmarks.tables import RESULTS, machine, read_table, write_table
 from paretune.engines.checkpoint.schemes import container, input_arguments, weight_arguments
 from paretune.engines.vllm.devices import executed, generation
 from paretune.engines.vllm.legality import VllmLegality
@@ -215,17 +215,19 @@ def table(
     print(f"{len(rows)} rows of {len(drawn)} cases")
     fresh = sorted(rows.values(), key=lambda row: [str(row[name]) for name in COLUMNS])
     note = f"rows of device {device}, {datetime.date.today()}: {where or machine()}"
-    write_table("legality", COLUMNS, [*_others(device), *fresh], [note])
+    others, notes = _others(device)
+    write_table("legality", COLUMNS, [*others, *fresh], [*notes, note])
 
 
-def _others(device: str) -> list[dict[str, object]]:
-    import csv
-
+def _others(device: str) -> tuple[list[dict[str, object]], list[str]]:
+    """Rows of other devices, and the lines that say where they were tried."""
     path = RESULTS / "legality.csv"
     if not path.exists():
-        return []
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    return [dict(row) for row in csv.DictReader(lines) if row["device"] != device]
+        return [], []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    notes = [line[2:] for line in lines if line.startswith("# rows of device ")]
+    rows = [row for row in read_table("legality") if row["device"] != device]
+    return rows, [note for note in notes if not note.startswith(f"rows of device {device}, ")]
 
 
 if __name__ == "__main__":

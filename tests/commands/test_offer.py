@@ -18,7 +18,9 @@ def offer(folder, family, name, export=True, **asked):
     engine, spec = find_engine(name), read_model(build_tiny(family, folder / "model"))
     restrictions = Restrictions(**{"group_size": 32, **asked})
     return check_offer(
-        engine, SearchSpace(spec, engine.legality("x86-avx2"), engine.offered(restrictions)), export=export
+        engine,
+        SearchSpace(spec, engine.legality("x86-avx2"), engine.offered(restrictions, "x86-avx2")),
+        export=export,
     )
 
 
