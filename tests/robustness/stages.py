@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -168,7 +169,7 @@ def _judge(folder: Path) -> None:
 
 
 def _judged(folder: Path) -> dict[str, Any]:
-    return {"records": _records(folder), "front": (folder / "front.json").read_bytes()}
+    return {"records": _records(folder), "front": json.loads((folder / "front.json").read_bytes())}
 
 
 def _export(source: Path, folder: Path) -> None:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from paretune.spaces.errors import EngineError
-from paretune.spaces.files import written_whole
+from paretune.compressors.companions import copy_companions
+from paretune.spaces.errors import EngineError, ModelError, RunError
+from paretune.spaces.files import (
+    FileKind,
+    append_line,
+    inside,
+    parse_yaml,
+    read_object,
+    refuse_linked_out,
+    write_whole,
+    written_whole,
+)
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -44,3 +55,71 @@ def test_what_is_written_has_the_modes_that_the_user_gives(tmp_path, mask, file_
     written = tmp_path / "export"
     assert {(written / name).stat().st_mode & 0o777 for name in ("weights", "below/more")} == {file_mode}
     assert {(written / name).stat().st_mode & 0o777 for name in (".", "below")} == {folder_mode}
+
+
+_KIND = FileKind("file of a test", RunError, "Mend it", 1000)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff{}", "no UTF-8"),
+        (b"[" * 450 + b"]" * 450, "nested deeper"),
+        (b"[1]", "must hold an object"),
+        (b'{"a": "\\ud800"}', "surrogate"),
+        (b" " * 1001, "larger than"),
+        (b'{"a": 1' + b"0" * 5, "not JSON"),
+    ],
+)
+def test_what_is_no_object_of_json_is_refused(tmp_path, content, said):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(RunError, match=said):
+        read_object(tmp_path / "file", _KIND)
+
+
+def test_folders_and_nothing_are_refused(tmp_path):
+    for place in (tmp_path, tmp_path / "absent", tmp_path / "a\0b"):
+        with pytest.raises(RunError, match="cannot be read"):
+            read_object(place, _KIND)
+
+
+@pytest.mark.parametrize("text", ["a: 2026-01-01", "&a [*a]", "a: !!int x", "a: 0x_", "[" * 3000, "!!bool x"])
+def test_yaml_is_held_to_the_values_of_json(text):
+    with pytest.raises(RunError):
+        parse_yaml(text, "text", _KIND)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    write_whole(tmp_path / "file", "before")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match="No space left"):
+        write_whole(tmp_path / "file", "after")
+    with pytest.raises(RunError, match="No space left"):
+        append_line(tmp_path / "file", "line")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "before"
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../a", "a/../b", "link/x", "link", "a\\b"])
+def test_names_that_leave_a_folder_are_no_names_in_it(tmp_path, name):
+    (tmp_path / "link").symlink_to("/etc")
+    assert inside(tmp_path, name) is None
+    assert inside(tmp_path, "sub/file") == tmp_path / "sub" / "file"
+
+
+def test_links_lead_into_a_hubs_cache_and_nowhere_else(tmp_path):
+    cache = tmp_path / "models--owner--name"
+    snapshot, blobs = cache / "snapshots" / "1", cache / "blobs"
+    for folder in (snapshot, blobs):
+        folder.mkdir(parents=True)
+    (blobs / "hash").write_text("weights")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/hash")
+    assert refuse_linked_out(snapshot / "model.safetensors", snapshot)
+    (tmp_path / "secret").write_text("private")
+    (snapshot / "LICENSE").symlink_to(tmp_path / "secret")
+    with pytest.raises(ModelError, match="link out of the model folder"):
+        copy_companions(snapshot, tmp_path)
