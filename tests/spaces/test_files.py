@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +125,42 @@ def test_links_lead_into_a_hubs_cache_and_nowhere_else(tmp_path):
     (snapshot / "LICENSE").symlink_to(tmp_path / "secret")
     with pytest.raises(ModelError, match="link out of the model folder"):
         copy_companions(snapshot, tmp_path)
+
+
+_ELSEWHERE = {
+    "compressors/documents.py": "a line of JSONL that may be anything",
+    "engines/environments.py": "what an interpreter printed",
+    "engines/runner.py": "a script that stands alone",
+    "engines/vllm/kernels.py": "data of the package",
+    "engines/checkpoint/reloading.py": "a log of our own process",
+    "engines/model_card.py": "a text whose bytes are replaced where they are none",
+    **{
+        f"engines/recipes/{name}.py": "words of its docstring"
+        for name in ("auto_round", "gptqmodel", "torchao")
+    },
+    "evaluators/task_loading.py": "YAML with tags of lm-eval",
+    "monitoring/memory.py": "/proc, and a file that a server writes",
+    "pipeline/files.py": "seconds of earlier calls, which are written anew",
+    "profiles/devices/local_cpu.py": "/proc and /sys",
+    "profiles/energy.py": "/sys",
+    "reports/report.py": "data of the package",
+    "search/record_lines.py": "lines that carry a checksum of their own",
+    "search/trials.py": "lines that carry a checksum of their own",
+}
+_BARE = re.compile(r"\.read_text\(|json\.loads?\(|safe_load|\.read_bytes\(|\.write_text\(|\.write_bytes\(")
+
+
+def test_files_are_read_and_written_in_one_place():
+    root = Path(__file__).parents[2]
+    floors = [
+        p
+        for p in root.iterdir()
+        if (p / "__init__.py").is_file() and p.name not in ("tests", "benchmarks", "demo")
+    ]
+    found = {
+        file.relative_to(root).as_posix()
+        for floor in floors
+        for file in floor.rglob("*.py")
+        if _BARE.search(file.read_text(encoding="utf-8"))
+    }
+    assert found - {"spaces/files.py"} <= set(_ELSEWHERE)
