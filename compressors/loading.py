@@ -116,7 +116,9 @@ def load_checkpoint(
 
 def _refuse_missing(folder: Path, model: Any, said: dict[str, Any]) -> None:
     """``transformers`` fills in random numbers for parameters that are absent, and only logs it."""
-    missing = sorted(name for name, _ in model.named_parameters() if name in said["missing_keys"])
+    absent = said["missing_keys"]
+    # Single numbers are constants of the architecture (Gemma's scale of embeddings), which the library computes.
+    missing = sorted(name for name, found in model.named_parameters() if name in absent and found.numel() > 1)
     if missing:
         raise ModelError(
             f"tensor {missing[0]} of {folder}",
