@@ -15,6 +15,7 @@ from paretune.reports.compared import FILE
 from paretune.reports.reading import read_front, read_run_folder
 from paretune.reports.report import write_report
 from paretune.spaces.errors import ModelError, RunError, VerificationError
+from paretune.spaces.schema import unsealed
 from tests.commands.test_cli import ROOT, paretune
 from tests.models import build_tiny
 
@@ -150,7 +151,7 @@ def test_a_run_whose_model_changed_is_refused(run, tmp_path):
     moved.mkdir()
     for name in ("front.json", "run.json"):
         shutil.copy(run / name, moved / name)
-    values = json.loads((moved / "run.json").read_text())
+    values = unsealed(json.loads((moved / "run.json").read_text()))
     values["hashes"]["model"] = "0" * 64
     (moved / "run.json").write_text(json.dumps(values))
     with pytest.raises(RunError, match="another than when it was searched"):
