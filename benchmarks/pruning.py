@@ -1,9 +1,8 @@
 """What pruning does: ``python -m benchmarks.pruning`` writes ``pruning.csv``.
 
 Zeros: every linear inside the blocks by one criterion; ``layer_error`` is the mean over linears of
-``tr(D C D^T) / tr(W C W^T)`` (:mod:`benchmarks.pruning_peers`). Cuts: one part of the model smaller, ranked by one
-criterion; ``magnitude`` stands for the plain sizes of activations (the ranking ``activation``), ``sparsity`` for the
-share that is cut.
+``tr(D C D^T) / tr(W C W^T)`` (:mod:`benchmarks.pruning_peers`). Cuts: one part of the model smaller; ``magnitude``
+stands for the sizes of activations, which rank parts, ``sparsity`` for the share that is cut.
 """
 
 from __future__ import annotations
@@ -28,15 +27,6 @@ COLUMNS = (
     "model", "criterion", "pattern", "sparsity", "implementation", "kl", "layer_error", "stored_bytes",
 )  # fmt: skip
 ZEROS = (("unstructured", 0.5), ("unstructured", 0.7), ("2:4", 0.5), ("4:8", 0.5))
-CUTS = {
-    "heads": ("magnitude", "taylor", "entropy", "removal"),
-    "channels": ("magnitude", "taylor"),
-    "width": ("magnitude", "taylor"),
-    "blocks": ("magnitude", "taylor", "removal"),
-}
-"""Criteria of each kind of cut."""
-RANKINGS = {"magnitude": "activation"}
-"""Rankings that have another name than the criterion."""
 
 
 def main() -> None:
@@ -98,24 +88,19 @@ def _zeros(bench: Bench, criteria: Sequence[str]) -> Iterator[dict[str, object]]
 
 
 def _cuts(bench: Bench) -> Iterator[dict[str, object]]:
-    spec, bank = bench.spec, bench.assembler.bank
-    for pattern, criteria in CUTS.items():
-        for criterion in criteria:
-            ranking = RANKINGS.get(criterion, criterion)
-            try:
-                share, values = {
-                    "heads": (0.5, {"kv_heads": spec.kv_heads // 2}),
-                    "channels": (0.25, {"ffn_channels": spec.ffn_size * 3 // 4}),
-                    "width": (0.25, {"hidden": spec.hidden_size * 3 // 4}),
-                    "blocks": (1 / spec.blocks, {"blocks": ()}),
-                }[pattern]
-                if pattern == "blocks":
-                    values = {"blocks": tuple(sorted(bank.statistics.block_order_by(ranking)[1:]))}
-                pruned = PrunedShape.model_validate({**values, "ranking": ranking})
-                config = CompressionConfig(pruned=pruned)
-                yield _row(bench, criterion, pattern, round(share, 4), config, _kl(bench, config))
-            except ParetuneError as error:
-                print(f"{bench.source.name}: {pattern} by {criterion}: {error}", flush=True)
+    spec, statistics = bench.spec, bench.assembler.bank.statistics
+    cuts: dict[str, tuple[float, dict[str, object]]] = {
+        "heads": (0.5, {"kv_heads": spec.kv_heads // 2}),
+        "channels": (0.25, {"ffn_channels": spec.ffn_size * 3 // 4}),
+        "width": (0.25, {"hidden": spec.hidden_size * 3 // 4}),
+        "blocks": (1 / spec.blocks, {"blocks": tuple(sorted(statistics.block_order[1:]))}),
+    }
+    for pattern, (share, values) in cuts.items():
+        try:
+            config = CompressionConfig(pruned=PrunedShape.model_validate(values))
+            yield _row(bench, "magnitude", pattern, round(share, 4), config, _kl(bench, config))
+        except ParetuneError as error:
+            print(f"{bench.source.name}: {pattern}: {error}", flush=True)
 
 
 def _kl(bench: Bench, config: CompressionConfig) -> float:

@@ -11,7 +11,6 @@ comes. Layout of the folder::
     entries/SITE/CHOICE.safetensors
     entries/covariance/SITE.safetensors      only for methods that need it
     entries/gradient/SITE.safetensors        only for criteria that need it
-    entries/ranking/NAME.safetensors         only for rankings that a pruned model names
     entries/scaled/BLOCK/CHOICE.safetensors  norm gains and biases, only for methods that scale whole blocks
 """
 
@@ -20,19 +19,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from paretune.compressors.bank_identity import BANK_FILE_BYTES, BankIdentity, open_identity, statistics_bytes
+from paretune.compressors.bank_identity import BankIdentity, open_identity
 from paretune.compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
 from paretune.compressors.entry_store import EntryStore, index_bytes
 from paretune.compressors.observations import Observations
 from paretune.compressors.pruned_sizes import kept_indices, touched
 from paretune.compressors.quantizers import QuantizedWeight
-from paretune.compressors.scaled_block import scale_block, scaled_bytes
+from paretune.compressors.scaled_block import scale_block
 from paretune.compressors.statistics import LayerStatistics, Statistics
 from paretune.compressors.streamed_model import StreamedModel, open_streamed
 from paretune.compressors.weight_source import WeightSource
@@ -78,7 +76,7 @@ class Bank:
         self._model = model
         self._store = EntryStore(folder)
         self.observations = Observations(self._store, model, calibration, statistics, source, checkpoint)
-        self.statistics = replace(statistics, rankings=self.observations)
+        self.statistics = statistics
         self.unscaled: dict[str, str] = {}
 
     @classmethod
@@ -123,7 +121,7 @@ class Bank:
 
     @property
     def block_order(self) -> tuple[int, ...]:
-        """Blocks by ``activation``, least important first."""
+        """Blocks, least important first."""
         return self.statistics.block_order
 
     # -- filling --------------------------------------------------------------------------------------
@@ -139,7 +137,7 @@ class Bank:
         planned = [entry for entry in offered if entry.pruned.whole and not entry.choice.sparsity]
         missing = [entry for entry in planned if entry.name not in self._store]
         needed = sum(entry.file_bytes() + index_bytes(entry.name) for entry in missing)
-        self._check_room(needed + self.observations.bytes_for(offered, left=True))
+        self._check_room(needed + self.observations.bytes_for(offered))
         # For pruned and cut entries too: they are made later, when text is no longer read.
         self.observations.gather_for(offered, progress)
         self._fill(planned, progress)
@@ -184,18 +182,6 @@ class Bank:
             done += len(together)
         if progress is not None and missing:
             progress("quantized", done, len(planned))
-
-    def announced_bytes(self, space: SearchSpace) -> int:
-        """Upper bound of the bytes of the folder, whatever candidates of ``space`` are ever assembled."""
-        blocks = {x.scaled_name: x.linear.block for x in self._planned(space)}
-        scaled = (
-            scaled_bytes(self.spec, block) + index_bytes(name)
-            for name, block in blocks.items()
-            if name is not None and block is not None
-        )
-        entries = sum(entry.file_bytes() + index_bytes(entry.name) for entry in self._planned(space))
-        entries += self.observations.bytes_for(self._planned(space))
-        return entries + sum(scaled) + statistics_bytes(self.spec) + BANK_FILE_BYTES
 
     def _planned(self, space: SearchSpace) -> Iterator[Entry]:
         """Every entry that a candidate of the space may need, once, layer by layer."""

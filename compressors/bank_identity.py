@@ -15,13 +15,10 @@ from paretune.compressors.weight_source import WeightSource
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.errors import RunError
 from paretune.spaces.files import FileKind, read_bytes, read_document, write_document
-from paretune.spaces.model import ModelSpec
 from paretune.spaces.schema import Document
 
 IDENTITY = "bank.json"
 STATISTICS = "statistics.safetensors"
-BANK_FILE_BYTES = 4096
-"""More than the identity takes."""
 _DAMAGED = FileKind("file", RunError, "Delete the folder; the bank is built again", 1 << 40)
 _LABELS = {"model": "model", "calibration": "calibration text", "scale_dtype": "dtype of scales"}
 
@@ -79,17 +76,6 @@ def open_identity(
     found = _read(file)
     _refuse_other(folder, found, wanted)
     return found, _load_statistics(folder, found.statistics)
-
-
-def statistics_bytes(spec: ModelSpec) -> int:
-    """Upper bound of the size of the statistics' file."""
-    numbers = spec.blocks * (spec.kv_heads + spec.ffn_size * max(1, spec.experts) + 1)
-    names = 2 * spec.blocks + 1
-    for linear in spec.linears:
-        numbers += 2 * linear.in_features * linear.experts + 1  # moments, peaks, the usual peak
-        names += 3
-    longest = max(len(linear.name) for linear in spec.linears)
-    return 4 * numbers + names * (longest + 140) + 64
 
 
 def _read(file: Path) -> BankIdentity:

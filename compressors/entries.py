@@ -82,7 +82,7 @@ class Entry:
         if self.choice.sparsity is not None:
             parts.append(f"{self.choice.sparsity.name.replace(':', 'of')}-{self.choice.sparsity.criterion}")
         if not self.pruned.whole:
-            parts.append(f"{self.pruned.name}-{self.pruned.ranking}")
+            parts.append(self.pruned.name)
         return f"{self.linear.name}/{'.'.join(parts)}"
 
     @property

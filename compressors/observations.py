@@ -1,12 +1,11 @@
-"""What the dense model shows on a text beyond plain statistics: covariances of inputs, sizes of gradients, rankings.
+"""What the dense model shows on a text beyond plain statistics: covariances of inputs, sizes of gradients.
 
-Each is gathered when a method, a criterion or a pruned model needs it, by the dense model (loaded anew where a
-candidate has taken its place), and is an entry of the bank: ``covariance/LAYER``, ``gradient/LAYER``, ``ranking/NAME``.
+Each is gathered when a method or a criterion needs it, by the dense model (loaded anew where a
+candidate has taken its place), and is an entry of the bank: ``covariance/LAYER``, ``gradient/LAYER``.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,24 +18,21 @@ from paretune.compressors.entries import Entry
 from paretune.compressors.entry_store import EntryStore, index_bytes
 from paretune.compressors.gradients import gather_gradients, gradient_bytes
 from paretune.compressors.loading import load_dense
-from paretune.compressors.rankings import find_ranking
-from paretune.compressors.rankings.ranking import LABELS, Kind, Ranking, Scene
 from paretune.compressors.statistics import Factors, LayerStatistics, Statistics
 from paretune.compressors.streamed_model import StreamedModel
 from paretune.compressors.weight_source import WeightSource
 from paretune.compressors.windows import TokenWindows
-from paretune.spaces.errors import ConfigurationError, ModelError, RunError
+from paretune.spaces.errors import RunError
 from paretune.spaces.model import Linear, ModelSpec
 
 _FILE_BYTES = 640
 """More than the header of a file with one tensor takes."""
-_MADE_OF = "made_of"
 
 Progress = Callable[[str, int, int], None]
 
 
 class Observations:
-    """Covariances, gradients and rankings of one bank.
+    """Covariances and gradients of one bank.
 
     Args:
         store: of the bank's entries.
@@ -65,9 +61,6 @@ class Observations:
         self._checkpoint = checkpoint
         self._last: tuple[str, torch.Tensor] | None = None
         self._factors: Factors = {}
-        self._scores: dict[str, dict[str, torch.Tensor]] = {}
-
-    # -- covariances and gradients --------------------------------------------------------------------
 
     def gather_for(self, entries: Iterable[Entry], progress: Progress | None = None) -> None:
         """Whatever the methods and criteria of ``entries`` need and is not there yet."""
@@ -108,17 +101,17 @@ class Observations:
                     progress(f"differentiating by {name}", done, len(wanted))
                 self._store.write(_gradient(name), {"gradient": gradient})
 
-    def bytes_for(self, entries: Iterable[Entry], left: bool = False) -> int:
-        """Upper bound of the bytes of what ``entries`` need; of what is not there yet, where ``left``."""
+    def bytes_for(self, entries: Iterable[Entry]) -> int:
+        """Upper bound of the bytes of what ``entries`` need and is not there yet."""
         wanted = list(entries)
         headers = len(self._spec.block_linears) * (_FILE_BYTES + index_bytes("x" * 200))
         total = 0
         if any(entry.needs_covariance for entry in wanted):
-            size = covariance_bytes(self._spec, self._correlated() if left else ())
+            size = covariance_bytes(self._spec, self._correlated())
             total += size + headers if size else 0
         if any(entry.needs_gradient for entry in wanted):
             missing = any(_gradient(linear.name) not in self._store for linear in self._spec.block_linears)
-            total += gradient_bytes(self._spec) + headers if missing or not left else 0
+            total += gradient_bytes(self._spec) + headers if missing else 0
         return total
 
     def seen(self, entry: Entry) -> LayerStatistics | None:
@@ -166,71 +159,6 @@ class Observations:
             )
         return self._store.read(name)
 
-    # -- rankings -------------------------------------------------------------------------------------
-
-    def importance(self, kind: str, block: int | None, name: str) -> torch.Tensor:
-        """Scores of a kind by the ranking ``name``; ``block`` where it is one of a block.
-
-        Raises:
-            ConfigurationError: the ranking does not score this kind, or the model has no such parts.
-        """
-        label = check_kind(find_ranking(name), kind)
-        key = kind if kind in ("blocks", "width") else f"{kind}/{block}"
-        if name not in self._scores:
-            self.rank(name)
-        found = self._scores[name].get(key)
-        if found is None:
-            raise ConfigurationError(
-                f"ranking {name!r} of {label}",
-                f"block {block} of {self._spec.source} has none that could be cut",
-                "Leave them whole",
-            )
-        return found
-
-    def rank(self, name: str, windows: TokenWindows | None = None) -> dict[str, torch.Tensor]:
-        """All scores of a ranking, float32 on the CPU; computed if nobody has.
-
-        Args:
-            name: of the ranking.
-            windows: text; ``None`` takes what it was computed of, the calibration text where nobody has.
-
-        Raises:
-            UnknownNameError: there is no such ranking.
-            RunError: it was made of another text before, which cut entries of the bank rely on; the model is a
-                candidate and there is no checkpoint.
-            ModelError: a score is not finite, or the ranking needs a model in memory.
-        """
-        ranking, entry = find_ranking(name), f"ranking/{name}"
-        text = windows or self._calibration
-        made_of = torch.cat([_digest(f"{ranking.name} {ranking.version}"), _digest(text.digest)])
-        if entry not in self._store:
-            self._store.write(entry, self._ranked(ranking, text) | {_MADE_OF: made_of})
-        found = self._store.read(entry)  # another process may have made it at the same time
-        checked = len(made_of) if windows is not None else len(made_of) // 2
-        if not torch.equal(found.pop(_MADE_OF)[:checked], made_of[:checked]):
-            raise RunError(
-                f"ranking {name!r} of the bank",
-                "was made of another text or by another version, and cut entries rely on it",
-                "Name another bank folder, or delete this one",
-            )
-        self._scores[name] = found
-        return found
-
-    def _ranked(self, ranking: Ranking, text: TokenWindows) -> dict[str, torch.Tensor]:
-        if isinstance(self._model, StreamedModel) and not ranking.streams:
-            raise ModelError(
-                f"ranking {ranking.name!r}",
-                "needs the whole model in memory, and its weights stay on disk",
-                "Load it, or rank by activation or entropy",
-            )
-        text.check_vocabulary(self._spec.vocabulary)
-        read = text.first(min(text.count, ranking.most_windows))
-        model = self.dense_model(f"ranking {ranking.name!r}")
-        found = ranking.scores(Scene(model, self._spec, read, self._statistics))
-        return {key: _checked(ranking.name, key, score) for key, score in found.items()}
-
-    # -- the dense model ------------------------------------------------------------------------------
-
     def dense_model(self, what: str) -> Any:
         """The model itself while it is dense or streamed, else one that is loaded anew; ``what`` is to be gathered.
 
@@ -264,23 +192,6 @@ def is_dense(model: Any, source: WeightSource, spec: ModelSpec) -> bool:
     return not changed and model.config._attn_implementation in ("sdpa", "eager")
 
 
-def check_kind(ranking: Ranking, kind: str) -> str:
-    """What a kind is called; refuses one that a ranking does not score.
-
-    Raises:
-        ConfigurationError: with the ranking's reason.
-    """
-    known: Kind | None = next((known for known in LABELS if kind == known), None)
-    if known is None:
-        raise ConfigurationError(f"{kind!r}", "is nothing that can be ranked", f"Known: {', '.join(LABELS)}")
-    reason = ranking.refusals.get(known)
-    if reason is not None:
-        raise ConfigurationError(
-            f"ranking {ranking.name!r} of {LABELS[known]}", reason, "Rank by activation or taylor"
-        )
-    return LABELS[known]
-
-
 def _of_every_expert(gradient: torch.Tensor) -> torch.Tensor:
     """An expert that no token reached has the mean of the others, as in the other statistics."""
     if gradient.ndim == 2:
@@ -292,24 +203,9 @@ def _of_every_expert(gradient: torch.Tensor) -> torch.Tensor:
     return torch.where(reached.view(-1, 1, 1), gradient, mean)
 
 
-def _checked(name: str, key: str, score: torch.Tensor) -> torch.Tensor:
-    score = score.detach().to("cpu", torch.float32).contiguous()
-    if not bool(score.isfinite().all()):
-        raise ModelError(
-            f"ranking {name!r} of {key}",
-            "a score is not finite, so there is no order",
-            "Check the model's activations, or rank by another name",
-        )
-    return score
-
-
 def _covariance(keeper_name: str) -> str:
     return f"covariance/{keeper_name}"
 
 
 def _gradient(layer: str) -> str:
     return f"gradient/{layer}"
-
-
-def _digest(text: str) -> torch.Tensor:
-    return torch.tensor(list(hashlib.sha256(text.encode("utf-8")).digest()), dtype=torch.uint8)

@@ -1,6 +1,6 @@
 """Which heads and channels a smaller pruned model keeps, and what that takes from the tensors of the model.
 
-How many are kept is one number for the model; which ones is decided block by block by the bank's ranking
+How many are kept is one number for the model; which ones is decided block by block by the bank's statistics
 (for experts, expert by expert), but for hidden channels, which are the same in every tensor. Kept indices are
 ascending, so that cutting nothing changes nothing.
 """
@@ -11,8 +11,7 @@ from typing import Protocol
 
 import torch
 
-from paretune.compressors.rankings import RANKINGS, Kind
-from paretune.compressors.rankings.ranking import LABELS
+from paretune.compressors.statistics import Part
 from paretune.spaces.configuration import WHOLE, PrunedShape
 from paretune.spaces.legality import LEGAL, Ruling, illegal
 from paretune.spaces.model import Axis, FixedTensor, Linear, ModelSpec
@@ -21,11 +20,11 @@ from paretune.spaces.pruned_sizes import size_refusal
 _SOURCE = "paretune.compressors.pruned_sizes"
 
 
-class Ranking(Protocol):
-    """Scores of heads and channels: :class:`paretune.compressors.statistics.Statistics`, or a bank."""
+class Importances(Protocol):
+    """Scores of heads and channels: :class:`paretune.compressors.statistics.Statistics`."""
 
-    def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
-        """Scores of the ``heads`` or ``channels`` of a block, larger is more important."""
+    def importance(self, part: Part, block: int | None = None) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block, or of the ``width``; larger is more important."""
 
 
 def ruling(spec: ModelSpec, pruned: PrunedShape) -> Ruling:
@@ -43,27 +42,7 @@ def ruling(spec: ModelSpec, pruned: PrunedShape) -> Ruling:
         if count is not None and count > full:
             return illegal(f"{count} {what} cannot be kept of {full}", _SOURCE)
     refusal = size_refusal(spec, pruned)
-    return _ranking_ruling(pruned) if refusal is None else illegal(refusal, _SOURCE)
-
-
-def _ranking_ruling(pruned: PrunedShape) -> Ruling:
-    """Whether the ranking exists and scores what is cut; kept blocks are named, not ranked."""
-    cut: dict[Kind, int | None] = {
-        "heads": pruned.kv_heads,
-        "channels": pruned.ffn_channels,
-        "width": pruned.hidden,
-    }
-    if all(count is None for count in cut.values()):
-        return LEGAL
-    ranking = RANKINGS.get(pruned.ranking)
-    if ranking is None:
-        return illegal(f"there is no ranking {pruned.ranking!r}, known: {', '.join(RANKINGS)}", _SOURCE)
-    for kind, count in cut.items():
-        if count is not None and kind in ranking.refusals:
-            return illegal(
-                f"{LABELS[kind]} are not ranked by {ranking.name}: {ranking.refusals[kind]}", _SOURCE
-            )
-    return LEGAL
+    return LEGAL if refusal is None else illegal(refusal, _SOURCE)
 
 
 def touched(linear: Linear | FixedTensor, pruned: PrunedShape) -> PrunedShape:
@@ -80,34 +59,36 @@ def touched(linear: Linear | FixedTensor, pruned: PrunedShape) -> PrunedShape:
     hidden = pruned.hidden if "hidden" in axes else None
     if heads is None and channels is None and hidden is None:
         return WHOLE
-    return PrunedShape(kv_heads=heads, ffn_channels=channels, ranking=pruned.ranking, hidden=hidden)
+    return PrunedShape(kv_heads=heads, ffn_channels=channels, hidden=hidden)
 
 
-def kept_rows(spec: ModelSpec, ranking: Ranking, linear: Linear, pruned: PrunedShape) -> torch.Tensor | None:
+def kept_rows(
+    spec: ModelSpec, scores: Importances, linear: Linear, pruned: PrunedShape
+) -> torch.Tensor | None:
     """Kept output rows: int64 ``(rows,)``, for experts ``(experts, rows)``; ``None`` is all of them."""
-    return kept_indices(spec, ranking, linear.out_axis, linear.block, pruned)
+    return kept_indices(spec, scores, linear.out_axis, linear.block, pruned)
 
 
 def kept_columns(
-    spec: ModelSpec, ranking: Ranking, linear: Linear, pruned: PrunedShape
+    spec: ModelSpec, scores: Importances, linear: Linear, pruned: PrunedShape
 ) -> torch.Tensor | None:
     """Kept input columns, likewise."""
-    return kept_indices(spec, ranking, linear.in_axis, linear.block, pruned)
+    return kept_indices(spec, scores, linear.in_axis, linear.block, pruned)
 
 
 def kept_indices(
-    spec: ModelSpec, ranking: Ranking, axis: Axis, block: int | None, pruned: PrunedShape
+    spec: ModelSpec, scores: Importances, axis: Axis, block: int | None, pruned: PrunedShape
 ) -> torch.Tensor | None:
     """Kept positions along an axis of a tensor of a block; ``None`` is all of them."""
     count = _kept_count(axis, block, pruned)
     if count is None:
         return None
     if axis == "hidden":
-        return _best(ranking.importance("width", None, pruned.ranking), count)
+        return _best(scores.importance("width"), count)
     if axis in ("ffn", "ffn_pair"):
-        channels = _best(ranking.importance("channels", block, pruned.ranking), count)
+        channels = _best(scores.importance("channels", block), count)
         return channels if axis == "ffn" else torch.cat([channels, channels + spec.ffn_size], dim=-1)
-    return _head_features(spec, axis, _best(ranking.importance("heads", block, pruned.ranking), count))
+    return _head_features(spec, axis, _best(scores.importance("heads", block), count))
 
 
 def _kept_count(axis: Axis, block: int | None, pruned: PrunedShape) -> int | None:

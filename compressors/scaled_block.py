@@ -27,9 +27,6 @@ from paretune.compressors.weight_source import WeightSource
 from paretune.spaces.formats import WeightFormat
 from paretune.spaces.model import FixedTensor, Linear, ModelSpec
 
-_HEADER_BYTES = 128
-"""More than the header of a safetensors file takes for a tensor besides its name."""
-
 Seen = Callable[[Linear], LayerStatistics | None]
 """Statistics of a layer's input, with its covariance."""
 
@@ -150,13 +147,6 @@ class ScaledBlock:
 def scalable_fixed(spec: ModelSpec, block: int) -> tuple[FixedTensor, ...]:
     """Fixed tensors of a block that may carry scales: its vectors."""
     return tuple(x for x in spec.fixed if x.block == block and len(x.shape) == 1 and x.kind != "buffer")
-
-
-def scaled_bytes(spec: ModelSpec, block: int) -> int:
-    """Upper bound of the size of a file with the scaled fixed tensors of a block."""
-    return (
-        sum(4 * x.shape[0] + len(x.name) + _HEADER_BYTES for x in scalable_fixed(spec, block)) + _HEADER_BYTES
-    )
 
 
 def scale_block(

@@ -1,4 +1,4 @@
-"""What a calibration text says: input moments of every layer, importance of blocks, heads and channels.
+"""What a calibration text says: input moments of every layer, importance of what a pruned model may lack.
 
 Gathered once, in one pass of the dense model block by block with hooks, and kept in the bank.
 
@@ -10,6 +10,8 @@ Gathered once, in one pass of the dense model block by block with hooks, and kep
 * Key-value heads: root mean square of what the group of query heads adds to the residual stream.
 * FFN channels: mean absolute activation times the norm of the channel's column in the down projection
   (as in Minitron, Muralidharan et al. 2024, arXiv:2407.14679, and Wanda).
+* Hidden channels: root mean square behind every norm, summed over the norms that a linear reads (Minitron sums the
+  outputs of all norms; means of squares are what is kept here).
 
 Experts are told apart where tokens reached them; an expert that no token reached takes the mean of its layer.
 """
@@ -17,7 +19,7 @@ Experts are told apart where tokens reached them; an expert that no token reache
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import torch
 
@@ -25,16 +27,15 @@ from paretune.compressors.block_stream import BlockStream
 from paretune.compressors.observation import Observer
 from paretune.compressors.weight_source import WeightSource
 from paretune.compressors.windows import TokenWindows
-from paretune.spaces.errors import ConfigurationError
 from paretune.spaces.model import ModelSpec
 
-if TYPE_CHECKING:
-    from paretune.compressors.observations import Observations
-
 _TOKENS_AT_ONCE = 4096
-STATISTICS_VERSION = "4"
-"""2: peaks; 3: usual peaks; 4: those of experts."""
+STATISTICS_VERSION = "5"
+"""2: peaks; 3: usual peaks; 4: those of experts; 5: hidden channels."""
+_FIRST_READERS = ("q", "qkv", "gate", "gate_up", "expert_gate_up", "head")
 
+Part = Literal["heads", "channels", "blocks", "width"]
+"""What a pruned model may lack: key-value heads, FFN channels, blocks, hidden channels."""
 Factors = dict[tuple[torch.device, bool], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -95,13 +96,11 @@ class Statistics:
 
     Attributes:
         tensors: ``moment/LAYER``, ``peak/LAYER`` and ``usual/LAYER``; ``blocks`` ``(blocks,)``; ``heads/BLOCK``
-            ``(kv_heads,)``; ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; float32, larger is more
-            important.
-        rankings: scores by other names than ``activation``, and of hidden channels; ``None``: there are none.
+            ``(kv_heads,)``; ``channels/BLOCK`` ``(channels,)`` or ``(experts, channels)``; ``width`` ``(hidden,)``;
+            float32, larger is more important.
     """
 
     tensors: dict[str, torch.Tensor]
-    rankings: Observations | None = None
 
     def layer(self, name: str) -> LayerStatistics | None:
         """Of the layer ``name``; ``None`` for an embedding, whose input is no vector."""
@@ -111,30 +110,13 @@ class Statistics:
 
     @property
     def block_order(self) -> tuple[int, ...]:
-        """Blocks by ``activation``, least important first; equals by index, the later one first."""
-        return self.block_order_by("activation")
-
-    def block_order_by(self, ranking: str) -> tuple[int, ...]:
-        """Blocks by a ranking, least important first; equals by index, the later one first.
-
-        Raises:
-            ParetuneError: as in :meth:`importance`.
-        """
-        scores = self.importance("blocks", None, ranking).tolist()
+        """Blocks, least important first; equals by index, the later one first."""
+        scores = self.importance("blocks").tolist()
         return tuple(sorted(range(len(scores)), key=lambda block: (scores[block], -block)))
 
-    def importance(self, kind: str, block: int | None, ranking: str) -> torch.Tensor:
-        """Scores of the ``heads`` or ``channels`` of a block, or of the model's ``blocks`` or ``width``.
-
-        Raises:
-            ConfigurationError: a ranking without such scores, or the name of none.
-        """
-        key = kind if block is None else f"{kind}/{block}"
-        if ranking == "activation" and key in self.tensors:
-            return self.tensors[key]
-        if self.rankings is None:
-            raise ConfigurationError(f"ranking {ranking!r}", "is not known", "Use 'activation'")
-        return self.rankings.importance(kind, block, ranking)
+    def importance(self, part: Part, block: int | None = None) -> torch.Tensor:
+        """Scores of the ``heads`` or ``channels`` of a block, or of the model's ``blocks`` or ``width``."""
+        return self.tensors[part if block is None else f"{part}/{block}"]
 
 
 def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSource) -> Statistics:
@@ -161,6 +143,7 @@ def gather(model: Any, spec: ModelSpec, windows: TokenWindows, source: WeightSou
     }
     tensors["blocks"] = torch.stack([observer.cosines[block].mean() for block in range(spec.blocks)])
     tensors["blocks"] = 1.0 - tensors["blocks"].reshape(-1)
+    tensors["width"] = _width(spec, tensors)
     return Statistics({name: t.to("cpu", torch.float32).contiguous() for name, t in tensors.items()})
 
 
@@ -179,6 +162,17 @@ def _importances(
             scores = observer.sizes[linear.name].mean() * norms
             found[f"channels/{block}"] = scores if linear.experts > 1 else scores.reshape(-1)
     return found
+
+
+def _width(spec: ModelSpec, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of hidden channels; one layer stands for those that read the same norm, up where nothing gates."""
+    gated = {x.block for x in spec.of_role("gate", "gate_up", "expert_gate_up")}
+    readers = [x for x in spec.linears if x.role in _FIRST_READERS]
+    readers += [x for x in spec.of_role("up") if x.block not in gated]
+    # Experts see their own tokens; the layer saw them all.
+    moments = (tensors[f"moment/{x.name}"].view(-1, x.in_features).mean(dim=0) for x in readers)
+    seen = [moment.sqrt() for moment in moments if len(moment) == spec.hidden_size]
+    return torch.stack(seen).sum(dim=0)
 
 
 def _head_norms(weight: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:

@@ -39,9 +39,7 @@ class Texts(Frozen):
     """Texts that share no document. ``single`` is split by document into the other three."""
 
     single: TextSource | None = Field(None, description="One text, split by document into the three below.")
-    calibration: TextSource | None = Field(
-        None, description="Statistics for quantizers, pruning and rankings."
-    )
+    calibration: TextSource | None = Field(None, description="Statistics for quantizers and pruning.")
     search: TextSource | None = Field(None, description="What candidates are scored on.")
     report: TextSource | None = Field(None, description="What the front is reported on; never searched on.")
     window_tokens: int = Field(256, ge=16, description="Tokens of a window.")

@@ -18,18 +18,15 @@ class PrunedShape(Frozen):
 
     Attributes:
         blocks: indices of the kept blocks in the dense model, ascending.
-        kv_heads: key-value heads kept in every block, each with its query heads; which ones is decided per
-            block by ``ranking``.
-        ffn_channels: feed-forward channels kept in every block; which ones likewise.
-        ranking: registered importance that orders heads and channels.
-        hidden: channels of the residual stream kept, the same ones in the whole model; which ones is decided by
-            ``ranking``.
+        kv_heads: key-value heads kept in every block, each with its query heads; the bank's statistics say which,
+            block by block.
+        ffn_channels: feed-forward channels kept in every block, likewise.
+        hidden: channels of the residual stream kept, the same ones in the whole model.
     """
 
     blocks: tuple[int, ...] | None = None
     kv_heads: int | None = None
     ffn_channels: int | None = None
-    ranking: str = "activation"
     hidden: int | None = Field(None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")

@@ -161,7 +161,7 @@ class SearchSpace:
         if self.pruned(point) != config.pruned:
             raise ConfigurationError(
                 f"pruned model {config.pruned.name} of blocks {config.pruned.blocks}",
-                f"the space keeps {self.pruned(point).blocks} and ranks by {WHOLE.ranking}",
+                f"the space keeps {self.pruned(point).blocks}",
                 "Use a space with the block order that the pruned model was cut by",
             )
         known = {layer for group in self.groups for layer in group.layers}

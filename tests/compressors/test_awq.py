@@ -221,9 +221,7 @@ def test_covariances_of_groups_are_the_blocks_on_the_diagonal():
 
 def test_dense_to_awq_and_back_restores_the_very_tensors(llama):
     space = SearchSpace(llama.spec, FakeLegality(), SPACE)
-    announced = llama.bank.announced_bytes(space)
     llama.bank.build(space)
-    assert sum(x.stat().st_size for x in llama.bank.folder.rglob("*") if x.is_file()) <= announced
     before = {name: p.data.data_ptr() for name, p in llama.model.named_parameters()}
     wanted = logits(llama.model)
     config = uniform(llama.spec, FOUR, {1})

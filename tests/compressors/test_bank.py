@@ -41,10 +41,6 @@ def space_of(bench, restrictions=SMALL):
     return SearchSpace(bench.spec, FakeLegality(), restrictions, bench.bank.block_order)
 
 
-def bytes_on_disk(folder):
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
 def reopen(bench, **changes):
     arguments = {"model_hash": bench.bank.identity.model, "calibration": make_windows(), **changes}
     return Bank.open(bench.bank.folder, bench.folder, bench.model, bench.spec, **arguments)
@@ -178,20 +174,16 @@ def test_the_index_has_the_hash_and_size_of_every_file(llama):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_moe", "phi3"])
-def test_a_bank_is_never_bigger_than_announced(family, tmp_path):
+def test_no_entry_is_bigger_than_was_reckoned(family, tmp_path):
     bench = make_bench(family, tmp_path, dtype="bfloat16", **({} if family == "llama" else {"seed": 2}))
     restrictions = SMALL.model_copy(
         update={"ffn_channels": (64,) if family == "qwen3_moe" else (192, 128), "sparsity": (0.0, 0.25, 0.5)}
     )
     space = space_of(bench, restrictions)
-    announced = bench.bank.announced_bytes(space)
     bench.bank.build(space)
-    assert bytes_on_disk(bench.bank.folder) < announced
     for entry in bench.bank._planned(space):  # the worst that a search can ask for: everything
         bench.bank.tensor(entry.linear.name, entry.choice, entry.pruned)
         assert bench.bank._store.path(entry.name).stat().st_size <= entry.file_bytes()
-    size = bytes_on_disk(bench.bank.folder)
-    assert 0.5 * announced < size <= announced
 
 
 def test_codes_are_compact(llama):
@@ -217,11 +209,7 @@ def test_pruned_then_quantized_keeps_every_zero(llama):
 def test_cut_entries_are_cut_before_they_are_pruned_and_quantized(llama):
     pruned = PrunedShape(ffn_channels=128)
     half = Sparsity(fraction=0.5)
-    kept = (
-        torch.argsort(llama.bank.statistics.importance("channels", 1, "activation"), descending=True)[:128]
-        .sort()
-        .values
-    )
+    kept = torch.argsort(llama.bank.statistics.importance("channels", 1), descending=True)[:128].sort().values
     weight = llama.model.get_submodule(DOWN).weight.data[:, kept]
     assert torch.equal(llama.bank.tensor(DOWN, LayerChoice(), pruned), weight)
     from paretune.compressors.pruners import find_pruner
@@ -317,7 +305,7 @@ def test_fixed_tensors_are_cut_where_a_pruned_cuts_them(tmp_path):
     name = "model.layers.0.self_attn.k_proj.bias"
     whole = bench.bank.fixed(name)
     assert torch.equal(whole, bench.model.get_parameter(name))
-    best = int(bench.bank.statistics.importance("heads", 0, "activation").argmax())
+    best = int(bench.bank.statistics.importance("heads", 0).argmax())
     assert torch.equal(bench.bank.fixed(name, PrunedShape(kv_heads=1)), whole.view(2, -1)[best])
     norm = "model.layers.0.input_layernorm.weight"
     assert torch.equal(bench.bank.fixed(norm, PrunedShape(kv_heads=1)), bench.bank.fixed(norm))

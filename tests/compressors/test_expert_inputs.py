@@ -155,9 +155,7 @@ def test_a_static_scale_is_of_the_largest_input_of_any_expert(bench):
     module, pruned = experts(bench), PrunedShape(ffn_channels=64)
     for cut in (PrunedShape(), pruned):
         bench.assembler.apply(rounding(wanted, second, pruned=cut))
-        order = bench.bank.statistics.importance("channels", 1, "activation").argsort(
-            dim=-1, descending=True, stable=True
-        )
+        order = bench.bank.statistics.importance("channels", 1).argsort(dim=-1, descending=True, stable=True)
         kept = seen.peak if cut.whole else seen.peak.gather(1, order[:, :64])
         factor = module.forward.args[1].keywords["factor"]
         assert torch.equal(factor, calibrated_factor(wanted, kept.amax(), torch.bfloat16))

@@ -21,8 +21,7 @@ from tests.models import FAMILIES, build_tiny
 class Ranked:
     """Heads 1 and 2 of four matter most, of six channels 5, 0 and 3."""
 
-    def importance(self, kind, block, ranking):
-        assert ranking == "activation"
+    def importance(self, kind, block=None):
         return {"heads": torch.tensor([0.1, 0.9, 0.8, 0.2]), "channels": torch.tensor([5.0, 1, 2, 4, 3, 9])}[
             kind
         ]
@@ -73,7 +72,7 @@ def test_keeping_everything_keeps_the_order():
 
 def test_of_equals_the_first_stay():
     class Equal:
-        def importance(self, kind, block, ranking):
+        def importance(self, kind, block=None):
             return torch.ones(6)
 
     assert kept_indices(SPEC, Equal(), "ffn", 0, PrunedShape(ffn_channels=2)).tolist() == [0, 1]
@@ -100,9 +99,9 @@ def test_rulings():
 class Wide(Ranked):
     """Hidden channels in falling order, but for the last, which matters most."""
 
-    def importance(self, kind, block, ranking):
+    def importance(self, kind, block=None):
         if kind != "width":
-            return super().importance(kind, block, ranking)
+            return super().importance(kind, block)
         assert block is None
         return torch.cat([torch.arange(32.0, 1.0, -1), torch.tensor([99.0])])
 
@@ -164,16 +163,16 @@ def hand_cut(bench, kept_heads, kept_hidden):
 def test_cutting_is_slicing_by_hand(tmp_path):
     bench = make_bench("llama", tmp_path, num_hidden_layers=1)
     ids = bench.windows.ids[:1]
-    head = bench.bank.statistics.importance("heads", 0, "taylor").argmax()
-    hidden = bench.bank.statistics.importance("width", None, "taylor").topk(96).indices.sort().values
+    head = bench.bank.statistics.importance("heads", 0).argmax()
+    hidden = bench.bank.statistics.importance("width").topk(96).indices.sort().values
     expected = hand_cut(bench, [int(head)], hidden)(ids).logits
-    config = CompressionConfig(pruned=PrunedShape(kv_heads=1, hidden=96, ranking="taylor"))
+    config = CompressionConfig(pruned=PrunedShape(kv_heads=1, hidden=96))
     torch.testing.assert_close(bench.assembler.apply(config)(ids).logits, expected)
 
 
 def test_hidden_channels_are_ranked_by_what_norms_hand_on(tmp_path):
     bench = make_bench("llama", tmp_path)
-    activation = bench.bank.statistics.importance("width", None, "activation")
+    activation = bench.bank.statistics.importance("width")
     assert activation.shape == (128,)
     assert (activation > 0).all()
     moments = bench.bank.statistics

@@ -7,7 +7,6 @@ import torch
 
 from paretune.compressors.observation import RunningMean
 from paretune.compressors.statistics import LayerStatistics
-from paretune.spaces.errors import UnknownNameError
 from tests.compressors.conftest import make_bench, make_windows
 
 
@@ -58,7 +57,7 @@ def test_importance_of_heads_is_what_they_add_to_the_stream(llama):
         columns = slice(head * 64, (head + 1) * 64)
         added = inputs[:, columns] @ weight[:, columns].t()
         expected = added.square().sum(dim=1).mean().sqrt()
-        found = llama.bank.statistics.importance("heads", 1, "activation")[head]
+        found = llama.bank.statistics.importance("heads", 1)[head]
         assert float(found) == pytest.approx(float(expected), rel=1e-4)
 
 
@@ -66,7 +65,7 @@ def test_importance_of_channels(llama):
     layer = "model.layers.1.mlp.down_proj"
     inputs, weight = recorded(llama, layer), llama.model.get_submodule(layer).weight
     expected = inputs.abs().mean(dim=0) * weight.norm(dim=0)
-    torch.testing.assert_close(llama.bank.statistics.importance("channels", 1, "activation"), expected)
+    torch.testing.assert_close(llama.bank.statistics.importance("channels", 1), expected)
 
 
 def test_statistics_of_experts_are_of_the_tokens_that_reached_them(mixture):
@@ -87,7 +86,7 @@ def test_statistics_of_experts_are_of_the_tokens_that_reached_them(mixture):
         torch.testing.assert_close(layer.second_moment, rows.square().mean(dim=0), rtol=1e-4, atol=1e-6)
         gate, up = (rows @ experts.gate_up_proj[expert].t()).chunk(2, dim=-1)
         inner = torch.nn.functional.silu(gate) * up
-        found = mixture.bank.statistics.importance("channels", 0, "activation")[expert]
+        found = mixture.bank.statistics.importance("channels", 0)[expert]
         torch.testing.assert_close(
             found, inner.abs().mean(dim=0) * weight[expert].norm(dim=0), rtol=1e-4, atol=1e-6
         )
@@ -110,11 +109,6 @@ def test_statistics_do_not_depend_on_batches(tmp_path, monkeypatch):
         torch.testing.assert_close(other.tensors[name], values, rtol=1e-4, atol=1e-6)
 
 
-def test_an_unknown_ranking_is_refused(llama):
-    with pytest.raises(UnknownNameError, match="entropie"):
-        llama.bank.statistics.importance("heads", 0, "entropie")
-
-
 def test_kept_columns_of_statistics():
     found = LayerStatistics(torch.tensor([1.0, 2.0, 3.0])).columns(torch.tensor([0, 2]))
     assert found.second_moment.tolist() == [1.0, 3.0]
@@ -131,5 +125,5 @@ def test_a_dead_channel_is_the_first_to_go(tmp_path):
 
     found = gather(bench.model, bench.spec, make_windows(), WeightSource(None, bench.model, bench.spec))
     for block in range(3):
-        assert (found.importance("channels", block, "activation")[dead] == 0).all()
-        assert torch.isfinite(found.importance("channels", block, "activation")).all()
+        assert (found.importance("channels", block)[dead] == 0).all()
+        assert torch.isfinite(found.importance("channels", block)).all()

@@ -15,14 +15,12 @@ from paretune.spaces.configuration import CompressionConfig, PrunedShape
 from paretune.spaces.size import weight_bytes
 
 CUTS = {
-    "heads by taylor": PrunedShape(kv_heads=1, ranking="taylor"),
-    "heads by entropy": PrunedShape(kv_heads=1, ranking="entropy"),
-    "heads by removal": PrunedShape(kv_heads=1, ranking="removal"),
-    "channels by taylor": PrunedShape(ffn_channels=96, ranking="taylor"),
+    "heads": PrunedShape(kv_heads=1),
+    "channels": PrunedShape(ffn_channels=96),
     "blocks": PrunedShape(blocks=(0, 2)),
-    "hidden by activation": PrunedShape(hidden=96),
-    "hidden by taylor": PrunedShape(hidden=100, ranking="taylor"),
-    "everything": PrunedShape(blocks=(1, 2), kv_heads=1, ffn_channels=64, hidden=96, ranking="taylor"),
+    "hidden": PrunedShape(hidden=96),
+    "hidden of no power of two": PrunedShape(hidden=100),
+    "everything": PrunedShape(blocks=(1, 2), kv_heads=1, ffn_channels=64, hidden=96),
 }
 
 

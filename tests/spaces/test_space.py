@@ -253,7 +253,6 @@ def test_points_that_are_none():
         (CompressionConfig(layers={"lm_head": quantized(8)}), "belongs to no group"),
         (CompressionConfig(pruned=PrunedShape(blocks=(0, 1, 2, 3, 4))), "block order"),
         (CompressionConfig(pruned=PrunedShape(ffn_channels=64)), "is not in the space"),
-        (CompressionConfig(pruned=PrunedShape(ffn_channels=128, ranking="magnitude")), "ranks by activation"),
     ],
 )
 def test_configurations_outside_the_space(config, match):
