@@ -121,7 +121,7 @@ def test_times_alone_are_no_new_measurement_of_the_rest(at, monkeypatch, tmp_pat
     gguf_front.write([{**old, "tokens_per_s": 7}])
     before = (tables.RESULTS / "gguf_front.csv").read_text().splitlines()
     at("server", 2)
-    monkeypatch.setattr(gguf_front, "readings", lambda *_: {})
+    monkeypatch.setattr(gguf_front, "_readings", lambda *_: {})
     monkeypatch.setattr(gguf_front, "order_agreement", lambda _: "")
     monkeypatch.setattr(gguf_front, "time_in_turns", lambda files: files[0].seconds.append(0.25))
     gguf_front.measure_speeds("embedded", tmp_path, tmp_path)

@@ -62,7 +62,7 @@ def test_the_nearest_is_named_when_there_is_none(front: FrontFile) -> None:
     assert found.nearest is not None
     assert found.hopeless == ()
     error = refusal(found)
-    assert error.exit_code == 2
+    assert error.exit_code == 3
     assert found.nearest.name in error.remedy
     # The remedy works when it is followed.
     loosened = [text for text in shlex.split(error.remedy) if "<=" in text and "is" not in text][

@@ -133,7 +133,7 @@ _ELSEWHERE = {
     "engines/runner.py": "a script that stands alone",
     "engines/vllm/kernels.py": "data of the package",
     "engines/checkpoint/reloading.py": "a log of our own process",
-    "engines/model_card.py": "a text whose bytes are replaced where they are none",
+    "engines/export_folder.py": "a text whose bytes are replaced where they are none",
     **{
         f"engines/recipes/{name}.py": "words of its docstring"
         for name in ("auto_round", "gptqmodel", "torchao")
