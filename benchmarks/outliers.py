@@ -19,13 +19,13 @@ from typing import Any
 import torch
 
 from benchmarks.compressors import Source, sources
+from benchmarks.outlier_channels import OutlierChannels
 from benchmarks.tables import write_table
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, load_tokenizer
 from paretune.compressors.quantizers import find_quantizer
 from paretune.compressors.rounding import fake_int8
 from paretune.compressors.transforms import find_transform
-from paretune.compressors.transforms.outlier_channels import OutlierChannels
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.spaces.architectures import read_model
 from paretune.spaces.formats import integer_format

@@ -45,8 +45,8 @@ class BankIdentity(Document):
     @classmethod
     def of(cls, model: str, calibration: str, scale_dtype: str) -> BankIdentity:
         """The identity of a bank made now."""
-        methods = {name: quantizer.version for name, quantizer in QUANTIZERS.items()}
-        methods |= {name: pruner.version for name, pruner in PRUNERS.items()}
+        methods = {name: QUANTIZERS.find(name).version for name in QUANTIZERS}
+        methods |= {name: PRUNERS.find(name).version for name in PRUNERS}
         return cls(
             model=model,
             calibration=calibration,

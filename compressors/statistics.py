@@ -32,6 +32,8 @@ from paretune.spaces.model import ModelSpec
 _TOKENS_AT_ONCE = 4096
 STATISTICS_VERSION = "5"
 """2: peaks; 3: usual peaks; 4: those of experts; 5: hidden channels."""
+_LEAST_IMPORTANCE = 1e-4
+"""Channels that never fired count a little, so that every weight has a code near it."""
 _FIRST_READERS = ("q", "qkv", "gate", "gate_up", "expert_gate_up", "head")
 
 Part = Literal["heads", "channels", "blocks", "width"]
@@ -80,6 +82,18 @@ class LayerStatistics:
         gradient = None if self.gradient is None else self.gradient[:, kept]
         peak = _part(self.peak, kept)
         return LayerStatistics(self.second_moment[kept], covariance, peak, gradient, self.usual_peak)
+
+    def importances(self, weight: torch.Tensor) -> torch.Tensor:
+        """How much the error of each weight counts: the mean square of its input channel over that of all channels.
+
+        The diagonal of the layer's Hessian. Float32, shaped as ``weight`` (of one expert, or of a layer without);
+        ones where nothing finite was observed.
+        """
+        moments = self.second_moment.to(weight.device, torch.float32)
+        mean = moments.mean()
+        seen = bool(torch.isfinite(mean)) and float(mean) > 0.0
+        columns = (moments / mean).clamp_min(_LEAST_IMPORTANCE) if seen else torch.ones_like(moments)
+        return columns.expand_as(weight).contiguous()
 
     def rows(self, kept: torch.Tensor) -> LayerStatistics:
         """For some output rows; of one expert, or of a layer without. Factorisations go with them."""

@@ -5,41 +5,25 @@ Importing this package loads neither torch nor transformers.
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from paretune.engines.engine import Engine
 from paretune.engines.profiled_engine import ProfiledEngine
-from paretune.spaces.errors import EngineError, UnknownNameError
+from paretune.spaces.errors import EngineError
+from paretune.spaces.registry import Registry
 
-_ENGINES = {
-    "torch-cpu": "paretune.engines.torch_cpu_engine:TorchCpu",
-    "torch": "paretune.engines.torch_gpu_engine:TorchDevice",
-    "transformers": "paretune.engines.transformers_engine:Transformers",
-    "vllm": "paretune.engines.vllm_engine:Vllm",
-    "llama.cpp": "paretune.engines.llama_engine:LlamaCpp",
-    "openvino": "paretune.engines.openvino_engine:OpenVino",
-    "onnxruntime": "paretune.engines.onnxruntime_engine:OnnxRuntime",
-}
-
-
-def engine_names() -> tuple[str, ...]:
-    """Every registered engine."""
-    return tuple(_ENGINES)
-
-
-def find_engine(name: str) -> Engine:
-    """The engine called ``name``.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    if name not in _ENGINES:
-        raise UnknownNameError("engine", name, _ENGINES)
-    module, _, attribute = _ENGINES[name].partition(":")
-    engine = getattr(import_module(module), attribute)()
-    if not isinstance(engine, Engine):
-        raise TypeError(f"{_ENGINES[name]} is no Engine")
-    return engine
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    __name__,
+    {
+        "torch-cpu": "torch_cpu_engine:TorchCpu",
+        "torch": "torch_gpu_engine:TorchDevice",
+        "transformers": "transformers_engine:Transformers",
+        "vllm": "vllm_engine:Vllm",
+        "llama.cpp": "llama_engine:LlamaCpp",
+        "openvino": "openvino_engine:OpenVino",
+        "onnxruntime": "onnxruntime_engine:OnnxRuntime",
+    },
+)
+engine_names, find_engine = ENGINES.names, ENGINES.find
 
 
 def find_profiled_engine(name: str) -> ProfiledEngine:
@@ -57,4 +41,4 @@ def find_profiled_engine(name: str) -> ProfiledEngine:
     return engine
 
 
-__all__ = ["Engine", "ProfiledEngine", "engine_names", "find_engine", "find_profiled_engine"]
+__all__ = ["ENGINES", "Engine", "ProfiledEngine", "engine_names", "find_engine", "find_profiled_engine"]

@@ -1,34 +1,20 @@
-"""Criteria of pruning by name: one file each, one line here, one line in the contract test."""
+"""Criteria of pruning by name: one line here for each, one line in the contract test."""
 
 from __future__ import annotations
 
-from paretune.compressors.pruners.magnitude import Magnitude
 from paretune.compressors.pruners.pruner import Pruned, Pruner
-from paretune.compressors.pruners.sparsegpt import SparseGpt
-from paretune.compressors.pruners.taylor import Taylor
-from paretune.compressors.pruners.wanda import Wanda
-from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.registry import Registry
 
-PRUNERS: dict[str, Pruner] = {
-    pruner.name: pruner
-    for pruner in (
-        Magnitude(),
-        Wanda(),
-        SparseGpt(),
-        Taylor(),
-    )
-}
-
-
-def find_pruner(name: str) -> Pruner:
-    """The criterion called ``name``.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    if name not in PRUNERS:
-        raise UnknownNameError("criterion", name, PRUNERS)
-    return PRUNERS[name]
-
+PRUNERS: Registry[Pruner] = Registry(
+    "criterion",
+    __name__,
+    {
+        "magnitude": "scores:Magnitude",
+        "wanda": "scores:Wanda",
+        "sparsegpt": "sparsegpt:SparseGpt",
+        "taylor": "scores:Taylor",
+    },
+)
+find_pruner = PRUNERS.find
 
 __all__ = ["PRUNERS", "Pruned", "Pruner", "find_pruner"]

@@ -26,7 +26,6 @@ from paretune.compressors.quantizers.affine import (
     pack_result,
     round_scales,
 )
-from paretune.compressors.quantizers.importance import importances
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
 from paretune.spaces.errors import FormatError
@@ -69,7 +68,7 @@ class HalfQuadratic(Quantizer):
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         groups, bits = weight.view(-1, group_size), weight_format.num_bits
-        importance = None if statistics is None else importances(weight, statistics).view(-1, group_size)
+        importance = None if statistics is None else statistics.importances(weight).view(-1, group_size)
         codes = torch.empty(groups.shape, dtype=torch.int8, device=weight.device)
         scales = torch.empty(len(groups), device=weight.device)
         zeros = torch.empty_like(scales)

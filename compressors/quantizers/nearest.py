@@ -84,6 +84,22 @@ class RoundToNearest(Quantizer):
         return None
 
 
+class Weighted(RoundToNearest):
+    """``weighted``: each weight's error counted by the mean square of its input; without statistics it is ``rtn``.
+
+    The diagonal of the layer's Hessian, which statistics hold anyway, in place of equal weights: the idea of
+    llama.cpp's importance matrix (ggml-org/llama.cpp, pull request 4861) for plain scales.
+    """
+
+    name = "weighted"
+    number_types = ("int",)
+    codebooks = ("none",)
+
+    def importance(self, weight: torch.Tensor, statistics: LayerStatistics | None) -> torch.Tensor | None:
+        """Of the input channels; the same for all where nothing was observed."""
+        return None if statistics is None else statistics.importances(weight)
+
+
 def _scaled(
     weight: torch.Tensor, groups: torch.Tensor, weight_format: WeightFormat, dtype: torch.dtype
 ) -> QuantizedWeight:

@@ -1,37 +1,22 @@
-"""Kernels of linears by name: one file each, one line here, one line in the contract test."""
+"""Kernels of linears by name: one line here for each, one line in the contract test."""
 
 from __future__ import annotations
 
-from paretune.engines.kernels.dense import DenseKernel
-from paretune.engines.kernels.int4 import Int4Kernel
-from paretune.engines.kernels.int8_dynamic import Int8DynamicKernel
-from paretune.engines.kernels.int8_weight_only import Int8WeightOnlyKernel
 from paretune.engines.kernels.kernel import LayerWeight, LinearKernel, Operands
-from paretune.engines.kernels.sparse_rows import SparseRowsKernel
-from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.registry import Registry
 
-KERNELS: dict[str, LinearKernel] = {
-    kernel.name: kernel
-    for kernel in (
-        DenseKernel("fp32"),
-        DenseKernel("bf16"),
-        Int8WeightOnlyKernel(),
-        Int8DynamicKernel(),
-        Int4Kernel(),
-        SparseRowsKernel(),
-    )
-}
-
-
-def find_kernel(name: str) -> LinearKernel:
-    """The kernel called ``name``.
-
-    Raises:
-        UnknownNameError: there is none.
-    """
-    if name not in KERNELS:
-        raise UnknownNameError("kernel", name, KERNELS)
-    return KERNELS[name]
-
+KERNELS: Registry[LinearKernel] = Registry(
+    "kernel",
+    __name__,
+    {
+        "fp32": "dense:FP32",
+        "bf16": "dense:BF16",
+        "int8-weight-only": "int8_weight_only:Int8WeightOnlyKernel",
+        "int8-dynamic": "int8_dynamic:Int8DynamicKernel",
+        "int4": "int4:Int4Kernel",
+        "csr": "sparse_rows:SparseRowsKernel",
+    },
+)
+find_kernel = KERNELS.find
 
 __all__ = ["KERNELS", "LayerWeight", "LinearKernel", "Operands", "find_kernel"]

@@ -28,3 +28,6 @@ class DenseKernel(LinearKernel):
         """See :meth:`LinearKernel.run`."""
         product = torch.nn.functional.linear(inputs.to(self.dtype), operands["weight"])
         return product.to(inputs.dtype)
+
+
+FP32, BF16 = DenseKernel("fp32"), DenseKernel("bf16")

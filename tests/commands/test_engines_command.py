@@ -28,9 +28,13 @@ def nothing_named(monkeypatch, tmp_path):
 @pytest.fixture
 def registered(monkeypatch):
     """Three engines: here, in an environment of its own, and one that is asked for by name."""
-    known = dict(engines._ENGINES)
-    kept = {name: known.get(name, "paretune.engines.vllm_engine:Vllm") for name in ("torch-cpu", "vllm")}
-    monkeypatch.setattr(engines, "_ENGINES", kept)
+    return only(monkeypatch, "torch-cpu", "vllm")
+
+
+def only(monkeypatch, *names):
+    """Leave these engines alone registered."""
+    kept = {name: engines.ENGINES._places[name] for name in names}
+    monkeypatch.setattr(engines.ENGINES, "_places", kept)
     return kept
 
 
@@ -83,7 +87,7 @@ def test_the_table_names_versions_and_interpreters(registered):
 
 
 def test_forms_of_transformers_say_what_they_need(monkeypatch):
-    monkeypatch.setattr(engines, "_ENGINES", {"transformers": engines._ENGINES["transformers"]})
+    only(monkeypatch, "transformers")
     monkeypatch.setenv("PARETUNE_GPTQMODEL_PYTHON", "/no/such/python")
     (row,) = engine_rows()
     assert list(row.forms) == list(form_names())

@@ -8,13 +8,13 @@ import shlex
 import pytest
 import torch
 
+from benchmarks.outlier_channels import OutlierChannels
 from paretune.commands.main import main
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense
 from paretune.compressors.rounding import fake_int8
 from paretune.compressors.transforms import rotation
 from paretune.compressors.transforms.checkpoint import write_model
-from paretune.compressors.transforms.outlier_channels import OutlierChannels
 from paretune.spaces.architectures import read_model
 from tests.commands.small_runs import paretune
 from tests.compressors.conftest import make_windows

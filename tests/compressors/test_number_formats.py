@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays
 from paretune.compressors.float_rounding import e2m1_codes, e2m1_numbers, power_of_two_scales, round_e4m3
 from paretune.compressors.quantizers import find_quantizer
 from paretune.compressors.quantizers.blocks import from_blocks, to_blocks
-from paretune.compressors.quantizers.kmeans import fit_levels
+from paretune.compressors.quantizers.codebooks import fit_levels
 from paretune.compressors.quantizers.numbers import NORMAL_LEVELS, nearest_levels
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig

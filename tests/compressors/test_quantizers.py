@@ -27,8 +27,8 @@ FLOATING = WeightFormat(num_bits=4, number_type="int", symmetric=False, zero_poi
 
 def test_every_quantizer_is_under_contract():
     assert {*NAMES, *GGML, *number_formats.OBSERVERS, *number_formats.LEARNERS} == set(QUANTIZERS)
-    assert all(name == found.name for name, found in QUANTIZERS.items())
-    assert {name: found.closure for name, found in QUANTIZERS.items()} == {
+    assert all(name == find_quantizer(name).name for name in QUANTIZERS)
+    assert {name: find_quantizer(name).closure for name in QUANTIZERS} == {
         name: method.closure for name, method in METHODS.items()
     }
     with pytest.raises(UnknownNameError, match="rtn"):

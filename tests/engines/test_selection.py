@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paretune.engines.kernels import KERNELS
+from paretune.engines.kernels import find_kernel
 from paretune.engines.selection import SPARSE_FROM, select_on_cpu
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.named_formats import find_choice
@@ -50,7 +50,7 @@ def test_shapes_without_tiles_run_dense(wanted, n, k):
     assert found.kernel == "fp32"
     assert "multiples" in found.note
     assert "runs dense" in found.note
-    assert KERNELS["int4" if wanted.weight.num_bits == 4 else "int8-weight-only"].refusal(
+    assert find_kernel("int4" if wanted.weight.num_bits == 4 else "int8-weight-only").refusal(
         n, k, wanted.weight.group_size
     )
 

@@ -1,10 +1,4 @@
-"""``learned``: one codebook for the whole matrix, under scales of groups; both are learned.
-
-Alternating least squares, as in LQ-Nets (Zhang et al. 2018, arXiv:1807.10029) without their binary basis: codes to
-the nearest level, levels to the weighted mean of what they stand for, scales to the least squares of their group,
-rounded to the dtype they are stored in. The error of a weight counts by the mean square of its input channel. It
-starts from quantiles of the weights in units of their group's largest; zero is always a level.
-"""
+"""Codebooks that are fitted to the weights, by their importance: one for every row, or one for the whole matrix."""
 
 from __future__ import annotations
 
@@ -12,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from paretune.compressors.quantizers.affine import chunks, round_scales
-from paretune.compressors.quantizers.importance import importances
+from paretune.compressors.quantizers.affine import chunks, round_scales, weights_at_once
 from paretune.compressors.quantizers.numbers import nearest_levels
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
@@ -22,11 +15,89 @@ from paretune.spaces.formats import WeightFormat
 if TYPE_CHECKING:
     from paretune.compressors.statistics import LayerStatistics
 
-_ITERATIONS = 12
+_ROW_ITERATIONS = 25
+_MATRIX_ITERATIONS = 12
+
+
+class KMeans(Quantizer):
+    """``kmeans``: a codebook for every row, by Lloyd's algorithm.
+
+    SqueezeLLM (Kim et al. 2023, arXiv:2306.07629): weighted k-means in one dimension. The importance of a weight is
+    the mean square of its input channel, the diagonal of the layer's Hessian (SqueezeLLM takes the Fisher information
+    of the loss); without statistics all weights count the same.
+    """
+
+    name = "kmeans"
+    number_types = ("codebook",)
+    codebooks = ("row",)
+
+    def _quantize(
+        self,
+        weight: torch.Tensor,
+        weight_format: WeightFormat,
+        group_size: int,
+        statistics: LayerStatistics | None,
+        scale_dtype: torch.dtype,
+    ) -> QuantizedWeight:
+        # One row stands for all: importances are of columns.
+        shares = torch.ones_like(weight[0]) if statistics is None else statistics.importances(weight[0])
+        step = max(1, weights_at_once(weight.device) // weight.shape[1])
+        levels = torch.cat(
+            [
+                fit_levels(weight[start : start + step], shares, weight_format.num_bits, scale_dtype)
+                for start in range(0, len(weight), step)
+            ]
+        )
+        codes = nearest_levels(weight, levels.to(torch.float32))
+        scales = torch.ones(len(weight), 1, device=weight.device)
+        return QuantizedWeight(codes, scales, None, group_size, levels=levels)
+
+
+def fit_levels(
+    weight: torch.Tensor, importance: torch.Tensor, num_bits: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Ascending levels of every row in ``dtype``, ``(rows, 2^b)``.
+
+    A row that has exact zeros keeps a level at zero. The start: quantiles of the row, the outermost at its ends.
+
+    Args:
+        weight: float32 ``(rows, columns)``.
+        importance: of the columns.
+        num_bits: of the codes.
+        dtype: that levels are stored in.
+    """
+    count = 1 << num_bits
+    # Between quantiles of equal counts and equal steps: the cube root of the density is the best spacing.
+    ordered = weight.sort(dim=1).values
+    places = torch.linspace(0, weight.shape[1] - 1, count, device=weight.device).round().to(torch.int64)
+    steps = torch.linspace(0, 1, count, device=weight.device)
+    ends = ordered[:, :1] + (ordered[:, -1:] - ordered[:, :1]) * steps
+    levels = (ordered[:, places] + ends) / 2
+    pinned = (weight == 0).any(dim=1)
+    shares = importance.expand_as(weight)
+    for _ in range(_ROW_ITERATIONS):
+        codes = nearest_levels(weight, levels).to(torch.int64) + count // 2
+        total = torch.zeros_like(levels).scatter_add_(1, codes, shares)
+        summed = torch.zeros_like(levels).scatter_add_(1, codes, shares * weight)
+        levels = torch.where(total > 0, summed / total.clamp_min(1e-30), levels)
+        levels = _with_zero(levels, pinned).sort(dim=1).values
+    return _with_zero(levels, pinned).sort(dim=1).values.to(dtype)
+
+
+def _with_zero(levels: torch.Tensor, pinned: torch.Tensor) -> torch.Tensor:
+    """The level nearest to zero put there, in the rows that are ``pinned``."""
+    nearest = levels.abs().argmin(dim=1, keepdim=True)
+    return torch.where(pinned.unsqueeze(1), levels.scatter(1, nearest, 0.0), levels)
 
 
 class LearnedLevels(Quantizer):
-    """A codebook a matrix; touches nothing but its own layer."""
+    """``learned``: one codebook for the whole matrix, under scales of groups; both are learned.
+
+    Alternating least squares, as in LQ-Nets (Zhang et al. 2018, arXiv:1807.10029) without their binary basis: codes
+    to the nearest level, levels to the weighted mean of what they stand for, scales to the least squares of their
+    group, rounded to the dtype they are stored in. The error of a weight counts by the mean square of its input
+    channel. It starts from quantiles of the weights in units of their group's largest; zero is always a level.
+    """
 
     name = "learned"
     number_types = ("codebook",)
@@ -41,7 +112,7 @@ class LearnedLevels(Quantizer):
         scale_dtype: torch.dtype,
     ) -> QuantizedWeight:
         groups = weight.view(-1, group_size)
-        counted = torch.ones_like(weight) if statistics is None else importances(weight, statistics)
+        counted = torch.ones_like(weight) if statistics is None else statistics.importances(weight)
         importance = counted.view(-1, group_size)
         levels, scales = learn(groups, importance, weight_format.num_bits, scale_dtype)
         wide = scales.unsqueeze(1)
@@ -62,7 +133,7 @@ def learn(
     scales = round_scales(groups.abs().amax(dim=1), dtype)
     levels = _start(groups / scales.unsqueeze(1), num_bits, dtype)
     best, best_error = (levels, scales), torch.inf
-    for _ in range(_ITERATIONS):
+    for _ in range(_MATRIX_ITERATIONS):
         sums, error = _Sums(levels), 0.0
         fitted = torch.empty_like(scales)
         for part in chunks(groups):
