@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -46,6 +48,6 @@ def test_the_device_is_named_and_refusals_that_share_a_reason_are_one_line(monke
     assert first == "vllm on x86-avx2; for another: --device h100"
     refused = [line for line in lines if line.startswith("refused: blocks")]
     assert len(refused) == 1
-    assert "int2-g128/weighted and 575 more: the CPU build runs" in refused[0]
+    assert re.search(r"int2-g128/weighted and \d+ more: the CPU build runs", refused[0])
     inspect("embedded", engine="vllm", device="h100", group_size=128)
     assert capsys.readouterr().out.startswith("vllm on h100-sxm\n")

@@ -86,7 +86,7 @@ def test_a_question_that_is_not_answered_takes_nothing_from_the_file(tmp_path):
     bench = SimpleNamespace(
         run=SimpleNamespace(model="embedded"), tokenizer=lambda text: {"input_ids": text.split()}
     )
-    asked = _ask(bench, SimpleNamespace(run=run), tmp_path)
+    asked = _ask(bench, SimpleNamespace(ask=run), tmp_path)
     assert asked["unanswered"] == "llama.cpp ran out of memory"
     line = gguf_line({"folder": "here", "kl": 0.1, "weight_bytes": 1e6, **asked})
     assert "as GGUF in here" in line

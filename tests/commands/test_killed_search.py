@@ -10,8 +10,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from paretune.search.records import RecordFile
 from tests.commands.small_runs import ROOT, paretune
+
+pytestmark = pytest.mark.engine
 
 
 def arguments(model, text, out, candidates):
