@@ -6,7 +6,7 @@ and value; gate and up) share one matrix: the first of them keeps it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -51,43 +51,41 @@ def gather_covariances(
     for block in range(spec.blocks):
         watched = [x for x in spec.block_linears if x.block == block and keeper(spec, x) is x]
         watched = [] if all(x.name in known for x in watched) else watched
-        sums = {x.name: RunningMean() for x in watched}
-        handles = [
-            _watch(model, x, sums) for x in watched if x.role != "expert_down"
-        ]  # one hook sees both projections of the experts
-        try:
-            stream.advance()
-        finally:
-            for handle in handles:
-                handle.remove()
+        sums = _summed(model, watched, stream.advance)
         for name in [name for name in sums if name not in known]:
             yield name, sums[name].take().cpu().contiguous()
 
 
 def observe_covariances(
-    model: Any, stream: BlockStream, watched: Iterable[Linear]
+    model: Any, stream: BlockStream, watched: Collection[Linear]
 ) -> dict[str, torch.Tensor]:
     """Covariances of some layers of the block that comes next, which is run and not passed; see above.
 
     Args:
         model: finds the modules of layers by their names.
         stream: before the block.
-        watched: keepers in it.
+        watched: keepers in it, of experts the first projection.
     """
-    sums = {x.name: RunningMean() for x in watched}
-    # The hook of an expert's first projection adds to its second one too.
-    for x in watched:
-        if x.role.startswith("expert"):
-            path = x.name.rpartition(".")[0]
-            both = (x.name if x.role in FIRST_OF_EXPERTS else f"{path}.gate_up_proj", f"{path}.down_proj")
-            sums |= {name: RunningMean() for name in both}
-    handles = [_watch(model, x, sums) for x in watched]
+    found = _summed(model, watched, stream.observe)
+    return {name: sums.mean().cpu().contiguous() for name, sums in found.items()}
+
+
+def _summed(model: Any, watched: Collection[Linear], run: Callable[[], None]) -> dict[str, RunningMean]:
+    """What the layers' inputs were during ``run``; the hook of an expert's first projection sees both."""
+    downs = [_down(x) for x in watched if x.role in FIRST_OF_EXPERTS]
+    sums = {name: RunningMean() for name in (*(x.name for x in watched), *downs)}
+    handles = [_watch(model, x, sums) for x in watched if x.role != "expert_down"]
     try:
-        stream.observe()
+        run()
     finally:
         for handle in handles:
             handle.remove()
-    return {name: found.mean().cpu().contiguous() for name, found in sums.items()}
+    return sums
+
+
+def _down(first: Linear) -> str:
+    """The second projection of the experts whose first one is given."""
+    return f"{first.name.rpartition('.')[0]}.down_proj"
 
 
 def _watch(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:
@@ -102,8 +100,7 @@ def _watch(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:
 
 
 def _watch_experts(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> Any:
-    path = linear.name.rpartition(".")[0]
-    down = f"{path}.down_proj"
+    down = _down(linear)
 
     def observe(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
         hidden, chosen = routed(module, inputs)
@@ -117,4 +114,4 @@ def _watch_experts(model: Any, linear: Linear, sums: dict[str, RunningMean]) -> 
         sums[linear.name].add(torch.stack(outer), count)
         sums[down].add(torch.stack(inner), count)
 
-    return model.get_submodule(path).register_forward_pre_hook(observe)
+    return model.get_submodule(linear.name.rpartition(".")[0]).register_forward_pre_hook(observe)

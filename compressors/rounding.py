@@ -25,15 +25,14 @@ _LARGEST = 127
 _HALF_OF_STEPS = 127.5
 
 
-def fake_int8(values: torch.Tensor, scale_dtype: torch.dtype, whole: bool = False) -> torch.Tensor:
+def fake_int8(values: torch.Tensor, scale_dtype: torch.dtype) -> torch.Tensor:
     """``values`` rounded to int8 and back, in their own dtype: the cache.
 
-    One scale for the last axis (a token and head of the cache), or one for all (``whole``): the largest
-    magnitude / 127, rounded to ``scale_dtype`` before codes are chosen. A slice of zeros stays zero.
+    One scale for the last axis (a token and head of the cache): the largest magnitude / 127, rounded to
+    ``scale_dtype`` before codes are chosen. A slice of zeros stays zero.
     """
     exact = values.to(torch.float32)
-    largest = exact.abs().amax() if whole else exact.abs().amax(dim=-1, keepdim=True)
-    scale = _not_zero((largest / _LARGEST).to(scale_dtype).to(torch.float32))
+    scale = _not_zero((exact.abs().amax(dim=-1, keepdim=True) / _LARGEST).to(scale_dtype).to(torch.float32))
     return (exact / scale).round_().clamp_(-_LARGEST - 1, _LARGEST).mul_(scale).to(values.dtype)
 
 

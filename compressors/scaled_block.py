@@ -11,7 +11,7 @@ for exactly that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -21,32 +21,14 @@ import torch
 from paretune.compressors.covariance import keeper
 from paretune.compressors.scale_search import Readers, find_scales
 from paretune.compressors.statistics import LayerStatistics
-from paretune.compressors.transforms.passages import Passage, channel_passage, value_passage
-from paretune.compressors.transforms.structure import NormGroup, block_groups, unknown_structure
+from paretune.compressors.transforms.passages import Place, norm_places, passage_places
+from paretune.compressors.transforms.structure import NormGroup, unknown_structure
 from paretune.compressors.weight_source import WeightSource
 from paretune.spaces.formats import WeightFormat
 from paretune.spaces.model import FixedTensor, Linear, ModelSpec
 
 Seen = Callable[[Linear], LayerStatistics | None]
 """Statistics of a layer's input, with its covariance."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Somewhere that channels can be scaled.
-
-    Attributes:
-        name: norm or layer.
-        layers: that read the channels.
-        shape: of their input: groups, repeats, channels.
-        scale: multiplies the columns that read by scales ``(groups, channels)`` and undoes it before; returns the
-            scales that it could undo.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    shape: tuple[int, int, int]
-    scale: Callable[[torch.Tensor], torch.Tensor]
 
 
 class BlockCopy:
@@ -174,17 +156,17 @@ def scale_block(
     found = ScaledBlock(source, BlockCopy(source, model.config, block))
     places, found.left = find_places(model, found.copy, spec, block)
     for place in places:
-        layers = [spec.linear(name) for name in place.layers]
-        statistics = seen(keeper(spec, layers[0]))
+        statistics = seen(keeper(spec, spec.linear(place.layers[0])))
         if statistics is None or statistics.covariance is None:
             continue
-        weights = tuple(found.copy.rows(layer) for layer in layers)
         covariance = statistics.covariance.to(source.device)
-        readers = Readers(weights, covariance, place.shape, weight_format, scale_dtype)
-        wanted = find_scales(readers)
+        wanted = find_scales(Readers(place.weights, covariance, place.shape, weight_format, scale_dtype))
         if wanted is not None:
-            made = readers.spread(place.scale(wanted).to(torch.float32))
-            found.scales |= dict.fromkeys(place.layers, made)
+            factors = 1.0 / wanted.to(torch.float64)
+            if place.norm is not None:
+                factors = stored_factors(place.norm, factors[0], getattr(torch, spec.dtype))[None]
+            place.multiply(factors)
+            found.scales |= dict.fromkeys(place.layers, place.spread((1.0 / factors).to(torch.float32)))
     return found
 
 
@@ -196,31 +178,15 @@ def find_places(
     path = f"{spec.block_path}.{block}"
     if reason is not None:
         return [], {path: reason}
-    left: dict[str, str] = {}
-    places = list(_norm_places(copy, spec, block, left))
-    places.append(_passage_place(value_passage(copy, spec, block)))
-    channels = channel_passage(copy, spec, block)
-    if isinstance(channels, str):
-        left[f"{path} (down)"] = channels
-    else:
-        places.append(_passage_place(channels))
-    return places, left
-
-
-def _norm_places(copy: BlockCopy, spec: ModelSpec, block: int, left: dict[str, str]) -> Iterator[Place]:
-    dtype = getattr(torch, spec.dtype)
-    for group in block_groups(copy, spec, block):
-        layers = tuple(reader.layer for reader in group.readers if reader.layer is not None)
-        if len(layers) < len(group.readers) or any(spec.linear(layer).experts > 1 for layer in layers):
-            left[group.name] = "a router and the experts of a mixture read it, each with tokens of its own"
-            continue
-
-        def scale(scales: torch.Tensor, group: NormGroup = group) -> torch.Tensor:
-            factors = stored_factors(group, 1.0 / scales[0].to(torch.float64), dtype)
-            group.multiply(factors)
-            return (1.0 / factors)[None]
-
-        yield Place(group.name, layers, (1, 1, len(group.gain)), scale)
+    places, left = [], {}
+    for place in norm_places(copy, spec, block):
+        read = () if place.norm is None else place.norm.readers
+        if len(place.layers) < len(read) or any(spec.linear(layer).experts > 1 for layer in place.layers):
+            left[place.name] = "a router and the experts of a mixture read it, each with tokens of its own"
+        else:
+            places.append(place)
+    passing, reason = passage_places(copy, spec, block)
+    return places + passing, left | ({} if reason is None else {f"{path} (down)": reason})
 
 
 def stored_factors(group: NormGroup, factors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -229,13 +195,3 @@ def stored_factors(group: NormGroup, factors: torch.Tensor, dtype: torch.dtype) 
     rounded = (gain * factors - group.offset).to(dtype).to(torch.float64) + group.offset
     found = rounded / gain
     return torch.where(found.isfinite() & (found > 0), found, torch.ones_like(found))
-
-
-def _passage_place(passage: Passage) -> Place:
-    _, groups, repeats, channels = passage.reader.shape
-
-    def scale(scales: torch.Tensor) -> torch.Tensor:
-        passage.multiply(1.0 / scales.to(torch.float64))
-        return scales
-
-    return Place(passage.name, (passage.name,), (groups, repeats, channels), scale)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from paretune.compressors.quantizers.quantizer import Closure
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.choice import Sparsity
 from paretune.spaces.errors import FormatError
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 
 class Pruned(NamedTuple):

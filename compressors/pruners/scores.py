@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from paretune.compressors.pruners.pruner import Pruner
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
+from paretune.compressors.statistics import LayerStatistics
 
 
 class Magnitude(Pruner):

@@ -8,16 +8,12 @@ groups are those of the row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from paretune.compressors.pruners.pruner import Pruned, Pruner, keep_largest, pattern_span
 from paretune.compressors.quantizers.gptq import shared_factor
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.choice import Sparsity
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 _BLOCK = 128
 

@@ -135,13 +135,3 @@ def pack_result(
         group_size=size,
         block_rows=tall,
     )
-
-
-def requantize(weight: torch.Tensor, like: QuantizedWeight, weight_format: WeightFormat) -> QuantizedWeight:
-    """``weight`` in the scales and zeros of ``like``: idempotent on what ``like`` stands for."""
-    size = like.group_size
-    groups = weight.to(torch.float32).reshape(-1, size)
-    scales = like.scales.to(torch.float32).reshape(-1)
-    zeros = None if like.zeros is None else like.zeros.to(torch.float32).reshape(-1)
-    codes = encode(groups, scales, zeros, weight_format.num_bits).to(torch.int8)
-    return QuantizedWeight(codes.view(like.codes.shape), like.scales, like.zeros, size)

@@ -11,8 +11,6 @@ Without a covariance (an embedding) nothing is known about inputs, and the resul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from paretune.compressors.quantizers.affine import decode, encode, pack_result, weights_at_once
@@ -24,11 +22,9 @@ from paretune.compressors.quantizers.nearest import (
 )
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.errors import ModelError
 from paretune.spaces.formats import WeightFormat
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 _DAMPING = 0.01
 """Of the mean square of a group's inputs: decides between ranges that calibration saw no difference of."""

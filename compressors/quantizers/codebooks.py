@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from paretune.compressors.quantizers.affine import chunks, round_scales, weights_at_once
 from paretune.compressors.quantizers.numbers import nearest_levels
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.formats import WeightFormat
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 _ROW_ITERATIONS = 25
 _MATRIX_ITERATIONS = 12

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,11 +21,9 @@ from paretune.compressors.quantizers.affine import code_range, integer_zeros, pa
 from paretune.compressors.quantizers.nearest import RoundToNearest
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer, finite_weight
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.errors import ModelError
 from paretune.spaces.formats import WeightFormat
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 _BLOCK = 128
 """Columns after which the errors of a block reach the columns beyond it, in one product."""

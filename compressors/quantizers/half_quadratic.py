@@ -14,8 +14,6 @@ descent and the p-norm decides.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from paretune.compressors.quantizers.affine import (
@@ -28,11 +26,9 @@ from paretune.compressors.quantizers.affine import (
 )
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.errors import FormatError
 from paretune.spaces.formats import WeightFormat
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 _NORM = 0.7
 _BETA = 10.0

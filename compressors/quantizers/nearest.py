@@ -8,8 +8,6 @@ puts the level that two's complement has on one side only where it helps.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from paretune.compressors.quantizers.affine import (
@@ -26,10 +24,8 @@ from paretune.compressors.quantizers.numbers import numbers_of
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
 from paretune.compressors.quantizers.scales import ScaleType, best_scales, scaled_weight
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.formats import Codebook, NumberType, WeightFormat
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 # Lowest shrink factor and number of grid points, by bits: the wider the codes, the less clipping pays.
 _GRID = {

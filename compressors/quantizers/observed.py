@@ -7,7 +7,6 @@ to ``2^b - 1`` steps, so that both signs reach the same magnitude.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,11 +23,8 @@ from paretune.compressors.quantizers.numbers import numbers_of
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
 from paretune.compressors.quantizers.quantizer import Quantizer
 from paretune.compressors.quantizers.scales import ScaleType, scaled_weight
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.formats import WeightFormat
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
-
 
 _OUTSIDE = 1e-3
 _BINS = 256

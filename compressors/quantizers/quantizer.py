@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
 from paretune.compressors.quantizers.quantized_weight import QuantizedWeight
+from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.errors import FormatError, ModelError
 from paretune.spaces.formats import Codebook, NumberType, WeightFormat, ZeroPoint
-
-if TYPE_CHECKING:
-    from paretune.compressors.statistics import LayerStatistics
 
 Closure = Literal["layer", "block", "model"]
 """Which layers a method touches when it is applied to one: only what is closed under swapping a layer is kept

@@ -1,16 +1,18 @@
-"""Channels that pass linearly from one matrix to the next: values to the output projection, up to down.
+"""Where channels can be scaled: norms, values before the output projection, up before down.
 
+AWQ and SmoothQuant choose scales in ways of their own; what they scale, and what undoes it before, is the same.
 Everything here is a view of the loaded model's parameters: changing it changes the model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from paretune.compressors.transforms.structure import find_tensor, rows_of
+from paretune.compressors.transforms.structure import NormGroup, block_groups, find_tensor, rows_of
 from paretune.spaces.model import ModelSpec
 
 
@@ -40,6 +42,71 @@ class Passage:
         if self.bias is not None:
             self.bias.copy_(self.bias.to(torch.float64) * exact)
         self.reader.copy_(self.reader.to(torch.float64) / exact[:, None, :])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere that the channels of an input can be scaled, which is undone before.
+
+    Attributes:
+        name: norm or layer.
+        observed: module whose input these channels are.
+        layers: that read them.
+        weights: of these layers, ``(out, in)`` each.
+        shape: of the input: groups, repeats, channels; a factor per group and channel.
+        multiply: multiplies the input by factors ``(groups, channels)``, divides what reads it.
+        norm: that the channels come out of; ``None`` for a passage.
+    """
+
+    name: str
+    observed: str
+    layers: tuple[str, ...]
+    weights: tuple[torch.Tensor, ...]
+    shape: tuple[int, int, int]
+    multiply: Callable[[torch.Tensor], None]
+    norm: NormGroup | None = None
+
+    def gathered(self, peaks: torch.Tensor) -> torch.Tensor:
+        """Largest of what shares a factor: ``(in,)`` to ``(groups, channels)``."""
+        return peaks.view(self.shape).amax(dim=1)
+
+    def spread(self, factors: torch.Tensor) -> torch.Tensor:
+        """Factors of columns: ``(groups, channels)`` to ``(in,)``."""
+        return factors[:, None, :].expand(self.shape).reshape(-1)
+
+
+def norm_places(model: Any, spec: ModelSpec, block: int) -> list[Place]:
+    """The two norms of a block that linears read."""
+    return [_norm_place(group) for group in block_groups(model, spec, block)]
+
+
+def passage_places(model: Any, spec: ModelSpec, block: int) -> tuple[list[Place], str | None]:
+    """Values and FFN channels of a block; why the latter are left, where they are."""
+    places, channels = (
+        [_passage_place(value_passage(model, spec, block))],
+        channel_passage(model, spec, block),
+    )
+    if isinstance(channels, str):
+        return places, channels
+    return [*places, _passage_place(channels)], None
+
+
+def _norm_place(group: NormGroup) -> Place:
+    readers = [(x.layer, x.weight) for x in group.readers if x.layer is not None]
+    weights = tuple(weight.reshape(-1, weight.shape[-1]) for _, weight in readers)
+    layers, shape = tuple(layer for layer, _ in readers), (1, 1, len(group.gain))
+
+    def multiply(factors: torch.Tensor) -> None:
+        group.multiply(factors[0])
+
+    return Place(group.name, group.observed, layers, weights, shape, multiply, group)
+
+
+def _passage_place(passage: Passage) -> Place:
+    _, groups, repeats, channels = passage.reader.shape
+    weight = passage.reader.reshape(len(passage.reader), -1)
+    shape = (groups, repeats, channels)
+    return Place(passage.name, passage.name, (passage.name,), (weight,), shape, passage.multiply)
 
 
 def value_passage(model: Any, spec: ModelSpec, block: int) -> Passage:

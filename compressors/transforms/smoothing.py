@@ -9,7 +9,6 @@ where they pass linearly. Experts are judged on all tokens, not only on those ro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,8 @@ import torch
 
 from paretune.compressors.block_stream import BlockStream
 from paretune.compressors.rounding import fake_int8
-from paretune.compressors.transforms.passages import Passage, channel_passage, value_passage
-from paretune.compressors.transforms.structure import NormGroup, block_groups, refuse, unknown_structure
+from paretune.compressors.transforms.passages import Place, norm_places, passage_places
+from paretune.compressors.transforms.structure import refuse, unknown_structure
 from paretune.compressors.transforms.transform import Transform, Transformed
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.errors import ConfigurationError
@@ -62,7 +61,11 @@ class Smoothing(Transform):
         left: dict[str, str] = {}
         stream = BlockStream(model, spec, windows, _TOKENS_AT_ONCE)
         for block in range(spec.blocks):
-            places = list(self._places(model, spec, block, left))
+            places = norm_places(model, spec, block)
+            if self.passages:
+                passing, reason = passage_places(model, spec, block)
+                places += passing
+                left |= {} if reason is None else {f"{spec.block_path}.{block}": reason}
             seen = {place.observed: _Seen(windows.ids.numel()) for place in places}
             handles = [model.get_submodule(name).register_forward_pre_hook(x) for name, x in seen.items()]
             try:
@@ -77,56 +80,6 @@ class Smoothing(Transform):
                     raise refuse(self.name, spec, reason, "Use float32, or a model that computes numbers")
                 chosen[place.name] = _smooth(place, found, self.strengths)
         return Transformed(spec, chosen, left)
-
-    def _places(self, model: Any, spec: ModelSpec, block: int, left: dict[str, str]) -> Iterator[_Place]:
-        for group in block_groups(model, spec, block):
-            yield _norm_place(group)
-        if self.passages:
-            yield _passage_place(value_passage(model, spec, block))
-            channels = channel_passage(model, spec, block)
-            if isinstance(channels, str):
-                left[f"{spec.block_path}.{block}"] = channels
-            else:
-                yield _passage_place(channels)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Somewhere to smooth.
-
-    Attributes:
-        name: norm or layer.
-        observed: module whose input is smoothed.
-        shape: of that input: groups, repeats, channels; a factor a group and channel.
-        weights: quantized matrices that read it, ``(out, in)`` each.
-        multiply: multiplies the input by factors ``(groups, channels)``, divides what reads it.
-    """
-
-    name: str
-    observed: str
-    shape: tuple[int, int, int]
-    weights: tuple[torch.Tensor, ...]
-    multiply: Callable[[torch.Tensor], None]
-
-    def gathered(self, peaks: torch.Tensor) -> torch.Tensor:
-        """Largest of what shares a factor: ``(in,)`` to ``(groups, channels)``."""
-        return peaks.view(self.shape).amax(dim=1)
-
-    def spread(self, factors: torch.Tensor) -> torch.Tensor:
-        """Factors of columns: ``(groups, channels)`` to ``(in,)``."""
-        return factors[:, None, :].expand(self.shape).reshape(-1)
-
-
-def _norm_place(group: NormGroup) -> _Place:
-    weights = tuple(x.weight.reshape(-1, x.weight.shape[-1]) for x in group.readers if x.layer is not None)
-    shape = (1, 1, len(group.gain))
-    return _Place(group.name, group.observed, shape, weights, lambda factors: group.multiply(factors[0]))
-
-
-def _passage_place(passage: Passage) -> _Place:
-    _, groups, repeats, channels = passage.reader.shape
-    weight = passage.reader.reshape(len(passage.reader), -1)
-    return _Place(passage.name, passage.name, (groups, repeats, channels), (weight,), passage.multiply)
 
 
 class _Seen:
@@ -160,7 +113,7 @@ def smoothing_factors(peak: torch.Tensor, weight_peak: torch.Tensor, strength: f
 
 
 @torch.inference_mode()
-def _smooth(place: _Place, seen: _Seen, strengths: tuple[float, ...]) -> float:
+def _smooth(place: Place, seen: _Seen, strengths: tuple[float, ...]) -> float:
     """Smooth by the strength of least error and return it; ``nan`` if the place is best left as it is."""
     peak = place.gathered(seen.peak)
     weight_peak = place.gathered(
@@ -179,7 +132,7 @@ def _smooth(place: _Place, seen: _Seen, strengths: tuple[float, ...]) -> float:
     return best
 
 
-def _error(place: _Place, rows: torch.Tensor, factors: torch.Tensor, exact: list[torch.Tensor]) -> float:
+def _error(place: Place, rows: torch.Tensor, factors: torch.Tensor, exact: list[torch.Tensor]) -> float:
     """Squared error of the W8A8 products, summed over all matrices that read the input."""
     inputs = fake_int8(rows / factors, torch.float32)
     total = 0.0

@@ -8,7 +8,7 @@ import torch
 
 from paretune.compressors.pruners import Pruner
 from paretune.compressors.quantizers import QuantizedWeight, Quantizer
-from paretune.compressors.quantizers.affine import requantize
+from paretune.compressors.quantizers.affine import encode
 from paretune.compressors.statistics import LayerStatistics
 from paretune.spaces.choice import Sparsity
 from paretune.spaces.errors import FormatError
@@ -72,9 +72,10 @@ def check_shapes(quantizer: Quantizer, weight_format: WeightFormat, dtype: torch
 
 def check_idempotent(quantizer: Quantizer, weight_format: WeightFormat, dtype: torch.dtype) -> None:
     found = quantizer.quantize(trained_like(), weight_format, scale_dtype=dtype)
-    again = requantize(found.dequantize(), found, weight_format)
-    assert torch.equal(again.codes, found.codes)
-    assert torch.equal(again.dequantize(), found.dequantize())
+    groups = found.dequantize().reshape(-1, found.group_size)
+    zeros = None if found.zeros is None else found.zeros.to(torch.float32).reshape(-1)
+    again = encode(groups, found.scales.to(torch.float32).reshape(-1), zeros, weight_format.num_bits)
+    assert torch.equal(again.to(torch.int8).view(found.codes.shape), found.codes)
 
 
 def check_zeros_stay(quantizer: Quantizer, weight_format: WeightFormat) -> None:
