@@ -33,6 +33,9 @@ def write_run(
 ) -> Path:
     """Write ``run.json``; stages' seconds and records are taken as they stand."""
     spec, run = bench.spec, bench.run
+    # What the user did not name in the space is the engine's to choose, when the run goes on too.
+    named = run.space.model_dump(mode="json", exclude_unset=True)
+    settings = {**run.model_dump(mode="json"), "space": named}
     document = RunDocument(
         status=status,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -45,7 +48,7 @@ def write_run(
         numeric_path=bench.engine.numeric_path(bench.device.name),
         device=bench.device.model_dump(mode="json"),
         workload=run.workload.model_dump(mode="json"),
-        settings=run.model_dump(mode="json"),
+        settings=settings,
         versions=versions(),
         hashes=bench.hashes,
         seed=run.search.seed,
