@@ -11,7 +11,12 @@ from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
 from paretune.engines.predictions import Predictions
 from paretune.engines.transformers_engine import Transformers
-from paretune.engines.verification import LEAST_TOLERANCE, default_tolerance, verify_export
+from paretune.engines.verification import (
+    LEAST_TOLERANCE,
+    default_tolerance,
+    rounding_divergence,
+    verify_export,
+)
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineError, EngineUnavailableError, VerificationError
@@ -66,6 +71,26 @@ def test_another_candidate_of_the_same_bytes_fails(same_process):
     with pytest.raises(VerificationError, match="differs from the searched candidate") as raised:
         verify_export(ENGINE, one.assembler, other, folder, one.ids)
     assert raised.value.exit_code == 1
+
+
+def test_what_rounding_moves_the_candidate_by_is_allowed_and_said(exported, monkeypatch):
+    one, config, folder, logits = exported
+    monkeypatch.setattr(Transformers, "predictions", lambda *_: Predictions(logits.roll(1, dims=-1)))
+    monkeypatch.setattr("paretune.engines.verification.rounding_divergence", lambda *_: 100.0)
+    found = verify_export(ENGINE, one.assembler, config, folder, one.ids)
+    assert found.tolerance == 150.0
+    assert "arithmetic in float32 alone moves the candidate by 100" in found.note
+    with pytest.raises(VerificationError, match="differs from the searched candidate"):
+        verify_export(ENGINE, one.assembler, config, folder, one.ids, tolerance=1e-3)
+
+
+def test_rounding_moves_a_candidate_by_its_dtype_and_leaves_it_as_it_was(exported):
+    one, config, *_ = exported
+    model = one.assembler.apply(config.replaced(kv=KVFormat()))
+    before = model(input_ids=one.ids, use_cache=False).logits
+    fine, coarse = (rounding_divergence(model, one.ids, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert fine < 1e-6 < coarse < LEAST_TOLERANCE
+    assert torch.equal(before, model(input_ids=one.ids, use_cache=False).logits)
 
 
 def test_nan_is_not_agreement(exported, monkeypatch):
