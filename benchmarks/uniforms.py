@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.tables import write_table
-from paretune.spaces.result import FrontFile, Member, RunDocument
+from paretune.reports.reading import read_front, read_run_folder
+from paretune.spaces.result import Member
 from paretune.spaces.statistics import difference
 
 COLUMNS = (
@@ -40,8 +41,8 @@ def main() -> None:
 
 def compare(model: str, folder: Path) -> Iterator[dict[str, object]]:
     """One row a uniform configuration."""
-    front = FrontFile.model_validate_json((folder / "front.json").read_text(encoding="utf-8"))
-    run = RunDocument.model_validate_json((folder / "run.json").read_text(encoding="utf-8"))
+    front = read_front(folder)
+    run = read_run_folder(folder).run
     text = run.texts["report"]
     members = [m for m in front.members if m.on_front and m.kind == "searched"]
     for uniform in front.members:

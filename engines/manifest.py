@@ -20,13 +20,12 @@ from paretune.spaces.files import (
     FileKind,
     inside,
     parse_document,
-    read_object,
-    refusing,
+    read_sealed,
     sha256_of_file,
     write_json,
 )
 from paretune.spaces.model import ModelSpec
-from paretune.spaces.schema import sealed, unsealed
+from paretune.spaces.schema import sealed
 from paretune.spaces.size import average_bits, weight_bytes
 
 MANIFEST = "paretune.json"
@@ -98,9 +97,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         VerificationError: there is none that can be read.
     """
     file = folder / MANIFEST
-    found = read_object(file, _MANIFEST)
-    with refusing(file, _MANIFEST):
-        found = unsealed(found)
+    found = read_sealed(file, _MANIFEST)
     files = found.get("files")
     if not isinstance(files, dict) or not all(isinstance(digest, str) for digest in files.values()):
         raise _MANIFEST.refusal(file, "has no table of files with their hashes")

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.workbench import Workbench
 from paretune.search.study import Study
-from paretune.spaces.errors import EngineAbsentError
-from paretune.spaces.files import write_document
+from paretune.spaces.errors import EngineAbsentError, RunError
+from paretune.spaces.files import FileKind, read_document, write_document
 from paretune.spaces.result import FrontFile, LatencyCheck, RunDocument
 
 FILE = "run.json"
@@ -71,8 +71,8 @@ def write_run(
 def spent_before(folder: Path) -> dict[str, float]:
     """Seconds by stage of earlier calls, by ``run.json``; a run that goes on adds to them."""
     try:
-        return dict(RunDocument.from_json((folder / FILE).read_text(encoding="utf-8")).spent)
-    except (OSError, ValueError):  # it is written anew at the end
+        return dict(read_document(folder / FILE, RunDocument, FileKind("run", RunError, "Start anew")).spent)
+    except RunError:  # it is written anew at the end
         return {}
 
 

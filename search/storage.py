@@ -29,7 +29,7 @@ class StudyStorage:
     """Adds records to an Optuna study in ``study.journal``.
 
     Args:
-        folder: of the run.
+        folder: of the run; must be locked by the caller.
         objectives: metric names.
     """
 
@@ -41,6 +41,8 @@ class StudyStorage:
         self.path = folder / FILE
         self._added: list[FrozenTrial] = []
         with self._writing():
+            # Optuna would wait 30 seconds for a process that was killed; whoever has the run folder's lock is alone.
+            self.path.with_name(f"{FILE}.lock").unlink(missing_ok=True)
             if self.path.exists():
                 drop_torn_line(self.path)
             try:

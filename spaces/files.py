@@ -25,7 +25,7 @@ from typing import IO, Any, TypeVar
 from pydantic import ValidationError
 
 from paretune.spaces.errors import EngineError, ModelError, ParetuneError, RunError
-from paretune.spaces.schema import Frozen, sealed
+from paretune.spaces.schema import Frozen, sealed, unsealed
 
 Value = TypeVar("Value", bound=Frozen)
 
@@ -190,12 +190,25 @@ def parse_document(text: str | bytes, of: type[Value], file: Path | str, kind: F
 
 
 def read_document(file: Path, of: type[Value], kind: FileKind) -> Value:
-    """A value of ours from its file.
+    """A value of ours from its file, which :func:`write_document` wrote.
 
     Raises:
-        ParetuneError: of the kind; as :func:`read_bytes` and :func:`parse_document`.
+        ParetuneError: of the kind; as :func:`read_sealed` and :func:`parse_document`.
     """
-    return parse_document(read_bytes(file, kind), of, file, kind)
+    return parse_document(json.dumps(read_sealed(file, kind)), of, file, kind)
+
+
+def read_sealed(file: Path, kind: FileKind) -> dict[str, Any]:
+    """The object in a file of ours, without its checksum.
+
+    Raises:
+        ParetuneError: of the kind; as :func:`read_object`, or the checksum is missing or another's.
+    """
+    found = read_object(file, kind)
+    try:
+        return unsealed(found)
+    except WRONG_CONTENT as error:
+        raise kind.refusal(file, f"is not what was written ({_said(error)})") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 
 _CHECKSUM = "checksum"
 
@@ -42,14 +42,9 @@ class Frozen(BaseModel):
 
 
 class Document(Frozen):
-    """A value that is written to disk by itself, so it carries the version of its schema and may carry a checksum."""
+    """A value that is written to disk by itself, so it carries the version of its schema."""
 
     schema_version: Literal[1] = 1
-
-    @model_validator(mode="before")
-    @classmethod
-    def _unseal(cls, values: Any) -> Any:
-        return unsealed(values) if isinstance(values, dict) else values
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,13 +53,15 @@ def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The object that was sealed; one that never was is taken as it is.
+    """The object that was sealed.
 
     Raises:
         ValueError: it is not what was written.
     """
     values = {name: value for name, value in found.items() if name != _CHECKSUM}
-    if _CHECKSUM in found and found[_CHECKSUM] != sha256_of(values):
+    if _CHECKSUM not in found:
+        raise ValueError("it has no checksum: it was not written by Paretune, or was changed by hand")
+    if found[_CHECKSUM] != sha256_of(values):
         raise ValueError("the checksum is another's: a part of it has changed since it was written")
     return values
 

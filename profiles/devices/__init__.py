@@ -13,7 +13,7 @@ from typing import Literal
 from paretune.profiles.devices.local_cpu import local_cpu
 from paretune.profiles.devices.local_gpu import has_gpu, local_gpu_sheet
 from paretune.spaces.errors import RunError, UnknownNameError
-from paretune.spaces.files import FileKind, read_document
+from paretune.spaces.files import FileKind, parse_document, read_bytes
 from paretune.spaces.target import Device
 
 __all__ = ["detect_device", "device_names", "find_device"]
@@ -32,7 +32,8 @@ _ALIASES = {
 @cache
 def _sheets() -> dict[str, Device]:
     kind = FileKind("data sheet", RunError, "Install Paretune again")
-    found = (read_document(file, Device, kind) for file in Path(__file__).parent.glob("*.json"))
+    files = Path(__file__).parent.glob("*.json")
+    found = (parse_document(read_bytes(file, kind), Device, file, kind) for file in files)
     return {device.name: device for device in sorted(found, key=lambda device: (device.kind, device.name))}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +19,9 @@ from paretune.engines.vllm_engine import Vllm
 from paretune.spaces.architectures import read_model
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
+from paretune.spaces.files import write_json
 from paretune.spaces.measurement import Fidelity, Measurement
+from paretune.spaces.schema import sealed
 from tests.fakes import tiny_moe_spec
 
 
@@ -228,6 +229,6 @@ def test_exports_made_elsewhere_are_timed_under_the_names_of_their_folders(tmp_p
         folder = tmp_path / model / config
         folder.mkdir(parents=True)
         values = {"schema_version": SCHEMA_VERSION, "weight_bytes": size, "files": {}}
-        (folder / "paretune.json").write_text(json.dumps(values))
+        write_json(folder / "paretune.json", sealed(values))
     found = [(one.model, one.config, one.weight_bytes) for one in serving.written(tmp_path)]
     assert found == [("a", "bf16", 7), ("b", "bf16", 9), ("b", "p001", 3)]

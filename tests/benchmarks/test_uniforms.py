@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import uniforms
+from paretune.reports.reading import read_front
+from paretune.spaces.files import write_document
 from paretune.spaces.measurement import Measurement
-from paretune.spaces.result import FrontFile, Member
+from paretune.spaces.result import Member
 from tests.reports.synthetic import write_run
 
 
@@ -19,9 +21,9 @@ def changed(member: Member, **values: float | None) -> Member:
 def with_front(folder, change):
     """The members on the front, changed one by one."""
     path = folder / "front.json"
-    front = FrontFile.model_validate_json(path.read_text())
+    front = read_front(folder)
     members = tuple(change(m) if m.on_front and m.kind == "searched" else m for m in front.members)
-    path.write_text(front.model_copy(update={"members": members}).model_dump_json())
+    write_document(path, front.model_copy(update={"members": members}))
     return members
 
 

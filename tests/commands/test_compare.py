@@ -15,7 +15,7 @@ from paretune.reports.compared import FILE
 from paretune.reports.reading import read_front, read_run_folder
 from paretune.reports.report import write_report
 from paretune.spaces.errors import ModelError, RunError, VerificationError
-from paretune.spaces.schema import unsealed
+from paretune.spaces.schema import sealed, unsealed
 from tests.commands.test_cli import ROOT, paretune
 from tests.models import build_tiny
 
@@ -98,7 +98,7 @@ def swap_tokens(folder):
     values = json.loads(path.read_text())
     vocabulary = values["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(sealed(values)))
 
 
 def test_what_is_no_checkpoint_is_refused(run, tmp_path):
@@ -153,7 +153,7 @@ def test_a_run_whose_model_changed_is_refused(run, tmp_path):
         shutil.copy(run / name, moved / name)
     values = unsealed(json.loads((moved / "run.json").read_text()))
     values["hashes"]["model"] = "0" * 64
-    (moved / "run.json").write_text(json.dumps(values))
+    (moved / "run.json").write_text(json.dumps(sealed(values)))
     with pytest.raises(RunError, match="another than when it was searched"):
         compare(moved, [str(export)], None, quiet=True)
 

@@ -13,6 +13,7 @@ from paretune.engines.transformers_engine import Transformers
 from paretune.pipeline.exporting import is_export_of
 from paretune.spaces.errors import RunError
 from paretune.spaces.legality import LEGAL, illegal
+from paretune.spaces.schema import sealed
 
 HASHES = {"model": "m", "bank": "b"}
 
@@ -24,10 +25,10 @@ def write(folder, text):
 
 def test_an_export_is_known_by_its_candidate_and_what_it_was_made_of(tmp_path):
     manifest = {"digest": "digest", "run": {"hashes": HASHES}, "files": {}}
-    assert write(tmp_path, json.dumps(manifest))
-    assert not write(tmp_path, json.dumps({**manifest, "digest": "another"}))
-    assert not write(tmp_path, json.dumps({**manifest, "run": {"hashes": {}}}))
-    assert not write(tmp_path, json.dumps({**manifest, "run": None}))
+    assert write(tmp_path, json.dumps(sealed(manifest)))
+    assert not write(tmp_path, json.dumps(sealed({**manifest, "digest": "another"})))
+    assert not write(tmp_path, json.dumps(sealed({**manifest, "run": {"hashes": {}}})))
+    assert not write(tmp_path, json.dumps(sealed({**manifest, "run": None})))
 
 
 @pytest.mark.parametrize("text", ["", '{"digest": "dig', "[]", '{"digest": "digest"}'])
@@ -86,7 +87,7 @@ def test_an_occupied_folder_is_refused_before_weights_are_made_again(run, tmp_pa
         (tmp_path / "out", ("--out", tmp_path / "out")),
     ):
         folder.mkdir(parents=True)
-        (folder / MANIFEST).write_text("" if manifest is None else json.dumps(manifest))
+        (folder / MANIFEST).write_text("" if manifest is None else json.dumps(sealed(manifest)))
         said = refused(run, capsys, *given)
         assert "already and not empty" in said
         assert "are made again" not in said
@@ -97,7 +98,7 @@ def test_a_folder_of_the_same_refinement_is_let_through_like_an_empty_one(run, c
     folder = run / "export" / "one-refined-qat"
     folder.mkdir(parents=True)
     assert "are made again" in refused(run, capsys)
-    (folder / MANIFEST).write_text(json.dumps(REFINED))
+    (folder / MANIFEST).write_text(json.dumps(sealed(REFINED)))
     assert "are made again" in refused(run, capsys)
 
 

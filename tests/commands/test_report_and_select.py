@@ -15,7 +15,9 @@ from paretune.commands.select import select
 from paretune.reports.reading import read_front
 from paretune.reports.selection import broken_limits
 from paretune.spaces.errors import LimitError, RunError
+from paretune.spaces.files import write_json
 from paretune.spaces.limits import Limit
+from paretune.spaces.schema import sealed, unsealed
 from tests.reports.synthetic import write_run
 
 
@@ -79,10 +81,10 @@ def test_select_refuses_with_the_nearest(run: Path, capsys: pytest.CaptureFixtur
 def test_the_limit_that_is_suggested_selects_the_nearest(
     run: Path, capsys: pytest.CaptureFixture[str], limits: list[str]
 ) -> None:
-    front = json.loads((run / "front.json").read_text())
+    front = unsealed(json.loads((run / "front.json").read_text()))
     for one in front["members"]:
         one["measurements"]["memory_bytes"]["value"] += 374016.0  # least: 1897632
-    (run / "front.json").write_text(json.dumps(front))
+    write_json(run / "front.json", sealed(front))
     with pytest.raises(LimitError) as caught:
         select(run, limits=limits, metric="", json=False)
     nearest = caught.value.remedy.split()[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -25,7 +24,9 @@ from paretune.spaces.errors import (
     UnknownNameError,
     VerificationError,
 )
+from paretune.spaces.files import write_json
 from paretune.spaces.legality import LEGAL, illegal
+from paretune.spaces.schema import sealed
 
 
 def test_only_an_engine_that_loads_an_export_is_asked():
@@ -236,8 +237,8 @@ def test_another_form_is_for_runs_whose_exports_transformers_loads(monkeypatch):
 
 
 def test_a_folder_of_another_form_is_another_export(tmp_path):
-    text = json.dumps({"files": {}, "digest": "d", "run": {"hashes": {"bank": "one"}}, "form": "awq"})
-    (tmp_path / "paretune.json").write_text(text)
+    values = {"files": {}, "digest": "d", "run": {"hashes": {"bank": "one"}}, "form": "awq"}
+    write_json(tmp_path / "paretune.json", sealed(values))
     assert is_export_of(tmp_path, "d", {"bank": "one"}, "awq")
     assert not is_export_of(tmp_path, "d", {"bank": "one"})
 

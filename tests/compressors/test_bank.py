@@ -15,7 +15,7 @@ from paretune.spaces.configuration import WHOLE, PrunedShape
 from paretune.spaces.errors import ModelError, RunError
 from paretune.spaces.formats import integer_format
 from paretune.spaces.patterns import Restrictions
-from paretune.spaces.schema import unsealed
+from paretune.spaces.schema import sealed, unsealed
 from paretune.spaces.space import SearchSpace
 from tests.compressors.conftest import GROUP, made_now, make_bench, make_windows
 from tests.fakes import FakeLegality
@@ -141,7 +141,7 @@ def test_the_bank_of_an_older_method_is_refused(llama):
     file = llama.bank.folder / "bank.json"
     identity = unsealed(json.loads(file.read_text()))
     identity["methods"]["rtn"] = "0"
-    file.write_text(json.dumps(identity))
+    file.write_text(json.dumps(sealed(identity)))
     with pytest.raises(RunError, match="version 0 of rtn"):
         reopen(llama)
 

@@ -19,6 +19,7 @@ from paretune.spaces.activation_format import ActivationFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
 from paretune.spaces.errors import ConfigurationError, FormatError, RunError
+from paretune.spaces.schema import sealed, unsealed
 from tests.compressors.conftest import make_bench, make_windows
 
 IDS = torch.arange(60).view(2, 30)
@@ -273,10 +274,9 @@ def test_a_static_scale_needs_calibration(llama):
 def test_a_bank_with_older_statistics_is_refused(tmp_path):
     make_bench("llama", tmp_path)
     file = tmp_path / "bank" / "bank.json"
-    content = json.loads(file.read_text())
+    content = unsealed(json.loads(file.read_text()))
     assert content.pop("statistics_version") == "5"
-    del content["checksum"]
-    file.write_text(json.dumps(content))
+    file.write_text(json.dumps(sealed(content)))
     with pytest.raises(RunError, match="version 1 of statistics, this is version 5"):
         make_bench("llama", tmp_path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +20,11 @@ from paretune.engines.verification import verify_export
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineError, UnknownNameError
+from paretune.spaces.files import write_json
 from paretune.spaces.form_bytes import awq_bytes, bitsandbytes_bytes, gptq_bytes
 from paretune.spaces.formats import WeightFormat, integer_format
 from paretune.spaces.named_formats import find_choice
+from paretune.spaces.schema import sealed
 from tests.engines.conftest import choice, uniform
 from tests.engines.form_contract import FormContract, PackedFormContract, loading
 
@@ -231,7 +232,7 @@ def test_asking_what_a_form_holds_loads_no_torch():
 def test_a_folder_named_from_here_is_found_from_elsewhere(tmp_path, monkeypatch):
     (tmp_path / "export").mkdir()
     values = {"files": {}, "base": {"vocabulary": 8}}
-    (tmp_path / "export" / "paretune.json").write_text(json.dumps(values))
+    write_json(tmp_path / "export" / "paretune.json", sealed(values))
     asked = {}
 
     def run(environment, script, request, *more):

@@ -13,7 +13,8 @@ from paretune.engines.canary import CANARIES, Canary, CanaryFile
 from paretune.engines.manifest import MANIFEST
 from paretune.monitoring.endpoint import Endpoint
 from paretune.monitoring.ladder import CURRENT, LADDER, LadderFile, Rung, default_trigger
-from paretune.spaces.files import sha256_of_file
+from paretune.spaces.files import sha256_of_file, write_document, write_json
+from paretune.spaces.schema import sealed
 
 SHARES = (0.6, 0.2, 0.1)
 
@@ -34,10 +35,10 @@ def write_export(folder: Path, name: str, shift: int = 0) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.bin").write_bytes(name.encode())
     file = CanaryFile(engine="fake", engine_version="1", canaries=tuple(canary(n, shift) for n in range(4)))
-    (folder / CANARIES).write_text(json.dumps(file.model_dump(mode="json")))
+    write_document(folder / CANARIES, file)
     files = {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())}
     manifest = {"name": name, "files": files, "figures": {"kl": 0.1}, "weight_bytes": 5}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    write_json(folder / MANIFEST, sealed(manifest))
     return folder
 
 
@@ -55,7 +56,7 @@ def write_ladder(folder: Path, names: tuple[str, ...] = ("small", "middle", "saf
                 trigger=default_trigger(0.01),
             )
         )
-    (folder / LADDER).write_text(json.dumps(LadderFile(rungs=tuple(rungs)).model_dump(mode="json")))
+    write_document(folder / LADDER, LadderFile(rungs=tuple(rungs)))
     (folder / CURRENT).symlink_to("0-" + names[0])
     return folder
 

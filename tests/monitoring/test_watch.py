@@ -20,6 +20,7 @@ from paretune.monitoring.switching import Switcher
 from paretune.monitoring.watch import Watch
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import RunError, VerificationError
+from paretune.spaces.schema import sealed, unsealed
 from tests.monitoring.fakes import FakeServer, write_export, write_ladder
 
 
@@ -113,9 +114,9 @@ def test_limits_of_the_user_take_the_place_of_the_rungs_own(ladder):
 
 
 def test_a_limit_of_the_user_is_broken_as_often_as_the_rung_says(ladder):
-    values = json.loads((ladder / LADDER).read_text())
+    values = unsealed(json.loads((ladder / LADDER).read_text()))
     values["rungs"][0]["trigger"]["in_a_row"] = 5
-    (ladder / LADDER).write_text(json.dumps(values))
+    (ladder / LADDER).write_text(json.dumps(sealed(values)))
     asked = {"drift_nats": 0.1, "latency_s": 9.0}
     watched = watch(ladder, FakeServer(), limits=asked, files=FileGuard())
     assert {limit.metric: (limit.limit, limit.in_a_row) for limit in watched.limits_of(0)} == {
@@ -205,10 +206,10 @@ def test_a_webhook_is_told_when_the_link_has_moved(ladder):
 
 @pytest.mark.parametrize("name", engine_names())
 def test_a_webhook_is_told_places_of_the_monitors_machine(ladder, monkeypatch, name):
-    manifest = json.loads((ladder / "1-middle" / MANIFEST).read_text())
+    manifest = unsealed(json.loads((ladder / "1-middle" / MANIFEST).read_text()))
     config = CompressionConfig()
     of_engine = {"engine": name, "digest": config.digest, "config": config.model_dump(mode="json")}
-    (ladder / "1-middle" / MANIFEST).write_text(json.dumps({**manifest, **of_engine}))
+    (ladder / "1-middle" / MANIFEST).write_text(json.dumps(sealed({**manifest, **of_engine})))
     told = []
     hook = httpx.MockTransport(
         lambda request: told.append(json.loads(request.content)) or httpx.Response(204)
@@ -323,9 +324,9 @@ def test_a_limit_is_ten_tolerances_of_a_verified_export():
 
 @pytest.mark.parametrize("folder", ["../0-small", "/etc", "..", "", "a/b", "a\\b"])
 def test_rungs_outside_the_ladder_are_refused(ladder, folder):
-    values = json.loads((ladder / LADDER).read_text())
+    values = unsealed(json.loads((ladder / LADDER).read_text()))
     values["rungs"][0]["folder"] = folder
-    (ladder / LADDER).write_text(json.dumps(values))
+    (ladder / LADDER).write_text(json.dumps(sealed(values)))
     with pytest.raises(MonitorError, match="is no name beside"):
         read_ladder(ladder)
 

@@ -17,6 +17,7 @@ from paretune.search.records import record_values
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig, PrunedShape
+from paretune.spaces.files import write_document
 from paretune.spaces.formats import integer_format
 from paretune.spaces.groups import fused_groups
 from paretune.spaces.measurement import Fidelity, Measurement, Record
@@ -401,8 +402,8 @@ def write_run(folder: Path, source: str = "demo/model", **sizes: Any) -> Path:
     front = front_file(made)
     lines = records(made, front)
     run = run_document(made, front, lines, source)
-    (folder / "front.json").write_text(front.to_json(), encoding="utf-8")
-    (folder / "run.json").write_text(run.to_json(), encoding="utf-8")
+    write_document(folder / "front.json", front)
+    write_document(folder / "run.json", run)
     sealed_lines = "".join(f"{sealed(record_values(line))}\n" for line in lines)
     (folder / "records.jsonl").write_text(sealed_lines, encoding="ascii")
     return folder

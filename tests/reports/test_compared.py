@@ -19,7 +19,9 @@ from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.report import render_page, write_report
 from paretune.reports.summary import summarize_compared
 from paretune.spaces.errors import RunError
+from paretune.spaces.files import write_document, write_json
 from paretune.spaces.measurement import Measurement
+from paretune.spaces.schema import sealed, unsealed
 from paretune.spaces.statistics import measure, numbered
 from tests.reports.synthetic import WINDOWS
 from tests.reports.test_page import Page
@@ -54,7 +56,7 @@ def write(run: Path, *models: ComparedModel) -> RunFolder:
         window_bytes=(600,) * WINDOWS,
         models=models,
     )
-    (run / FILE).write_text(file.to_json())
+    write_document(run / FILE, file)
     return read_run_folder(run)
 
 
@@ -75,13 +77,13 @@ def test_the_same_label_is_replaced_in_its_place(run: Path) -> None:
 
 def test_unknown_keys_and_other_runs_are_refused(run: Path) -> None:
     write(run, model(read_run_folder(run)))
-    good = json.loads((run / FILE).read_text())
+    good = unsealed(json.loads((run / FILE).read_text()))
     for change, expected in (
         ({"colour": 1}, "colour"),
         ({"schema_version": 2}, "of version 2"),
         ({"hashes": {"model": "other"}}, "another model"),
     ):
-        (run / FILE).write_text(json.dumps({**good, **change}))
+        write_json(run / FILE, sealed({**good, **change}))
         with pytest.raises(RunError, match=expected):
             read_run_folder(run)
     (run / FILE).write_text("{")

@@ -11,6 +11,8 @@ import pytest
 
 from paretune.reports.reading import read_run_folder, read_trials
 from paretune.spaces.errors import RunError
+from paretune.spaces.files import write_json
+from paretune.spaces.schema import sealed, unsealed
 
 
 def test_records_become_trials(run: Path) -> None:
@@ -50,8 +52,8 @@ def test_missing_files_are_named(run: Path, name: str) -> None:
 
 
 def test_unknown_keys_are_named(run: Path) -> None:
-    found = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(found | {"colour": "red"}))
+    found = unsealed(json.loads((run / "run.json").read_text()))
+    write_json(run / "run.json", sealed(found | {"colour": "red"}))
     with pytest.raises(RunError, match="colour"):
         read_run_folder(run)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paretune.reports.reading import read_front
+from paretune.reports.reading import read_front, read_run_folder
 from paretune.reports.summary import _gguf_words, summarize
-from paretune.spaces.result import LatencyCheck, RunDocument
+from paretune.spaces.files import write_document
+from paretune.spaces.result import LatencyCheck
 
 
 def test_it_fits_a_screen_and_is_plain(run: Path) -> None:
@@ -48,7 +49,7 @@ def test_what_does_not_fit_is_left_out_and_never_cut(run: Path, width: int, gone
     long = {name: f"{name}-gptq-embedding8-kv8" for name in ("uniform-4", "dense")}
     front = read_front(run)
     members = [m.model_copy(update={"name": long.get(m.name, m.name)}) for m in front.members]
-    (run / "front.json").write_text(front.model_copy(update={"members": tuple(members)}).model_dump_json())
+    write_document(run / "front.json", front.model_copy(update={"members": tuple(members)}))
     text = summarize(run, width=width)
     table = text[text.index("front: ") :].split("\n\n")[0]
     assert "…" not in text
@@ -58,9 +59,9 @@ def test_what_does_not_fit_is_left_out_and_never_cut(run: Path, width: int, gone
 
 
 def test_an_interrupted_run_says_so_and_how_to_go_on(run: Path) -> None:
-    found = RunDocument.from_json((run / "run.json").read_text())
+    found = read_run_folder(run).run
     stopped = found.model_copy(update={"status": "interrupted", "export": None})
-    (run / "run.json").write_text(stopped.to_json())
+    write_document(run / "run.json", stopped)
     text = summarize(run, width=100)
     assert "! The run is interrupted" in text
     assert f"paretune search --run-file {run}/run.json --out {run}" in text
@@ -68,9 +69,9 @@ def test_an_interrupted_run_says_so_and_how_to_go_on(run: Path) -> None:
 
 
 def test_markup_in_names_is_text(run: Path) -> None:
-    found = RunDocument.from_json((run / "run.json").read_text())
+    found = read_run_folder(run).run
     hostile = found.model_copy(update={"model": {"source": "[red]x[/red] :smile:"}})
-    (run / "run.json").write_text(hostile.to_json())
+    write_document(run / "run.json", hostile)
     assert "[red]x[/red] :smile:" in summarize(run, width=100)
 
 
@@ -82,14 +83,14 @@ def test_a_gguf_without_an_answer_is_told_without_one():
 
 def changed_run(run: Path, **values: object) -> str:
     """The summary with other facts in ``run.json``."""
-    found = RunDocument.from_json((run / "run.json").read_text())
-    (run / "run.json").write_text(found.model_copy(update=values).to_json())
+    found = read_run_folder(run).run
+    write_document(run / "run.json", found.model_copy(update=values))
     return " ".join(summarize(run, width=100).split())
 
 
 def picking(run: Path, name: str) -> None:
     front = read_front(run).model_copy(update={"recommended": name})
-    (run / "front.json").write_text(front.model_dump_json())
+    write_document(run / "front.json", front)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_no_column_of_times_without_times(run: Path) -> None:
         )
         for m in front.members
     ]
-    (run / "front.json").write_text(front.model_copy(update={"members": tuple(members)}).model_dump_json())
+    write_document(run / "front.json", front.model_copy(update={"members": tuple(members)}))
     text = changed_run(run, latency_checks=())
     assert "time/token" not in text
     assert "Times are not known" in text

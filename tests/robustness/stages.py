@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ def _in_child(stage: Stage, folder: Path, until: float | None = None) -> int:
         try:
             stage.run(folder)
             code = 0
+        except BaseException:  # noqa: BLE001 -- the only words that come out of a child
+            traceback.print_exc()
         finally:
             os._exit(code)
     if until is not None:

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,29 +18,34 @@ from paretune.compressors.entry_store import INDEX, EntryStore
 from paretune.engines.canary import CANARIES, Canary, CanaryFile, read_canaries
 from paretune.engines.manifest import MANIFEST, check_files, manifest_config, read_manifest
 from paretune.evaluators.task_loading import check_task_folder
+from paretune.monitoring.ladder import LadderFile, Rung, default_trigger, read_ladder
 from paretune.pipeline.run_file import _rule, read_run_file, validate_run
+from paretune.profiles.predictor import MeasuredRun
+from paretune.profiles.predictor_file import PredictorFile
 from paretune.profiles.table import CostTable
-from paretune.reports.reading import _document, read_run_folder
+from paretune.reports.compared import ComparedFile, compared_hashes
+from paretune.reports.reading import read_compared, read_front, read_run_folder
 from paretune.search.promotion import promote
 from paretune.search.records import RecordFile
 from paretune.search.result import build_front, write_front
 from paretune.search.run_folder import check_run_folder, tie_run_folder
 from paretune.search.settings import SearchSettings
 from paretune.search.storage import StudyStorage
+from paretune.search.trials import Trials
 from paretune.spaces.architectures import read_model
 from paretune.spaces.architectures.headers import read_header, weight_files
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import ParetuneError
-from paretune.spaces.files import sha256_of_file, write_document, write_json
+from paretune.spaces.errors import ParetuneError, RunError
+from paretune.spaces.files import FileKind, read_document, sha256_of_file, write_document, write_json
 from paretune.spaces.limits import Limit
-from paretune.spaces.result import FrontFile, RunDocument
-from paretune.spaces.schema import sealed
+from paretune.spaces.schema import Document, sealed
 from paretune.spaces.target import Workload
 from tests.models import FAMILIES
 from tests.reports.synthetic import write_run
 from tests.search.fake_study import make_study
 
 Outcome = Literal["refused", "repaired", "accepted_right", "wrong", "traceback"]
+_PREDICTOR = FileKind("predictor", RunError, "Choose another folder with --out")
 TABLE = Path(__file__).parents[2] / "profiles" / "measured"
 
 
@@ -190,16 +194,55 @@ def _run_folder(folder: Path) -> Iterator[Target]:
         good = (folder / name).read_bytes()
         yield Target("run folder", name, good, _at(folder / name, records), ours=True, repairs=begins)
         (folder / name).write_bytes(good)
-    for name, of in (("front.json", FrontFile), ("run.json", RunDocument)):
-        file = other / name
-        yield Target(
-            "run folder", name, file.read_bytes(), _at(file, partial(_document, file, of)), ours=True
-        )
+    timed = MeasuredRun(CompressionConfig(), Workload(), tpot_s=0.5)
+    written: dict[str, Document] = {
+        "predictor.json": PredictorFile(
+            engine="fake", engine_version="1", device="cpu", workload=Workload(), runs=(timed,)
+        ),
+        "compared.json": ComparedFile(
+            hashes=compared_hashes(report.run), predicted_tokens=127, window_bytes=(400, 401)
+        ),
+        "ladder.json": LadderFile(
+            rungs=(
+                Rung(
+                    folder="one",
+                    name="one",
+                    weight_bytes=5.0,
+                    kl=0.1,
+                    launch="serve",
+                    trigger=default_trigger(0.1),
+                ),
+            )
+        ),
+    }
+    for name, document in written.items():
+        write_document(other / name, document)
+    readers: dict[str, Callable[[], Any]] = {
+        "front.json": lambda: read_front(other),
+        "run.json": lambda: read_run_folder(other).run,
+        "predictor.json": lambda: read_document(other / "predictor.json", PredictorFile, _PREDICTOR),
+        "compared.json": lambda: read_compared(other, report.run),
+        "ladder.json": lambda: read_ladder(other).rungs,
+    }
+    for name, read in readers.items():
+        good = (other / name).read_bytes()
+        yield Target("run folder", name, good, _at(other / name, read), ours=True)
+        (other / name).write_bytes(good)
+    trials = Trials(folder, ())
+    trials.ask((0,) * 4, {"drawn": 3})
+    yield Target(
+        "run folder", trials.path.name, trials.path.read_bytes(),
+        _at(trials.path, lambda: _kept_trials(Trials(folder, ()))), ours=True,
+    )  # fmt: skip
     tie = folder / "fingerprint.json"
     yield Target(
         "run folder", "fingerprint.json", tie.read_bytes(),
         _at(tie, lambda: check_run_folder(folder, {"model": "a" * 64, "text": "b" * 64})), ours=True,
     )  # fmt: skip
+
+
+def _kept_trials(trials: Trials) -> Any:
+    return trials.asked, trials.pending, trials.state
 
 
 def _bank(folder: Path) -> Iterator[Target]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paretune.reports.reading import read_front
 from paretune.search import promotion
 from paretune.search.pareto import ParetoFront
 from paretune.search.promotion import as_candidate, promote, reference
@@ -25,7 +26,6 @@ from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import BrokenCandidateError, LimitError, RunError, SpaceError, StorageBusyError
 from paretune.spaces.files import write_whole
 from paretune.spaces.patterns import Restrictions
-from paretune.spaces.result import FrontFile
 from paretune.spaces.size import dense_bytes
 from tests.search.fake_study import make_study
 
@@ -169,8 +169,8 @@ def test_kill_9_loses_at_most_the_candidate_under_way(tmp_path):
 def test_the_front_is_judged_on_the_report_text(tmp_path):
     study = run(tmp_path)
     front = build_front(study, promote(study))
-    path = write_front(front, tmp_path)
-    again = FrontFile.from_json(path.read_text())
+    write_front(front, tmp_path)
+    again = read_front(tmp_path)
     assert again == front
     assert any(m.name == "dense" for m in front.members)
     on_front = [m for m in front.members if m.on_front]

@@ -140,7 +140,6 @@ _ELSEWHERE = {
     },
     "evaluators/task_loading.py": "YAML with tags of lm-eval",
     "monitoring/memory.py": "/proc, and a file that a server writes",
-    "pipeline/files.py": "seconds of earlier calls, which are written anew",
     "profiles/devices/local_cpu.py": "/proc and /sys",
     "profiles/energy.py": "/sys",
     "reports/report.py": "data of the package",
