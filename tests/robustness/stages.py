@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from paretune.compressors.entry_store import EntryStore
 from paretune.engines.checkpoint.writer import write_checkpoint
 from paretune.engines.engine import ExportCard
@@ -89,6 +91,9 @@ def _in_child(stage: Stage, folder: Path, until: float | None = None) -> int:
     child = os.fork()
     if child == 0:
         code = 1
+        # Torch makes its pool of threads anew after a fork when it is next asked for, and two loading threads that ask
+        # at once find none ("Invalid thread pool"): ask before there are any.
+        torch.set_num_threads(1)
         try:
             stage.run(folder)
             code = 0
