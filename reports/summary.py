@@ -43,7 +43,7 @@ _COLUMNS = {
 }
 """Of the report's table, under headings that fit a terminal."""
 _IMPORTANT = ["size", "KL (nat)", "bits", "time/token", "tasks kept", "same top", "predicted"]
-_GAP = 2
+_GAP = 3
 _NOTES = 6
 """Shortfalls and notes shown."""
 
