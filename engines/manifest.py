@@ -147,8 +147,11 @@ def check_files(folder: Path) -> None:
             f"link {link}", "exports have no links", "Do not load it; copy the export again"
         )
     for name, digest in files.items():
-        if sha256_of_file(listed_file(folder, name), EXPORTED) != digest:
-            raise EXPORTED.refusal(folder / name, f"is not what {MANIFEST} says")
+        file = listed_file(folder, name)
+        if not file.is_file():
+            raise EXPORTED.refusal(file, f"is absent, and {MANIFEST} lists it")
+        if sha256_of_file(file, EXPORTED) != digest:
+            raise EXPORTED.refusal(file, f"is not what {MANIFEST} says")
     for file in folder.rglob("*"):
         name = file.relative_to(folder).as_posix()
         if not file.is_dir() and name not in files and name != MANIFEST:
