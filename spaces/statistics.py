@@ -186,9 +186,9 @@ def difference(first: Measurement, second: Measurement) -> Difference:
     Raises:
         ConfigurationError: values of different kinds, or not one window in common.
     """
+    _check_alike(first, second)
     if first.sample is None or second.sample is None:
         return _independent(first, second)
-    _check_alike(first, second)
     left, right = _common(first.sample, second.sample)
     groups = _Groups(_chosen(first.sample, left))
     if first.estimator == "percentile":
@@ -207,14 +207,15 @@ def difference(first: Measurement, second: Measurement) -> Difference:
 
 
 def ratio(first: Measurement, second: Measurement) -> Estimate | None:
-    """``first / second`` of two means on the windows that both have, by the delta method; ``None`` if second is 0.
+    """``first / second`` on the windows that both have, by the delta method; ``None`` if second is 0.
 
-    Where one of them does not know its windows, the errors are those of independent readings.
+    Percentiles, and values of which one does not know its windows, are compared as independent readings.
 
     Raises:
         ConfigurationError: values of different kinds, or not one window in common.
     """
-    if first.sample is None or second.sample is None or first.estimator != "mean":
+    _check_alike(first, second)
+    if first.sample is None or second.sample is None or first.estimator == "percentile":
         if second.value == 0:
             return None
         whole = first.value / second.value
@@ -223,10 +224,15 @@ def ratio(first: Measurement, second: Measurement) -> Estimate | None:
         return Estimate(
             value=whole, stderr=stderr, n=gap.n, clustered_by=gap.clustered_by, clusters=gap.clusters
         )
-    _check_alike(first, second)
     left, right = _common(first.sample, second.sample)
     groups = _Groups(_chosen(first.sample, left))
     one, two = _rows(first.per_window, left), _rows(second.per_window, right)
+    if first.estimator == "exp_mean":  # the logarithm of the ratio is a mean of differences
+        log = groups.mean(one - two)
+        quotient = math.exp(log)
+        return Estimate(
+            value=quotient, stderr=_scaled(groups.error(one - two - log), quotient), **groups.facts
+        )
     base = groups.mean(two)
     if base == 0:
         return None
@@ -240,13 +246,13 @@ def compare_items(first: Measurement, second: Measurement) -> ItemTest:
     Raises:
         ConfigurationError: no item in common, or a score that is no mean of its items.
     """
-    gap = difference(first, second)
-    if first.sample is None or second.sample is None:
+    if first.estimator != "mean" or first.sample is None or second.sample is None:
         raise ConfigurationError(
             "a score without its items",
             "cannot be tested against another",
             "Compare the values and their errors",
         )
+    gap = difference(first, second)
     left, right = _common(first.sample, second.sample)
     one, two = _rows(first.per_window, left), _rows(second.per_window, right)
     if not all(((scores == 0) | (scores == 1)).all() for scores in (one, two)):

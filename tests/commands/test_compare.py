@@ -98,7 +98,7 @@ def swap_tokens(folder):
     values = json.loads(path.read_text())
     vocabulary = values["model"]["vocab"]
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
-    path.write_text(json.dumps(sealed(values)))
+    path.write_text(json.dumps(values))
 
 
 def test_what_is_no_checkpoint_is_refused(run, tmp_path):

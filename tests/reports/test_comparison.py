@@ -57,7 +57,7 @@ def test_paired_difference_by_hand() -> None:
 
 
 def test_without_common_windows_errors_add() -> None:
-    found = difference(kl(3.0, 5.0), Measurement(value=1.0, stderr=0.1))
+    found = difference(kl(3.0, 5.0), Measurement(value=1.0, unit="nat", stderr=0.1))
     assert (found.value, found.paired) == (3.0, False)
     assert found.stderr == pytest.approx(math.hypot(0.1, 0.1))
 

@@ -328,3 +328,21 @@ def test_a_measurement_says_how_far_it_reaches():
     assert estimate.reach == pytest.approx(t.ppf(0.975, 2) * found.stderr)
     assert Estimate.of(Measurement(value=1.0)).reach == 0.0
     assert Estimate.of(Measurement(value=1.0, stderr=1.0)).reach == pytest.approx(1.959964)
+
+
+def test_a_ratio_of_perplexities_is_paired_and_kinds_do_not_mix():
+    losses = np.array([1.0, 2.0, 1.5, 2.5])
+    first = measure(losses + 0.1, sample(4), unit="", by="test", estimator="exp_mean")
+    second = measure(losses, sample(4), unit="", by="test", estimator="exp_mean")
+    found = ratio(first, second)
+    assert found is not None
+    assert found.value == pytest.approx(math.exp(0.1))
+    assert found.stderr == pytest.approx(0.0, abs=1e-12)
+    seconds, thousandths = (
+        Measurement(value=v, unit=u, n=1, by="test") for v, u in ((1.0, "s"), (900.0, "ms"))
+    )
+    for compared in (difference, ratio):
+        with pytest.raises(ConfigurationError, match="different kinds"):
+            compared(seconds, thousandths)
+    with pytest.raises(ConfigurationError, match="cannot be tested"):
+        compare_items(first, second)
