@@ -61,6 +61,9 @@ class Guesses:
     def apply(self, config):
         return self
 
+    def modules(self):
+        return ()
+
     def __call__(self, input_ids, use_cache):
         return SimpleNamespace(logits=torch.nn.functional.one_hot(input_ids, WINDOWS).float())
 
