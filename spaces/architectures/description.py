@@ -26,6 +26,7 @@ from paretune.spaces.model import (
     NoCache,
     Role,
     StateCache,
+    Uncuttable,
 )
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -197,14 +198,13 @@ class _Reader:
 
     def spec(self, source: str, revision: str | None, dtype: Dtype) -> ModelSpec:
         """All of it."""
-        text, family = self.text, self._family()
+        text = self.text
         layout = tuple(self._block(index) for index in range(text.num_hidden_layers))
         attention = next((x.cache for x in layout if isinstance(x.cache, AttentionCache)), None)
         mixture = next((block for block in layout if block.experts), None)
         heads = next((block.heads for block in layout if block.heads), 0) or _count(
             text, "num_attention_heads"
         )
-        line = find_family(family)
         linears = self._linears()
         fixed = self._fixed({linear.parameter for linear in linears}, {x.name: x for x in linears})
         return ModelSpec(
@@ -212,7 +212,7 @@ class _Reader:
             revision=revision,
             model_type=str(self.config.model_type),
             architecture=type(self.model).__name__,
-            family=family,
+            family=self._family,
             dtype=dtype,
             block_path=self.block_path,
             blocks=len(layout),
@@ -233,12 +233,18 @@ class _Reader:
             linears=tuple(linears),
             fixed=tuple(fixed),
             layout=layout,
-            uncuttable=line.refusals(self.config),
-            heads_divide_hidden=line.heads_divide_hidden,
+            uncuttable=self._uncuttable,
+            heads_divide_hidden=find_family(self._family).heads_divide_hidden,
         )
 
+    @cached_property
     def _family(self) -> str:
         return str(self.text.model_type).removesuffix("_text")
+
+    @cached_property
+    def _uncuttable(self) -> tuple[Uncuttable, ...]:
+        """The cuts that this model cannot express; every layer's axes ask for them."""
+        return find_family(self._family).refusals(self.config)
 
     @property
     def _embedding(self) -> Any:
@@ -355,7 +361,7 @@ class _Reader:
 
     def _axes(self, role: Role, block: int | None) -> tuple[Axis, Axis]:
         """What rows and columns count, for cuts; ``none`` where the family cannot cut that."""
-        refused = {cut.kind for cut in find_family(self._family()).refusals(self.config)}
+        refused = {cut.kind for cut in self._uncuttable}
         out_axis: Axis = "none"
         in_axis: Axis = "none"
         if "kv_heads" not in refused:
