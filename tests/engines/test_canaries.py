@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +11,8 @@ from paretune.engines import canary
 from paretune.engines.canary import CANARIES, add_canaries, discard_unlisted, read_canaries
 from paretune.engines.manifest import MANIFEST, check_files
 from paretune.engines.predictions import Predictions
-from paretune.spaces.files import sha256_of_file
+from paretune.spaces.files import sha256_of_file, write_json
+from paretune.spaces.schema import sealed
 
 WINDOWS = torch.arange(64).view(2, 32)
 TOKENIZER = SimpleNamespace(
@@ -47,7 +47,7 @@ def export(tmp_path):
     folder.mkdir()
     (folder / "model.bin").write_bytes(b"weights")
     files = {"model.bin": sha256_of_file(folder / "model.bin")}
-    (folder / MANIFEST).write_text(json.dumps({"files": files}))
+    write_json(folder / MANIFEST, sealed({"files": files}))
     return folder
 
 
