@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,17 @@ from typing import TYPE_CHECKING, Any
 from paretune.evaluators.execution import Executed, as_stored
 from paretune.evaluators.task_loading import SEED, load_tasks, main_metric, quiet_harness, same_draws
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import ModelError
+from paretune.spaces.errors import ModelError, TaskError, UnknownNameError
+from paretune.spaces.evaluator import Evaluator
 from paretune.spaces.measurement import Fidelity, Measurement, Sample
 from paretune.spaces.statistics import measure
 
 if TYPE_CHECKING:
     from paretune.compressors.assembly import Assembler
+
+
+FEWEST_ITEMS = 8
+"""Of a task, at the least, in each reading that a search chooses or reports by."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +73,74 @@ class TaskScorer:
         self.main_metrics = {name: main_metric(task) for name, task in self.tasks.items()}
         self._harness: tuple[int, Any] | None = None
 
-    def score(self, model: Any) -> dict[str, Measurement]:
-        """Score ``model`` (a ``transformers`` causal language model) on every task.
+    def check_searchable(self, names: Collection[str]) -> None:
+        """Refuse tasks that a search cannot choose and report by.
+
+        Raises:
+            UnknownNameError: a name that is none of the run's tasks.
+            TaskError: a task with too few items for two halves.
+        """
+        for name in names:
+            if name not in self.tasks:
+                raise UnknownNameError("task", name, self.tasks)
+            if (count := self._count(name)) < 2 * FEWEST_ITEMS:
+                raise TaskError(
+                    f"task {name} with {count} items",
+                    f"a search needs {FEWEST_ITEMS} to choose by and as many to report",
+                    "Allow more with --task-limit, or take another task",
+                )
+
+    def items(self, name: str, text: str, share: float) -> list[int]:
+        """Places of the items of a task that go with a text: every second one, so that what chooses reports nothing.
+
+        Args:
+            name: of the task.
+            text: ``search`` or ``report``.
+            share: of the text that is read: the first so many items, but never fewer than a few.
+        """
+        half = range(int(text == "report"), self._count(name), 2)
+        return list(half[: max(FEWEST_ITEMS, round(share * len(half)))])
+
+    def all_items(self, names: Collection[str]) -> dict[str, list[int]]:
+        """Places of every item of some tasks, as far as the settings go."""
+        return {name: list(range(self._count(name))) for name in names}
+
+    def _count(self, name: str) -> int:
+        """Items of a task, as many as the settings allow."""
+        there = len(self.tasks[name].eval_docs)
+        return there if self.settings.limit is None else min(there, self.settings.limit)
+
+    def score(self, model: Any, items: Mapping[str, list[int]] | None = None) -> dict[str, Measurement]:
+        """Score ``model`` (a ``transformers`` causal language model).
 
         Few-shot examples are the same in every call, so scores repeat, and those of two models can be paired.
+
+        Args:
+            model: of any arithmetic.
+            items: tasks, and places of the items in each; :meth:`all_items` of every task if left out.
 
         Returns:
             By name of the task, with the score of every item.
         """
         import lm_eval
 
+        items = self.all_items(self.tasks) if items is None else items
+        tasks = {name: self.tasks[name] for name in items}
+
         # The harness draws a progress bar for every list of requests; the caller shows its own.
         with contextlib.redirect_stderr(io.StringIO()), same_draws():
-            for task in self.tasks.values():
+            for task in tasks.values():
                 task.set_fewshot_seed(SEED)
             outcome = lm_eval.evaluate(
                 self._wrapped(model),
-                {"tasks": self.tasks},
-                limit=self.settings.limit,
+                {"tasks": tasks},
+                samples=dict(items),
                 bootstrap_iters=0,
                 log_samples=True,
             )
         if outcome is None:
             raise RuntimeError("lm-eval returned nothing: it was started as a secondary rank")
-        return {name: self._read(name, outcome) for name in self.tasks}
+        return {name: self._read(name, outcome) for name in tasks}
 
     def _wrapped(self, model: Any) -> Any:
         from lm_eval.models.huggingface import HFLM
@@ -116,31 +165,47 @@ class TaskScorer:
 
 
 class TaskEvaluator:
-    """The :class:`paretune.spaces.evaluator.Evaluator` over lm-eval tasks: ``task.NAME`` with standard errors.
+    """The :class:`paretune.spaces.evaluator.Evaluator` of quality on a text and of lm-eval tasks: ``task.NAME``.
 
-    Windows of a fidelity mean nothing to a task: the number of items is fixed by the settings.
+    Of a task's items as large a share is read as of the text; those that choose are others than those that report.
+
+    Args:
+        quality: reads the text.
+        assembler: makes the candidate.
+        scorer: of tasks.
+        names: of the tasks that are searched on.
+        windows: available windows by text.
+        executed: the candidate as the engine computes it on the device; as it is stored if left out.
+
+    Raises:
+        UnknownNameError: a name that is none of the scorer's tasks.
+        TaskError: a task with too few items.
     """
 
-    name = "tasks"
-    version = "1"
+    def __init__(
+        self,
+        quality: Evaluator,
+        assembler: Assembler,
+        scorer: TaskScorer,
+        names: Collection[str],
+        windows: Mapping[str, int],
+        executed: Executed = as_stored,
+    ) -> None:
+        scorer.check_searchable(names)
+        self._quality, self._assembler, self._scorer = quality, assembler, scorer
+        self._names, self._windows, self._executed = tuple(names), dict(windows), executed
+        self.name = quality.name
+        self.version = f"{quality.version} tasks/1"
+        self.metrics = (*quality.metrics, *(f"task.{name}" for name in self._names))
 
-    def __init__(self, assembler: Assembler, scorer: TaskScorer, executed: Executed = as_stored) -> None:
-        self._assembler = assembler
-        self._executed = executed
-        self._scorer = scorer
-        self._seen: dict[str, dict[str, Measurement]] = {}
+    def evaluate(self, config: CompressionConfig, fidelity: Fidelity) -> Mapping[str, Measurement]:
+        """Read the windows, and the items that go with them; ``per_window`` of a task holds the score of every item.
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """``task.NAME`` for every task."""
-        return tuple(f"task.{name}" for name in self._scorer.tasks)
-
-    def evaluate(
-        self, config: CompressionConfig, fidelity: Fidelity | None = None
-    ) -> Mapping[str, Measurement]:
-        """Score ``config`` on every task; ``per_window`` holds the score of every item."""
-        del fidelity
-        if config.digest not in self._seen:
-            scores = self._scorer.score(self._assembler.apply(self._executed(config)))
-            self._seen[config.digest] = {f"task.{name}": score for name, score in scores.items()}
-        return self._seen[config.digest]
+        Raises:
+            ParetuneError: as the evaluator of the text.
+        """
+        found = dict(self._quality.evaluate(config, fidelity))
+        share = fidelity.windows / self._windows[fidelity.text]
+        items = {name: self._scorer.items(name, fidelity.text, share) for name in self._names}
+        scores = self._scorer.score(self._assembler.apply(self._executed(config)), items)
+        return found | {f"task.{name}": score for name, score in scores.items()}

@@ -27,7 +27,7 @@ from paretune.pipeline.models import model_folder
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.run_file import RunFile
 from paretune.pipeline.texts import read_texts
-from paretune.pipeline.workbench import compute_target, task_settings
+from paretune.pipeline.workbench import compute_target
 from paretune.reports.compared import FILE, ComparedFile, ComparedModel, compared_hashes
 from paretune.reports.reading import RunFolder, read_compared, read_run_folder
 from paretune.spaces.architectures import read_model
@@ -156,7 +156,7 @@ def _open(
     with stages.stage("dense", "reading the dense model"):
         # Where nobody shares its tokenizer, nobody is compared with its predictions.
         teachers = _teachers(source, spec, windows, theirs, target) if theirs else {}
-        judge = Judge(windows, tokenizer, texts, teachers, task_settings(run))
+        judge = Judge(windows, tokenizer, texts, teachers, run.tasks.settings)
     return _Court(folder, run, spec, tokenizer, others, windows, target, judge)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from paretune.evaluators.tasks import TaskEvaluator
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.workbench import Workbench
 from paretune.profiles.energy import EnergyMeter
@@ -23,14 +22,18 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
     """Score members, the dense model and the plain uniform configurations on every task."""
     if bench.scorer is None:
         return front
+    names = [name for name in bench.scorer.tasks if name not in bench.run.searched_tasks]
+    if not names:
+        return front  # the report reading has them, on items that the search did not see
     with stages.stage("tasks", "scoring the front on tasks"):
-        evaluator = TaskEvaluator(bench.assembler, bench.scorer, bench.executed)
         chosen = _worth_tasks(front)
         found: dict[str, Mapping[str, Measurement]] = {}
         for member in front.members:
             if member.digest in chosen:
                 stages.report(member.name, len(found), len(chosen))
-                found[member.digest] = evaluator.evaluate(member.config)
+                model = bench.assembler.apply(bench.executed(member.config))
+                scores = bench.scorer.score(model, bench.scorer.all_items(names))
+                found[member.digest] = {f"task.{name}": score for name, score in scores.items()}
     return _with(front, found)
 
 

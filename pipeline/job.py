@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.evaluators.cost import CostEvaluator
+from paretune.evaluators.tasks import TaskEvaluator
 from paretune.pipeline.exporting import Exported, export_line, export_member
 from paretune.pipeline.files import Status, spent_before, write_run
 from paretune.pipeline.finish import judge_tasks, latency_checks, measure_latency
@@ -23,6 +24,7 @@ from paretune.search.result import build_front, write_front
 from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder
 from paretune.search.study import Study
 from paretune.spaces.errors import EngineError, ParetuneError, VerificationError
+from paretune.spaces.evaluator import Evaluator
 from paretune.spaces.result import FrontFile, Member
 
 
@@ -74,13 +76,17 @@ def open_study(bench: Workbench, stages: Stages) -> Study:
     predictor, digest = profile_engine(bench, stages)
     tie_run_folder(bench.folder, {**fingerprint, "predictor": digest})
     bench.profiled = can_be_timed(bench)
+    windows = {name: windows.count for name, windows in bench.windows.items()}
+    quality: Evaluator = bench.quality
+    if bench.scorer is not None and (names := bench.run.searched_tasks):
+        quality = TaskEvaluator(quality, bench.assembler, bench.scorer, names, windows, bench.executed)
     return Study(
         bench.space,
-        bench.quality,
+        quality,
         CostEvaluator(bench.spec, bench.run.workload, predictor),
         bench.run.search,
         bench.folder,
-        {name: windows.count for name, windows in bench.windows.items()},
+        windows,
         bench.run.texts.window_tokens,
     )
 

@@ -32,4 +32,7 @@ def refuse_early(run: RunFile, engine: Engine, device: Device) -> None:
     untimed = why_untimed(engine, device, run.workload)
     costs = SIZES if untimed else (*SIZES, *(f"{name}_predicted" for name in TIMES))
     search = run.search
-    check_measured(search.objectives, search.parsed_limits, QualityEvaluator.metrics, costs, untimed)
+    quality = [*QualityEvaluator.metrics]
+    if run.tasks.settings is not None:  # their names are looked up once they are loaded
+        quality += [f"task.{name}" for name in run.searched_tasks]
+    check_measured(search.objectives, search.parsed_limits, quality, costs, untimed)

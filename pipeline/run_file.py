@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from paretune import demo
+from paretune.evaluators.tasks import TaskSettings
 from paretune.pipeline.models import EMBEDDED
 from paretune.search.settings import SearchSettings
 from paretune.spaces.errors import ParetuneError, RunError
@@ -53,6 +54,14 @@ class Tasks(Frozen):
     limit: int | None = Field(None, ge=1, description="Items of each task; all if left out.")
     batch_size: int = Field(32, ge=1, description="Sequences scored together.")
 
+    @property
+    def settings(self) -> TaskSettings | None:
+        """For their scorer; ``None`` where the run has no tasks."""
+        if self.folder is None and not self.names:
+            return None
+        folder = None if self.folder is None else Path(self.folder)
+        return TaskSettings(self.names, folder, self.limit, self.batch_size)
+
 
 class RunFile(Document):
     """A run file. Unknown keys are errors."""
@@ -81,6 +90,12 @@ class RunFile(Document):
         False, description="Also write the exported member as GGUF and ask llama.cpp a question."
     )
     bank: str | None = Field(None, description="Folder of the bank; inside the run folder if left out.")
+
+    @property
+    def searched_tasks(self) -> tuple[str, ...]:
+        """Tasks that the search itself chooses by: those of its objectives and limits."""
+        asked = (*self.search.objectives, *(limit.metric for limit in self.search.parsed_limits))
+        return tuple(dict.fromkeys(x.removeprefix("task.") for x in asked if x.startswith("task.")))
 
 
 def read_run_file(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from paretune.engines import Engine, find_engine
 from paretune.evaluators.cost import CostEvaluator
 from paretune.evaluators.execution import Executed
 from paretune.evaluators.quality import QualityEvaluator
-from paretune.evaluators.tasks import TaskScorer, TaskSettings
+from paretune.evaluators.tasks import TaskScorer
 from paretune.pipeline.models import model_folder
 from paretune.pipeline.offer import check_offer
 from paretune.pipeline.progress import Stages, note
@@ -92,6 +92,7 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
         "rungs": [search.marginal_tokens, search.baseline_tokens, search.candidate_tokens],
     }
     dtype, place = compute_target(run)
+    tasks = run.tasks.settings if (names := run.searched_tasks) else None
     return {
         "version": versions_of(QualityEvaluator, CostEvaluator),
         "workload": sha256_of(run.workload.model_dump(mode="json")),
@@ -100,6 +101,7 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
         "device": device.name,
         "numeric path": engine.numeric_path(device.name),
         "search settings": sha256_of(settings),
+        "tasks": "" if tasks is None else sha256_of([names, str(tasks.folder), tasks.limit]),
     }
 
 
@@ -145,8 +147,10 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
         windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
         for remark in dict.fromkeys(remark for found in windows.values() for remark in found.remarks):
             note(remark)
-        tasks = task_settings(run) if searching else None
+        tasks = run.tasks.settings if searching else None
         scorer = None if tasks is None else TaskScorer(tokenizer, tasks)
+        if scorer is not None:
+            scorer.check_searchable(run.searched_tasks)
         model = load_dense(source, spec, dtype=dtype, device=place)
         digest = model_hash(source)
     with stages.stage("bank", "preparing the bank"):
@@ -206,12 +210,3 @@ def _refuse_absent(device: str) -> None:
     if (found.index or 0) >= counts.get(found.type, 0):
         count = counts.get(found.type, 0)
         raise RunError(f"compute_device {device!r}", f"torch sees {count} such devices here", remedy)
-
-
-def task_settings(run: RunFile) -> TaskSettings | None:
-    """The tasks that members of the front are scored on; ``None`` where the run has none."""
-    asked = run.tasks
-    if asked.folder is None and not asked.names:
-        return None
-    folder = None if asked.folder is None else Path(asked.folder)
-    return TaskSettings(asked.names, folder, asked.limit, asked.batch_size)

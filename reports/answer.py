@@ -16,7 +16,7 @@ from paretune.reports.comparison import (
 )
 from paretune.reports.latency import contradicts, latency_error
 from paretune.reports.reading import RunFolder
-from paretune.spaces.metrics import METRICS
+from paretune.spaces.metrics import find_metric
 from paretune.spaces.numerals import change, digits, percent, quantity
 from paretune.spaces.result import FrontFile, Member
 from paretune.spaces.statistics import Difference, difference
@@ -140,7 +140,7 @@ def advantage_words(front: FrontFile) -> str:
     found = front.advantage
     if found is None:
         return ""
-    metric, unit = METRICS[found.metric].label, METRICS[found.cost].unit
+    metric, unit = find_metric(found.metric).label, find_metric(found.cost).unit
     low, high = quantity(found.low, unit), quantity(found.high, unit)
     where = f"At {low}" if low == high else f"From {low} to {high}"
     if abs(math.log(found.ratio)) < _ALIKE:

@@ -90,7 +90,8 @@ def front_members(front: FrontFile) -> tuple[Member, ...]:
 def task_names(front: FrontFile) -> tuple[str, ...]:
     """Tasks that any member was scored on, without the ``task.`` prefix, by name."""
     names = {name for member in front.members for name in member.measurements if name.startswith("task.")}
-    return tuple(sorted(name.removeprefix("task.") for name in names if not name.endswith("_stderr")))
+    chosen_by = {f"{name}_search" for name in names}
+    return tuple(sorted(name.removeprefix("task.") for name in names - chosen_by))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from paretune.reports.drawing import (
 from paretune.reports.reading import RunFolder
 from paretune.reports.wording import block_count, configuration_words, sparse
 from paretune.spaces.limits import Limit
-from paretune.spaces.metrics import METRICS
+from paretune.spaces.metrics import find_metric
 from paretune.spaces.numerals import digits, measured, quantity, scale_of
 from paretune.spaces.result import FrontFile, Member
 from paretune.spaces.statistics import Estimate
@@ -74,7 +74,7 @@ def cost_axes(front: FrontFile) -> tuple[CostAxis, ...]:
         for column, suffix in ((base, ""), (f"{base}_predicted", ", predicted")):
             known = {value for member in front.members if (value := member.value(column)) is not None}
             if len(known) >= 2:
-                metric = METRICS[base]
+                metric = find_metric(base)
                 factor, unit = scale_of(max(known), metric.unit)
                 found.append(CostAxis(column, label + suffix, f"{metric.label}{suffix} ({unit})", factor))
     return tuple(found)
@@ -124,6 +124,7 @@ def front_figure(folder: RunFolder) -> Figure | None:
     if not drawn:
         return None
     windows = folder.run.texts.get("report", {}).get("windows")
+    quality = find_metric(folder.front.objectives[0])
     return Figure(
         "front",
         "KL to the dense model against cost: front, uniform configurations, pruned models and sparse candidates",
@@ -131,9 +132,7 @@ def front_figure(folder: RunFolder) -> Figure | None:
         "text, which the search did not see; bars are intervals of 95 %"
         f"{_clustering(folder)}. A shaded box holds members that paired intervals cannot tell apart; its marker is the "
         "cheapest of them, or the recommended configuration."
-        + (
-            "" if folder.front.objectives[0] == "kl" else f" The search was for {_label(folder)}, not for KL."
-        ),
+        + ("" if quality.name == "kl" else f" The search was for {quality.label}, not for KL."),
         "rows",
         tuple(front.view() for front in drawn),
         500,
@@ -145,11 +144,6 @@ def _clustering(folder: RunFolder) -> str:
     found = [member.measurements["kl"] for member in folder.front.members if "kl" in member.measurements]
     kinds = sorted({kl.clustered_by for kl in found if kl.clustered_by})
     return f" with errors clustered by {' or '.join(kinds)}" if kinds else ""
-
-
-def _label(folder: RunFolder) -> str:
-    metric = METRICS.get(folder.front.objectives[0])
-    return folder.front.objectives[0] if metric is None else metric.label
 
 
 class _Front:

@@ -14,7 +14,7 @@ from paretune.reports.reading import RunFolder, read_run_folder
 from paretune.reports.table import write_front_csv
 from paretune.spaces import numerals
 from paretune.spaces.files import write_whole
-from paretune.spaces.metrics import METRICS
+from paretune.spaces.metrics import find_metric
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -54,7 +54,7 @@ def render_page(folder: RunFolder) -> str:
         page=page,
         run=folder.run,
         front=folder.front,
-        labels={name: metric.label for name, metric in METRICS.items()},
+        objectives=", ".join(find_metric(name).label for name in folder.front.objectives),
         style=Markup(_asset("style.css")),  # noqa: S704
         scripts=[Markup(script) for script in scripts],  # noqa: S704
         allowed=" ".join(f"'sha256-{_digest(script)}'" for script in scripts),

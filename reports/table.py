@@ -9,6 +9,7 @@ import csv
 import io
 from pathlib import Path
 
+from paretune.reports.comparison import task_names
 from paretune.spaces.files import write_whole
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.result import FRONT_COLUMNS, FrontFile, Member
@@ -20,11 +21,7 @@ STANDING_COLUMNS = ("kind", "on_front", "recommended")
 
 def front_columns(front: FrontFile) -> tuple[str, ...]:
     """Columns of ``front.csv``: the fixed ones, every task by name with its standard error, what the row is."""
-    tasks = sorted(
-        {name for member in front.members for name in member.measurements if name.startswith("task.")}
-    )
-    tasks = [name for name in tasks if not name.endswith("_stderr")]
-    pairs = (column for name in tasks for column in (name, f"{name}_stderr"))
+    pairs = (column for name in task_names(front) for column in (f"task.{name}", f"task.{name}_stderr"))
     return (*FRONT_COLUMNS, "kl_search", *PREDICTED_COLUMNS, *pairs, *STANDING_COLUMNS)
 
 

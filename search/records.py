@@ -163,9 +163,13 @@ class RecordFile:
 
 
 def shared_sample(record: Record) -> Sample | None:
-    """The windows behind a record, where all its measurements have the same."""
-    samples = {found.sample for found in record.measurements.values() if found.sample is not None}
+    """The windows behind a record, where all that was read on windows was read on the same; not the items of tasks."""
+    samples = {found.sample for found in record.measurements.values() if _has_windows(found)}
     return samples.pop() if len(samples) == 1 else None
+
+
+def _has_windows(found: Measurement) -> bool:
+    return found.sample is not None and found.sample.unit == "window"
 
 
 def record_values(record: Record, known: Sample | None = None) -> dict[str, Any]:
@@ -182,7 +186,9 @@ def record_values(record: Record, known: Sample | None = None) -> dict[str, Any]
         "fidelity": record.fidelity.model_dump(mode="json"),
         "measurements": {
             name: found.model_dump(
-                mode="json", exclude_defaults=True, exclude={"sample"} if shared is not None else None
+                mode="json",
+                exclude_defaults=True,
+                exclude={"sample"} if shared is not None and found.sample == shared else None,
             )
             for name, found in record.measurements.items()
         },
@@ -211,7 +217,9 @@ def _out_of_range(name: str, found: Measurement, fidelity: Fidelity) -> str:
     if found.stderr is not None and not 0 <= found.stderr < math.inf:
         return f"has {name} with a standard error of {found.stderr}"
     parts = found.per_window
-    if parts is not None and (len(parts) != fidelity.windows or not all(map(math.isfinite, parts))):
+    if parts is not None and not all(map(math.isfinite, parts)):
+        return f"has {name} with a part that is no finite number"
+    if parts is not None and _has_windows(found) and len(parts) != fidelity.windows:
         return f"has {name} of {len(parts)} windows, and {fidelity.windows} were read"
     return ""
 

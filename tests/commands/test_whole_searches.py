@@ -192,6 +192,45 @@ def test_a_mistyped_task_is_refused_before_the_search(model, text, tmp_path, cap
     assert not (tmp_path / "run" / "records.jsonl").exists()
 
 
+TASK = """
+task: tiny_sums
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{prompt}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: gold
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+"""
+
+
+def test_a_search_on_a_task_chooses_by_some_items_and_reports_others(model, text, tmp_path, capsys):
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    items = [{"prompt": f"{i} is", "choices": [f" {i}", f" {i + 1}"], "gold": 0} for i in range(32)]
+    (tasks / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    (tasks / "sums.yaml").write_text(TASK.format(data=tasks / "items.jsonl"))
+    words = small_arguments(
+        model, text, tmp_path / "run", "--bits", "4,16", "--no-export", "--objective", "task.tiny_sums",
+        "--objective", "bytes", "--limit", "task.tiny_sums>=0.0",
+    )  # fmt: skip
+    assert main(words) == 2
+    assert "task.tiny_sums" in capsys.readouterr().err  # nobody named a task
+    for _ in range(2):  # the second goes on from the records of the first
+        assert main([*words, "--tasks", str(tasks)]) == 0, capsys.readouterr().err
+        by_text = {"search": set(), "report": set()}
+        for record in RecordFile(tmp_path / "run"):
+            by_text[record.fidelity.text] |= set(record.measurements["task.tiny_sums"].sample.windows)
+        assert all(len(found) == 16 for found in by_text.values())
+        assert not by_text["search"] & by_text["report"]
+    front = json.loads((tmp_path / "run" / "front.json").read_text())
+    assert front["objectives"][0] == "task.tiny_sums"
+    assert {"task.tiny_sums", "task.tiny_sums_search"} <= front["members"][0]["measurements"].keys()
+    assert "task.tiny_sums,task.tiny_sums_stderr" in (tmp_path / "run" / "front.csv").read_text()
+    assert "tiny_sums_search" not in capsys.readouterr().out
+
+
 def test_limits_that_nothing_meets_leave_no_pick_and_no_export(model, text, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         "paretune.search.promotion.recommend", lambda *_: (None, "nothing met the limits on the search text")

@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from paretune.evaluators.quality import QualityEvaluator
 from paretune.evaluators.task_loading import load_tasks
-from paretune.evaluators.tasks import TaskEvaluator, TaskScorer, TaskSettings
+from paretune.evaluators.tasks import FEWEST_ITEMS, TaskEvaluator, TaskScorer, TaskSettings
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import TaskError, UnknownNameError
 from paretune.spaces.measurement import Fidelity
@@ -52,7 +53,7 @@ filter_list:
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("tasks")
     rows = [
-        {"prompt": f"item {i} =", "choices": [" a", " b"], "gold": i % 2, "answer": " a"} for i in range(12)
+        {"prompt": f"item {i} =", "choices": [" a", " b"], "gold": i % 2, "answer": " a"} for i in range(40)
     ]
     data = place / "items.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -66,10 +67,42 @@ def scorer(folder, bench):
     return TaskScorer(bench.tokenizer, TaskSettings(folder=folder, limit=8, batch_size=4))
 
 
-def test_contract(scorer, bench):
-    evaluator = TaskEvaluator(bench.assembler, scorer)
-    assert set(evaluator.metrics) == {"task.tiny_choose", "task.tiny_generate"}
-    check_evaluator(evaluator, bench.spec, Fidelity(windows=1, window_tokens=16))
+@pytest.fixture
+def evaluator(bench, many):
+    quality = QualityEvaluator(bench.assembler, bench.teachers)
+    return TaskEvaluator(quality, bench.assembler, many, ["tiny_choose"], {"search": 8, "report": 6})
+
+
+@pytest.fixture(scope="module")
+def many(folder, bench):
+    """With enough items of each task to search on."""
+    return TaskScorer(bench.tokenizer, TaskSettings(folder=folder, limit=40, batch_size=8))
+
+
+def test_contract(evaluator, bench):
+    assert set(evaluator.metrics) == {*QualityEvaluator.metrics, "task.tiny_choose"}
+    check_evaluator(evaluator, bench.spec, Fidelity(windows=1, window_tokens=32))
+
+
+def test_items_that_choose_do_not_report(evaluator, bench):
+    """And a shorter reading is a prefix of a longer one, as with windows."""
+
+    def items(text, windows):
+        found = evaluator.evaluate(DENSE_CONFIG, Fidelity(text=text, windows=windows, window_tokens=32))
+        return found["task.tiny_choose"].sample.windows
+
+    whole = items("search", 8)
+    assert len(whole) == len(set(whole)) == 20
+    assert items("search", 4) == whole[:10]
+    assert items("search", 1) == whole[:FEWEST_ITEMS]
+    assert not set(whole) & set(items("report", 6))
+
+
+def test_a_task_that_a_search_cannot_choose_by_is_refused(scorer):
+    with pytest.raises(UnknownNameError, match="tiny_chose"):
+        scorer.check_searchable(["tiny_chose"])
+    with pytest.raises(TaskError, match="with 8 items"):
+        scorer.check_searchable(["tiny_choose"])
 
 
 def test_scores_have_items_and_errors(scorer, bench):
