@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,7 +17,10 @@ def export(
     name: opt.Name = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder to write; RUN/export/NAME or RUN/ladder if left out."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder to write; RUN/export/NAME, RUN/bundle/NAME or RUN/ladder if left out.",
+        ),
     ] = None,
     refine: Annotated[
         str | None,
@@ -43,6 +46,13 @@ def export(
             help="Prefixes (count) with reference answers for `paretune monitor`; 16 a rung with --ladder, else none.",
         ),
     ] = None,
+    bundle: Annotated[
+        bool,
+        typer.Option(
+            "--bundle",
+            help="Write a folder to copy to the server too: model, reference predictions, serve.sh.",
+        ),
+    ] = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -51,21 +61,17 @@ def export(
     from paretune.pipeline.ladder import ladder_lines
     from paretune.pipeline.run import CANARIES, Run
 
-    found = Run(run)
-    if ladder is None:
-        done = [
-            found.export(
-                name, out=out, refine=refine, container=container, canaries=canaries, progress=not quiet
-            )
-        ]
-    elif refine is None:
-        done = found.export_ladder(
-            ladder, name, out=out, container=container, canaries=canaries or CANARIES, progress=not quiet
-        )
-    else:
+    if ladder is not None and (refine is not None or bundle):
         raise RunError(
-            "--refine with --ladder", "makes weights of one member", "Refine a member without --ladder"
+            f"{'--bundle' if bundle else '--refine'} with --ladder",
+            "is for one member; a ladder is a folder to copy by itself",
+            "Leave one of them out",
         )
+    found, more = Run(run), dict[str, Any](out=out, container=container, progress=not quiet)
+    if ladder is None:
+        done = [found.export(name, refine=refine, canaries=canaries, bundle=bundle, **more)]
+    else:
+        done = found.export_ladder(ladder, name, canaries=canaries or CANARIES, **more)
     if json:
         print_json(done if ladder else done[0])
     else:

@@ -10,6 +10,7 @@ that a job that is killed anywhere between leaves at worst a file that the manif
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from pydantic import model_validator
 
 from paretune.engines.manifest import EXPORTED, MANIFEST, read_manifest
 from paretune.spaces.errors import RunError, TextError, VerificationError
-from paretune.spaces.files import FileKind, read_document, sha256_of_file, write_json
+from paretune.spaces.files import FileKind, read_document, sha256_of_file, write_whole
 from paretune.spaces.schema import Document, Frozen, sealed
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from paretune.engines.predictions import Predictions
 
 CANARIES = "canaries.json"
+REFERENCE = "reference.npz"
+"""What the searched candidate predicts: :mod:`paretune.engines.reference`."""
 TOP = 20
 """Log-probabilities a canary: as many as vLLM's server returns unless it is told otherwise (``--max-logprobs``)."""
 
@@ -94,13 +97,21 @@ def add_canaries(
         for index, (row, length) in enumerate(zip(rows.tolist(), lengths, strict=True))
     ]
     file = CanaryFile(engine=engine.name, engine_version=engine.version(), canaries=tuple(canaries))
-    manifest = read_manifest(folder)
-    if manifest["files"].pop(CANARIES, None) is not None:
-        _replace(folder / MANIFEST, manifest)
-    _replace(folder / CANARIES, file.model_dump(mode="json"))
-    manifest["files"][CANARIES] = sha256_of_file(folder / CANARIES, EXPORTED)
-    _replace(folder / MANIFEST, manifest)
+    add_listed(folder, CANARIES, _json(file.model_dump(mode="json")))
     return file
+
+
+def add_listed(folder: Path, name: str, content: bytes) -> None:
+    """Add a file to a finished export and list it in its manifest, instead of one of the same name.
+
+    A job that is killed anywhere between leaves at worst a file that is not listed: :func:`discard_unlisted`.
+    """
+    manifest = read_manifest(folder)
+    if manifest["files"].pop(name, None) is not None:
+        _replace(folder / MANIFEST, _json(manifest))
+    _replace(folder / name, content)
+    manifest["files"][name] = sha256_of_file(folder / name, EXPORTED)
+    _replace(folder / MANIFEST, _json(manifest))
 
 
 def prefix_lengths(count: int, window_tokens: int) -> list[int]:
@@ -139,10 +150,11 @@ def read_canaries(folder: Path) -> CanaryFile:
 
 
 def discard_unlisted(folder: Path) -> None:
-    """Remove canaries that an interrupted job left without listing them."""
-    file = folder / CANARIES
-    if file.is_file() and CANARIES not in read_manifest(folder)["files"]:
-        file.unlink()
+    """Remove what an interrupted :func:`add_listed` left without listing it."""
+    for name in (CANARIES, REFERENCE):
+        file = folder / name
+        if file.is_file() and name not in read_manifest(folder)["files"]:
+            file.unlink()
 
 
 def _canary(ids: list[int], found: Predictions, row: int, tokenizer: Any) -> Canary:
@@ -159,6 +171,10 @@ def _canary(ids: list[int], found: Predictions, row: int, tokenizer: Any) -> Can
     )
 
 
-def _replace(file: Path, values: dict[str, Any]) -> None:
+def _json(values: dict[str, Any]) -> bytes:
+    return (json.dumps(sealed(values), indent=2, sort_keys=True) + "\n").encode()
+
+
+def _replace(file: Path, content: bytes) -> None:
     # Beside the folder, not in it: whatever is left there by a killed job would be unknown to the manifest.
-    write_json(file, sealed(values), scratch=file.parent.parent)
+    write_whole(file, content, scratch=file.parent.parent)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,29 +95,64 @@ def verify_export(
     allowed = (
         default_tolerance(engine, config, model.dtype, kl_of_candidate) if tolerance is None else tolerance
     )
-    note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.name}"
+    found = compare_predictions(model, predicted_by(engine, folder, ids), ids)
+    moved_by = partial(rounding_divergence, model, ids) if tolerance is None else None
+    return judged(engine, config, folder, found, allowed, moved_by)
+
+
+def predicted_by(engine: Engine, folder: Path, ids: torch.Tensor) -> Predictions:
+    """What an engine predicts; a folder that it refuses is not what was exported.
+
+    Raises:
+        EngineUnavailableError: the engine is not here, took too long or was killed.
+        VerificationError: it refuses the folder.
+    """
     try:
-        exported = engine.predictions(folder, ids)
+        return engine.predictions(folder, ids)
     except EngineUnavailableError:
         raise
     except EngineError as error:
         raise VerificationError(error.value, error.rule, error.remedy) from error
-    found = replace(compare_predictions(model, exported, ids), tolerance=allowed, note=note)
-    if tolerance is None and found.kl > allowed:
+
+
+def judged(
+    engine: Engine,
+    config: CompressionConfig,
+    folder: Path,
+    found: Verification,
+    allowed: float,
+    moved_by: Callable[[torch.dtype], float] | None,
+) -> Verification:
+    """What was found, held against the tolerance.
+
+    Args:
+        engine: that loaded the export.
+        config: of the candidate.
+        folder: of the export.
+        found: by comparing, with the cache at 16 bits.
+        allowed: nats a token.
+        moved_by: what rounding as in a dtype moves the candidate by, in nats a token: so much and half as much again is
+            allowed in any case; ``None``: nothing is.
+
+    Raises:
+        VerificationError: it differs by more.
+    """
+    note = "" if config.kv.num_bits == 16 else f"compared with the cache at 16 bits, not {config.kv.name}"
+    if moved_by is not None and found.kl > allowed:
         computed = torch.float32 if engine.computes_in_float32(config) else torch.bfloat16
-        moved = rounding_divergence(model, ids, computed)
+        moved = moved_by(computed)
         allowed = max(allowed, _ROUNDINGS * moved)
         moving = (
             f"arithmetic in {str(computed).removeprefix('torch.')} alone moves the candidate by {moved:.3g}"
         )
-        found = replace(found, tolerance=allowed, note="; ".join(filter(None, (note, moving))))
+        note = "; ".join(filter(None, (note, moving)))
     if not found.kl <= allowed:
         raise VerificationError(
             f"export {folder}",
             f"differs from the searched candidate by {found.kl:.3g} nats a token, {allowed:.3g} are allowed",
             "Do not deploy it; export again, and report this if it stays",
         )
-    return found
+    return replace(found, tolerance=allowed, note=note)
 
 
 def compare_export(

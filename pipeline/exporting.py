@@ -9,23 +9,35 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from paretune.engines.canary import add_canaries, discard_unlisted
-from paretune.engines.engine import ExportCard, require_exportable
-from paretune.engines.manifest import MANIFEST, read_manifest
+from paretune.engines.canary import REFERENCE, add_canaries, discard_unlisted
+from paretune.engines.engine import Engine, ExportCard, require_exportable
+from paretune.engines.manifest import MANIFEST, check_files, read_manifest
+from paretune.engines.reference import add_reference, has_reference
 from paretune.engines.verification import Verification, verify_export
 from paretune.pipeline.progress import Stages, note
 from paretune.pipeline.refining import Refined, refine_member
-from paretune.pipeline.verifying import LOADERS, writing
+from paretune.pipeline.verifying import LOADERS, MODEL, writing
 from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.search.run_folder import lock_run_folder
+from paretune.spaces.cache_format import KVFormat
+from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineAbsentError, EngineError, VerificationError
-from paretune.spaces.files import refuse_occupied
+from paretune.spaces.files import refuse_occupied, write_whole, written_whole
 from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
+    from paretune.compressors.assembly import Assembler
     from paretune.pipeline.run import Run
 
 _CHECKED_WINDOWS = 16
+_SERVE = "serve.sh"
+_BUNDLE = f"""# {{}} for {{}}
+
+First `paretune verify .` on this machine: its engine loads the model, whose predictions are held against those of the
+searched candidate, which are in `{MODEL}/{REFERENCE}`. Then `sh {_SERVE}`.
+
+`{MODEL}/README.md` says what the model is.
+"""
 
 
 class Exported(TypedDict, total=False):
@@ -48,6 +60,7 @@ class Exported(TypedDict, total=False):
     not_loaded: str
     failed: str
     gguf: dict[str, Any]
+    bundle: str
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,14 @@ class ExportRequest:
         refine: method by which its weights are made again.
         container: that ``transformers`` loads, where it is not the usual one.
         canaries: prefixes with reference answers (count); ``None``: none.
+        bundle: whether ``out`` is a bundle for a server; see :func:`write_bundle`.
     """
 
     out: Path | None = None
     refine: str | None = None
     container: str | None = None
     canaries: int | None = None
+    bundle: bool = False
 
 
 def export_from(run: Run, member: Member, request: ExportRequest, stages: Stages) -> Exported:
@@ -76,11 +91,46 @@ def export_from(run: Run, member: Member, request: ExportRequest, stages: Stages
     with lock_run_folder(run.folder):
         bench = in_form(open_workbench(run.settings, run.folder, stages), request.container)
         name = _folder_name(member.name, request.refine, bench.engine.form_name)
-        place = request.out or run.folder / "export" / name
+        place = run.folder / "export" / name
+        if request.out is not None and not request.bundle:
+            place = request.out
         refined = None
         if request.refine is not None:
             refined = _refined_member(bench, member, request.refine, place, stages)
-        return export_member(bench, member, place, refined, canaries=request.canaries)
+        done = export_member(bench, member, place, refined, canaries=request.canaries)
+        if request.bundle:
+            done["bundle"] = str(
+                write_bundle(bench.engine, place, request.out or run.folder / "bundle" / name)
+            )
+        return done
+
+
+def write_bundle(engine: Engine, export: Path, folder: Path) -> Path:
+    """Write what a server needs of an export, and nothing else: its files, a line that serves them, and words.
+
+    Nothing in it names a folder of this machine. One that is there already with the same export stays.
+
+    Args:
+        engine: that the export was written for.
+        export: its folder.
+        folder: to write, whole or not at all.
+
+    Raises:
+        EngineError: the folder holds something else, or the disk is full.
+    """
+    if _manifest(folder / MODEL) == read_manifest(export) and (folder / _SERVE).is_file():
+        check_files(folder / MODEL)
+        return folder
+    with written_whole(folder) as partial:
+        shutil.copytree(export, partial / MODEL)
+        line = engine.launch_line(export)
+        for own in (str(export.resolve()), str(export)):
+            line = line.replace(own, f"./{MODEL}")
+        write_whole(partial / _SERVE, f'#!/bin/sh\ncd "$(dirname "$0")" || exit\n{line}\n')
+        (partial / _SERVE).chmod(0o755)
+        manifest = read_manifest(export)
+        write_whole(partial / "README.md", _BUNDLE.format(manifest["name"], manifest["engine"]))
+    return folder
 
 
 def _folder_name(member: str, refine: str | None, form: str) -> str:
@@ -173,12 +223,14 @@ def export_member(
         if is_export_of(folder, member.digest, hashes, bench.engine.form_name):
             discard_unlisted(folder)
             try:
+                _refer(bench, assembler, member.config, folder)
                 verified = verify()
             except VerificationError:
                 set_aside(folder)
         if verified is None:
             bench.engine.export(assembler, member.config, folder, card)
             try:
+                _refer(bench, assembler, member.config, folder)
                 verified = verify()
             except (KeyboardInterrupt, SystemExit):
                 # It looks like any other, and nobody knows whether it is right.
@@ -196,6 +248,13 @@ def export_member(
         # Nothing against what was written: it can be verified where the engine is.
         done = {**written_export(bench, folder), "not_loaded": f"{error.value} {error.rule}. {error.remedy}"}
     return done if refined is None else {**done, "refined": refined.line}
+
+
+def _refer(bench: Workbench, assembler: Assembler, config: CompressionConfig, folder: Path) -> None:
+    """Put the candidate's own predictions into an export that has none."""
+    if not has_reference(folder):
+        model = assembler.apply(bench.executed(config).replaced(kv=KVFormat()))
+        add_reference(folder, model, config, bench.windows["report"].ids, bench.device.name)
 
 
 def set_aside(folder: Path) -> Path:
@@ -222,12 +281,13 @@ def written_export(bench: Workbench, folder: Path) -> Exported:
 def export_line(done: Exported) -> str:
     """One line for people, and one more before it where weights were made again."""
     refined = f"{done['refined']}\n" if "refined" in done else ""
+    bundle = f"\nto copy to the server: {done['bundle']}" if "bundle" in done else ""
     if "not_loaded" in done:
-        return f"{refined}exported {done['name']} to {done['folder']}, and not loaded again: {done['not_loaded']}"
+        return f"{refined}exported {done['name']} to {done['folder']}; not verified here: {done['not_loaded']}{bundle}"
     return (
         f"{refined}exported {done['name']} to {done['folder']}; loaded again by {done['engine']} in a fresh process: "
         f"KL to the searched candidate {done['kl_to_candidate']:.2g} nat a token "
-        f"(at most {done['tolerance']:.2g} allowed), {done['tokens']:,} tokens"
+        f"(at most {done['tolerance']:.2g} allowed), {done['tokens']:,} tokens{bundle}"
     )
 
 

@@ -18,6 +18,7 @@ from paretune.engines.engine import ExportCard
 from paretune.engines.llama.gguf_file.names import FILE
 from paretune.engines.llama_engine import LlamaCpp
 from paretune.engines.manifest import read_manifest
+from paretune.engines.reference import add_reference, has_reference
 from paretune.engines.verification import compare_predictions, verify_export
 from paretune.pipeline.exporting import is_export_of
 from paretune.pipeline.models import EMBEDDED
@@ -118,6 +119,8 @@ def check_gguf(bench: Workbench, config: CompressionConfig, kl: float, folder: P
         VerificationError: what llama.cpp runs is not what was written.
     """
     engine, ids = LlamaCpp(), _checked(bench)
+    if not has_reference(folder):
+        add_reference(folder, bench.assembler.apply(config), config, bench.windows["report"].ids, "cpu")
     verified = verify_export(engine, bench.assembler, config, folder, ids, kl_of_candidate=kl)
     dense = bench.assembler.apply(DENSE_CONFIG)
     lost = compare_predictions(dense, engine.predictions(folder, ids), ids).kl

@@ -126,6 +126,7 @@ class Run:
         refine: Literal["gptq", "autoround", "qat"] | str | None = None,
         container: str | None = None,
         canaries: int | None = None,
+        bundle: bool = False,
         progress: Progress = True,
     ) -> Exported:
         """Write a member for the run's engine, load it in a fresh process and compare it with the candidate.
@@ -136,6 +137,7 @@ class Run:
             refine: make the weights again for this configuration.
             container: that ``transformers`` loads: compressed-tensors if left out, else bitsandbytes, gptq or awq.
             canaries: prefixes with reference answers for ``paretune monitor`` (count).
+            bundle: write what a server needs as well, into ``out``, or ``RUN/bundle/NAME`` if left out.
             progress: see :data:`paretune.pipeline.progress.Progress`.
 
         Raises:
@@ -144,7 +146,7 @@ class Run:
         """
         from paretune.pipeline.exporting import ExportRequest, export_from
 
-        request = ExportRequest(None if out is None else Path(out), refine, container, canaries)
+        request = ExportRequest(None if out is None else Path(out), refine, container, canaries, bundle)
         return export_from(self, self.member(name), request, Stages(progress))
 
     def export_ladder(

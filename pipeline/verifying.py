@@ -8,9 +8,11 @@ from typing import Any
 
 from paretune.compressors.assembly import Assembler
 from paretune.engines import find_engine
+from paretune.engines.canary import REFERENCE
 from paretune.engines.engine import Engine
 from paretune.engines.first_difference import first_difference
 from paretune.engines.manifest import MANIFEST, check_files, manifest_config, read_manifest
+from paretune.engines.reference import verify_alone
 from paretune.engines.transformers_engine import Transformers
 from paretune.engines.verification import Verification, compare_export, default_tolerance, verify_export
 from paretune.pipeline.progress import Stages
@@ -35,6 +37,8 @@ LOADERS = {
 }
 """By the engine that an export was written for: those that load it, itself first."""
 
+MODEL = "model"
+"""Folder of the export in a bundle."""
 _PLACED_WINDOWS = 4
 """That a differing block is looked for on: every step writes and loads an export."""
 
@@ -74,11 +78,14 @@ def verify_folder(
 ) -> Verified:
     """Check hashes, load an export in an engine, compare with the searched candidate.
 
+    With the predictions of the candidate that the export brings; with the candidate itself where a run is named, where
+    it brings none, and to say where the two part, if it lies in its run folder.
+
     Args:
-        export: its folder.
+        export: its folder, or that of a bundle.
         engine: that loads it; the one that it was written for if ``None``.
-        run: folder that it comes from; the one it lies in if ``None``.
-        windows: of the report text that are read (count).
+        run: folder that it comes from.
+        windows: that are read (count).
         stages: tells what is being done.
 
     Raises:
@@ -86,23 +93,47 @@ def verify_folder(
         EngineUnavailableError: the engine is not here.
         RunError: it is no export, or of another run.
     """
+    if not (export / MANIFEST).is_file() and (export / MODEL / MANIFEST).is_file():
+        export = export / MODEL
     require_export(export)
     check_files(export)
     manifest = read_manifest(export)
     chosen = loading_engine(manifest, engine)
     require_here(chosen)
-    found_run = Run(run or run_of(export))
-    bench = open_workbench(found_run.settings, found_run.folder, stages)
+    failed: VerificationError | None = None
+    if run is None and REFERENCE in manifest["files"]:
+        try:
+            with stages.stage(
+                "verify", f"loading it in {chosen.name}, comparing it with what the candidate predicts"
+            ):
+                return Verified(export, chosen.name, chosen.version(), verify_alone(chosen, export, windows))
+        except VerificationError as error:
+            failed = error
+            try:
+                run_of(export)
+            except RunError:
+                raise error from None
+    # The run has the candidate itself: it tells where an export parts from it.
+    found = _beside_its_run(export, manifest, chosen, Run(run or run_of(export)), windows, stages)
+    if failed is not None:
+        raise failed
+    return Verified(export, chosen.name, chosen.version(), found)
+
+
+def _beside_its_run(
+    export: Path, manifest: dict[str, Any], chosen: Engine, run: Run, windows: int, stages: Stages
+) -> Verification:
+    """Compare an export with the candidate, made again from its run."""
+    bench = open_workbench(run.settings, run.folder, stages)
     check_origin(export, manifest, bench)
     config = manifest_config(manifest, export)
     ids = bench.windows["report"].ids[:windows]
     assembler = _searched(bench, manifest, config, stages)
     try:
-        found = verify_export(chosen, assembler, config, export, ids, kl_of_candidate=_kl_of(manifest))
+        return verify_export(chosen, assembler, config, export, ids, kl_of_candidate=_kl_of(manifest))
     except VerificationError as error:
         place = _where_they_part(bench, assembler, chosen, export, manifest, ids)
         raise VerificationError(error.value, f"{error.rule}; {place}", error.remedy) from error
-    return Verified(export, chosen.name, chosen.version(), found)
 
 
 def require_export(folder: Path) -> None:
@@ -115,7 +146,7 @@ def require_export(folder: Path) -> None:
         raise RunError(
             f"folder {folder}",
             f"is no export: it holds no {MANIFEST}",
-            "Give RUN/export/NAME, or a rung of a ladder",
+            "Give RUN/export/NAME, a bundle, or a rung of a ladder",
         )
 
 

@@ -34,8 +34,8 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
         )
     elif export is not None and isinstance(export.get("folder"), str):
         if "not_loaded" in export:
-            words = "Copy the run folder to the machine that serves and verify there, before anything else:"
-            steps.append((words, f"paretune verify {shlex.quote(export['folder'])}"))
+            words = "Make a folder to copy to the machine that serves, and verify there before anything else:"
+            steps.append((words, f"paretune export {run} --bundle"))
         steps.append(_after_export(export, folder))
         gguf = export.get("gguf")
         if isinstance(gguf, dict):
@@ -43,7 +43,7 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
     size = None if recommended is None else recommended.value("weight_bytes")
     if size is not None:
         # Rounded up: the recommended configuration itself has to meet it.
-        bound = f"weight_bytes<={math.ceil(size / 1e4) / 100:g}MB"
+        bound = f"weight_bytes<={math.ceil(size / 1e4) / 100:.12g}MB"
         steps.append(("Choose under other limits:", f"paretune select {run} --limit {shlex.quote(bound)}"))
     else:
         steps.append(("Choose under other limits:", f"paretune select {run} --limit 'kl<=0.1'"))

@@ -103,5 +103,5 @@ def _of_the_export(folder: RunFolder) -> list[str]:
             f"The export in {export.get('folder')} is another model, do not deploy it: {export['failed']}"
         ]
     if "not_loaded" in export:
-        return [f"The recommended configuration was exported and not loaded again: {export['not_loaded']}"]
+        return [f"The recommended configuration was exported and not verified here: {export['not_loaded']}"]
     return []

@@ -12,6 +12,8 @@ from paretune.commands.main import main
 from paretune.engines.environments import Environment
 from paretune.search.records import RecordFile
 from paretune.spaces.errors import EngineError, VerificationError
+from paretune.spaces.files import sha256_of_file, write_json
+from paretune.spaces.schema import sealed
 from tests.commands.small_runs import ROOT, RULE, failing, paretune, small_arguments, small_run
 from tests.engines.conftest import running
 
@@ -139,7 +141,7 @@ def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
     assert "kl_to_candidate" not in document["export"]
     assert document["export"]["launch"].startswith("VLLM_NO_USAGE_STATS=1 vllm serve")
     assert said in document["export"]["not_loaded"]
-    assert f"exported and not loaded again: {said}" in " ".join(capsys.readouterr().out.split())
+    assert f"exported and not verified here: {said}" in " ".join(capsys.readouterr().out.split())
     assert (out / "report.html").is_file()
     assert len(list((out / "export").iterdir())) == 1
     again = next(
@@ -147,7 +149,7 @@ def test_a_search_for_an_engine_that_is_not_here_ends_with_an_export(
     )
     assert main(["export", str(out), "--name", again, "--out", str(tmp_path / "by-hand")]) == 0
     told = capsys.readouterr().out
-    assert f"to {tmp_path / 'by-hand'}, and not loaded again: {said}" in told
+    assert f"to {tmp_path / 'by-hand'}; not verified here: {said}" in told
     assert (tmp_path / "by-hand" / "paretune.json").is_file()
 
 
@@ -288,6 +290,32 @@ def test_a_damaged_export_is_set_aside_and_written_again(run, tmp_path, capsys):
     assert "is written again" in told
     assert "preparing the bank" in told
     assert (folder / "export" / f"{name}.damaged").is_dir()
+
+
+def test_a_bundle_is_all_that_a_server_needs(run, tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(run), "--name", "uniform-4", "--bundle", "--out", str(bundle), "--quiet"]) == 0
+    assert f"to copy to the server: {bundle}" in capsys.readouterr().out
+    assert sorted(path.name for path in bundle.iterdir()) == ["README.md", "model", "serve.sh"]
+    for file in bundle.rglob("*"):
+        if file.is_file():
+            assert all(place.encode() not in file.read_bytes() for place in (str(run), str(tmp_path))), file
+    server = shutil.move(bundle, tmp_path / "server")
+    assert main(["verify", str(server), "--quiet"]) == 0
+    assert "KL to the searched candidate" in capsys.readouterr().out
+    # Whole by its hashes, and another model than was searched.
+    weights, manifest = server / "model" / "model.safetensors", server / "model" / "paretune.json"
+    content = bytearray(weights.read_bytes())
+    content[-4096:] = bytes(reversed(content[-4096:]))
+    weights.write_bytes(content)
+    assert main(["verify", str(server), "--quiet"]) == 1
+    assert "is not what paretune.json says" in capsys.readouterr().err
+    said = json.loads(manifest.read_text())
+    del said["checksum"]
+    said["files"]["model.safetensors"] = sha256_of_file(weights)
+    write_json(manifest, sealed(said))
+    assert main(["verify", str(server), "--quiet"]) == 1
+    assert "differs from the searched candidate" in capsys.readouterr().err
 
 
 def test_a_refused_search_leaves_no_folder(model, tmp_path):

@@ -127,8 +127,8 @@ def test_an_export_that_was_not_loaded_is_verified_elsewhere_first(run: Path) ->
         "not_loaded": "no GPU",
     }
     text = changed_run(run, export=export)
-    assert "The recommended configuration was exported and not loaded again: no GPU" in text
-    assert text.index("paretune verify runs/e") < text.index("vllm serve runs/e")
+    assert "The recommended configuration was exported and not verified here: no GPU" in text
+    assert text.index("--bundle") < text.index("vllm serve runs/e")
 
 
 def test_an_export_that_is_wrong_is_not_offered(run: Path) -> None:
