@@ -27,7 +27,7 @@ STAGES = {
     "start": ("start",),
     "bank": ("bank",),
     "profile": ("profile",),
-    "search": ("search", "promotion"),
+    "search": ("search", "judging"),
     "tasks": ("tasks", "latency"),
     "export": ("export", "report"),
 }

@@ -145,7 +145,7 @@ Minutes = Annotated[
     typer.Option(
         metavar="MINUTES", min=0.0,
         help="Bound on the search alone (minutes); preparing, judging and exporting come on top. "
-        "Default: none; embedded model: 1.6.",
+        "Default: 30 where nothing else bounds the search; embedded model: 1.6.",
     ),
 ]  # fmt: skip
 MaxEvaluations = Annotated[

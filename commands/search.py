@@ -28,6 +28,14 @@ def search(
     calibration_text: opt.CalibrationText = None,
     search_text: opt.SearchText = None,
     report_text: opt.ReportText = None,
+    windows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Windows drawn from each text (count); 0: all. Default: at most 128 to calibrate, 64 of the others.",
+        ),
+    ] = None,
     window_tokens: opt.WindowTokens = None,
     tasks: opt.Tasks = None,
     task_names: opt.Task = None,
@@ -55,17 +63,31 @@ def search(
             help="Write the export as GGUF too and ask llama.cpp a question; by default with the embedded model.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what the search would take (minutes, bytes), and what lowers it; then stop.",
+        ),
+    ] = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> int:
     """Search per-layer bits, sparsity and pruned size; leave a Pareto front, a report and an export."""
     words = locals().copy()
     from paretune.commands.printing import print_json
-    from paretune.pipeline.api import start_search
+    from paretune.pipeline.api import plan_search, start_search
     from paretune.pipeline.run import Run
 
     as_json, words["progress"] = words.pop("json"), not words.pop("quiet")
     words |= {name: opt.widths_of(words[name]) for name in ("bits", "embedding_bits")}
+    if words.pop("dry_run"):
+        plan = plan_search(words)
+        if as_json:
+            print_json(plan.document())
+        else:
+            print(*plan.lines(), sep="\n")
+        return 0
     done, folder = start_search(words)
     run = Run(folder)
     if as_json:

@@ -133,7 +133,7 @@ class Bank:
             ModelError: a weight that is not finite; names the layer.
             RunError: what is left to make does not fit on the disk.
         """
-        offered = list(self._planned(space))
+        offered = list(offered_entries(self.spec, space))
         planned = [entry for entry in offered if entry.pruned.whole and not entry.choice.sparsity]
         missing = [entry for entry in planned if entry.name not in self._store]
         needed = sum(entry.file_bytes() + index_bytes(entry.name) for entry in missing)
@@ -177,27 +177,11 @@ class Bank:
             if not together:
                 continue
             if progress is not None:
-                progress(f"quantizing {together[0].linear.name}", done, len(planned))
+                progress(together[0].linear.name, done, len(planned))
             self._make(together)
             done += len(together)
         if progress is not None and missing:
             progress("quantized", done, len(planned))
-
-    def _planned(self, space: SearchSpace) -> Iterator[Entry]:
-        """Every entry that a candidate of the space may need, once, layer by layer."""
-        seen: set[str] = set()
-        pruned_sizes = _cuts(space)
-        for index in space.layer_parameters:
-            parameter = space.parameters[index]
-            for layer in parameter.group.layers if parameter.group is not None else ():
-                linear = self.spec.linear(layer)
-                for pruned in dict.fromkeys(touched(linear, pruned) for pruned in pruned_sizes):
-                    for choice in parameter.choices:
-                        if isinstance(choice, LayerChoice):
-                            entry = Entry.of(self.spec, linear, choice, pruned)
-                            if entry.stored and entry.name not in seen and _fits(entry):
-                                seen.add(entry.name)
-                                yield entry
 
     def _make(self, entries: Sequence[Entry]) -> None:
         """Make entries that differ in their weight format alone."""
@@ -296,6 +280,23 @@ class Bank:
             if kept is not None:
                 value = value.index_select(dimension, kept.to(value.device))
         return value
+
+
+def offered_entries(spec: ModelSpec, space: SearchSpace) -> Iterator[Entry]:
+    """Every entry that a candidate of the space may need, once, layer by layer."""
+    seen: set[str] = set()
+    pruned_sizes = _cuts(space)
+    for index in space.layer_parameters:
+        parameter = space.parameters[index]
+        for layer in parameter.group.layers if parameter.group is not None else ():
+            linear = spec.linear(layer)
+            for pruned in dict.fromkeys(touched(linear, pruned) for pruned in pruned_sizes):
+                for choice in parameter.choices:
+                    if isinstance(choice, LayerChoice):
+                        entry = Entry.of(spec, linear, choice, pruned)
+                        if entry.stored and entry.name not in seen and _fits(entry):
+                            seen.add(entry.name)
+                            yield entry
 
 
 def _of_one_kind(entries: Sequence[Entry]) -> Iterator[list[Entry]]:

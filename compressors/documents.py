@@ -1,8 +1,9 @@
 """Text files as lists of documents, and the proof that two texts share none.
 
-A document ends with ``<|endoftext|>``, is a line of a JSON Lines file with a field ``text``, or an article under a
-heading of WikiText (`` = Title = ``). A file with nothing of the kind is divided by paragraphs, which are no documents.
-How a file was saved makes no difference: line ends, form feeds and byte order marks are brought to one form.
+A document ends with ``<|endoftext|>``, is a line of a JSON Lines file with a field ``text``, an article under a heading
+of WikiText (`` = Title = ``), or between ``<doc ...>`` and ``</doc>`` (WikiExtractor). A file with nothing of the kind
+is divided by paragraphs, which are no documents. How a file was saved makes no difference: line ends, form feeds and
+byte order marks are brought to one form.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ _TEXT = FileKind("text", TextError, "Name a UTF-8 text file, plain or .bz2", 1 <
 END_OF_TEXT = "<|endoftext|>"
 _BLANK_LINES = re.compile(r"(?<=\n)(?:[ \t]*\n)+")
 _ARTICLE = re.compile(r"^[ \t]*= [^=\n]+ =[ \t]*$", re.MULTILINE)
+_MARKED = re.compile(r"^<doc [^>\n]*>[ \t]*$(.*?)^</doc>[ \t]*$", re.MULTILINE | re.DOTALL)
 _LINE_ENDS = {
     "\r\n": "\n", "\f": "\n\n", "\u2029": "\n\n", "\ufeff": "", **dict.fromkeys("\r\v\x1c\x1d\x1e\x85\u2028", "\n")
 }  # fmt: skip
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _WORD = re.compile(f"[^\\W{_CJK}]+|[{_CJK}]")
 _LONG_LINE = 200
-_SHINGLE = 13
+SHINGLE = 13
 """Words in a row that two texts have in common by no accident (Brown et al., 2020, appendix C)."""
-_PASSAGE = 25
+PASSAGE = 25
 """Words in a row that may not be part of two texts; shorter ones are headings, refrains and phrases."""
 _SHARE = 0.05
 """Share of a text that may consist of such shorter ones."""
@@ -101,6 +103,8 @@ def split_documents(text: str) -> list[Document]:
     if END_OF_TEXT in text:
         *ended, rest = text.split(END_OF_TEXT)
         found = [Document(part, END_OF_TEXT) for part in ended] + [Document(rest, "")]
+    elif len(marked := _MARKED.findall(text)) > 1:
+        found = [Document(part, END_OF_TEXT) for part in marked]
     elif len(articles) > 1:
         bounds = [0, *articles, len(text)]
         found = [Document(text[start:stop], "") for start, stop in pairwise(bounds)]
@@ -126,8 +130,8 @@ def distinct(documents: Sequence[Document]) -> list[int]:
     return list(first.values())
 
 
-def families(documents: Sequence[Document]) -> list[int]:
-    """A number for each document, the same for those that share a passage: they belong in one text."""
+def families(documents: Sequence[Document], words_shared: int = PASSAGE) -> list[int]:
+    """A number for each document, the same for those that share so many words in a row: they belong in one text."""
     words = _Words(documents, {})
     _, firsts, places = np.unique(words.shingles, return_index=True, return_inverse=True)
     owner = words.owners[firsts[places]]
@@ -138,7 +142,7 @@ def families(documents: Sequence[Document]) -> list[int]:
             number = family[number]
         return number
 
-    for start, stop in _runs(owner != words.owners[: len(owner)], _PASSAGE):
+    for start, stop in _runs(owner != words.owners[: len(owner)], words_shared):
         for pair in np.unique(
             np.stack([words.owners[start:stop], owner[start:stop]], axis=1), axis=0
         ).tolist():
@@ -210,34 +214,34 @@ class _Words:
             )
             for document in documents
         ]
-        self._short = {part.tobytes() for part in parts if len(part) < _SHINGLE}
+        self._short = {part.tobytes() for part in parts if len(part) < SHINGLE}
         self._ids = np.concatenate([np.empty(0, np.uint64), *parts])
         self._bounds = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
         self.owners = np.repeat(np.arange(len(parts)), np.diff(self._bounds))
         mixed = (self._ids + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         mixed ^= mixed >> np.uint64(31)
-        count = max(0, len(self._ids) - _SHINGLE + 1)
+        count = max(0, len(self._ids) - SHINGLE + 1)
         self.shingles = np.zeros(count, dtype=np.uint64)
-        for place in range(_SHINGLE):
+        for place in range(SHINGLE):
             self.shingles = self.shingles * np.uint64(0xD6E8FEB86659FD93) + mixed[place : place + count]
 
     def shared_with(self, other: _Words) -> str | None:
         """The beginning of something that the other text has too."""
         same = np.isin(self.shingles, other.shingles)
         for number, (start, stop) in enumerate(zip(self._bounds[:-1], self._bounds[1:], strict=True)):
-            document, inside = self._documents[number], same[start : max(start, stop - _SHINGLE + 1)]
+            document, inside = self._documents[number], same[start : max(start, stop - SHINGLE + 1)]
             if not document.whole or stop - start < _FEWEST_WORDS:
                 continue
             short = self._ids[start:stop].tobytes()
             if inside.mean() >= 0.5 if len(inside) else short in other._short:
                 return f"document {' '.join(document.text.split())[:60]!r}"
-        passage = next(iter(_runs(same, _PASSAGE)), None)
+        passage = next(iter(_runs(same, PASSAGE)), None)
         if passage is None and len(same) and same.mean() > _SHARE:
-            passage = int(same.argmax()), int(same.argmax()) + _SHINGLE
+            passage = int(same.argmax()), int(same.argmax()) + SHINGLE
         if passage is None:
             return None
         names = list(self._vocabulary)
-        words = [names[number] for number in self._ids[passage[0] :][:_PASSAGE].tolist()]
+        words = [names[number] for number in self._ids[passage[0] :][:PASSAGE].tolist()]
         return f"passage {' '.join(words)[:60]!r}"
 
 
@@ -245,7 +249,7 @@ def _runs(same: np.ndarray, words: int) -> list[tuple[int, int]]:
     """Bounds of the runs of true shingles that cover so many words or more."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
     pairs = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    return [(start, stop) for start, stop in pairs if stop - start + _SHINGLE - 1 >= words]
+    return [(start, stop) for start, stop in pairs if stop - start + SHINGLE - 1 >= words]
 
 
 def _words(text: str) -> list[str]:

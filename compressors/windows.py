@@ -110,6 +110,7 @@ def read_windows(
     *,
     window_tokens: int = 512,
     count: int | None = None,
+    most: int | None = None,
     seed: int = 0,
     documents: Sequence[int] | None = None,
 ) -> TokenWindows:
@@ -121,6 +122,7 @@ def read_windows(
         text: name of the text.
         window_tokens: length of a window.
         count: draw so many with ``seed``, without replacement; ``None``: all, in the order of the file.
+        most: draw no more, where no ``count`` is given; ``None`` or 0: all.
         seed: of the draw.
         documents: use only these, counted from 0; ``None``: all, one that repeats another once.
 
@@ -136,6 +138,8 @@ def read_windows(
             f"holds {len(windows)} windows of {window_tokens} tokens, {count or 1} are needed",
             "Give a longer text, shorter windows or ask for fewer",
         )
+    if count is None and most and len(windows) > most:
+        count = most
     if count is not None:
         drawn = np.random.default_rng(seed).permutation(len(windows))[:count]
         windows, owners = windows[drawn], owners[drawn] if len(owners) else owners

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.pipeline.progress import Progress, Stages
 from paretune.pipeline.run import Run
-from paretune.pipeline.run_file import settings_of
+from paretune.pipeline.run_file import RunFile, settings_of
 from paretune.spaces.limits import Limit
 from paretune.spaces.target import Workload
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from paretune.pipeline.checking import Checked
     from paretune.pipeline.inspection import EngineRow, Inspection
     from paretune.pipeline.job import Outcome
+    from paretune.pipeline.plan import Plan
     from paretune.pipeline.transforming import TransformResult
     from paretune.pipeline.verifying import Verified
     from paretune.profiles.advice import Advice
@@ -37,6 +38,7 @@ def search(
     calibration_text: str | Path | None = None,
     search_text: str | Path | None = None,
     report_text: str | Path | None = None,
+    windows: int | None = None,
     window_tokens: int | None = None,
     tasks: str | Path | None = None,
     task_names: Sequence[str] | None = None,
@@ -72,6 +74,7 @@ def search(
         workload: ``batch=1,prompt=128,output=128`` (sequences, tokens, tokens).
         text: split by document into the three below.
         calibration_text, search_text, report_text: for statistics, for scoring, for what is reported.
+        windows: drawn from each text (count); 0: all that it has.
         window_tokens: of a window.
         tasks: folder of lm-eval tasks, which may run code of their own.
         task_names: all of the folder if left out; or names that lm-eval has.
@@ -79,7 +82,7 @@ def search(
         limits: such as ``memory<=6GiB``, ``kl<=0.1``, ``tpot<=20ms``.
         objectives: metrics to trade off, quality first.
         sampler: paretune, additive, nsga2, nsga3, tpe, gp or random.
-        minutes: bound on the search alone; preparing, judging and exporting come on top.
+        minutes: bound on the search alone; preparing, judging and exporting come on top. 30 where no bound is given.
         max_evaluations: bound on the search, in units of 16,384 tokens.
         bits, embedding_bits: widths of linears, and of embedding and head.
         group_size: weights that share a scale; 0: one scale per channel.
@@ -116,13 +119,30 @@ def start_search(words: dict[str, Any]) -> tuple[Outcome, Path]:
     Raises:
         ParetuneError: whatever was refused before there was a front.
     """
-    run_file, out, progress = (words.pop(name) for name in ("run_file", "out", "progress"))
-    settings = settings_of(words, None if run_file is None else Path(run_file))
-    folder = Path(out) if out else Path("runs") / _folder_name(settings.model)
+    settings, folder, progress = _told(words)
     # After the words were read: a slip is refused before torch is loaded.
     from paretune.pipeline.job import run_job
 
     return run_job(settings, folder, progress), folder
+
+
+def plan_search(words: dict[str, Any]) -> Plan:
+    """What a search told in words would take; nothing is written.
+
+    Raises:
+        ParetuneError: whatever is refused before the bank.
+    """
+    settings, folder, progress = _told(words)
+    from paretune.pipeline.job import foresee
+
+    return foresee(settings, folder, progress)
+
+
+def _told(words: dict[str, Any]) -> tuple[RunFile, Path, Progress]:
+    """Settings, run folder and how progress is shown."""
+    run_file, out, progress = (words.pop(name) for name in ("run_file", "out", "progress"))
+    settings = settings_of(words, None if run_file is None else Path(run_file))
+    return settings, Path(out) if out else Path("runs") / _folder_name(settings.model), progress
 
 
 def load_run(folder: str | Path) -> Run:

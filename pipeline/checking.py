@@ -121,9 +121,7 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
         if request.tasks is not None or request.task_names:
             settings = TaskSettings(request.task_names, request.tasks, request.task_limit)
             scorer = TaskScorer(tokenizer, settings)
-        read = read_windows(
-            tokenizer, request.text, text="check", window_tokens=tokens, count=request.windows
-        )
+        read = read_windows(tokenizer, request.text, text="check", window_tokens=tokens, most=request.windows)
         dense = load_checkpoint(base_folder)
         teacher = Teacher(dense, read)
         candidate = load_checkpoint(folder)
@@ -135,7 +133,7 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
     result: dict[str, Any] = {
         "base": request.base,
         "checkpoint": request.checkpoint,
-        "windows": request.windows,
+        "windows": read.count,
         **{name: measured.value for name, measured in found.items()},
         "kl_stderr": found["kl"].stderr,
         "clustered_by": found["kl"].clustered_by,

@@ -12,10 +12,12 @@ from paretune.pipeline.progress import Stages
 from paretune.pipeline.workbench import Workbench
 from paretune.search.study import Study
 from paretune.spaces.errors import EngineAbsentError, RunError
-from paretune.spaces.files import FileKind, read_document, write_document
+from paretune.spaces.files import FileKind, read_document, read_object, write_document, write_json
 from paretune.spaces.result import FrontFile, LatencyCheck, RunDocument
 
 FILE = "run.json"
+_SPENT = "spent.json"
+_KIND = FileKind("run", RunError, "Start anew")
 Status = Literal["running", "complete", "interrupted"]
 _PACKAGES = ("paretune", "torch", "transformers", "optuna", "lm-eval", "compressed-tensors", "numpy")
 
@@ -56,6 +58,7 @@ def write_run(
         kl_mode=bench.quality.mode,
         tasks=_tasks(front),
         latency_checks=checks,
+        plan=bench.plan,
         spent={name: round(seconds, 3) for name, seconds in stages.spent.items()},
         evaluations=study.records.evaluations,
         ended=study.ended,
@@ -69,11 +72,29 @@ def write_run(
 
 
 def spent_before(folder: Path) -> dict[str, float]:
-    """Seconds by stage of earlier calls, by ``run.json``; a run that goes on adds to them."""
-    try:
-        return dict(read_document(folder / FILE, RunDocument, FileKind("run", RunError, "Start anew")).spent)
-    except RunError:  # it is written anew at the end
-        return {}
+    """Seconds by stage of earlier calls; a run that goes on adds to them."""
+    found: dict[str, float] = {}
+    for read in (_spent_by_run, _spent_by_stages):
+        try:
+            for name, seconds in read(folder).items():
+                found[name] = max(seconds, found.get(name, 0.0))
+        except (RunError, TypeError, ValueError):  # it is written anew at the end
+            continue
+    return found
+
+
+def write_spent(folder: Path, stages: Stages) -> None:
+    """Keep the seconds of a call that ended before there was a ``run.json``."""
+    if not (folder / FILE).is_file():
+        write_json(folder / _SPENT, stages.spent)
+
+
+def _spent_by_run(folder: Path) -> dict[str, float]:
+    return read_document(folder / FILE, RunDocument, _KIND).spent
+
+
+def _spent_by_stages(folder: Path) -> dict[str, float]:
+    return {name: float(seconds) for name, seconds in read_object(folder / _SPENT, _KIND).items()}
 
 
 def engine_version(bench: Workbench) -> str:

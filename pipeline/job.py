@@ -10,14 +10,15 @@ from typing import Any
 from paretune.evaluators.cost import CostEvaluator
 from paretune.evaluators.tasks import TaskEvaluator
 from paretune.pipeline.exporting import Exported, export_line, export_member
-from paretune.pipeline.files import Status, spent_before, write_run
+from paretune.pipeline.files import Status, spent_before, write_run, write_spent
 from paretune.pipeline.finish import judge_tasks, latency_checks, measure_latency
 from paretune.pipeline.gguf import check_gguf, gguf_line, write_gguf
+from paretune.pipeline.plan import Plan, make_plan
 from paretune.pipeline.profiling import can_be_timed, profile_engine
 from paretune.pipeline.progress import Progress, Stages, note
 from paretune.pipeline.run import unmet
 from paretune.pipeline.run_file import RunFile
-from paretune.pipeline.workbench import Workbench, open_workbench
+from paretune.pipeline.workbench import Workbench, furnish, prepare
 from paretune.reports.report import write_report
 from paretune.search.promotion import promote
 from paretune.search.result import build_front, write_front
@@ -52,16 +53,35 @@ def run_job(run: RunFile, folder: Path, progress: Progress) -> Outcome:
     """
     with lock_run_folder(folder):
         stages = Stages(progress, spent_before(folder))
-        bench = open_workbench(run, folder, stages, searching=True)
-        study = open_study(bench, stages)
-        stages.spent["search"] = max(stages.spent.get("search", 0.0), study.records.seconds_on("search"))
-        interrupted = _search(study, stages)
+        made = prepare(run, folder, stages, searching=True)
+        plan = make_plan(made, folder, stages)
+        for line in plan.lines():
+            note(line)
+        stages.expected.update(plan.seconds)
         try:
+            bench = furnish(made, folder, stages)
+            bench.plan = plan.document()
+            study = open_study(bench, stages)
+            stages.spent["search"] = max(stages.spent.get("search", 0.0), study.records.seconds_on("search"))
+            interrupted = _search(study, stages)
             return Outcome(interrupted, _finish(bench, study, stages, interrupted))
         except KeyboardInterrupt:
-            if not all((folder / name).is_file() for name in ("front.json", "run.json")):
-                raise
-            return Outcome(True, None)
+            if all((folder / name).is_file() for name in ("front.json", "run.json")):
+                return Outcome(True, None)
+            note(f"\nwhat is done is kept in {folder}: the same command goes on from there")
+            raise
+        finally:
+            write_spent(folder, stages)
+
+
+def foresee(run: RunFile, folder: Path, progress: Progress) -> Plan:
+    """What :func:`run_job` would take; nothing is written.
+
+    Raises:
+        ParetuneError: whatever is refused before the bank.
+    """
+    stages = Stages(progress, spent_before(folder))
+    return make_plan(prepare(run, folder, stages, searching=True), folder, stages)
 
 
 def open_study(bench: Workbench, stages: Stages) -> Study:
@@ -107,7 +127,7 @@ def _finish(bench: Workbench, study: Study, stages: Stages, interrupted: bool) -
 
     The page is written once, whatever fails or is interrupted on the way: engines, tasks, disks.
     """
-    with stages.stage("promotion", "reading the front on the report text"):
+    with stages.stage("judging", "reading the front on the report text"):
         front = build_front(study, promote(study, stages.report))
         write_front(front, bench.folder)
     _document(bench, study, stages, "interrupted" if interrupted else "running", front)

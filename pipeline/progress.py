@@ -6,6 +6,8 @@ stage and nothing else. A program that shows progress itself gives a function.
 
 from __future__ import annotations
 
+import datetime
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,20 +57,23 @@ class Stages:
 
     Attributes:
         spent: seconds by stage, in order.
+        expected: seconds that a stage was announced to take.
     """
 
     def __init__(self, progress: Progress = True, spent: Mapping[str, float] | None = None) -> None:
         self.spent: dict[str, float] = dict(spent or {})
+        self.expected: dict[str, float] = {}
         self._progress = progress
         self._live = progress is True and _can_draw()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._title = ""
+        self._title = self._name = ""
 
     @contextmanager
     def stage(self, name: str, title: str) -> Iterator[None]:
         """Time what happens inside; seconds are added to :attr:`spent` under ``name``."""
         start = time.perf_counter()
+        self._name = name
         self._begin(title)
         try:
             yield
@@ -86,14 +91,18 @@ class Stages:
             self._progress(Step(self._title, what, done, total, seconds_left))
         if self._bar is None or self._task is None:
             return
-        count = f"{done}" if total is None else f"{done}/{total}"
-        if (
-            seconds_left is not None
-        ):  # one clock: the box ends the stage, whatever a bar would guess of its count
-            count = f"{done}, {_clock(seconds_left)} left"
-            done, total = 0, None
+        count, end, completed = f"{done}/{total}" if total else f"{done}", self._end(), float(done)
+        if seconds_left is not None:  # one clock: the box ends the stage, whatever its count
+            completed = self._bar.tasks[0].elapsed or 0.0
+            last = completed + max(0.0, seconds_left)
+            count, end, total = f"{done}", f"of {_clock(last)}", math.ceil(last)
         self._bar.update(
-            self._task, description=f"{self._title}: {what}", completed=done, total=total, count=count
+            self._task,
+            description=f"{self._name}: {what}",
+            completed=completed,
+            total=total,
+            count=count,
+            end=end,
         )
 
     def _begin(self, title: str) -> None:
@@ -102,24 +111,30 @@ class Stages:
             self._progress(Step(title))
         elif self._live:
             from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as Bar
             from rich.table import Column
 
-            shown = TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1))
-            counted = TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True))
+            whole = Column(no_wrap=True)
             self._bar = Bar(
-                shown,
-                BarColumn(bar_width=16),
-                counted,
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=1)),
+                BarColumn(bar_width=8),
+                TextColumn("{task.fields[count]}", table_column=whole),
+                TimeElapsedColumn(table_column=whole),
+                TextColumn("{task.fields[end]}", table_column=whole),
                 console=Console(stderr=True),
                 transient=True,
                 expand=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(title, total=None, count="")
+            self._task = self._bar.add_task(title, total=None, count="", end=self._end())
         elif self._progress:
-            note(title)
+            note(" ".join([title, *(f"(about {end})" for end in [self._end().removeprefix("of ~")] if end)]))
+
+    def _end(self) -> str:
+        """When the stage was announced to end; empty where it was not."""
+        expected = self.expected.get(self._name, 0.0)
+        return f"of ~{_clock(expected)}" if expected >= 1 else ""
 
 
 def _can_draw() -> bool:
@@ -128,5 +143,4 @@ def _can_draw() -> bool:
 
 
 def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(max(0.0, seconds)), 60)
-    return f"{minutes}:{rest:02d}"
+    return str(datetime.timedelta(seconds=int(max(0.0, seconds))))

@@ -32,7 +32,9 @@ class TextSource(Frozen):
     path: str = Field(description="Text file (.txt or .txt.bz2), UTF-8.")
     documents: tuple[int, ...] | None = Field(None, description="Use only these documents, counted from 0.")
     windows: int | None = Field(
-        None, ge=1, description="Draw this many windows with the seed; all if left out."
+        None,
+        ge=1,
+        description="Draw this many windows with the seed; as `windows` of all texts says if left out.",
     )
 
 
@@ -43,6 +45,11 @@ class Texts(Frozen):
     calibration: TextSource | None = Field(None, description="Statistics for quantizers and pruning.")
     search: TextSource | None = Field(None, description="What candidates are scored on.")
     report: TextSource | None = Field(None, description="What the front is reported on; never searched on.")
+    windows: int | None = Field(
+        None, ge=0,
+        description="Windows drawn from each text that names no number of its own, at most; 0: all. 128 of the "
+        "calibration text and 64 of the others if left out.",
+    )  # fmt: skip
     window_tokens: int = Field(256, ge=16, description="Tokens of a window.")
 
 
@@ -141,9 +148,13 @@ EMBEDDED_RUN: dict[str, Any] = {
 }
 """What is searched without a word: on two cores in five minutes."""
 
+DEFAULT_MINUTES = 30.0
+"""Of a search that nothing bounds: enough to see what a model's layers are like, and an end that will come."""
+_BOUNDS = {"minutes", "max_evaluations", "max_candidates"}
+
 _KEYS = {
     "text": "texts.single.path", "calibration_text": "texts.calibration.path", "search_text": "texts.search.path",
-    "report_text": "texts.report.path", "window_tokens": "texts.window_tokens",
+    "report_text": "texts.report.path", "windows": "texts.windows", "window_tokens": "texts.window_tokens",
     "tasks": "tasks.folder", "task_names": "tasks.names", "task_limit": "tasks.limit",
     **{word: f"space.{word}" for word in ("bits", "embedding_bits", "group_size", "methods", "formats", "rules")},
     **{
@@ -171,6 +182,8 @@ def settings_of(words: Mapping[str, Any], run_file: Path | None = None) -> RunFi
     values = merge({} if run_file is None else read_run_file(run_file), values)
     if values.setdefault("model", EMBEDDED) == EMBEDDED:
         values = merge(EMBEDDED_RUN, values)
+    elif not _BOUNDS & set(values.get("search") or {}):
+        values = merge(values, {"search": {"minutes": DEFAULT_MINUTES}})
     return validate_run(values, "the options" if run_file is None else str(run_file))
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paretune.compressors.documents import TextPart, check_disjoint, distinct, families, read_documents
+from paretune.compressors.documents import (
+    PASSAGE,
+    SHINGLE,
+    TextPart,
+    check_disjoint,
+    distinct,
+    families,
+    read_documents,
+)
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.pipeline.run_file import Texts, TextSource
 from paretune.spaces.errors import TextError
@@ -13,6 +21,8 @@ from paretune.spaces.model import ModelSpec
 
 NAMES = ("calibration", "search", "report")
 _SHARES = (0.25, 0.35, 0.4)
+_MOST = {"calibration": 128, "search": 64, "report": 64}
+"""Windows of a text where nobody says how many: what is read grows with them, what is learned hardly does."""
 
 
 def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict[str, TokenWindows]:
@@ -32,6 +42,7 @@ def read_texts(texts: Texts, tokenizer: Any, spec: ModelSpec, seed: int) -> dict
             text=name,
             window_tokens=texts.window_tokens,
             count=source.windows,
+            most=_MOST[name] if texts.windows is None else texts.windows,
             seed=seed,
             documents=source.documents,
         )
@@ -78,9 +89,14 @@ def split_by_document(source: TextSource) -> dict[str, TextSource]:
     documents = read_documents(Path(source.path))
     asked = list(source.documents or range(len(documents)))
     numbers = [asked[place] for place in distinct([documents[number] for number in asked])]
-    kin: dict[int, list[int]] = {}
-    for number, family in zip(numbers, families([documents[number] for number in numbers]), strict=True):
-        kin.setdefault(family, []).append(number)
+    # Phrases that recur, as in articles made by a template, keep together what has them; unless that is everything.
+    for words in (SHINGLE, PASSAGE):
+        kin: dict[int, list[int]] = {}
+        found = families([documents[number] for number in numbers], words)
+        for number, family in zip(numbers, found, strict=True):
+            kin.setdefault(family, []).append(number)
+        if len(kin) >= len(NAMES):
+            break
     if len(kin) < len(NAMES):
         raise TextError(
             f"{len(kin)} documents in {source.path} that share nothing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from paretune.search.run_folder import check_run_folder
 from paretune.search.study import versions_of
 from paretune.spaces.architectures import check_weights, read_model
 from paretune.spaces.errors import EngineError, RunError
+from paretune.spaces.legality import Legality
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.patterns import Restrictions
 from paretune.spaces.schema import sha256_of
 from paretune.spaces.space import SearchSpace
 from paretune.spaces.target import Device
@@ -50,6 +52,7 @@ class Workbench:
         executed: the candidate as the engine computes it on the device.
         profiled: whether the engine runs here on the target device, so that latency can be measured.
         scorer: of the run's tasks, once they are known to exist.
+        plan: what a search was announced to take.
     """
 
     run: RunFile
@@ -68,6 +71,7 @@ class Workbench:
     executed: Executed
     profiled: bool = False
     scorer: TaskScorer | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, str]:
         """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""
@@ -105,18 +109,55 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
     }
 
 
-def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: bool = False) -> Workbench:
+@dataclass(frozen=True)
+class Prepared:
+    """What is there before the bank: the model is loaded, everything that can be refused without it was.
+
+    Attributes:
+        run: the settings.
+        engine, device: that it is made for.
+        source: folder of the checkpoint.
+        legality, offered: what the engine takes, and what is searched of it.
+        scorer: of the run's tasks, where they are scored.
+        model: dense.
+        digest: of its weights.
+    """
+
+    run: RunFile
+    engine: Engine
+    device: Device
+    source: Path
+    spec: ModelSpec
+    legality: Legality
+    offered: Restrictions
+    tokenizer: Any
+    windows: dict[str, TokenWindows]
+    scorer: TaskScorer | None
+    model: Any
+    digest: str
+
+
+def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
     """Load the model, read the texts, build or reuse the bank.
+
+    Raises:
+        ParetuneError: whatever does not fit, before anything is written but the bank.
+    """
+    return furnish(prepare(run, folder, stages), folder, stages)
+
+
+def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = False) -> Prepared:
+    """Load the model and read the texts.
 
     Args:
         run: the settings.
         folder: the run folder.
         stages: tells what is being done.
-        searching: refuse a folder that belongs to other settings, and settings that cannot succeed, before anything is
-            loaded; limits on bytes that nothing meets, and tasks that do not exist, before the bank is built.
+        searching: refuse a folder that belongs to other settings, and settings that cannot succeed, limits on bytes
+            that nothing meets and tasks that do not exist among them, before the model is loaded.
 
     Raises:
-        ParetuneError: whatever does not fit, before anything is written but the bank.
+        ParetuneError: whatever does not fit.
     """
     engine = find_engine(run.engine)
     device = target_device(engine, run.device)
@@ -137,45 +178,53 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages, *, searching: boo
             engine.offered(run.space, device.name),
         )
         if searching:
-            for line in check_offer(engine, SearchSpace(spec, legality, offered), export=run.export):
+            # The order of blocks, which a bank knows, changes no bytes; limits on times wait for a profile.
+            space = SearchSpace(spec, legality, offered)
+            for line in check_offer(engine, space, export=run.export):
                 note(line)
+            check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
         check_weights(source, spec)
         dtype, place = compute_target(run)
         _refuse_absent(place)
         tokenizer = load_tokenizer(source)
         # Texts before weights: what is wrong with them is said at once.
         windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
-        for remark in dict.fromkeys(remark for found in windows.values() for remark in found.remarks):
-            note(remark)
+        if searching:
+            for remark in dict.fromkeys(remark for found in windows.values() for remark in found.remarks):
+                note(remark)
         tasks = run.tasks.settings if searching else None
         scorer = None if tasks is None else TaskScorer(tokenizer, tasks)
         if scorer is not None:
             scorer.check_searchable(run.searched_tasks)
         model = load_dense(source, spec, dtype=dtype, device=place)
         digest = model_hash(source)
+    return Prepared(
+        run, engine, device, source, spec, legality, offered, tokenizer, windows, scorer, model, digest
+    )
+
+
+def furnish(made: Prepared, folder: Path, stages: Stages) -> Workbench:
+    """Build or reuse the bank, and read the dense model's predictions.
+
+    Raises:
+        ParetuneError: a bank of something else, a weight that is not finite, a full disk.
+    """
+    run, spec, model, windows, engine = made.run, made.spec, made.model, made.windows, made.engine
     with stages.stage("bank", "preparing the bank"):
-        bank = Bank.open(
-            Path(run.bank) if run.bank else folder / "bank",
-            source,
-            model,
-            spec,
-            digest,
-            windows["calibration"],
-        )
-        space = SearchSpace(spec, legality, offered, bank.block_order)
-        if searching:
-            # Hours may go into a bank; limits on times have to wait for a profile.
-            check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
+        place = Path(run.bank) if run.bank else folder / "bank"
+        bank = Bank.open(place, made.source, model, spec, made.digest, windows["calibration"])
+        space = SearchSpace(spec, made.legality, made.offered, bank.block_order)
         bank.build(space, stages.report)
     assembler = Assembler(model, spec, bank, run.memory_budget_bytes)
-    executed = partial(engine.executed_config, spec, device=device.name)
-    teachers = {name: Teacher(model, windows[name]) for name in ("search", "report")}
-    hashes = {"model": digest, "bank": bank.hash}
+    executed = partial(engine.executed_config, spec, device=made.device.name)
+    with stages.stage("dense", "reading the dense model"):
+        teachers = {name: Teacher(model, windows[name]) for name in ("search", "report")}
+    hashes = {"model": made.digest, "bank": bank.hash}
     hashes |= {f"text.{name}": found.digest for name, found in windows.items()}
     return Workbench(
-        run=run, folder=folder, model_folder=source, spec=spec, engine=engine, device=device, tokenizer=tokenizer,
-        windows=windows, bank=bank, assembler=assembler, space=space,
-        quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed, scorer=scorer,
+        run=run, folder=folder, model_folder=made.source, spec=spec, engine=engine, device=made.device,
+        tokenizer=made.tokenizer, windows=windows, bank=bank, assembler=assembler, space=space,
+        quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed, scorer=made.scorer,
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ from paretune.spaces.result import FrontFile, Member
 _WIDTHS = (2, 3, 4, 5, 6, 8, 16)
 """Steps of the colour scale; a width between two takes the colour of the next."""
 _STAGES = (
-    "start", "bank", "profile", "search", "promotion", "promote", "report", "tasks", "latency", "export", "verify",
+    "start", "probe", "bank", "dense", "profile", "search", "judging", "tasks", "latency", "export", "verify",
 )  # fmt: skip
 """Stages that a job may have, in the order of the work; others follow. JSON objects are written with sorted keys."""
 

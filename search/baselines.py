@@ -1,7 +1,8 @@
 """What every search measures before it proposes anything: the dense model, uniform configurations, probes.
 
-Names are for people and carry no data: ``uniform-B`` is every linear inside the blocks at B bits by the first method
-(or named format) that has this width, embedding, head and cache as they are; ``uniform-B-METHOD`` the same by another;
+Names are for people and carry no data: ``uniform-B`` is every linear inside the blocks in integers of B bits by the
+first method that has this width, embedding, head and cache as they are; ``uniform-B-METHOD`` the same by another, and
+``uniform-B-FORMAT`` in a format with a name of its own;
 ``-embeddingN`` has embedding and head at N bits; ``-kv8`` has an 8-bit cache. Probes are ``pruned-...`` alone,
 ``pruned-...-uniform-B``, and ``sparse-...``.
 """
@@ -14,6 +15,7 @@ from itertools import product
 
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG
+from paretune.spaces.named_formats import name_of
 from paretune.spaces.pruned_sizes import PRUNED_KINDS
 from paretune.spaces.result import Uniform
 from paretune.spaces.space import Parameter, Point, SearchSpace
@@ -32,12 +34,14 @@ def uniform_configurations(space: SearchSpace) -> list[Named]:
     """Every width by every method, embedding width and cache. The first of each width is plain; these come first."""
     plain: dict[int, Named] = {}
     others: list[Named] = []
+    labels = _labels(space)
     for bits, methods in _kinds(space).items():
         for method, embedding, kv in product(methods, _embedding_widths(space), (16, 8)):
             point = space.uniform(bits, method, embedding, kv)
             if point is None or not space.ruling(point):
                 continue
-            name = f"uniform-{bits}" + (f"-{method.replace('/', '-')}" if method != methods[0] else "")
+            named = method != methods[0] or "/" in method
+            name = f"uniform-{bits}" + (f"-{labels[method]}" if named else "")
             name += f"-embedding{embedding}" if embedding != 16 else ""
             name += f"-kv{kv}" if kv != 16 else ""
             made = Uniform(
@@ -123,6 +127,18 @@ def _kinds(space: SearchSpace) -> dict[int, list[str]]:
         if not choice.weight.dense:
             found.setdefault(choice.weight.num_bits, {})[choice.kind] = None
     return {bits: list(found[bits]) for bits in sorted(found)}
+
+
+def _labels(space: SearchSpace) -> dict[str, str]:
+    """What methods and named formats are called in names of rows: a format without its method, if it has one alone."""
+    made: dict[str, dict[str, str]] = {}
+    for choice in _inside(space):
+        made.setdefault(name_of(choice) or choice.kind, {})[choice.kind] = choice.method
+    return {
+        kind: (name if len(kinds) == 1 else f"{name}-{method}").replace("/", "-") if "/" in kind else kind
+        for name, kinds in made.items()
+        for kind, method in kinds.items()
+    }
 
 
 def _embedding_widths(space: SearchSpace) -> list[int]:

@@ -194,12 +194,14 @@ class Study:
     def worth_more(self, found: list[Record]) -> list[Record]:
         """Uniform configurations and probes to be read as far as candidates: whatever a front has to be seen beside.
 
-        The plain ones, those that none other of their width beats, the front of all of them, and the best probes.
+        The plain ones, those that none other of their width beats, the front of all of them, and the best probes: of
+        what meets the limits that need no reading.
         """
         rows = [
             record for record in found
             if record.fidelity == self.baseline and not record.broken
             if record.digest in self.uniform or record.sampler == "probe"
+            if self.scorer.admissible(self.space.encode(record.config))
         ]  # fmt: skip
         observed = {record.digest: self.observe(record).values for record in rows}
         widths = dict.fromkeys(made.bits for made in self.uniform.values())

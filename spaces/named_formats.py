@@ -78,6 +78,13 @@ def find_choice(name: str) -> LayerChoice:
     return LayerChoice(weight=weight, activation=activation, method=method or default_method(weight))
 
 
+def name_of(choice: LayerChoice) -> str:
+    """What the format of a choice is called, whatever made it; empty where it has no name of its own."""
+    alone = {name: (weight, None) for name, weight in {**WEIGHT_FORMATS, **GGML_FORMATS}.items()}
+    found = (choice.weight, choice.activation)
+    return next((name for name, named in {**WITH_INPUTS, **alone}.items() if named == found), "")
+
+
 def default_method(weight: WeightFormat) -> str:
     """The quantizer that makes a format where none is named: learned levels and ggml's types have their own."""
     if weight.ggml:

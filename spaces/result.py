@@ -184,6 +184,7 @@ class RunDocument(Document):
         kl_mode: ``full`` or ``top-k`` (DESIGN: full while tokens x vocabulary x 2 bytes fit 1 GiB).
         tasks: name -> {items, chance, ...}.
         latency_checks: predicted against measured decode latency.
+        plan: what was announced at the start: ``seconds`` by stage, ``disk_bytes``, ``memory_bytes`` ...
         spent: seconds by stage (``start``, ``bank``, ``profile``, ``search``, ``tasks``, ``export`` ...).
         evaluations: spent, in units of 16,384 tokens.
         ended: why the search ended: ``budget``; ``converged``, the sampler expects nothing better of any point that is
@@ -211,6 +212,7 @@ class RunDocument(Document):
     kl_mode: str = "full"
     tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     latency_checks: tuple[LatencyCheck, ...] = ()
+    plan: dict[str, Any] = Field(default_factory=dict)
     spent: dict[str, float] = Field(default_factory=dict)
     evaluations: float = 0.0
     ended: Literal["", "budget", "converged", "exhausted"] = ""

@@ -78,7 +78,9 @@ def test_every_name_is_there_and_explained():
 def test_the_words_are_those_of_the_command_line():
     from paretune.commands.search import search as command
 
-    told = {name for name in inspect.signature(command).parameters if name not in ("json", "quiet")}
+    told = {
+        name for name in inspect.signature(command).parameters if name not in ("json", "quiet", "dry_run")
+    }
     assert told == set(inspect.signature(paretune.search).parameters) - {"progress"}
 
 

@@ -15,7 +15,7 @@ from typer.main import get_command
 from paretune.commands.main import _CODES, app, main, with_default_command
 from paretune.commands.search import search
 from paretune.engines import engine_names
-from paretune.pipeline.run_file import EMBEDDED_RUN, RunFile
+from paretune.pipeline.run_file import DEFAULT_MINUTES, EMBEDDED_RUN, RunFile, settings_of
 from paretune.spaces.target import Workload
 from tests.commands.small_runs import ROOT, paretune
 
@@ -73,8 +73,9 @@ def test_help_tells_the_defaults():
     usual, embedded = told["workload"].split("; embedded model: ")
     assert Workload.parse(usual) == run.workload
     assert Workload.parse(embedded) == Workload.model_validate(EMBEDDED_RUN["workload"])
-    assert run.search.minutes is None
-    assert told["minutes"] == f"none; embedded model: {EMBEDDED_RUN['search']['minutes']}"
+    assert settings_of({"model": "mine"}).search.minutes == DEFAULT_MINUTES
+    usual = f"{DEFAULT_MINUTES:g} where nothing else bounds the search"
+    assert told["minutes"] == f"{usual}; embedded model: {EMBEDDED_RUN['search']['minutes']}"
 
 
 def test_help_names_every_engine():
@@ -131,7 +132,7 @@ def test_a_missing_text_and_a_short_text_are_refused(model, tmp_path, capsys):
         (("--device", "h100", "--limit", "tpot<=1s"), "measured on the device itself"),
         (("--engine", "llama.cpp", "--limit", "tpot<=1s", "--workload", "batch=2,prompt=8,output=8"), "decodes one"),
         (("--objective", "kl", "--objective", "energy"), "objective energy_j_per_token"),
-        (("--limit", "task.recall>=0.5"), "limit task.recall>=0.5"),
+        (("--limit", "task.recall>=0.5"), "task 'recall'"),
         (("--search-text", "no-such-text"), "text no-such-text"),
     ],
 )  # fmt: skip
