@@ -16,6 +16,7 @@ from paretune.commands import (
     advise,
     check,
     compare,
+    dashboard,
     engines,
     export,
     inspect,
@@ -55,6 +56,7 @@ app = typer.Typer(
 for command in (
     search.search, select.select, report.report, export.export, profile.profile, inspect.inspect, advise.advise,
     check.check, transform.transform, verify.verify, compare.compare, engines.engines, recipe.recipe, monitor.monitor,
+    dashboard.dashboard,
 ):  # fmt: skip
     app.command(command.__name__)(command)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from paretune.pipeline.progress import Progress, Stages
+from paretune.pipeline.progress import Progress, Stages, note
 from paretune.pipeline.run_file import RunFile, validate_run
 from paretune.reports.reading import read_run_folder
 from paretune.spaces.errors import LimitError, UnknownNameError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from paretune.pipeline.exporting import Exported
     from paretune.reports.compared import ComparedModel
+    from paretune.search.storage import Study
 
 CANARIES = 16
 """Of a rung where the user names no number."""
@@ -74,6 +75,32 @@ class Run:
         front = self._found.front
         table = pd.DataFrame(front_rows(front), columns=list(front_columns(front))).set_index("name")
         return table.assign(**{column: table[column] == "true" for column in ("on_front", "recommended")})
+
+    @property
+    def study(self) -> Study:
+        """Every scored candidate as a trial of Optuna with its parameters, for ``optuna.visualization``.
+
+        Raises:
+            RunError: ``study.journal`` is absent or damaged.
+        """
+        from paretune.search.storage import read_study
+
+        return read_study(self.folder)
+
+    def dashboard(self, host: str = "127.0.0.1", port: int = 8080) -> None:
+        """Serve optuna-dashboard over these trials until it is interrupted.
+
+        Args:
+            host: address to listen on.
+            port: of it.
+
+        Raises:
+            RunError: as :attr:`study`; optuna-dashboard is not installed; the port cannot be had.
+        """
+        from paretune.search.storage import serve_dashboard
+
+        note(f"optuna-dashboard of {self.folder} at http://{host}:{port}; Ctrl-C ends it")
+        serve_dashboard(self.folder, host, port)
 
     @property
     def recommended(self) -> Member:

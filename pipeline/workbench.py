@@ -75,10 +75,7 @@ class Workbench:
 
     def fingerprint(self) -> dict[str, str]:
         """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""
-        space = {
-            parameter.name: [getattr(c, "name", c) for c in parameter.choices]
-            for parameter in self.space.parameters
-        }
+        space = {parameter.name: parameter.names for parameter in self.space.parameters}
         return {
             **self.hashes,
             "space": sha256_of(space),

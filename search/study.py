@@ -82,7 +82,7 @@ class Study:
         self.windows = dict(windows)
         self.window_tokens = window_tokens
         self.records = RecordFile(folder, versions_of(quality, cost))
-        self.storage = StudyStorage(folder, settings.objectives)
+        self.storage = StudyStorage(folder, settings.objectives, space)
         self.scorer = Scorer(
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
         )

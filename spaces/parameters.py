@@ -40,6 +40,11 @@ class Parameter:
     group: FusedGroup | None = None
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the choices, in their order; ``whole`` for a count that keeps everything."""
+        return tuple("whole" if c is None else str(c) if isinstance(c, int) else c.name for c in self.choices)
+
+    @cached_property
     def _positions(self) -> dict[LayerChoice | KVFormat | int | None, int]:
         return {choice: i for i, choice in enumerate(self.choices)}
 

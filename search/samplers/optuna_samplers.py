@@ -13,10 +13,10 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
+from functools import cache
 from importlib import import_module
 from math import comb
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from paretune.spaces.errors import ParetuneError
 from paretune.spaces.space import Point
 
 if TYPE_CHECKING:
+    from optuna import Study
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, TPESampler
     from optuna.trial import FrozenTrial
@@ -75,7 +76,6 @@ class OptunaBackedSampler(Sampler):
             values=[_comparable(value) for value in observation.values],
             params={name: observation.point[index] for name, index in zip(names, self._free, strict=True)},
             distributions=self._distributions,
-            system_attrs=self.trial_attributes(),
             constraints={
                 str(number): _comparable(violation) for number, violation in enumerate(observation.violations)
             },
@@ -85,10 +85,6 @@ class OptunaBackedSampler(Sampler):
     def propose(self, trial: int) -> Point | None:
         """The first acceptable of a few suggestions, else a random point; ``None`` when all are known."""
         return self._suggest(trial) or random_point(self.problem, self._seen, self.random(trial))
-
-    def trial_attributes(self) -> dict[str, int]:
-        """System attributes that the sampler expects on the next trial."""
-        return {}
 
     def optuna_sampler(self, *key: int) -> BaseSampler:
         """A fresh sampler seeded by the sampler's seed and ``key``."""
@@ -130,10 +126,7 @@ class OptunaBackedSampler(Sampler):
 
         running = self.study.ask()
         try:
-            # The samplers read it, and nothing of it is stored.
-            frozen = copy(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[-1])
-            frozen.system_attrs = {**frozen.system_attrs, **self.trial_attributes()}
-            yield frozen
+            yield self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))[-1]
         finally:
             self.study.tell(running, state=TrialState.FAIL)
 
@@ -169,40 +162,24 @@ class Nsga2Sampler(OptunaBackedSampler):
     # A suggestion is cheap, and one of the parents' children is worth more than a random point.
     attempts = 64
 
-    def __init__(self, problem: Problem, seed: int) -> None:
-        super().__init__(problem, seed)
-        self._told = 0
-        self._generation_attribute = self.optuna_sampler(0)._get_generation_key()
-
     def tell(self, observation: Observation) -> None:
         """Add it to the open generation; select parents when that is full."""
         super().tell(observation)
         if observation.broken:
             return
-        self._told += 1
-        generation, rest = divmod(self._told, POPULATION)
+        generation, rest = divmod(len(complete_trials(self.study)), POPULATION)
         if rest == 0:
             # Selection may throw dice (NSGA-III's niches): the study keeps the parents once and for all.
             with self.running_trial():
-                self.optuna_sampler(generation, _SELECTION).get_parent_population(self.study, generation)
-
-    def trial_attributes(self) -> dict[str, int]:
-        """The number of the open generation."""
-        return {self._generation_attribute: self._told // POPULATION}
-
-    def optuna_sampler(self, *key: int) -> NSGAIISampler | NSGAIIISampler:
-        """A fresh genetic sampler seeded by the sampler's seed and ``key``."""
-        from optuna.samplers import NSGAIIISampler, NSGAIISampler
-
-        found = super().optuna_sampler(*key)
-        assert isinstance(found, (NSGAIISampler, NSGAIIISampler))  # noqa: S101 -- made by this class
-        return found
+                sampler = self.optuna_sampler(generation, _SELECTION)
+                sampler.get_parent_population(self.study, generation)  # type: ignore[attr-defined]
 
     def make_sampler(self, seed: int) -> NSGAIISampler | NSGAIIISampler:
         """Uniform crossover, one mutation a child on average."""
         from optuna.samplers import NSGAIISampler
 
-        return NSGAIISampler(population_size=POPULATION, seed=seed)
+        found: NSGAIISampler = _in_order(NSGAIISampler)(population_size=POPULATION, seed=seed)
+        return found
 
 
 class Nsga3Sampler(Nsga2Sampler):
@@ -214,11 +191,33 @@ class Nsga3Sampler(Nsga2Sampler):
         """As many reference directions as the population can fill."""
         from optuna.samplers import NSGAIIISampler
 
-        return NSGAIIISampler(
-            population_size=POPULATION,
-            dividing_parameter=divisions(len(self.problem.objectives), POPULATION),
-            seed=seed,
+        directions = divisions(len(self.problem.objectives), POPULATION)
+        found: NSGAIIISampler = _in_order(NSGAIIISampler)(
+            population_size=POPULATION, dividing_parameter=directions, seed=seed
         )
+        return found
+
+
+def complete_trials(study: Study) -> list[FrozenTrial]:
+    """Trials that were told, in the order of telling."""
+    from optuna.trial import TrialState
+
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+@cache
+def _in_order(kind: type[Any]) -> type[Any]:
+    """A genetic sampler whose generations are filled in the order of telling, by whoever proposed a trial."""
+
+    class InOrder(kind):  # type: ignore[misc]
+        def get_trial_generation(self, study: Study, trial: FrozenTrial) -> int:
+            del trial  # the one that is being proposed
+            return len(complete_trials(study)) // POPULATION
+
+        def get_population(self, study: Study, generation: int) -> list[FrozenTrial]:
+            return complete_trials(study)[generation * POPULATION :][:POPULATION]
+
+    return InOrder
 
 
 def divisions(objectives: int, population: int) -> int:

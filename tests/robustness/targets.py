@@ -178,7 +178,7 @@ def _run_folder(folder: Path) -> Iterator[Target]:
         return [record.to_json() for record in RecordFile(folder)]
 
     def journal() -> list[Any]:
-        found = StudyStorage(folder, objectives)
+        found = StudyStorage(folder, objectives, study.space)
         for record in RecordFile(folder):
             found.add(record)
         trials = found.study.get_trials(deepcopy=False)
