@@ -12,8 +12,12 @@ from paretune.commands.printing import print_json
 
 def dashboard(
     run: opt.RunFolder,
-    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", min=1, max=65535, help="Port to listen on.")] = 8080,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=1, max=65535, help="Port to listen on.")
+    ] = 8080,
     json: opt.Json = False,
 ) -> None:
     """Serve optuna-dashboard over every scored candidate of a run, until it is interrupted."""
