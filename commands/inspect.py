@@ -52,9 +52,12 @@ def _print_tables(found: Inspection) -> None:
     from paretune.spaces.size import dense_bytes
 
     space, spec, page = found.space, found.space.spec, console()
+    stored = f"{dense_bytes(spec):,} B as it is ({spec.dtype})"
+    if spec.shipped is not None:
+        stored = f"{dense_bytes(spec):,} B as it ships ({spec.shipped.method}), dequantized to {spec.dtype}"
     page.print(
         f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters in {spec.blocks} blocks, "
-        f"{dense_bytes(spec):,} B as it is ({spec.dtype})"
+        f"{stored}"
     )
     for line in without_choice(space):
         page.print(line)

@@ -84,7 +84,7 @@ def advise(spec: ModelSpec, device: Device, workload: Workload) -> Advice:
     Raises:
         ConfigurationError: the workload is longer than the model's context, or heads cannot be divided.
     """
-    target = Target(spec, device, workload)
+    target = Target(spec.model_copy(update={"shipped": None}), device, workload)
     dense = Scored(target, DENSE)
     scored = [Scored(target, candidate) for candidate in uniform_candidates(spec, device)]
     return Advice(
@@ -99,7 +99,16 @@ def advise(spec: ModelSpec, device: Device, workload: Workload) -> Advice:
         formats=tuple(_format(dense, each) for each in scored),
         verdicts=find_verdicts(dense),
         order=order_to_try(target),
-        notes=_notes(target),
+        notes=(*_shipped(spec), *_notes(target)),
+    )
+
+
+def _shipped(spec: ModelSpec) -> tuple[str, ...]:
+    if spec.shipped is None:
+        return ()
+    return (
+        f"The checkpoint ships quantized ({spec.shipped.method}) in {quantity(spec.shipped.weight_bytes, 'B')}; as it "
+        f"is means here: dequantized to {spec.dtype}.",
     )
 
 

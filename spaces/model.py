@@ -193,8 +193,22 @@ class Uncuttable(Frozen):
     reason: str
 
 
+class Shipped(Frozen):
+    """A checkpoint that ships quantized, as it came.
+
+    Attributes:
+        method: that it is quantized by.
+        weight_bytes: of its files.
+        exact: whether that was read from the files, or follows from what its configuration says.
+    """
+
+    method: str
+    weight_bytes: int
+    exact: bool = True
+
+
 class ModelSpec(Document):
-    """A model without its weights.
+    """A model without its weights; of a checkpoint that ships quantized, the model that it dequantizes to.
 
     Attributes:
         source: folder or id it was read from.
@@ -216,6 +230,7 @@ class ModelSpec(Document):
         fixed_dtype_bytes: of one number of what is never quantized, where an engine's container has its own
             (:meth:`paretune.engines.engine.Engine.stored`); ``None``: that of the checkpoint.
         container: what holds quantized integers, where an engine has its own (likewise).
+        shipped: what the checkpoint was before it was dequantized; ``None`` where it ships as it is.
     """
 
     source: str
@@ -243,6 +258,7 @@ class ModelSpec(Document):
     heads_divide_hidden: bool = False
     fixed_dtype_bytes: int | None = Field(None, exclude_if=lambda value: value is None)
     container: Container = Field("compressed-tensors", exclude_if=lambda value: value == "compressed-tensors")
+    shipped: Shipped | None = Field(None, exclude_if=lambda value: value is None)
 
     @property
     def cache(self) -> tuple[Cache, ...]:

@@ -97,7 +97,9 @@ def _input_bytes(inputs: ActivationFormat | None, dtype_bytes: int) -> int:
 
 
 def weight_bytes(spec: ModelSpec, config: CompressionConfig) -> int:
-    """Bytes of every tensor of the export (file headers excluded)."""
+    """Bytes of every tensor of the export (file headers excluded); of the dense model those that it came with."""
+    if spec.shipped is not None and config == DENSE_CONFIG:
+        return spec.shipped.weight_bytes
     linears = sum(layer_bytes(spec, linear, config).total for linear in kept_linears(spec, config))
     return linears + sum(fixed_bytes(spec, tensor, config) for tensor in spec.fixed)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -142,7 +143,9 @@ def _check_numbers(text: Any, model_type: str) -> None:
                 "must be a whole number of at least 1",
                 "Check that config.json is complete and belongs to this model",
             )
-    heads, keys = getattr(text, "num_attention_heads", None), getattr(text, "num_key_value_heads", None)
+    heads = keys = None
+    with suppress(RuntimeError):  # counts that differ from layer to layer have no value of the whole model
+        heads, keys = getattr(text, "num_attention_heads", None), getattr(text, "num_key_value_heads", None)
     if isinstance(heads, int) and isinstance(keys, int) and keys and heads % keys:
         raise ModelError(
             f"{heads} heads and {keys} key-value heads of a {model_type}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.spaces.architectures.description import Dtype, describe
+from paretune.spaces.architectures.quantized import find_quantization
 from paretune.spaces.architectures.weights import stored_dtype
 from paretune.spaces.errors import ModelError
 from paretune.spaces.files import CONFIGURATION, read_object, refuse_linked_out, refusing
@@ -19,23 +20,27 @@ _DTYPES: dict[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16", "floa
 def read_model(folder: Path, source: str | None = None, revision: str | None = None) -> ModelSpec:
     """The specification of the model in ``folder``; weights need not be there.
 
+    Of a checkpoint that ships quantized it is that of the model that it dequantizes to (``shipped`` says what it was).
+
     Args:
         folder: holds ``config.json``.
         source: what the user named (a folder or a hub id); the folder when left out.
         revision: of a hub id.
 
     Raises:
-        ModelError: no or unreadable configuration, a quantized model, a model that ``transformers`` does not know.
+        ModelError: no or unreadable configuration, an adapter, a model that ``transformers`` does not know.
     """
     file = folder / "config.json"
-    _refuse_neighbours(folder)
+    _refuse_adapter(folder)
     values = read_object(refuse_linked_out(file, folder), CONFIGURATION)
-    _refuse_quantized(values, file)
+    quantized = find_quantization(folder, values)
     with refusing(file, CONFIGURATION), _quiet_library():
         config = _read_config(folder, values, file)
-        return describe(
-            config, str(folder) if source is None else source, revision, _dtype(folder, config, file)
-        )
+        dtype = _dtype(None if quantized else folder, config, file)
+        spec = describe(config, str(folder) if source is None else source, revision, dtype)
+        if quantized is None:
+            return spec
+        return spec.model_copy(update={"shipped": quantized.shipped(folder, spec)})
 
 
 def _read_config(folder: Path, values: dict[str, Any], file: Path) -> Any:
@@ -79,17 +84,18 @@ def _quiet_library() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _dtype(folder: Path, config: Any, file: Path) -> Dtype:
-    """How the weights are stored: as they say themselves, else as the configuration says.
+def _dtype(folder: Path | None, config: Any, file: Path) -> Dtype:
+    """How the weights in ``folder`` are stored: as they say themselves, else (or of none) as the configuration says.
 
     Raises:
         ModelError: the configuration names a type that is no unquantized floating point number.
     """
-    stored = stored_dtype(folder)
+    stored = None if folder is None else stored_dtype(folder)
     if stored is not None:
         return stored
     said = getattr(config, "dtype", None) or getattr(config.get_text_config(decoder=True), "dtype", None)
-    name = str(said or "float32").removeprefix("torch.")
+    # What was quantized was bfloat16 before, where nobody says otherwise.
+    name = str(said or ("float32" if folder else "bfloat16")).removeprefix("torch.")
     if name not in _DTYPES:
         raise ModelError(
             f"dtype {name!r} in {file}",
@@ -99,32 +105,10 @@ def _dtype(folder: Path, config: Any, file: Path) -> Dtype:
     return _DTYPES[name]
 
 
-def _refuse_neighbours(folder: Path) -> None:
-    """Refuse what a file beside ``config.json`` says of the weights, where that file itself does not."""
+def _refuse_adapter(folder: Path) -> None:
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"model folder {folder}",
             "holds an adapter (adapter_config.json), which would be laid over the weights",
             "Merge it (merge_and_unload of peft), save the whole model, and name that folder",
         )
-    file = folder / "hf_quant_config.json"
-    if file.is_file():
-        raise ModelError(
-            f"{file}",
-            "the model is already quantized with ModelOpt",
-            "Start from the unquantized checkpoint that it was made from",
-        )
-
-
-def _refuse_quantized(values: dict[str, Any], file: Path) -> None:
-    nested = values.get("text_config")
-    inner = nested if isinstance(nested, dict) else {}
-    for key in ("quantization_config", "compression_config"):
-        found = values.get(key) or inner.get(key)
-        if found:
-            method = found.get("quant_method", "an unnamed method") if isinstance(found, dict) else found
-            raise ModelError(
-                f"{key} of {file}",
-                f"the model is already quantized with {method}",
-                "Start from the unquantized checkpoint that it was made from",
-            )

@@ -37,6 +37,12 @@ def check_weights(folder: Path, spec: ModelSpec | None = None) -> tuple[StoredTe
         ModelError: an index names a file that is absent or outside the folder, a file is cut short, there are
             no safetensors at all, the tensors are quantized, or they are not those of ``spec``.
     """
+    if spec is not None and spec.shipped is not None:
+        raise ModelError(
+            f"model folder {folder}",
+            f"the model is already quantized with {spec.shipped.method}",
+            "Start from the unquantized checkpoint that it was made from",
+        )
     tensors = tuple(tensor for file in weight_files(folder) for tensor in read_header(file))
     refuse_packed(tensors)
     if spec is not None:

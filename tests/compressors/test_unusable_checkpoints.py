@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,16 @@ def test_a_norm_that_is_not_finite_is_named(folder, value):
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [("hf_quant_config.json", "quantized with ModelOpt"), ("adapter_config.json", "holds an adapter")],
-)
-def test_what_a_file_beside_says_of_the_weights_is_believed(folder, name, rule):
-    (folder / name).write_text("{}")
-    with pytest.raises(ModelError, match=rule):
+def test_an_adapter_is_refused(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="holds an adapter"):
         read_model(folder)
+
+
+def test_what_a_file_beside_says_of_the_weights_is_believed(folder):
+    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
+    spec = read_model(folder)
+    assert spec.shipped is not None
+    assert spec.shipped.method == "modelopt NVFP4"
+    with pytest.raises(ModelError, match="already quantized with modelopt NVFP4"):
+        check_weights(folder, spec)

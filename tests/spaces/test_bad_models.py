@@ -66,9 +66,16 @@ def test_heads_that_do_not_share(folder):
         read_model(folder)
 
 
-def test_quantized_config_is_refused_by_method(folder):
+def test_quantized_config_is_named_by_its_method(folder):
     change(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    spec = read_model(folder)
     with pytest.raises(ModelError, match="already quantized with gptq"):
+        check_weights(folder, spec)
+
+
+def test_a_quantization_that_is_no_object_is_refused(folder):
+    change(folder, quantization_config="int4")
+    with pytest.raises(ModelError, match="must be an object"):
         read_model(folder)
 
 
