@@ -56,7 +56,7 @@ def _print_tables(found: Inspection) -> None:
     if spec.shipped is not None:
         stored = f"{dense_bytes(spec):,} B as it ships ({spec.shipped.method}), dequantized to {spec.dtype}"
     page.print(
-        f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M parameters in {spec.blocks} blocks, "
+        f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M weights in {spec.blocks} blocks, "
         f"{stored}"
     )
     for line in without_choice(space):
@@ -75,7 +75,8 @@ def _print_tables(found: Inspection) -> None:
     page.print(shown)
     page.print(f"quantizers: {', '.join(_quantizers(space))}; zeros are stored like any other weight")
     page.print(
-        f"{sum(len(parameter.choices) > 1 for parameter in space.parameters)} parameters with a choice"
+        f"a search chooses for {sum(len(parameter.choices) > 1 for parameter in space.parameters)} of these groups, "
+        "sizes of a pruned model and the cache"
     )
     for reason, names in by_reason(space.refused).items():
         more = f" and {len(names) - 1} more" if names[1:] else ""
@@ -95,7 +96,7 @@ def _folded(found: Inspection) -> list[tuple[str, str, dict[int, int]]]:
         count = folded[key][0] + 1 if key in folded else 1
         folded[key] = (count, shown, sizes)
     return [
-        (key.split("|")[0] + (f" (x{count})" if count > 1 else ""), shown, sizes)
+        (key.split("|")[0] + (f", {count} blocks" if count > 1 else ""), shown, sizes)
         for key, (count, shown, sizes) in folded.items()
     ]
 

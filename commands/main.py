@@ -45,7 +45,7 @@ _ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasat
 app = typer.Typer(
     name="paretune",
     help=(
-        "Find the compression configurations of a language model that nobody can beat on a device.\n\n"
+        "Find the compression configurations of a language model that no other one tried can beat on a device.\n\n"
         "Without a command, `paretune MODEL` searches; without a model, it searches the embedded one."
     ),
     epilog=_CODES,
@@ -53,12 +53,24 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (
-    search.search, select.select, report.report, export.export, profile.profile, inspect.inspect, advise.advise,
-    check.check, transform.transform, verify.verify, compare.compare, engines.engines, recipe.recipe, monitor.monitor,
-    dashboard.dashboard,
-):  # fmt: skip
-    app.command(command.__name__)(command)
+for command, summary in (
+    (search.search, "Search; leave a front, a report and an export."),
+    (select.select, "The best member of a run under other limits."),
+    (report.report, "Write the table and the page of a run anew."),
+    (export.export, "Write a member for its engine, load it, compare it."),
+    (profile.profile, "Time an engine here: predicted beside measured."),
+    (inspect.inspect, "What a search could choose from, and what is refused."),
+    (advise.advise, "What binds and what would help, from config.json alone."),
+    (check.check, "Is a checkpoint worse than its base? For CI."),
+    (transform.transform, "Spread a model's outliers before a search."),
+    (verify.verify, "Is an export, here, the candidate it was made from?"),
+    (compare.compare, "Draw another checkpoint beside the front of a run."),
+    (engines.engines, "Which engines are here, and how to get the others."),
+    (recipe.recipe, "A member's formats in the words of another tool."),
+    (monitor.monitor, "Is what is served still what was exported?"),
+    (dashboard.dashboard, "Look at the trials of a run in Optuna's dashboard."),
+):
+    app.command(command.__name__, short_help=summary)(command)
 
 COMMANDS = tuple(command.name or "" for command in app.registered_commands)
 _OWN_OPTIONS = ("--help", "--version", "--threads", "--install-completion", "--show-completion")

@@ -7,7 +7,7 @@ divergence from below (log-sum inequality). :attr:`Teacher.mode` says which.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,7 @@ class Teacher:
         model: the dense model, in its dense state; only read while the teacher is made.
         windows: the text.
         limit_bytes: of the stored predictions, counted as DESIGN says: 2 bytes a number.
+        progress: called with the windows that were read, here and in :meth:`compare`, and how many there are.
 
     Raises:
         ModelError: the model's predictions are not finite, or it lacks a token of the text.
@@ -44,8 +45,15 @@ class Teacher:
         loss: next-token loss of the dense model, float64 ``(windows,)``.
     """
 
-    def __init__(self, model: Any, windows: TokenWindows, limit_bytes: int = BYTES_LIMIT) -> None:
+    def __init__(
+        self,
+        model: Any,
+        windows: TokenWindows,
+        limit_bytes: int = BYTES_LIMIT,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.windows = windows
+        self._progress = progress
         vocabulary = _vocabulary(model)
         windows.check_vocabulary(vocabulary)
         tokens = windows.ids.numel()
@@ -111,11 +119,15 @@ class Teacher:
 
     def _logits(self, model: Any, ids: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Micro-batches of ids and float32 logits ``(windows, tokens, vocabulary)``."""
+        done = 0
         for batch in micro_batches(ids, self._batch_tokens):
             moved = batch.to(model.device)
             with float32_head(model):
                 logits = model(input_ids=moved, use_cache=False).logits
             yield moved, logits.to(torch.float32)
+            done += len(batch)
+            if self._progress is not None:
+                self._progress(done, len(ids))
 
 
 @contextmanager

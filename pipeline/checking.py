@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from paretune.compressors.loading import load_checkpoint, load_tokenizer, requir
 from paretune.compressors.windows import read_windows
 from paretune.evaluators.tasks import TaskScorer, TaskSettings
 from paretune.pipeline.checkpoints import Checkpoint, read_facts
+from paretune.pipeline.finish import scores_by_task
 from paretune.pipeline.models import EMBEDDED, model_folder
 from paretune.pipeline.progress import Stages
 from paretune.spaces.errors import (
@@ -110,10 +112,12 @@ def check_checkpoint(
 
 def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
     """Quality of the checkpoint against its base, and the paired task tests."""
-    with stages.stage("read", "loading both models and reading them on the text"):
-        base_folder, folder = model_folder(request.base), model_folder(request.checkpoint)
+    with stages.stage("start", "loading the base"):
         if request.text is None:
             raise TextError("no text", "both models are read on one text", "Give --text FILE")
+        if not request.text.is_file():
+            raise TextError(f"text {request.text}", "is no file", "Name a text file in UTF-8")
+        base_folder, folder = model_folder(request.base), model_folder(request.checkpoint)
         _refuse_unlike(base_folder, folder, request.window_tokens)
         require_same_tokenizer(base_folder, folder)
         tokenizer, tokens = load_tokenizer(base_folder), request.window_tokens
@@ -123,7 +127,10 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
             scorer = TaskScorer(tokenizer, settings)
         read = read_windows(tokenizer, request.text, text="check", window_tokens=tokens, most=request.windows)
         dense = load_checkpoint(base_folder)
-        teacher = Teacher(dense, read)
+    with stages.stage("base", f"reading the base on {read.count} windows"):
+        teacher = Teacher(dense, read, progress=partial(stages.report, "windows"))
+    stages.expected["checkpoint"] = stages.spent["base"]
+    with stages.stage("checkpoint", "loading the checkpoint and reading it on the same"):
         candidate = load_checkpoint(folder)
         try:
             found = teacher.compare(candidate).measurements()
@@ -140,8 +147,11 @@ def compare(request: CheckRequest, stages: Stages) -> dict[str, Any]:
     }
     result["perplexity_base"] = float(teacher.loss.mean().exp())
     if scorer is not None:
+        names, total = list(scorer.tasks), 2 * len(scorer.tasks)
         with stages.stage("tasks", "scoring both on tasks"):
-            result["tasks"] = paired_tasks(scorer.score(dense), scorer.score(candidate))
+            before = scores_by_task(scorer, dense, names, stages, "base", 0, total)
+            after = scores_by_task(scorer, candidate, names, stages, "checkpoint", len(names), total)
+            result["tasks"] = paired_tasks(before, after)
     return result
 
 

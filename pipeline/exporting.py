@@ -89,6 +89,10 @@ def export_from(run: Run, member: Member, request: ExportRequest, stages: Stages
         ParetuneError: see :meth:`paretune.pipeline.run.Run.export`.
     """
     with lock_run_folder(run.folder):
+        if request.out is not None and not any(
+            (place / MANIFEST).is_file() for place in (request.out, request.out / MODEL)
+        ):
+            refuse_occupied(request.out)
         bench = in_form(open_workbench(run.settings, run.folder, stages), request.container)
         name = _folder_name(member.name, request.refine, bench.engine.form_name)
         place = run.folder / "export" / name

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from paretune.evaluators.tasks import TaskScorer
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.workbench import Workbench
 from paretune.profiles.energy import EnergyMeter
@@ -30,11 +32,33 @@ def judge_tasks(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile
         found: dict[str, Mapping[str, Measurement]] = {}
         for member in front.members:
             if member.digest in chosen:
-                stages.report(member.name, len(found), len(chosen))
                 model = bench.assembler.apply(bench.executed(member.config))
-                scores = bench.scorer.score(model, bench.scorer.all_items(names))
+                done = len(found) * len(names)
+                scores = scores_by_task(
+                    bench.scorer, model, names, stages, member.name, done, len(chosen) * len(names)
+                )
                 found[member.digest] = {f"task.{name}": score for name, score in scores.items()}
     return _with(front, found)
+
+
+def scores_by_task(
+    scorer: TaskScorer, model: Any, names: Sequence[str], stages: Stages, what: str, done: int, total: int
+) -> dict[str, Measurement]:
+    """Scores of a model on tasks, one after the other, so that people see where it is.
+
+    Args:
+        scorer: of the tasks.
+        model: that is scored.
+        names: of tasks.
+        stages: is told of each.
+        what: name of the model.
+        done, total: tasks of a model that were scored before, and of all models.
+    """
+    found: dict[str, Measurement] = {}
+    for name, items in scorer.all_items(names).items():
+        stages.report(f"{what}, {name}", done + len(found), total)
+        found |= scorer.score(model, {name: items})
+    return found
 
 
 def measure_latency(bench: Workbench, front: FrontFile, stages: Stages) -> FrontFile:

@@ -22,7 +22,12 @@ from paretune.pipeline.workbench import Workbench, furnish, prepare
 from paretune.reports.report import write_report
 from paretune.search.promotion import promote
 from paretune.search.result import build_front, write_front
-from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder
+from paretune.search.run_folder import (
+    check_run_folder,
+    lock_run_folder,
+    refuse_other_folder,
+    tie_run_folder,
+)
 from paretune.search.study import Study
 from paretune.spaces.errors import EngineError, ParetuneError, VerificationError
 from paretune.spaces.evaluator import Evaluator
@@ -51,6 +56,7 @@ def run_job(run: RunFile, folder: Path, progress: Progress) -> Outcome:
     Raises:
         ParetuneError: whatever was refused before there was a front.
     """
+    refuse_other_folder(folder)
     with lock_run_folder(folder):
         stages = Stages(progress, spent_before(folder))
         made = prepare(run, folder, stages, searching=True)
@@ -80,6 +86,7 @@ def foresee(run: RunFile, folder: Path, progress: Progress) -> Plan:
     Raises:
         ParetuneError: whatever is refused before the bank.
     """
+    refuse_other_folder(folder)
     stages = Stages(progress, spent_before(folder))
     return make_plan(prepare(run, folder, stages, searching=True), folder, stages)
 

@@ -35,11 +35,13 @@ def model_folder(model: str, revision: str | None = None, config_only: bool = Fa
         return demo.MODEL
     folder = Path(model).expanduser()
     if folder.is_dir():
+        if (folder / "run.json").is_file() and not (folder / "config.json").is_file():
+            raise ModelError(f"model {model!r}", "is a run folder", f"Name its model, or {model}/export/NAME")
         return folder
-    if not is_hub_id(model):
+    if not is_hub_id(model) or folder.is_file():
         raise ModelError(
             f"model {model!r}",
-            "is neither a folder nor a hub id",
+            "is a file" if folder.is_file() else "is neither a folder nor a hub id",
             f"Give a folder, OWNER/NAME, or {EMBEDDED!r}",
         )
     note(f"there is no folder {model} here; asking the hub for the model of that name")

@@ -18,6 +18,7 @@ from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.pipeline.run_file import Texts, TextSource
 from paretune.spaces.errors import TextError
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.numerals import counted
 
 NAMES = ("calibration", "search", "report")
 _SHARES = (0.25, 0.35, 0.4)
@@ -71,7 +72,7 @@ def _sources(texts: Texts) -> dict[str, TextSource]:
     missing = [name for name, source in found.items() if source is None]
     if missing:
         raise TextError(
-            f"no {' and no '.join(missing)} text",
+            f"no {', '.join(missing)} text",
             "quality is measured on texts that share no document",
             "Give --text FILE (split by document), or --calibration-text, --search-text and --report-text",
         )
@@ -99,9 +100,9 @@ def split_by_document(source: TextSource) -> dict[str, TextSource]:
             break
     if len(kin) < len(NAMES):
         raise TextError(
-            f"{len(kin)} documents in {source.path} that share nothing",
+            f"{counted(len(kin), 'document')} in {source.path} that share{'s' * (len(kin) == 1)} nothing with others",
             f"{len(NAMES)} texts that share no document need at least as many",
-            "Separate documents by <|endoftext|>, or give three files",
+            "Give a longer text, separate documents by <|endoftext|>, or give three files",
         )
     dealt: dict[str, list[int]] = {name: [] for name in NAMES}
     lengths = dict.fromkeys(NAMES, 0.0)

@@ -161,6 +161,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
     if searching:
         refuse_early(run, engine, device)
         check_run_folder(folder, settings_fingerprint(run, engine, device))
+    said: list[str] = []
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
         if searching and run.export and not (ruling := engine.source_ruling(source)):
@@ -177,8 +178,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
         if searching:
             # The order of blocks, which a bank knows, changes no bytes; limits on times wait for a profile.
             space = SearchSpace(spec, legality, offered)
-            for line in check_offer(engine, space, export=run.export):
-                note(line)
+            said = [*check_offer(engine, space, export=run.export)]
             check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
         check_weights(source, spec)
         dtype, place = compute_target(run)
@@ -186,13 +186,15 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
         tokenizer = load_tokenizer(source)
         # Texts before weights: what is wrong with them is said at once.
         windows = read_texts(run.texts, tokenizer, spec, run.search.seed)
-        if searching:
-            for remark in dict.fromkeys(remark for found in windows.values() for remark in found.remarks):
-                note(remark)
         tasks = run.tasks.settings if searching else None
         scorer = None if tasks is None else TaskScorer(tokenizer, tasks)
         if scorer is not None:
             scorer.check_searchable(run.searched_tasks)
+        if searching:  # what is refused is said alone
+            for line in dict.fromkeys(
+                [*said, *(line for found in windows.values() for line in found.remarks)]
+            ):
+                note(line)
         model = load_dense(source, spec, dtype=dtype, device=place)
         digest = model_hash(source)
     return Prepared(
@@ -215,7 +217,10 @@ def furnish(made: Prepared, folder: Path, stages: Stages) -> Workbench:
     assembler = Assembler(model, spec, bank, run.memory_budget_bytes)
     executed = partial(engine.executed_config, spec, device=made.device.name)
     with stages.stage("dense", "reading the dense model"):
-        teachers = {name: Teacher(model, windows[name]) for name in ("search", "report")}
+        teachers = {
+            name: Teacher(model, windows[name], progress=partial(stages.report, f"{name} text"))
+            for name in ("search", "report")
+        }
     hashes = {"model": made.digest, "bank": bank.hash}
     hashes |= {f"text.{name}": found.digest for name, found in windows.items()}
     return Workbench(

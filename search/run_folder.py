@@ -57,6 +57,19 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
+def refuse_other_folder(folder: Path) -> None:
+    """Refuse a folder that holds something and is of no run.
+
+    Raises:
+        RunError: it is.
+    """
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    if names and not names & {_LOCK, _FINGERPRINT, "run.json", "bank"}:
+        raise RunError(
+            f"folder {folder}", "holds something that no search wrote", "Choose another folder with --out"
+        )
+
+
 def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:
     """Tie the folder to a model, texts, bank and space, or check that it is tied to the same.
 

@@ -104,7 +104,7 @@ def test_help_names_every_engine():
         (("inspect", "embedded", "--engine", "none"), "torch-cpu"),
         (("advise", "embedded", "--device", "h1000"), "h100"),
         (("select", "no-such-run"), "no-such-run"),
-        (("check", "embedded", "--base", "nowhere/at/all"), "nowhere"),
+        (("check", "embedded", "--base", "nowhere/at/all", "--text", __file__), "nowhere"),
     ],
 )
 def test_bad_input_is_refused_with_exit_code_2(arguments, expected, tmp_path):

@@ -82,3 +82,28 @@ def test_a_run_file_may_say_that_nothing_bounds_a_search(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("model: mine\nsearch: {minutes: null}\n")
     assert settings_of({}, file).search.minutes is None
+
+
+def test_what_is_no_place_for_a_search_is_refused_before_anything_is_loaded(run, text, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    for given, said in (
+        (["embedded", "--out", str(tmp_path)], "holds something that no search wrote"),
+        (["embedded", "--out", str(tmp_path), "--dry-run"], "holds something that no search wrote"),
+        ([str(run), "--text", str(text), "--out", str(tmp_path / "new")], "is a run folder"),
+        ([str(text), "--text", str(text), "--out", str(tmp_path / "new")], "is a file"),
+    ):
+        assert main(["search", *given]) == 2
+        assert said in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_export_into_an_occupied_folder_is_refused_before_the_model_is_loaded(
+    run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        "paretune.pipeline.exporting.open_workbench", lambda *given: pytest.fail("the model was loaded")
+    )
+    (tmp_path / "notes.txt").write_text("mine")
+    for more in ((), ("--bundle",)):
+        assert main(["export", str(run), "--out", str(tmp_path), *more]) == 2
+        assert "not empty" in capsys.readouterr().err
