@@ -70,7 +70,12 @@ def promote(study: Study, progress: Progress | None = None) -> Promotion:
         if c.meets(limits) and (study.holds_dense or c.digest != DENSE_CONFIG.digest)
     ]  # fmt: skip
     front = ParetoFront(within, reference(study))
-    rivals = _rivals(study, candidates)
+    # What breaks a limit on costs is not read further: nobody may take it.
+    allowed = {
+        d for d, r in rows.items()
+        if (d in study.uniform or r.sampler == "probe") and study.scorer.admissible(study.space.encode(r.config))
+    }  # fmt: skip
+    rivals = _rivals(study, {digest: candidates[digest] for digest in candidates if digest in allowed})
     recommended, reason = recommend(front, rivals, study)
     shown = front.thinned(
         study.settings.front_members,
@@ -78,7 +83,8 @@ def promote(study: Study, progress: Progress | None = None) -> Promotion:
         [] if recommended is None else [recommended.digest],
     )
     probes = sorted(
-        (r for r in rows.values() if r.sampler == "probe"), key=lambda r: candidates[r.digest].values
+        (r for digest, r in rows.items() if r.sampler == "probe" and digest in allowed),
+        key=lambda r: candidates[r.digest].values,
     )
     digests = [
         DENSE_CONFIG.digest,

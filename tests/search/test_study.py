@@ -306,6 +306,19 @@ def test_limits_are_named_constraints_and_steer_what_is_paid_for(tmp_path):
     assert all(m.measurements["weight_bytes"].value <= 200e3 for m in front.members if m.on_front)
 
 
+def test_what_breaks_a_limit_on_size_is_read_briefly_at_most(tmp_path):
+    plain = run(tmp_path / "plain", max_candidates=5)
+    sizes = sorted(r.measurements["weight_bytes"].value for r in plain.records if r.digest in plain.uniform)
+    most = sizes[len(sizes) // 2]
+    study = run(tmp_path / "limited", limits=(f"bytes<={most:.0f}B",), max_candidates=5)
+    build_front(study, promote(study))
+    above = [r for r in study.records if r.measurements["weight_bytes"].value > most]
+    assert {r.fidelity for r in above if r.digest in study.uniform} <= {study.baseline, study.marginal}
+    further = {r.name for r in above if r.fidelity in (study.candidate, study.fidelity("report"))}
+    assert further == {"dense"}
+    assert any(r.fidelity == study.candidate for r in study.records if r.digest in study.uniform)
+
+
 def test_limits_may_change_between_runs_of_a_folder(tmp_path):
     """What was read before is judged by the limits of now."""
     limit = "weight_bytes<=300kB"
