@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -50,6 +51,7 @@ def embedded_bench(folder: Path) -> Any:
         engine=engine, spec=spec, tokenizer=tokenizer, windows=windows, bank=bank, model_folder=demo.MODEL,
         assembler=assembler, hashes={"model": hashed, "bank": bank.hash}, run=RunFile(model="embedded"),
         quality=QualityEvaluator(assembler, {"report": Teacher(model, windows["report"])}),
+        device=SimpleNamespace(name="cpu"), executed=partial(engine.executed_config, spec, device="cpu"),
     )  # fmt: skip
 
 

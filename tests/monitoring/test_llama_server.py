@@ -168,7 +168,7 @@ def test_the_command_exports_a_ladder_and_never_over_another(run, capsys):
         export(run, ladder=2, quiet=True)
     with pytest.raises(RunError, match="the front has 1"):
         export(run, ladder=3, out=run / "more", quiet=True)
-    with pytest.raises(RunError, match="one member"):
+    with pytest.raises(RunError, match="for one member"):
         export(run, ladder=2, refine="gptq", quiet=True)
     assert not (run / "more").exists()
 
