@@ -16,9 +16,10 @@ from tests.monitoring.ladders import FILE, ROOT, embedded_bench, flip_bytes, ser
 pytest.importorskip("httpx", reason="the monitor needs the extra 'monitor'")
 
 from paretune.commands.export import export
+from paretune.commands.main import main
 from paretune.commands.monitor import monitor
 from paretune.engines.canary import CANARIES, TOP, read_canaries
-from paretune.engines.manifest import check_files
+from paretune.engines.manifest import MANIFEST, check_files
 from paretune.monitoring.endpoint import Endpoint
 from paretune.monitoring.files import FileGuard
 from paretune.monitoring.ladder import read_ladder
@@ -26,6 +27,8 @@ from paretune.monitoring.switching import Switcher
 from paretune.monitoring.watch import Watch
 from paretune.pipeline.ladder import choose_rungs, export_rungs
 from paretune.spaces.errors import EngineError, RunError, VerificationError
+from paretune.spaces.files import sha256_of_file, write_json
+from paretune.spaces.schema import sealed
 from tests.engines.conftest import running
 
 pytestmark = pytest.mark.engine
@@ -65,6 +68,20 @@ def watching(folder, file, *, files=None, **asked):
     found = read_ladder(folder)
     with server(folder / file) as (url, pid), closing(Endpoint(url, **asked)) as endpoint:
         yield Watch(found, endpoint, Switcher(found), pid=pid, files=files)
+
+
+def test_llama_cpp_says_of_a_rung_alone_whether_it_is_the_candidate(ladder, capsys):
+    rung = ladder / "0-q4_k"
+    assert main(["verify", str(rung), "--quiet"]) == 0
+    assert "in llama.cpp" in capsys.readouterr().out
+    # Another model under the same name, whole by its hashes.
+    flip_bytes(rung / FILE, "blk.2.ffn_down.weight", count=4000)
+    manifest = json.loads((rung / MANIFEST).read_text())
+    del manifest["checksum"]
+    manifest["files"][FILE] = sha256_of_file(rung / FILE)
+    write_json(rung / MANIFEST, sealed(manifest))
+    assert main(["verify", str(rung), "--quiet"]) == 1
+    assert "differs from the searched candidate" in capsys.readouterr().err
 
 
 def test_rungs_are_verified_exports_with_canaries(exported, members):
