@@ -35,15 +35,7 @@ _LIMITED = ("kl", "kl_p99", "top1_agreement", "perplexity")
 class CheckRequest:
     """What is compared, and on what.
 
-    Attributes:
-        checkpoint: model folder or hub id.
-        base: the model that it was made from.
-        text: both are read on; the embedded model brings its own.
-        windows: that are read (count).
-        window_tokens: length of a window.
-        tasks: folder of lm-eval tasks. They may run code of their own.
-        task_names: all of the folder if empty.
-        task_limit: items of each task (count).
+    Attributes as the words of :func:`paretune.check`.
     """
 
     checkpoint: str

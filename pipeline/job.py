@@ -67,6 +67,8 @@ def run_job(run: RunFile, folder: Path, progress: Progress) -> Outcome:
         try:
             bench = furnish(made, folder, stages)
             bench.plan = plan.document()
+            with stages.stage("dense", "reading the dense model"):
+                bench.quality = bench.read_dense(stages)
             study = open_study(bench, stages)
             stages.spent["search"] = max(stages.spent.get("search", 0.0), study.records.seconds_on("search"))
             interrupted = _search(study, stages)

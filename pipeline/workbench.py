@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from paretune.search.feasibility import check_feasible
 from paretune.search.run_folder import check_run_folder
 from paretune.search.study import versions_of
 from paretune.spaces.architectures import check_weights, read_model
+from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import EngineError, RunError
 from paretune.spaces.legality import Legality
 from paretune.spaces.model import ModelSpec
@@ -66,12 +67,24 @@ class Workbench:
     bank: Bank
     assembler: Assembler
     space: SearchSpace
-    quality: QualityEvaluator
     hashes: dict[str, str]
     executed: Executed
     profiled: bool = False
     scorer: TaskScorer | None = None
     plan: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def quality(self) -> QualityEvaluator:
+        """Scores candidates; the dense model is read when it is asked for first, which an export never does."""
+        return self.read_dense(None)
+
+    def read_dense(self, stages: Stages | None) -> QualityEvaluator:
+        """:attr:`quality` made anew, told to ``stages``."""
+        model, teachers = self.assembler.apply(DENSE_CONFIG), {}
+        for name in ("search", "report"):
+            told = None if stages is None else partial(stages.report, f"{name} text")
+            teachers[name] = Teacher(model, self.windows[name], progress=told)
+        return QualityEvaluator(self.assembler, teachers, self.executed)
 
     def fingerprint(self) -> dict[str, str]:
         """What a run folder is tied to: numbers of another workload or arithmetic do not belong beside its own."""
@@ -203,7 +216,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
 
 
 def furnish(made: Prepared, folder: Path, stages: Stages) -> Workbench:
-    """Build or reuse the bank, and read the dense model's predictions.
+    """Build or reuse the bank.
 
     Raises:
         ParetuneError: a bank of something else, a weight that is not finite, a full disk.
@@ -216,17 +229,12 @@ def furnish(made: Prepared, folder: Path, stages: Stages) -> Workbench:
         bank.build(space, stages.report)
     assembler = Assembler(model, spec, bank, run.memory_budget_bytes)
     executed = partial(engine.executed_config, spec, device=made.device.name)
-    with stages.stage("dense", "reading the dense model"):
-        teachers = {
-            name: Teacher(model, windows[name], progress=partial(stages.report, f"{name} text"))
-            for name in ("search", "report")
-        }
     hashes = {"model": made.digest, "bank": bank.hash}
     hashes |= {f"text.{name}": found.digest for name, found in windows.items()}
     return Workbench(
         run=run, folder=folder, model_folder=made.source, spec=spec, engine=engine, device=made.device,
         tokenizer=made.tokenizer, windows=windows, bank=bank, assembler=assembler, space=space,
-        quality=QualityEvaluator(assembler, teachers, executed), hashes=hashes, executed=executed, scorer=made.scorer,
+        hashes=hashes, executed=executed, scorer=made.scorer,
     )  # fmt: skip
 
 
