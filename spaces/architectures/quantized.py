@@ -97,8 +97,12 @@ class Quantization:
         algorithm = self._named.get(_place(name))
         if algorithm is not None:
             return _ALGORITHMS.get(algorithm)
-        excluded = [pattern for key in _EXCLUDED for pattern in self.values.get(key) or ()]
-        return None if _any_names(excluded, name) else self._usual(name)
+        return None if name in self._excluded else self._usual(name)
+
+    @cached_property
+    def _excluded(self) -> _Names:
+        """Layers that are left out."""
+        return _Names([pattern for key in _EXCLUDED for pattern in self.values.get(key) or ()])
 
     @cached_property
     def _named(self) -> dict[tuple[str, str], str]:
@@ -130,7 +134,7 @@ def _of_groups(groups: Any, name: str) -> _Scheme | None:
     """The scheme of compressed-tensors: the first group whose targets name the layer."""
     for group in groups.values() if isinstance(groups, Mapping) else ():
         weights, targets = group.get("weights"), group.get("targets") or ["Linear"]
-        if weights and ("Linear" in targets or _any_names(targets, name)):
+        if weights and ("Linear" in targets or name in _Names(targets)):
             bits, size = int(weights.get("num_bits", 8)), weights.get("group_size")
             scale = 1 if size and weights.get("type") == "float" and bits == 4 else 2
             block = weights.get("block_structure")
@@ -175,18 +179,35 @@ def _mapping(found: Any, file: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def _any_names(patterns: Iterable[str], name: str) -> bool:
-    return any(_names(pattern, name) for pattern in patterns)
+class _Names:
+    """The layers that patterns of a quantized checkpoint mean: by a part of the name, a module around it, a pattern.
 
+    Args:
+        patterns: ``lm_head``; ``model.layers.3.self_attn``; ``*.layers.3*``; ``re:.*down_proj``.
+    """
 
-def _names(pattern: str, name: str) -> bool:
-    """Whether a pattern of a quantized checkpoint means a layer, or a module around it."""
-    if pattern.startswith("re:"):
-        return re.match(pattern[3:], name) is not None
-    if "." not in pattern and "*" not in pattern:
-        return pattern in name.split(".")
-    wanted, own = _inside(pattern), _inside(name)
-    return any(fnmatchcase(own, form) for form in (wanted, f"{wanted}.*"))
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._parts, self._modules = set[str](), set[str]()
+        self._wild: list[str] = []
+        self._expressions: list[re.Pattern[str]] = []
+        for pattern in patterns:
+            if pattern.startswith("re:"):
+                self._expressions.append(re.compile(pattern[3:]))
+            elif "*" in pattern:
+                self._wild.append(_inside(pattern))
+            else:
+                (self._modules if "." in pattern else self._parts).add(_inside(pattern))
+
+    def __contains__(self, name: str) -> bool:
+        inside = _inside(name)
+        parts = inside.split(".")
+        around = {".".join(parts[: end + 1]) for end in range(len(parts))}
+        return bool(
+            self._parts.intersection(name.split("."))
+            or self._modules & around
+            or any(fnmatchcase(inside, form) for wild in self._wild for form in (wild, f"{wild}.*"))
+            or any(expression.match(name) for expression in self._expressions)
+        )
 
 
 def _place(name: str) -> tuple[str, str]:
