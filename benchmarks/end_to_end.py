@@ -31,7 +31,7 @@ from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.engines import find_engine
 from paretune.engines.engine import Engine
 from paretune.spaces.architectures import read_model
-from paretune.spaces.choice import LayerChoice
+from paretune.spaces.choice import UNTOUCHED, LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.formats import integer_format
 from paretune.spaces.model import ModelSpec
@@ -45,21 +45,32 @@ _NAMED = ("w8a8-dynamic", "fp8-channel", "fp8-dynamic", "mxfp4", "mxfp8")
 _INTEGERS = ((3, 64), (4, 32), (4, 64), (8, None))
 _MIXED = {"q": (5, 64), "k": (5, 64), "v": (5, 64), "o": (6, 32), "gate": (4, 32), "up": (4, 32)}
 
+_AS_LLAMA_HAS_THEM: Mapping[tuple[str, str], dict[str, Any]] = {
+    ("llama.cpp", "mistral"): {"sliding_window": None},
+    ("llama.cpp", "gemma2"): {"query_pre_attn_scalar": 32},
+    ("llama.cpp", "gemma3"): {"query_pre_attn_scalar": 32},
+    ("llama.cpp", "qwen3_moe"): {"norm_topk_prob": True},
+}
+"""Numbers of tiny models that llama.cpp does not read, as it has them."""
+
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def families(
     only: Annotated[list[str] | None, typer.Argument(help="names; all if left out")] = None,
+    engine_name: Annotated[str, typer.Option("--engine", help="transformers or llama.cpp")] = "transformers",
 ) -> None:
-    """Rows of ``transformers`` on the CPU: one for each family."""
+    """Rows on the CPU, one for each family: 4 bits in groups of 32; in llama.cpp mixtures as they are."""
     from tests.models import FAMILIES, MORE_FAMILIES, build_tiny
 
-    engine = find_engine("transformers")
+    engine = find_engine(engine_name)
     rows: list[Mapping[str, object]] = []
     for family in only or [*FAMILIES, *MORE_FAMILIES]:
         with tempfile.TemporaryDirectory() as place:
-            folder = build_tiny(family, Path(place) / "model")
+            folder = build_tiny(
+                family, Path(place) / "model", **_AS_LLAMA_HAS_THEM.get((engine_name, family), {})
+            )
             generator = torch.Generator().manual_seed(1)
             ids = torch.randint(1, 256, (_TINY_WINDOWS, _TINY_TOKENS), generator=generator)
             bench = _open(family, folder, Path(place), ids, ids)
@@ -67,7 +78,7 @@ def families(
             rows += measured(bench, engine, engine.here(), [Named("4 bits", config)], Path(place))
         write_rows(
             rows,
-            ("rows of transformers: tiny random models; kl_of_candidate 0: it quantizes nothing of them",),
+            (f"rows of {engine_name}: tiny random models; kl_of_candidate 0: it quantizes nothing of them",),
         )
 
 
@@ -146,9 +157,13 @@ def _open(
 
 def _taken(engine: Engine, spec: ModelSpec) -> CompressionConfig:
     """4 bits wherever the engine takes them inside the blocks."""
-    wanted, legality = _integer(4, 32), engine.legality(engine.here())
+    legality = engine.legality(engine.here())
     layers: dict[str, LayerChoice] = {}
     for group in legality.groups(spec):
+        wanted = _integer(4, 32)
+        if engine.name == "llama.cpp":
+            # Beside quantized weights it rounds inputs, which sends tokens of a tiny mixture to other experts.
+            wanted = UNTOUCHED if spec.experts else find_choice("q4_0")
         chosen = dict.fromkeys(group.layers, wanted)
         if (
             group.block is not None

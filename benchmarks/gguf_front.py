@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gguf
 import numpy as np
 
 from benchmarks.compressors import sources
@@ -30,14 +31,14 @@ from benchmarks.tables import beside, stamp, write_table
 from paretune.compressors.covariance import keeper
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.engines.llama.gguf_file.file import write_gguf
-from paretune.engines.llama.gguf_file.names import TensorNames
+from paretune.engines.llama.gguf_file.names import gguf_names
 from paretune.engines.llama_engine import LlamaCpp
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.run_file import validate_run
 from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.reports.reading import read_run_folder
 from paretune.search.records import RecordFile
-from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig
 from paretune.spaces.measurement import Record
 from paretune.spaces.statistics import mean
 
@@ -108,7 +109,7 @@ def stock_files(bench: Workbench, work: Path, python: Path | None) -> tuple[Path
     dense, folder, importance = work / "f32.gguf", work / "stock", work / "importance.npz"
     write_once(bench, DENSE_CONFIG, dense, name="dense", floats="f32")
     if python is not None:
-        np.savez(importance, **importances(bench))
+        np.savez(importance, **importances(bench, dense))
         program = Path(__file__).with_name("stock_mixes.py")
         command = [str(python), str(program), str(dense), str(folder), str(importance)]
         subprocess.run(command, check=True, capture_output=True)
@@ -127,14 +128,17 @@ def write_once(
     partial.replace(path)
 
 
-def importances(bench: Workbench) -> dict[str, np.ndarray]:
-    """Mean square of every linear's input, by the tensor's name in the file: what ``llama-imatrix`` gathers."""
-    names = TensorNames(bench.spec, bench.spec.blocks)
+def importances(bench: Workbench, path: Path) -> dict[str, np.ndarray]:
+    """Mean square of every linear's input, by its tensor's name in the dense file: what ``llama-imatrix`` gathers."""
+    reader = gguf.GGUFReader(path)
+    family = str(reader.fields["general.architecture"].contents())
+    there = {tensor.name for tensor in reader.tensors}
     found = {}
     for linear in bench.spec.block_linears:
         seen = bench.bank.statistics.layer(keeper(bench.spec, linear).name)
         if seen is not None and linear.experts == 1:
-            found[names.name(linear.parameter)] = seen.second_moment.float().cpu().numpy()
+            (name,) = gguf_names(bench.spec, WHOLE, linear, family, there)
+            found[name] = seen.second_moment.float().cpu().numpy()
     return found
 
 

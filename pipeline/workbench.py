@@ -177,12 +177,6 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
     said: list[str] = []
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
-        if searching and run.export and not (ruling := engine.source_ruling(source)):
-            raise EngineError(
-                f"an export of {run.model} for {engine.name}",
-                ruling.reason,
-                "Use another engine, or search without an export: --no-export",
-            )
         spec = engine.stored(read_model(source, source=run.model, revision=run.revision))
         legality, offered = (
             engine.legality_at(device.name, run.workload),
@@ -193,6 +187,12 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
             space = SearchSpace(spec, legality, offered)
             said = [*check_offer(engine, space, export=run.export)]
             check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
+        if searching and run.export and not (ruling := engine.source_ruling(source)):
+            raise EngineError(
+                f"an export of {run.model} for {engine.name}",
+                ruling.reason,
+                "Use another engine, or search without an export: --no-export",
+            )
         check_weights(source, spec)
         dtype, place = compute_target(run)
         _refuse_absent(place)

@@ -138,13 +138,15 @@ class ParameterBuilder:
             if self._note(f"{group.name}: {choice.name}", self._legal(group, choice)):
                 found.append(choice)
                 usual.setdefault(key, choice.weight.group_size)
-        named = [find_choice(name) for name in rule.formats]
-        found += [
-            choice
-            for choice in named
-            if choice not in found and self._note(f"{group.name}: {choice.name}", self._legal(group, choice))
-        ]
-        return tuple(dict.fromkeys(found))
+        named = self._named(group, rule.formats)
+        if rule.formats and all(choice.weight.num_bits >= 8 for choice in named):
+            named += self._named(group, self.restrictions.fallback_formats)
+        return tuple(dict.fromkeys(found + named))
+
+    def _named(self, group: FusedGroup, names: tuple[str, ...]) -> list[LayerChoice]:
+        """Formats that were named and are legal."""
+        choices = map(find_choice, names)
+        return [x for x in choices if self._note(f"{group.name}: {x.name}", self._legal(group, x))]
 
     def _legal(self, group: FusedGroup, choice: LayerChoice) -> Ruling:
         verdict = closure_ruling(choice, WHOLE)

@@ -164,6 +164,7 @@ class Restrictions(Frozen):
         methods: quantizers; sparse layers use the first of them alone.
         formats: named formats of linears inside the blocks, besides the widths; ``NAME/METHOD`` names a quantizer.
         embedding_formats: named formats of embedding and head, besides the widths.
+        fallback_formats: named formats of layers for which none below 8 bits is legal of those that are named.
         sparsity: shares of zeros; 0 prunes nothing. Embedding and head are not pruned.
         sparsity_pattern, sparsity_criterion: how zeros are chosen.
         kv_bits: widths of the cache.
@@ -197,6 +198,11 @@ class Restrictions(Frozen):
     embedding_formats: tuple[str, ...] = Field(
         (),
         description="Formats by name of embedding and head, besides the widths.",
+        exclude_if=lambda value: not value,
+    )
+    fallback_formats: tuple[str, ...] = Field(
+        (),
+        description="Formats by name of layers for which none of the above is legal below 8 bits.",
         exclude_if=lambda value: not value,
     )
     sparsity: tuple[float, ...] = Field(
@@ -249,7 +255,7 @@ class Restrictions(Frozen):
     def _quantizers(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
         return _check_methods(methods)
 
-    @field_validator("formats", "embedding_formats")
+    @field_validator("formats", "embedding_formats", "fallback_formats")
     @classmethod
     def _named(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         return _check_formats(formats)

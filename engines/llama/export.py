@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from paretune.compressors.companions import LICENCES
 from paretune.engines.engine import ExportCard
 from paretune.engines.export_folder import ExportKind, base_licence, write_export
+from paretune.engines.llama.gguf_file.conversion import tokenizer_notes
 from paretune.engines.llama.gguf_file.file import write_gguf
 from paretune.engines.llama.gguf_file.names import FILE
-from paretune.engines.llama.gguf_file.tokenizer import tokenizer_notes
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.model import ModelSpec
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from paretune.engines.llama.gguf_file.names import ARCHITECTURES
+from paretune.engines.llama.gguf_file.names import FAMILIES
 from paretune.spaces.cache_format import CACHE_GROUP, KVFormat
 from paretune.spaces.checking import pruned_ruling
 from paretune.spaces.choice import LayerChoice
@@ -74,7 +74,7 @@ def _blocks(spec: ModelSpec, choice: LayerChoice) -> Ruling:
     name = choice.weight.name
     if not choice.weight.ggml:
         return illegal(f"{name} is no block type of ggml", _GGML)
-    if spec.family not in ARCHITECTURES:
+    if spec.family not in FAMILIES:
         return illegal(f"models of family {spec.family} are not written as GGUF", _LLAMA)
     if choice.sparsity is not None:
         return illegal(f"blocks of {name} do not keep zeros, and would not be smaller for them", _GGML)

@@ -27,8 +27,8 @@ def offer(folder, family, name, export=True, **asked):
 @pytest.mark.parametrize(
     ("family", "engine", "said"),
     [
-        ("phi3", "llama.cpp", "family phi3 are not written as GGUF"),
-        ("gemma3", "llama.cpp", "family gemma3 are not written as GGUF"),
+        ("opt", "llama.cpp", "family opt are not written as GGUF"),
+        ("gpt_neox", "llama.cpp", "family gpt_neox are not written as GGUF"),
         ("mixtral", "onnxruntime", "a traced graph cannot follow"),
         ("qwen3_moe", "openvino", "a traced graph cannot follow"),
     ],
@@ -65,10 +65,26 @@ def test_what_an_engine_takes_whole_needs_no_words(tmp_path, engine):
 
 
 def test_the_command_refuses_before_it_loads(tmp_path):
-    folder = build_tiny("phi3", tmp_path / "model")
+    folder = build_tiny("opt", tmp_path / "model")
     (folder / "model.safetensors").rename(tmp_path / "elsewhere")
     done = paretune(
         "search", folder, "--engine", "llama.cpp", "--device", "x86-avx2", "--out", tmp_path / "run"
     )
     assert done.returncode == 2
     assert "can write nothing of the model" in done.stderr
+
+
+def test_rows_that_256_does_not_divide_fall_back_on_blocks_of_32(tmp_path):
+    engine, spec = find_engine("llama.cpp"), read_model(build_tiny("llama", tmp_path / "model"))
+    space = SearchSpace(spec, engine.legality("x86-avx2"), engine.offered(Restrictions(), "x86-avx2"))
+    names = {
+        p.name: {name.partition("/")[0] for name in p.names} for p in space.parameters if p.kind == "layer"
+    }
+    # Hidden rows are of 128 weights; those of the second FFN matrix of 256.
+    assert names["blocks.0.q"] == {"16", "q8_0", "q4_0", "q5_0", "iq4_nl"}
+    assert {"q4_k", "q2_k"} < names["blocks.0.down"]
+    assert not names["blocks.0.down"] & {"q4_0", "q5_0", "iq4_nl"}
+    named = engine.offered(Restrictions(formats=("q4_k",)), "x86-avx2")
+    space = SearchSpace(spec, engine.legality("x86-avx2"), named)
+    (query,) = (p for p in space.parameters if p.name == "blocks.0.q")
+    assert query.names == ("16",)  # whoever names formats gets these

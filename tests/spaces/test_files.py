@@ -130,6 +130,8 @@ def test_links_lead_into_a_hubs_cache_and_nowhere_else(tmp_path):
 _ELSEWHERE = {
     "compressors/documents.py": "a line of JSONL that may be anything",
     "engines/environments.py": "what an interpreter printed",
+    "engines/llama/gguf_file/convert_model.py": "a script that stands alone",
+    "engines/reference.py": "an array in memory",
     "engines/runner.py": "a script that stands alone",
     "engines/vllm/kernels.py": "data of the package",
     "engines/checkpoint/reloading.py": "a log of our own process",
@@ -140,6 +142,7 @@ _ELSEWHERE = {
     },
     "evaluators/task_loading.py": "YAML with tags of lm-eval",
     "monitoring/memory.py": "/proc, and a file that a server writes",
+    "pipeline/plan.py": "/proc",
     "profiles/devices/local_cpu.py": "/proc and /sys",
     "profiles/energy.py": "/sys",
     "reports/report.py": "data of the package",

@@ -1,74 +1,68 @@
-"""What GGUF calls tensors: the table of the ``gguf`` package, and the experts that it knows under other names."""
+"""What GGUF calls layers: the table of the ``gguf`` package, and the experts that it knows under other names."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
+from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.errors import EngineError
 from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_name
 
 FILE = "model.gguf"
 """Of an export."""
 
-ARCHITECTURES = {
-    "llama": "LLAMA",
-    "mistral": "LLAMA",
-    "mixtral": "LLAMA",
-    "qwen2": "QWEN2",
-    "qwen3": "QWEN3",
-    "qwen3_moe": "QWEN3MOE",
-}
-"""Families whose graph llama.cpp computes and that were tried, by ours: name in ``gguf.MODEL_ARCH``."""
+FAMILIES = (
+    "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma2", "gemma3", "phi3", "olmo2",
+    "granite", "smollm3", "glm4",
+)  # fmt: skip
+"""Families whose exports were run in llama.cpp and held against their candidates."""
 
-_EXPERT_PARTS = {"expert_gate_up": ("gate", "up"), "expert_down": ("down",)}
+_EXPERT_PARTS = {"expert_gate_up": ("gate", "up"), "expert_up": ("up",), "expert_down": ("down",)}
+_PREFIXES = (("model.language_model.", "model."), ("model.decoder.", "model."), ("backbone.", "model."))
+"""Of modules in ``transformers``, where the converter's table has them under another path."""
 
 
-def architecture(spec: ModelSpec) -> Any:
-    """The family in ``gguf.MODEL_ARCH``.
-
-    Raises:
-        EngineError: the family is none of :data:`ARCHITECTURES`.
-    """
-    import gguf
-
-    if spec.family not in ARCHITECTURES:
-        raise EngineError(
-            f"model of family {spec.family}",
-            f"is not written as GGUF; these are: {', '.join(ARCHITECTURES)}",
-            "Use another engine for it",
-        )
-    return gguf.MODEL_ARCH[ARCHITECTURES[spec.family]]
-
-
-class TensorNames:
-    """Names of the tensors of one written model.
+def gguf_names(
+    spec: ModelSpec, pruned: PrunedShape, linear: Linear, architecture: str, there: Collection[str]
+) -> tuple[str, ...]:
+    """Names of the tensors that a layer is stored as, in the order of its rows: two for gate and up of experts.
 
     Args:
         spec: of the dense model.
-        blocks: of the written one.
+        pruned: of the written one.
+        linear: the layer.
+        architecture: llama.cpp's name of the family.
+        there: names of the tensors of the converted model.
+
+    Raises:
+        EngineError: there is no such tensor.
     """
+    path = kept_name(spec, pruned, linear.parameter)
+    if linear.role in _EXPERT_PARTS:
+        block = path.removeprefix(f"{spec.block_path}.").partition(".")[0]
+        parts = [f"blk.{block}.ffn_{part}_exps.weight" for part in _EXPERT_PARTS[linear.role]]
+        if all(name in there for name in parts):
+            return tuple(parts)
+    blocks = spec.blocks if pruned.blocks is None else len(pruned.blocks)
+    table = _table(architecture, blocks)
+    for old, new in (("", ""), *_PREFIXES):
+        name = new + path.removeprefix(old) if path.startswith(old) else path
+        found: str | None = table.get_name(name, try_suffixes=(".weight", ".bias"))
+        if found in there:
+            return (str(found),)
+    raise EngineError(
+        f"layer {linear.name}",
+        f"has no tensor of its own in a GGUF file of {spec.family}",
+        "Leave it as it is (a rule with bits=16), or use another engine",
+    )
 
-    def __init__(self, spec: ModelSpec, blocks: int) -> None:
-        import gguf
 
-        self._map = gguf.get_tensor_name_map(architecture(spec), blocks)
+@lru_cache(maxsize=8)
+def _table(architecture: str, blocks: int) -> Any:
+    import gguf
 
-    def name(self, parameter: str) -> str:
-        """The name of a parameter of the written model.
-
-        Raises:
-            EngineError: the family has no such tensor in GGUF.
-        """
-        found: str | None = self._map.get_name(parameter, try_suffixes=(".weight", ".bias"))
-        if found is None:
-            raise EngineError(
-                f"tensor {parameter}",
-                "has no name in GGUF for its family",
-                "Use another engine for this model",
-            )
-        return found
-
-    @staticmethod
-    def experts(linear: Linear, block: int) -> tuple[str, ...]:
-        """Names of the stacked matrices that a layer of experts is stored as, in the order of its rows."""
-        return tuple(f"blk.{block}.ffn_{part}_exps.weight" for part in _EXPERT_PARTS[linear.role])
+    known = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    return gguf.get_tensor_name_map(known[architecture], blocks)

@@ -1,12 +1,14 @@
-"""The tensors of a candidate as GGUF stores them: blocks of ggml where layers have them, the model's dtype elsewhere.
+"""The quantized layers of a candidate in the tensors of llama.cpp's converter, which may order rows in another way.
 
-Norms, biases and routers are float32: llama.cpp computes with nothing else there.
+How it does is read off what it wrote: the dense matrix is there as it was, or with the two halves of every head's
+rotated pairs interleaved. Anything else is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,157 +16,140 @@ import torch
 from numpy.typing import NDArray
 
 from paretune.compressors.quantizers.ggml_blocks import GgmlWeight
-from paretune.engines.llama.gguf_file.names import TensorNames
+from paretune.engines.llama.gguf_file.names import gguf_names
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.ggml_types import FLOAT_TYPES, GGML_TYPES
+from paretune.spaces.errors import EngineError
+from paretune.spaces.ggml_types import GGML_TYPES
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_extent, kept_linears, kept_name, kept_shape
+from paretune.spaces.size import kept_linears
 
 if TYPE_CHECKING:
     from paretune.compressors.weight_provider import WeightProvider
 
-
-_ROTATES_PAIRS = ("llama", "mistral", "mixtral")
-
-
-def row_order(spec: ModelSpec, parameter: str, rows: int) -> NDArray[np.int64] | None:
-    """Which row comes where, int64 ``(rows,)``; ``None`` where the order stays.
-
-    Args:
-        spec: of the model.
-        parameter: name of the weight or bias.
-        rows: of the pruned model's tensor: heads times their width.
-    """
-    module = parameter.rpartition(".")[0]
-    if spec.family not in _ROTATES_PAIRS or not module.endswith((".q_proj", ".k_proj")):
-        return None
-    return np.arange(rows).reshape(-1, 2, spec.head_dim // 2).swapaxes(1, 2).reshape(-1)
-
-
-_FLOATS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+FLOATS = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """One tensor, announced before it is made.
+    """One quantized tensor, announced before it is made.
 
     Attributes:
-        name: in the file.
-        shape: of the numbers, rows before columns.
         type: of ggml, lower case.
+        count: of its weights.
+        made: its blocks, uint8.
     """
 
-    name: str
-    shape: tuple[int, ...]
     type: str
+    count: int
+    made: Callable[[], NDArray[Any]]
 
     @property
     def number(self) -> int:
         """The type in ggml's enumeration."""
-        return GGML_TYPES[self.type].number if self.type in GGML_TYPES else FLOAT_TYPES[self.type]
+        return GGML_TYPES[self.type].number
 
     @property
     def num_bytes(self) -> int:
-        """Of the stored numbers."""
-        count = int(np.prod(self.shape))
-        if self.type in GGML_TYPES:
-            found = GGML_TYPES[self.type]
-            return count // found.block_weights * found.block_bytes
-        return count * (4 if self.type == "f32" else 2)
+        """Of the stored blocks."""
+        found = GGML_TYPES[self.type]
+        return self.count // found.block_weights * found.block_bytes
 
 
-class GgufTensors:
-    """Announces and makes the tensors of a candidate, in the order of the model.
+def replaced_tensors(
+    spec: ModelSpec, bank: WeightProvider, config: CompressionConfig, reader: Any, architecture: str
+) -> dict[str, GgufTensor]:
+    """The quantized tensors of a candidate, by name.
 
     Args:
         spec: of the dense model.
         bank: with the weights.
         config: of the candidate.
-        floats: ggml type of layers that stay as they are; the model's dtype if left out.
+        reader: ``gguf.GGUFReader`` of the dense (or pruned) model as it was converted.
+        architecture: llama.cpp's name of its family.
+
+    Raises:
+        EngineError: a layer has no tensor of its own there, or is stored in another way than any that is known.
     """
-
-    def __init__(
-        self, spec: ModelSpec, bank: WeightProvider, config: CompressionConfig, floats: str | None = None
-    ) -> None:
-        self._spec, self._bank, self._config = spec, bank, config
-        self._floats = floats or _FLOATS[spec.dtype]
-        blocks = spec.blocks if config.pruned.blocks is None else len(config.pruned.blocks)
-        self._names = TensorNames(spec, blocks)
-
-    def announced(self) -> list[GgufTensor]:
-        """Every tensor, without its numbers."""
-        found: list[GgufTensor] = []
-        for linear in kept_linears(self._spec, self._config):
-            found += self._layer(linear)
-        return found + [self._fixed(tensor) for tensor in self._kept_fixed()]
-
-    def made(self) -> Iterator[NDArray[Any]]:
-        """Their numbers, one tensor in memory at a time: blocks as uint8, bf16 as uint16."""
-        for linear in kept_linears(self._spec, self._config):
-            yield from self._values(linear)
-        for tensor in self._kept_fixed():
-            value = self._bank.fixed(tensor.name, self._config.pruned).to("cpu", torch.float32)
-            yield self._ordered(tensor.name, value.contiguous().numpy())
-
-    # -- announcing -----------------------------------------------------------------------------------
-
-    def _type(self, linear: Linear) -> str:
-        return self._config.choice(linear.name).weight.ggml or self._floats
-
-    def _layer(self, linear: Linear) -> list[GgufTensor]:
-        rows, columns = kept_shape(self._spec, linear, self._config.pruned)
-        if linear.role.startswith("expert"):
-            shape = (linear.experts, rows // linear.pieces, columns)
-            return [GgufTensor(name, shape, self._type(linear)) for name in self._experts(linear)]
-        return [
-            GgufTensor(self._names.name(self._kept(linear.parameter)), (rows, columns), self._type(linear))
-        ]
-
-    def _experts(self, linear: Linear) -> tuple[str, ...]:
-        path = self._kept(linear.name).removeprefix(f"{self._spec.block_path}.")
-        return self._names.experts(linear, int(path.partition(".")[0]))
-
-    def _kept_fixed(self) -> list[Any]:
-        return [tensor for tensor in self._spec.fixed if self._config.keeps_block(tensor.block)]
-
-    def _fixed(self, tensor: Any) -> GgufTensor:
-        axes = (tensor.axis, tensor.inner_axis)
-        kept = [
-            kept_extent(self._spec, *pair, self._config.pruned)
-            for pair in zip(axes, tensor.shape, strict=False)
-        ]
-        shape = (*kept, *tensor.shape[2:])
-        return GgufTensor(self._names.name(self._kept(tensor.name)), shape, "f32")
-
-    def _kept(self, name: str) -> str:
-        return kept_name(self._spec, self._config.pruned, name)
-
-    # -- making ---------------------------------------------------------------------------------------
-
-    def _values(self, linear: Linear) -> Iterator[NDArray[Any]]:
-        if not linear.role.startswith("expert"):
-            yield self._ordered(linear.parameter, self._matrix(linear, 0))
-            return
-        whole = np.stack([self._matrix(linear, expert) for expert in range(linear.experts)])
-        yield from (np.ascontiguousarray(part) for part in np.split(whole, linear.pieces, axis=1))
-
-    def _matrix(self, linear: Linear, expert: int) -> NDArray[Any]:
-        """One matrix, output rows first, as it is stored."""
-        choice, pruned = self._config.choice(linear.name), self._config.pruned
-        found = self._bank.quantized(linear.name, choice, pruned, expert)
-        if isinstance(found, GgmlWeight):
-            return found.blocks.cpu().contiguous().numpy()
-        value = self._bank.tensor(linear.name, choice, pruned).cpu()
-        value = value[expert] if linear.role.startswith("expert") else value
-        return as_floats(value.t() if linear.transposed else value, self._floats)
-
-    def _ordered(self, parameter: str, value: NDArray[Any]) -> NDArray[Any]:
-        order = row_order(self._spec, parameter, len(value))
-        return value if order is None else np.ascontiguousarray(value[order])
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    found: dict[str, GgufTensor] = {}
+    for linear in kept_linears(spec, config):
+        kind = config.choice(linear.name).weight.ggml
+        if not kind:
+            continue
+        names = gguf_names(spec, config.pruned, linear, architecture, tensors)
+        matrices = _matrices(bank, config, linear)
+        for piece, name in enumerate(names):
+            order = _order(spec, bank, config, linear, tensors[name], (piece, len(names)))
+            made = partial(_blocks, matrices, linear, (piece, len(names)), order)
+            found[name] = GgufTensor(kind, int(tensors[name].n_elements), made)
+    return found
 
 
-def as_floats(value: torch.Tensor, name: str) -> NDArray[Any]:
-    """Numbers in a ggml float type, bf16 as the uint16 that it consists of."""
-    if name == "bf16":
-        return value.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
-    return value.to({"f16": torch.float16, "f32": torch.float32}[name]).contiguous().numpy()
+def _matrices(
+    bank: WeightProvider, config: CompressionConfig, linear: Linear
+) -> Callable[[int], NDArray[Any]]:
+    def blocks(expert: int) -> NDArray[Any]:
+        made = bank.quantized(linear.name, config.choice(linear.name), config.pruned, expert)
+        if not isinstance(made, GgmlWeight):
+            raise TypeError(f"{linear.name} has no blocks of ggml")
+        return made.blocks.cpu().contiguous().numpy()
+
+    return blocks
+
+
+def _blocks(
+    matrices: Callable[[int], NDArray[Any]],
+    linear: Linear,
+    piece: tuple[int, int],
+    order: NDArray[np.int64] | None,
+) -> NDArray[Any]:
+    """Blocks of one tensor: of a layer, or of a part of the rows of every expert."""
+    number, of = piece
+    parts = [np.split(matrices(expert), of)[number] for expert in range(linear.experts)]
+    whole = np.stack(parts) if linear.role.startswith("expert") else parts[0]
+    return whole if order is None else np.ascontiguousarray(whole[order])
+
+
+def _order(
+    spec: ModelSpec,
+    bank: WeightProvider,
+    config: CompressionConfig,
+    linear: Linear,
+    tensor: Any,
+    piece: tuple[int, int],
+) -> NDArray[np.int64] | None:
+    """Which row of ours comes where in the converter's tensor, int64 ``(rows,)``; ``None``: in the same order.
+
+    Raises:
+        EngineError: the numbers are not ours in any order that is known.
+    """
+    dense = bank.tensor(linear.name, pruned=config.pruned).cpu()
+    if linear.role.startswith("expert"):
+        dense = dense.transpose(1, 2) if linear.transposed else dense
+        ours = torch.chunk(dense, piece[1], dim=1)[piece[0]]
+    else:
+        ours = dense.t() if linear.transposed else dense
+    theirs = _numbers(tensor)
+    if theirs.shape == ours.shape:
+        if torch.equal(theirs, ours.to(theirs.dtype)):
+            return None
+        rows = len(ours)
+        if ours.dim() == 2 and rows % spec.head_dim == 0 and spec.head_dim % 2 == 0:
+            order = np.arange(rows).reshape(-1, 2, spec.head_dim // 2).swapaxes(1, 2).reshape(-1)
+            if torch.equal(theirs, ours[torch.from_numpy(order)].to(theirs.dtype)):
+                return order
+    raise EngineError(
+        f"layer {linear.name}",
+        f"is stored by llama.cpp's converter ({tensor.name}) as other numbers than the model's, in another order",
+        "Leave it as it is (a rule with bits=16), or use another engine",
+    )
+
+
+def _numbers(tensor: Any) -> torch.Tensor:
+    """A tensor of the converter's in floating point numbers; bf16 lies there as bytes."""
+    data = np.asarray(tensor.data)
+    shape = tuple(int(size) for size in reversed(tensor.shape))
+    kind = tensor.tensor_type.name
+    if kind == "BF16":
+        return torch.from_numpy(data.copy()).view(torch.bfloat16).view(shape)
+    return torch.from_numpy(data.copy()).view(shape)
