@@ -157,7 +157,7 @@ from paretune import demo
 from paretune.pipeline.run_file import EMBEDDED_RUN
 from paretune.pipeline.run_file import validate_run
 from paretune.pipeline.texts import read_texts
-from paretune.compressors.bank import Bank
+from paretune.compressors.bank import Bank, offered_entries
 from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
 from paretune.engines import find_engine
 from paretune.profiles.devices import detect_device
@@ -171,7 +171,7 @@ windows = read_texts(run.texts, load_tokenizer(demo.MODEL), spec, 0)
 with tempfile.TemporaryDirectory() as place:
     bank = Bank.open(Path(place) / "bank", demo.MODEL, model, spec, model_hash(demo.MODEL), windows["calibration"])
     space = SearchSpace(spec, find_engine("torch-cpu").legality(detect_device("cpu").name), run.space, bank.block_order)
-    planned = [e for e in bank._planned(space) if e.pruned model.whole and not e.choice.sparsity]
+    planned = [e for e in offered_entries(spec, space) if e.pruned.whole and not e.choice.sparsity]
     other = Bank.open(Path(place) / "other", demo.MODEL, model, spec, model_hash(demo.MODEL), windows["calibration"])
     # Libraries load their code at the first call; that is not the bank's.
     other.correlate()

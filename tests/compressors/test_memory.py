@@ -12,7 +12,7 @@ import ctypes, re, sys, threading, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from paretune.compressors.bank import Bank
+from paretune.compressors.bank import Bank, offered_entries
 from paretune.compressors.loading import load_dense
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.architectures import read_model
@@ -26,7 +26,7 @@ model = load_dense(folder, spec)
 windows = TokenWindows.of(torch.arange(64).view(2, 32), "calibration")
 bank = Bank.open(folder / "bank", folder, model, spec, "hash", windows)
 space = SearchSpace(spec, FakeLegality(), Restrictions(bits=(3, 8), embedding_bits=(8,), methods=("rtn",)))
-bank._make([next(bank._planned(space))])  # imports and thread pools are no part of the question
+bank._make([next(offered_entries(spec, space))])  # imports and thread pools are no part of the question
 
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
