@@ -269,6 +269,12 @@ class Run:
 
 def unmet(limits: Sequence[str]) -> LimitError:
     """That there is no recommended configuration."""
+    if not limits:
+        return LimitError(
+            "the search",
+            "read nothing that could be taken, so there is no recommended configuration",
+            "Search on in the same folder with more --minutes",
+        )
     return LimitError(
         f"limits {', '.join(limits)}",
         "were met by nothing on the search text, so there is no recommended configuration",

@@ -36,6 +36,7 @@ class Answer:
         margin: KL of that row minus the recommended configuration's, paired by window: positive when the search paid.
         equal: the smallest uniform row whose KL is no higher than the recommended configuration's.
         timed: whether times say which candidate is faster.
+        why_none: what is said where nothing is recommended.
 
     A recommended configuration that is a uniform row itself stands beside none.
     """
@@ -46,6 +47,7 @@ class Answer:
     margin: Difference | None = None
     equal: Member | None = None
     timed: bool = True
+    why_none: str = ""
 
 
 def find_answer(folder: RunFolder) -> Answer:
@@ -53,7 +55,10 @@ def find_answer(folder: RunFolder) -> Answer:
     front = folder.front
     recommended, dense = picked(front), dense_row(front)
     if recommended is None:
-        return Answer(None, dense)
+        read = [member for member in front.members if member.kind != "dense"]
+        unread = not (front.limits or read) and dense is not None
+        why = "Nothing but the dense model was read before the search ended: search on with more --minutes."
+        return Answer(None, dense, why_none=why if unread else "No candidate meets the limits.")
     timed = not contradicts(latency_error(folder.run.latency_checks))
     size, kl = recommended.measurements.get("weight_bytes"), recommended.measurements.get("kl")
     if size is None or kl is None or is_uniform(recommended):
@@ -157,7 +162,7 @@ def advantage_words(front: FrontFile) -> str:
 def sentence(answer: Answer) -> str:
     """The answer without the name in front of it; a whole sentence where nothing is recommended."""
     if answer.recommended is None:
-        return "No candidate meets the limits. The front below shows how near the run came."
+        return f"{answer.why_none} The front below shows how near the run came."
     if answer.recommended.kind == "dense":
         return "is the model as it is: nothing that was found is worth its loss."
     parts = [

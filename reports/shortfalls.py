@@ -47,7 +47,7 @@ def _of_the_run(folder: RunFolder) -> list[str]:
 
 def _of_the_recommended(folder: RunFolder, answer: Answer) -> list[str]:
     if answer.recommended is None:
-        return ["No member meets the limits; `paretune select` names the nearest."]
+        return ["`paretune select` names the nearest member."] if folder.front.limits else []
     found = [] if not is_uniform(answer.recommended) else [_of_a_uniform(folder, answer.recommended)]
     for text in folder.front.limits:
         limit = Limit.parse(text)

@@ -141,7 +141,7 @@ def _heading(folder: RunFolder) -> str:
 
 def _found(answer: Answer) -> list[str]:
     if answer.recommended is None:
-        return ["No candidate meets the limits; `paretune select` names the nearest."]
+        return [answer.why_none]
     parts = [
         text for text in (size_sentence(answer), quality_sentence(answer), speed_sentence(answer)) if text
     ]

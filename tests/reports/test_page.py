@@ -289,6 +289,11 @@ def test_an_empty_front_says_so(folder: RunFolder) -> None:
     front = folder.front.model_copy(update={"members": (), "recommended": ""})
     page = Page(render_page(RunFolder(folder.path, front, folder.run, folder.trials)))
     assert "No candidate meets the limits" in page.words
+    dense = [member for member in folder.front.members if member.kind == "dense"]
+    alone = front.model_copy(update={"members": tuple(dense), "limits": ()})
+    page = Page(render_page(RunFolder(folder.path, alone, folder.run, folder.trials)))
+    assert "Nothing but the dense model was read" in page.words
+    assert "No candidate meets" not in page.words
 
 
 def test_a_pick_that_is_no_better_than_uniform_is_not_praised(folder: RunFolder) -> None:
