@@ -14,8 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from paretune.search.samplers.sampler import Problem
-from paretune.spaces.pruned_sizes import PRUNED_KINDS
+from paretune.search.samplers.problem import Problem
 from paretune.spaces.space import Point
 
 MOST_CELLS = 30_000_000
@@ -131,7 +130,7 @@ def _front_levels(best: np.ndarray) -> np.ndarray:
     return np.flatnonzero(first)
 
 
-# -- of a search space ---------------------------------------------------------------------------------------
+# -- of a problem ---------------------------------------------------------------------------------------
 
 NEGLIGIBLE = 1e-4
 
@@ -187,57 +186,6 @@ class PrunedSize:
         return costs, losses
 
 
-def additive_costs(problem: Problem, metric: str, base: Point) -> tuple[list[np.ndarray], float]:
-    """What every choice of every parameter adds to ``metric``, and the rest, around the pruned model of ``base``.
-
-    Exact for bytes; for a predicted time it is the difference that one parameter makes alone.
-    """
-    space = problem.space
-    pruned = space.pruned(base)
-    whole = float(problem.cost_of(base)[metric])
-    found, chosen = [], 0.0
-    for index, parameter in enumerate(space.parameters):
-        if parameter.kind in PRUNED_KINDS or not _present(problem, index, base):
-            cost = np.zeros(len(parameter.choices))
-        elif metric == "weight_bytes" and parameter.group is not None:
-            cost = np.array(space.choice_bytes(parameter, pruned), dtype=np.float64)
-        else:
-            changed = [_changed(base, index, c) for c in range(len(parameter.choices))]
-            cost = np.array([_cost(problem, metric, point) for point in changed]) - whole
-        found.append(cost)
-        chosen += float(cost[base[index]])
-    return found, whole - chosen
-
-
-def _cost(problem: Problem, metric: str, point: Point) -> float:
-    """NaN for what the pruned size refuses."""
-    return float(problem.cost_of(point)[metric]) if problem.space.ruling(point) else float("nan")
-
-
-def _changed(base: Point, index: int, choice: int) -> Point:
-    return (*base[:index], choice, *base[index + 1 :])
-
-
-def _present(problem: Problem, index: int, base: Point) -> bool:
-    """Whether the pruned model has the group that the parameter chooses for."""
-    group = problem.space.parameters[index].group
-    return group is None or problem.space.pruned(base).keeps_block(group.block)
-
-
-def pruned_of(problem: Problem, point: Point) -> Point:
-    """The parameters of the pruned size alone."""
-    return tuple(
-        c
-        for parameter, c in zip(problem.space.parameters, point, strict=True)
-        if parameter.kind in PRUNED_KINDS
-    )
-
-
-def is_size_parameter(problem: Problem, index: int) -> bool:
-    """Whether the parameter decides the size of the pruned model."""
-    return problem.space.parameters[index].kind in PRUNED_KINDS
-
-
 class FrontMaker:
     """Exact fronts of a sensitivity table, one per pruned size, kept apart because their groups cost differently.
 
@@ -256,15 +204,12 @@ class FrontMaker:
         self.problem = problem
         self.metric = metric
         self._cells = most_cells
-        self._sizes = {pruned_of(problem, base): self._size(base, own) for base, own in pruned_sizes.items()}
+        self._sizes = {problem.shape_of(base): self._size(base, own) for base, own in pruned_sizes.items()}
         self.exact = True
 
     def _size(self, base: Point, own: float) -> PrunedSize:
-        costs, rest = additive_costs(self.problem, self.metric, base)
-        parameters = range(len(base))
-        free = [
-            not is_size_parameter(self.problem, g) and _present(self.problem, g, base) for g in parameters
-        ]
+        costs, rest = self.problem.additive_costs(self.metric, base)
+        free = [not self.problem.is_shape(i) and self.problem.is_open(i, base) for i in range(len(base))]
         return PrunedSize(base, own, costs, rest, np.array(free))
 
     @property
@@ -274,7 +219,7 @@ class FrontMaker:
 
     def size_of(self, point: Point) -> PrunedSize | None:
         """The pruned size of a point; ``None`` if it was not given."""
-        return self._sizes.get(pruned_of(self.problem, point))
+        return self._sizes.get(self.problem.shape_of(point))
 
     def fronts(self, entries: Sequence[np.ndarray], members: int) -> list[Predicted]:
         """Members of the union, evenly thinned to ``members`` per pruned size, ascending in cost."""

@@ -12,91 +12,45 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import NormalDist
 
 import numpy as np
 
-from paretune.search.additive import is_size_parameter, pruned_of
-from paretune.search.samplers.sampler import Observation, Problem
+from paretune.search.loss_table import FLOOR, Evidence, LossTable
+from paretune.search.samplers.problem import Observation, Problem
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.space import Point
+from paretune.spaces.space import Point, SearchSpace
 
 _SLOPE = math.log(4.5)
 """Log loss gained by one bit where nothing was measured: 4 from the step, a little from clipping."""
-_FLOOR = 1e-9
-_FEWEST_OBSERVATIONS, _MOST_OBSERVATIONS = 8, 384
 
 
-class Evidence:
-    """Sorts observations by what their points change from the origin.
+class SpaceEvidence(Evidence):
+    """Evidence about a search space, which also knows what uniform configurations lose.
 
     Attributes:
-        marginals: loss with one parameter changed, by (parameter, choice); the last reading counts.
         uniform: loss by (bits, kind) with every group inside the blocks changed alike and nothing else; the first
             readings, which are all of one length.
-        pruned_sizes: base point of a pruned size -> loss of it alone; the whole model has 0.
-        whole: candidates of the whole model, for the refinement of a table.
-        observations: everything told.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self._problem = problem
-        self._origin = problem.space.origin()
-        self._read: dict[str, int] = {}
-        self._most = 0
-        self._broken: set[str] = set()
+    def __init__(self, problem: Problem, space: SearchSpace) -> None:
+        super().__init__(problem)
+        self.space = space
         self._zeros: dict[tuple[int, str, float], float] = {}
-        self.marginals: dict[tuple[int, int], float] = {}
         self.uniform: dict[tuple[int, str], float] = {}
-        self.pruned_sizes: dict[Point, float] = {self._origin: 0.0}
-        self.whole: list[Observation] = []
-        self.observations: list[Observation] = []
-
-    def add(self, observation: Observation) -> None:
-        """Keep an observation where it belongs."""
-        point, loss = observation.point, observation.values[0]
-        digest = self._problem.space.decode(point).digest
-        if observation.broken:
-            self._broken.add(digest)
-            return
-        self._most = max(observation.tokens, self._most)
-        self._read[digest] = max(observation.tokens, self._read.get(digest, 0))
-        self.observations.append(observation)
-        changed = [i for i, (a, b) in enumerate(zip(point, self._origin, strict=True)) if a != b]
-        if not changed:
-            return
-        if pruned_of(self._problem, point) == pruned_of(self._problem, self._origin):
-            self._add_whole(observation, changed)
-        elif all(is_size_parameter(self._problem, index) for index in changed):
-            self.pruned_sizes[point] = loss
-
-    def is_read(self, point: Point) -> bool:
-        """Whether a point was read on as much text as any: what was read on less could still be on the front."""
-        digest = self._problem.space.decode(point).digest
-        tokens = self._read.get(digest)
-        return digest in self._broken or (tokens is not None and tokens >= self._most)
-
-    @property
-    def compared(self) -> list[Observation]:
-        """What was read on the most text, which alone is compared; everything where none of that was told."""
-        return [o for o in self.observations if o.tokens == self._most]
 
     @property
     def sparse(self) -> dict[float, float]:
         """Loss of zeros in every group, by their share: at the widest width, less what that width loses without."""
         found = {}
         for (bits, kind, share), loss in sorted(self._zeros.items()):
-            found[share] = max(loss - self.uniform.get((bits, kind), 0.0), _FLOOR)
+            found[share] = max(loss - self.uniform.get((bits, kind), 0.0), FLOOR)
         return found
 
-    def _add_whole(self, observation: Observation, changed: list[int]) -> None:
-        point, loss = observation.point, observation.values[0]
-        if len(changed) == 1:
-            self.marginals[changed[0], point[changed[0]]] = loss
-            return
-        self.whole.append(observation)
-        choice = self._shared_choice(point)
+    def add_whole(self, observation: Observation) -> None:
+        """Uniform configurations, with and without zeros."""
+        choice, loss = self._shared_choice(observation.point), observation.values[0]
         if choice is None:
             return
         if choice.sparsity is None:
@@ -108,9 +62,7 @@ class Evidence:
     def _shared_choice(self, point: Point) -> LayerChoice | None:
         """The choice that all groups inside the blocks share while everything else is as in the origin."""
         inside: set[LayerChoice] = set()
-        for parameter, choice, origin in zip(
-            self._problem.space.parameters, point, self._origin, strict=True
-        ):
+        for parameter, choice, origin in zip(self.space.parameters, point, self.origin, strict=True):
             value = parameter.choices[choice]
             if (
                 parameter.group is not None
@@ -123,99 +75,39 @@ class Evidence:
         return inside.pop() if len(inside) == 1 else None
 
 
-class SensitivityTable:
+class SensitivityTable(LossTable):
     """Predicted loss of every (parameter, choice) of a space.
 
     Args:
-        problem: what is searched.
+        space: what is searched.
         marginals: loss with one parameter changed, by (parameter, choice); a parameter without any is estimated from
             uniform configurations and its share of the weights.
         uniform: loss of uniform configurations by (bits, kind).
         sparse: loss with every group at a share of zeros, by share.
-
-    Attributes:
-        prior: one array per parameter, one entry per choice.
-        flat_prior: the same of all parameters in a row.
-        flat: the corrected entries.
-        offsets: where each parameter begins in ``flat``.
     """
 
     def __init__(
         self,
-        problem: Problem,
+        space: SearchSpace,
         marginals: Mapping[tuple[int, int], float],
         uniform: Mapping[tuple[int, str], float],
         sparse: Mapping[float, float] | None = None,
     ) -> None:
-        self._problem = problem
+        self.space = space
         self._uniform = uniform
         self._sparse = dict(sparse or {})
-        self._shares = _weight_shares(problem)
+        self._shares = _weight_shares(space)
         known: dict[int, dict[int, float]] = defaultdict(dict)
         for (parameter, choice), loss in marginals.items():
-            known[parameter][choice] = max(loss, _FLOOR)
-        parameters = range(len(problem.space.parameters))
-        self.prior = [self._parameter_prior(index, known.get(index, {})) for index in parameters]
-        self.offsets = np.cumsum([0, *(len(p) for p in self.prior[:-1])]).astype(np.int64)
-        self.flat_prior = np.concatenate(self.prior)
-        self.flat = self.flat_prior
-        self._residual: Residual | None = None
-
-    def refine(self, observations: Sequence[Observation]) -> None:
-        """Correct the entries, and fit the trend, on candidates of the whole (uncut) model.
-
-        Args:
-            observations: those that matter most first; a few hundred are taken.
-        """
-        used = [o for o in observations if _FLOOR < o.values[0] < math.inf][:_MOST_OBSERVATIONS]
-        cells = self.cells([o.point for o in used])
-        sums = self.flat_prior[cells].sum(axis=1)
-        useful = sums > _FLOOR
-        if useful.sum() < _FEWEST_OBSERVATIONS:
-            return
-        logs, losses = np.log(sums[useful]), np.log([o.values[0] for o in used])[useful]
-        shares = np.zeros((len(logs), len(self.flat_prior)))
-        np.put_along_axis(shares, cells[useful], self.flat_prior[cells[useful]] / sums[useful, None], axis=1)
-        tokens = np.array([max(o.tokens, 1) for o in used], dtype=np.float64)[useful]
-        # A mean over windows is the noisier the fewer there are.
-        noise = _NOISE * np.sqrt(tokens.max() / tokens)
-        self._residual = Residual(logs, shares, losses - logs, noise)
-        self.flat = self.flat_prior * self._residual.factors
-
-    def cells(self, points: Sequence[Point] | np.ndarray) -> np.ndarray:
-        """Places of points' entries in :attr:`flat`, int64 ``(points, parameters)``."""
-        return np.asarray(points, dtype=np.int64).reshape(-1, len(self.prior)) + self.offsets
-
-    def predict(self, points: Sequence[Point] | np.ndarray, more: float | np.ndarray = 0.0) -> np.ndarray:
-        """Loss of points, ``(points,)``.
-
-        Args:
-            points: of the whole model, or of a pruned model whose own loss is ``more``.
-            more: added to the sums.
-        """
-        return self.predict_sums(self.flat[self.cells(points)].sum(axis=1) + more)
-
-    def predict_sums(self, sums: np.ndarray) -> np.ndarray:
-        """Loss that sums of corrected entries stand for."""
-        found: np.ndarray = np.maximum(sums, _FLOOR)
-        return found if self._residual is None else found * np.exp(self._residual.trend(np.log(found)))
-
-    @property
-    def entries(self) -> list[np.ndarray]:
-        """The corrected entries, one array per parameter."""
-        ends = [*self.offsets[1:], len(self.flat)]
-        return [self.flat[a:b] for a, b in zip(self.offsets, ends, strict=True)]
-
-    @property
-    def parameters(self) -> np.ndarray:
-        """The parameter of every entry, int64 ``(cells,)``."""
-        return np.repeat(np.arange(len(self.prior)), [len(p) for p in self.prior])
+            known[parameter][choice] = max(loss, FLOOR)
+        parameters = range(len(space.parameters))
+        super().__init__([self._parameter_prior(index, known.get(index, {})) for index in parameters])
 
     # -- prior --------------------------------------------------------------------------------------------
 
     def _parameter_prior(self, index: int, known: dict[int, float]) -> np.ndarray:
-        choices = self._problem.space.parameters[index].choices
-        if self._problem.space.parameters[index].kind != "layer":
+        choices = self.space.parameters[index].choices
+        if self.space.parameters[index].kind != "layer":
             return np.array([known.get(c, 0.0) for c in range(len(choices))])
         # By width, as if by the best kind there is; where several kinds were measured, told by the best of them.
         points: dict[int, tuple[float, float]] = {}
@@ -259,7 +151,7 @@ class SensitivityTable:
         The step is the largest of a group's weights, and the largest magnitude of n normal numbers is about
         ``sqrt(2 ln 2n)``.
         """
-        parameter = self._problem.space.parameters[index]
+        parameter = self.space.parameters[index]
         place = parameter.find(choice.weight.num_bits, choice.kind)
         usual = None if place is None else parameter.choices[place]
         if (
@@ -268,7 +160,7 @@ class SensitivityTable:
             or choice.weight.number_type != "int"
         ):
             return 1.0
-        columns = self._problem.space.spec.linear(parameter.group.layers[0]).in_features
+        columns = self.space.spec.linear(parameter.group.layers[0]).in_features
         sizes = (choice.weight.group_size or columns, usual.weight.group_size or columns)
         return math.log(2 * sizes[0]) / math.log(2 * sizes[1])
 
@@ -294,7 +186,7 @@ def interpolated(points: dict[int, float], bits: int) -> float:
     if bits in points:
         return points[bits]
     widths = sorted(points)
-    logs = [math.log(max(points[width], _FLOOR)) for width in widths]
+    logs = [math.log(max(points[width], FLOOR)) for width in widths]
     if len(widths) == 1:
         return math.exp(logs[0] - _SLOPE * (bits - widths[0]))
     right = min(max(int(np.searchsorted(widths, bits)), 1), len(widths) - 1)
@@ -314,72 +206,10 @@ def smallest_energy(share: float) -> float:
     return share - 2 * edge * NormalDist().pdf(edge)
 
 
-def _weight_shares(problem: Problem) -> list[float]:
+def _weight_shares(space: SearchSpace) -> list[float]:
     """Weights of each group over those inside the blocks, which are what uniform configurations change."""
-    spec = problem.space.spec
-    groups = [parameter.group for parameter in problem.space.parameters]
+    spec = space.spec
+    groups = [parameter.group for parameter in space.parameters]
     sizes = [0 if g is None else sum(spec.linear(layer).weights for layer in g.layers) for g in groups]
     inside = sum(size for size, g in zip(sizes, groups, strict=True) if g is not None and g.kind == "linear")
     return [size / (inside or 1) for size in sizes]
-
-
-# -- what the sum leaves unexplained -------------------------------------------------------------------------
-
-_LEVEL = 0.7
-_TREND = 0.7
-_LENGTH = 1.0
-"""Of the trend, in units of log sum: it may turn once in a factor of e."""
-_SPREAD = 0.6
-"""Log standard deviation of an entry around its prior."""
-_NOISE = 0.05
-"""Log standard deviation of the longest readings."""
-_MOST_FACTOR = 3.0
-"""In logarithm."""
-
-
-class Residual:
-    """The log ratio of a measured loss to its sum of entries, by a Gaussian process.
-
-    The ratio is a constant, a smooth trend along the logarithm of the sum (large perturbations do more harm together
-    than apart), and a correction of every entry that acts through the entry's share of the sum: Bayesian linear
-    regression in its dual form (Rasmussen and Williams 2006, chapter 2). The corrections are turned into factors of the
-    entries, so that the sum stays additive and can be minimised exactly; that is the posterior mean only where they are
-    small, and factors are bounded. The trend is then fitted again along the corrected sum: what is predicted depends on
-    nothing else, so wherever it rises with that sum the exact front of the sum is the front of the prediction.
-
-    Args:
-        logs: of the sums, ``(n,)``.
-        shares: of entries, ``(n, entries)``.
-        ratios: logarithms, ``(n,)``.
-        noise: standard deviation of each, ``(n,)``.
-
-    Attributes:
-        factors: of every entry, ``(entries,)``.
-    """
-
-    def __init__(
-        self, logs: np.ndarray, shares: np.ndarray, ratios: np.ndarray, noise: float | np.ndarray = _NOISE
-    ) -> None:
-        kernel = _LEVEL**2 + _smooth(logs, logs) + _SPREAD**2 * (shares @ shares.T)
-        variance = np.broadcast_to(np.square(noise), logs.shape)
-        weights = np.linalg.solve(kernel + np.diag(variance), ratios)
-        self.factors = np.exp(np.clip(_SPREAD**2 * (weights @ shares), -_MOST_FACTOR, _MOST_FACTOR))
-        corrected = np.log1p(np.maximum(shares @ (self.factors - 1), -1 + 1e-12))
-        self._logs, rest = logs + corrected, ratios - corrected
-        self._weights = np.linalg.solve(
-            _LEVEL**2 + _smooth(self._logs, self._logs) + np.diag(variance + _SCATTER**2), rest
-        )
-
-    def trend(self, logs: np.ndarray) -> np.ndarray:
-        """Log ratio at corrected sums whose logarithms are ``logs`` ``(m,)``."""
-        found: np.ndarray = (_LEVEL**2 + _smooth(logs, self._logs)) @ self._weights
-        return found
-
-
-_SCATTER = 0.1
-"""Log standard deviation of candidates around the trend once entries are corrected."""
-
-
-def _smooth(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    difference: np.ndarray = (first[:, None] - second[None, :]) / _LENGTH
-    return _TREND**2 * np.exp(-0.5 * difference**2)

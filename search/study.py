@@ -20,14 +20,15 @@ import numpy as np
 
 from paretune.search.baselines import Named, marginals, probes, ranked_kinds, uniform_configurations
 from paretune.search.budget import Budget
+from paretune.search.candidates import Candidates
 from paretune.search.feasibility import check_feasible, check_measured
 from paretune.search.pareto import non_dominated
 from paretune.search.records import RecordFile
 from paretune.search.samplers import find_sampler
-from paretune.search.samplers.sampler import Observation, Problem, Sampler
+from paretune.search.samplers.problem import Observation
 from paretune.search.scoring import Scorer, signed, value_of
-from paretune.search.sensitivity import Evidence
 from paretune.search.settings import SearchSettings
+from paretune.search.space_problem import SpaceProblem
 from paretune.search.storage import StudyStorage
 from paretune.search.trials import Trials
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -86,7 +87,7 @@ class Study:
         self.scorer = Scorer(
             space, quality, cost, self.records, settings.objectives, settings.parsed_limits, self._stored
         )
-        self._problem = Problem(space, settings.objectives, self.scorer.cost_of, self.scorer.admissible)
+        self._problem = SpaceProblem(space, settings.objectives, self.scorer.cost_of, self.scorer.admissible)
         known = self.scorer.costs(DENSE_CONFIG)
         check_measured(settings.objectives, settings.parsed_limits, quality.metrics, known)
         check_feasible(space, self.scorer.costs, settings.parsed_limits)
@@ -111,37 +112,40 @@ class Study:
         Settings without minutes, evaluations and candidates have no budget that ends.
         """
         report = progress or _silent
-        sampler = find_sampler(self.settings.sampler)(self._problem, self.settings.seed)
-        for record in self._first(sampler.uses_marginals, report):
+        kind = find_sampler(self.settings.sampler)
+        candidates = Candidates(self._problem, kind, self.settings.seed)
+        for record in self._first(kind.uses_marginals, report):
             if record.digest != DENSE_CONFIG.digest or self.holds_dense:
-                sampler.tell(self.observe(record))
-        trials = self._resumed(sampler)
+                candidates.tell(self.observe(record))
+        trials = self._resumed(candidates)
         for trial, point in list(trials.pending.items()):
-            self._evaluate(trials, trial, point, sampler)
+            self._evaluate(trials, trial, point, candidates)
         while not self.budget.exhausted(trials.asked):
-            proposed = sampler.propose(trials.asked)
+            proposed = candidates.ask(trials.asked)
             if proposed is None:
-                self.ended = sampler.ends
+                self.ended = candidates.ended
                 return
-            self._evaluate(trials, trials.ask(proposed, sampler.state()), proposed, sampler)
+            self._evaluate(trials, trials.ask(proposed, candidates.state()), proposed, candidates)
             done, most = trials.asked, self.settings.max_candidates
             report(f"{done} candidates", done, most, self.budget.seconds_left)
         self.ended = "budget"
 
-    def _resumed(self, sampler: Sampler) -> Trials:
+    def _resumed(self, candidates: Candidates) -> Trials:
         """Bring a new sampler to where that of an earlier run in this folder was."""
         told = {record.trial: record for record in self.records if record.trial is not None}
         for record in told.values():
-            sampler.tell(self.observe(record))
+            candidates.tell(self.observe(record))
         trials = Trials(self.folder, told.keys())
+        for point in trials.pending.values():
+            candidates.expect(point)
         if trials.state:
-            sampler.restore(trials.state)
+            candidates.restore(trials.state)
         return trials
 
-    def _evaluate(self, trials: Trials, trial: int, point: Point, sampler: Sampler) -> None:
+    def _evaluate(self, trials: Trials, trial: int, point: Point, candidates: Candidates) -> None:
         name = f"p{trial:03d}-{self._bits(point):.2f}b"
         record = self.scorer.score(name, point, self.settings.sampler, self.candidate, trial)
-        sampler.tell(self.observe(record))
+        candidates.tell(self.observe(record))
         trials.told(trial)
 
     def observe(self, record: Record) -> Observation:
@@ -217,7 +221,7 @@ class Study:
 
     def _ranked_kinds(self, found: list[Record]) -> dict[int, list[str]]:
         """By width the methods and named formats, the one that did least harm when everything had it first."""
-        evidence = Evidence(self._problem)
+        evidence = self._problem.evidence()
         for record in found:
             if record.fidelity == self.baseline:
                 evidence.add(self.observe(record))

@@ -27,7 +27,7 @@ class Progress(Document):
     Attributes:
         asked: trials that were proposed; their numbers are 0 to ``asked - 1``.
         pending: points of trials that were not scored yet when this was written, by number.
-        state: :meth:`paretune.search.samplers.sampler.Sampler.state`.
+        state: :meth:`paretune.search.candidates.Candidates.state`.
     """
 
     asked: int = 0

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from paretune.search.additive import NEGLIGIBLE, FrontMaker, PrunedSize, pruned_of
+from paretune.search.additive import NEGLIGIBLE, FrontMaker, PrunedSize
+from paretune.search.loss_table import LossTable
 from paretune.search.samplers.additive import AdditiveSampler, as_points, by_gap
-from paretune.search.samplers.sampler import Observation, Problem
-from paretune.search.sensitivity import SensitivityTable
+from paretune.search.samplers.problem import Observation, Problem
 from paretune.spaces.space import Point
 
 _FIRST = 24
@@ -57,28 +57,26 @@ class _Ideas:
 class ParetuneSampler(AdditiveSampler):
     """Learned table, exact fronts, exchanges."""
 
-    name = "paretune"
-    uses_marginals = True
     most_cells = 2_000_000
 
-    def __init__(self, problem: Problem, seed: int) -> None:
-        super().__init__(problem, seed)
+    def _begin(self, problem: Problem) -> None:
+        super()._begin(problem)
         self._ideas: list[Point] = []
         self._first: list[Point] | None = None
         self._rounds = 0
 
-    def propose(self, trial: int) -> Point | None:
+    def next_point(self, number: int) -> Point | None:
         """The next idea; new ones are thought of when the last is used up."""
         if self._first is None:
             self._first = by_gap([member.point for member in self.front(self.table(), 2 * _FIRST)])[:_FIRST]
         for queue in (self._first, self._ideas):
-            found = self._next(queue)
+            found = self.take(queue)
             if found is not None:
                 return found
-        for attempt in range(_DRAWS * (len(self.problem.objectives) - 1)):
+        for attempt in range(_DRAWS * len(self.problem.costs)):
             # Before it gives up exchanges are drawn anew, for every cost.
-            self._ideas = self._think(np.random.default_rng([self.seed, trial, attempt]))
-            found = self._next(self._ideas)
+            self._ideas = self._think(np.random.default_rng([self.seed, number, attempt]))
+            found = self.take(self._ideas)
             if found is not None:
                 return found
         return None
@@ -88,41 +86,34 @@ class ParetuneSampler(AdditiveSampler):
         return {**super().state(), "first": self._first, "ideas": self._ideas, "rounds": self._rounds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """See :meth:`Sampler.restore`."""
+        """Go on from the :meth:`state` of another."""
         super().restore(state)
         self._first, self._ideas = as_points(state["first"]), as_points(state["ideas"]) or []
         self._rounds = int(state["rounds"])
 
-    def _next(self, queue: list[Point]) -> Point | None:
-        while queue:
-            point = queue.pop(0)
-            if self.is_new(point):
-                return point
-        return None
-
     def _think(self, random: np.random.Generator) -> list[Point]:
-        axis = 1 + self._rounds % (len(self.problem.objectives) - 1)
+        axis = 1 + self._rounds % len(self.problem.costs)
         self._rounds += 1
         front = self._measured_front(axis)
         if not len(front.costs):
             return []
         table = self.table()
         table.refine(_most_telling(self.evidence.whole, front, axis))
-        maker = self.maker(self.problem.objectives[axis])
+        maker = self.maker(self.problem.costs[axis - 1])
         ideas = [self._members(maker, table, front), *self._exchanges(maker, table, front, random)]
         return self._best([part for part in ideas if len(part.gains)])
 
     def _measured_front(self, axis: int) -> _Front:
         """Of what meets the limits; where nothing does, of everything: what lies below it comes nearest to them."""
         observed = [o for o in self.evidence.compared if o.feasible] or self.evidence.compared
-        values = np.array([(o.values[axis], o.values[0]) for o in observed]).reshape(-1, 2)
+        values = np.array([((*o.values, 0.0)[axis], o.values[0]) for o in observed]).reshape(-1, 2)
         order = np.lexsort((values[:, 1], values[:, 0]))
         losses = np.maximum(values[order, 1], _LEAST_LOSS)
         lowest = np.minimum.accumulate(losses)
         kept = np.concatenate([[True], lowest[1:] < lowest[:-1]])[: len(losses)]
         return _Front(values[order[kept], 0], losses[kept], [observed[i].point for i in order[kept]])
 
-    def _members(self, maker: FrontMaker, table: SensitivityTable, front: _Front) -> _Ideas:
+    def _members(self, maker: FrontMaker, table: LossTable, front: _Front) -> _Ideas:
         """Members of the exact front of the corrected table."""
         members = maker.fronts(table.entries, 2 * _MEMBERS)
         points = [member.point for member in members]
@@ -132,14 +123,14 @@ class ParetuneSampler(AdditiveSampler):
         return _Ideas(costs, front.gain(costs, table.predict(points, own)), points.__getitem__)
 
     def _exchanges(
-        self, maker: FrontMaker, table: SensitivityTable, front: _Front, random: np.random.Generator
+        self, maker: FrontMaker, table: LossTable, front: _Front, random: np.random.Generator
     ) -> list[_Ideas]:
         """Moves from measured members, one pruned size at a time."""
         picked = [i for i, loss in enumerate(front.losses) if loss >= NEGLIGIBLE * front.losses[0]]
         picked = picked[:: 1 + len(picked) // _MEMBERS]
         sizes: dict[Point, list[int]] = {}
         for member in picked:
-            sizes.setdefault(pruned_of(self.problem, front.points[member]), []).append(member)
+            sizes.setdefault(self.problem.shape_of(front.points[member]), []).append(member)
         found = []
         for members in sizes.values():
             pruned = maker.size_of(front.points[members[0]])
@@ -174,13 +165,13 @@ def _most_telling(observations: list[Observation], front: _Front, axis: int) -> 
     """Nearest to the measured front first: the table has to be right there."""
     if not observations:
         return []
-    costs = np.array([o.values[axis] for o in observations])
+    costs = np.array([(*o.values, 0.0)[axis] for o in observations])
     losses = np.array([o.values[0] for o in observations])
     return [observations[i] for i in np.argsort(-front.gain(costs, losses), kind="stable")]
 
 
 def _from_moves(
-    table: SensitivityTable,
+    table: LossTable,
     front: _Front,
     pruned: PrunedSize,
     members: list[int],
@@ -217,7 +208,7 @@ class Moves:
     cost: np.ndarray
     loss: np.ndarray
 
-    def point(self, move: int, members: np.ndarray, table: SensitivityTable) -> Point:
+    def point(self, move: int, members: np.ndarray, table: LossTable) -> Point:
         """The neighbour that a move leads to from its member."""
         changed = members[self.member[move]].copy()
         parameters = table.parameters[self.cells[move]]
@@ -227,7 +218,7 @@ class Moves:
 
 
 def draw_moves(
-    table: SensitivityTable,
+    table: LossTable,
     costs: np.ndarray,
     free: np.ndarray,
     members: np.ndarray,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paretune.search.samplers import Sampler
-from paretune.search.samplers.sampler import Observation
+from paretune.search.candidates import Candidates
+from paretune.search.samplers import Kind
+from paretune.search.samplers.problem import Observation
 from paretune.spaces.size import dense_bytes
 from tests.fakes import tiny_spec
 from tests.search.synthetic import exhaustible_problem, small_problem
 
 
-def check_proposals_are_legal_and_new(kind: type[Sampler], trials: int) -> None:
+def check_proposals_are_legal_and_new(kind: Kind, trials: int) -> None:
     synthetic = small_problem(blocks=_blocks(trials))
     told, _ = synthetic.search(kind, seed=1, trials=trials)
     first = len(synthetic.first(with_marginals=kind.uses_marginals))
@@ -25,38 +26,38 @@ def check_proposals_are_legal_and_new(kind: type[Sampler], trials: int) -> None:
         assert synthetic.space.ruling(observation.point)
 
 
-def check_resumed_search_is_the_same(kind: type[Sampler], trials: int) -> None:
+def check_resumed_search_is_the_same(kind: Kind, trials: int) -> None:
     """A search that starts anew and finds every measurement in its folder takes the same way."""
     synthetic = small_problem(blocks=_blocks(trials))
     first = len(synthetic.first(with_marginals=kind.uses_marginals))
     told, sampler = synthetic.search(kind, seed=3, trials=trials)
-    resumed = kind(synthetic.problem, 3)
+    resumed = Candidates(synthetic.problem, kind, 3)
     for observation in told[:first]:
         resumed.tell(observation)
     for trial, observation in enumerate(told[first:]):
-        assert resumed.propose(trial) == observation.point, f"trial {trial} differs"
+        assert resumed.ask(trial) == observation.point, f"trial {trial} differs"
         resumed.tell(observation)
-    assert resumed.propose(trials) == sampler.propose(trials)
+    assert resumed.ask(trials) == sampler.ask(trials)
 
 
-def check_history_alone_decides(kind: type[Sampler], trials: int) -> None:
+def check_history_alone_decides(kind: Kind, trials: int) -> None:
     """A sampler that is told everything at once, without having proposed any of it, goes on the same way."""
     synthetic = small_problem(blocks=_blocks(trials))
     told, sampler = synthetic.search(kind, seed=3, trials=trials)
-    resumed = kind(synthetic.problem, 3)
+    resumed = Candidates(synthetic.problem, kind, 3)
     for observation in told:
         resumed.tell(observation)
     for trial in range(trials, trials + 5):
-        assert resumed.propose(trial) == sampler.propose(trial)
+        assert resumed.ask(trial) == sampler.ask(trial)
 
 
-def check_seeds_differ(kind: type[Sampler], trials: int) -> None:
+def check_seeds_differ(kind: Kind, trials: int) -> None:
     synthetic = small_problem(blocks=_blocks(trials))
     one, other = (synthetic.search(kind, seed, trials)[0] for seed in (1, 2))
     assert [o.point for o in one] != [o.point for o in other]
 
 
-def check_limits(kind: type[Sampler], trials: int, *, bytes_are_known: bool) -> None:
+def check_limits(kind: Kind, trials: int, *, bytes_are_known: bool) -> None:
     """Known limits are kept; ones that only scoring shows are lived with, and so are broken candidates."""
     blocks = _blocks(trials)
     synthetic = small_problem(
@@ -68,25 +69,25 @@ def check_limits(kind: type[Sampler], trials: int, *, bytes_are_known: bool) -> 
     assert len(told) == first + trials
     if bytes_are_known:
         assert all(observation.feasible for observation in told[first:])
-    point = sampler.propose(trials)
+    point = sampler.ask(trials)
     assert point is not None
     sampler.tell(Observation(point, (float("inf"), 1.0), violations=(1.0,)))
-    assert sampler.propose(trials + 1) != point
+    assert sampler.ask(trials + 1) != point
 
 
-def check_nothing_feasible(kind: type[Sampler], trials: int) -> None:
+def check_nothing_feasible(kind: Kind, trials: int) -> None:
     """Limits on the quality that nothing meets end no search."""
     synthetic = small_problem(blocks=_blocks(trials))
-    sampler = kind(synthetic.problem, 1)
+    sampler = Candidates(synthetic.problem, kind, 1)
     for observation in synthetic.first(with_marginals=kind.uses_marginals):
         sampler.tell(replace(observation, violations=(1.0,)))
     for trial in range(trials):
-        point = sampler.propose(trial)
+        point = sampler.ask(trial)
         assert point is not None
         sampler.tell(replace(synthetic.observe(point), violations=(1.0,)))
 
 
-def check_small_space_ends(kind: type[Sampler]) -> None:
+def check_small_space_ends(kind: Kind) -> None:
     """No sampler repeats itself when there is nothing new, and then it says so."""
     synthetic = exhaustible_problem()
     size = 1
@@ -95,10 +96,10 @@ def check_small_space_ends(kind: type[Sampler]) -> None:
     told, sampler = synthetic.search(kind, seed=0, trials=size + 1)
     digests = [synthetic.space.decode(observation.point).digest for observation in told]
     assert len(set(digests)) == len(digests) <= size
-    assert sampler.propose(size + 1) is None
+    assert sampler.ask(size + 1) is None
 
 
-def check_improves(kind: type[Sampler], trials: int) -> None:
+def check_improves(kind: Kind, trials: int) -> None:
     """The front is larger than that of the baselines, probes and marginals."""
     synthetic = small_problem(blocks=_blocks(trials))
     first = synthetic.first(with_marginals=kind.uses_marginals)

@@ -8,9 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from paretune.search.baselines import marginals, probes, uniform_configurations
+from paretune.search.candidates import Candidates
 from paretune.search.pareto import hypervolume
-from paretune.search.samplers import Sampler
-from paretune.search.samplers.sampler import Observation, Problem
+from paretune.search.samplers import Kind
+from paretune.search.samplers.problem import Observation
+from paretune.search.space_problem import SpaceProblem
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.model import ModelSpec
@@ -65,8 +67,8 @@ class Synthetic:
         return bool(self.space.ruling(point)) and not (known and self.violation(point) > 0)
 
     @property
-    def problem(self) -> Problem:
-        return Problem(self.space, ("kl", "weight_bytes"), self.cost_of, self.admissible)
+    def problem(self) -> SpaceProblem:
+        return SpaceProblem(self.space, ("kl", "weight_bytes"), self.cost_of, self.admissible)
 
     def observe(self, point: Point) -> Observation:
         limits = () if self.most_bytes is None else (self.violation(point),)
@@ -79,14 +81,14 @@ class Synthetic:
         named += marginals(self.space) if with_marginals else []
         return [self.observe(point) for point in (self.space.origin(), *(n.point for n in named))]
 
-    def search(self, kind: type[Sampler], seed: int, trials: int) -> tuple[list[Observation], Sampler]:
+    def search(self, kind: Kind, seed: int, trials: int) -> tuple[list[Observation], Candidates]:
         """Everything that was told, first configurations first, and the sampler that was told it."""
         told = self.first(with_marginals=kind.uses_marginals)
-        sampler = kind(self.problem, seed)
+        sampler = Candidates(self.problem, kind, seed)
         for observation in told:
             sampler.tell(observation)
         for trial in range(trials):
-            point = sampler.propose(trial)
+            point = sampler.ask(trial)
             if point is None:
                 break
             told.append(self.observe(point))

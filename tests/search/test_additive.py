@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.search.additive import NEGLIGIBLE, FrontMaker, additive_costs, is_size_parameter, pruned_of
+from paretune.search.additive import NEGLIGIBLE, FrontMaker
 from paretune.search.samplers import find_sampler
-from paretune.search.samplers.sampler import Problem
+from paretune.search.space_problem import SpaceProblem
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.patterns import Restrictions
 from paretune.spaces.size import weight_bytes
@@ -103,11 +103,10 @@ def _maker(problem, members=None, cells=MANY):
 @given(st.data())
 def test_costs_of_choices_add_up_to_that_of_the_point(cut, data):
     base = data.draw(st.sampled_from(list(_pruned_sizes(cut))))
-    costs, rest = additive_costs(cut.problem, "weight_bytes", base)
+    costs, rest = cut.problem.additive_costs("weight_bytes", base)
     drawn = [data.draw(st.integers(0, size - 1)) for size in cut.space.sizes]
     point = tuple(
-        b if is_size_parameter(cut.problem, i) else c
-        for i, (b, c) in enumerate(zip(base, drawn, strict=True))
+        b if cut.problem.is_shape(i) else c for i, (b, c) in enumerate(zip(base, drawn, strict=True))
     )
     total = rest + sum(cost[choice] for cost, choice in zip(costs, point, strict=True))
     assert total == _bytes(cut, point) if cut.space.ruling(point) else np.isnan(total)
@@ -119,7 +118,9 @@ def _timed(problem, seconds):
     def cost_of(point):
         return {"tpot_s": float(1000 + sum(s[c] for s, c in zip(seconds, point, strict=True)))}
 
-    return Problem(problem.space, ("kl", "tpot_s"), cost_of, lambda point: bool(problem.space.ruling(point)))
+    return SpaceProblem(
+        problem.space, ("kl", "tpot_s"), cost_of, lambda point: bool(problem.space.ruling(point))
+    )
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -143,7 +144,7 @@ def test_what_a_pruned_lacks_costs_nothing():
         1 if parameter.kind == "blocks" else c
         for parameter, c in zip(space.parameters, space.origin(), strict=True)
     )
-    costs, rest = additive_costs(problem.problem, "weight_bytes", base)
+    costs, rest = problem.problem.additive_costs("weight_bytes", base)
     missing = [
         g.group is not None and not space.pruned(base).keeps_block(g.group.block) for g in space.parameters
     ]
@@ -210,7 +211,7 @@ def test_front_is_the_enumerated_one(cut):
     found = maker.fronts(cut.sensitivities, MANY)
     assert maker.exact
     assert [(m.cost, m.total) for m in found] == cut.truth
-    assert len({pruned_of(cut.problem, m.point) for m in found}) == 3
+    assert len({cut.problem.shape_of(m.point) for m in found}) == 3
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -220,11 +221,11 @@ def test_fronts_of_any_table(cut, seed):
     table = [random.integers(0, 9, size).astype(float) for size in cut.space.sizes]
     own = {base: float(random.integers(0, 9)) for base in _pruned_sizes(cut)}
     found = _maker(cut, own).fronts(table, MANY)
-    pruned = {pruned_of(cut.problem, base): kl for base, kl in own.items()}
-    others = [index for index in range(len(table)) if not is_size_parameter(cut.problem, index)]
+    pruned = {cut.problem.shape_of(base): kl for base, kl in own.items()}
+    others = [index for index in range(len(table)) if not cut.problem.is_shape(index)]
 
     def total(point):
-        return pruned[pruned_of(cut.problem, point)] + sum(float(table[i][point[i]]) for i in others)
+        return pruned[cut.problem.shape_of(point)] + sum(float(table[i][point[i]]) for i in others)
 
     truth = _front((size, total(point)) for point, size in cut.sizes.items())
     assert [(m.cost, m.total) for m in found] == truth
@@ -282,8 +283,8 @@ def test_sizes_are_found_by_the_parameters_of_the_pruned(cut):
     assert maker.size_of(narrow).base == cut.space.origin()
     other = list(_pruned_sizes(cut))[1]
     assert maker.size_of(other) is None
-    assert pruned_of(cut.problem, other) != pruned_of(cut.problem, narrow)
-    assert [g.name for i, g in enumerate(cut.space.parameters) if is_size_parameter(cut.problem, i)] == [
+    assert cut.problem.shape_of(other) != cut.problem.shape_of(narrow)
+    assert [g.name for i, g in enumerate(cut.space.parameters) if cut.problem.is_shape(i)] == [
         "pruned.blocks", "pruned.kv_heads", "pruned.ffn_channels",
     ]  # fmt: skip
 
@@ -296,7 +297,7 @@ def test_known_front_is_solved_exactly(cut, name):
     """Smaller pruned models among the members; nothing is left to find when the sampler has no more ideas."""
     told, sampler = cut.search(find_sampler(name), seed=0, trials=len(cut.sizes))
     assert _front((o.values[1], o.values[0]) for o in told) == cut.truth
-    assert sampler.propose(len(cut.sizes)) is None
+    assert sampler.ask(len(cut.sizes)) is None
     assert 20 < len(cut.truth) < len(told) < len(cut.sizes)
 
 
@@ -304,7 +305,7 @@ def test_a_long_front_is_thinned_evenly():
     """Proposals are members of the true front; skipped, while sensitivity matters, are only ones within a step of
     cost."""
     problem = _problem(blocks=8, bits=(2, 3, 4, 16))
-    costs, rest = additive_costs(problem.problem, "weight_bytes", problem.space.origin())
+    costs, rest = problem.problem.additive_costs("weight_bytes", problem.space.origin())
     truth = [(rest, 0.0)]
     for cost, sensitivity in zip(costs, problem.sensitivities, strict=True):
         # What is beaten among the first parameters is beaten whatever the others are.

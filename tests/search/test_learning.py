@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from paretune.search.additive import FrontMaker
+from paretune.search.loss_table import Residual
 from paretune.search.pareto import non_dominated
 from paretune.search.samplers import find_sampler
 from paretune.search.samplers.paretune import draw_moves
-from paretune.search.samplers.sampler import Observation
-from paretune.search.sensitivity import Evidence, Residual, SensitivityTable, interpolated, smallest_energy
+from paretune.search.samplers.problem import Observation
+from paretune.search.sensitivity import SensitivityTable, interpolated, smallest_energy
 from paretune.spaces.patterns import Restrictions
 from tests.fakes import tiny_spec
 from tests.search.synthetic import Synthetic, small_problem
@@ -80,7 +81,7 @@ def _table(problem):
         for choice in range(problem.space.sizes[parameter])
         if choice != dense[parameter]
     }
-    return SensitivityTable(problem.problem, marginals, {})
+    return SensitivityTable(problem.space, marginals, {})
 
 
 def test_marginals_are_the_prior(told):
@@ -206,7 +207,7 @@ def _plain(bits, method):
 def test_without_marginals_entries_add_up_to_what_the_uniform_configuration_lost(method):
     """Whichever method is the better one: the share of a group is of what its own method lost."""
     problem = _methods()
-    table = SensitivityTable(problem.problem, {}, {(4, "rtn"): 0.4, (4, "hqq"): 0.1, (8, "rtn"): 0.01})
+    table = SensitivityTable(problem.space, {}, {(4, "rtn"): 0.4, (4, "hqq"): 0.1, (8, "rtn"): 0.01})
     chosen = _everywhere(problem, _plain(4, method))
     assert sum(table.prior[i][c] for i, c in chosen.items()) == pytest.approx(
         {"rtn": 0.4, "hqq": 0.1}[method]
@@ -218,18 +219,18 @@ def test_a_marginal_by_another_method_does_not_pass_for_one_by_the_best():
     problem = _methods()
     (index, rtn), *_ = _everywhere(problem, _plain(4, "rtn")).items()
     uniform = {(4, "rtn"): 0.4, (4, "hqq"): 0.1}
-    table = SensitivityTable(problem.problem, {(index, rtn): 0.08}, uniform)
+    table = SensitivityTable(problem.space, {(index, rtn): 0.08}, uniform)
     hqq = _everywhere(problem, _plain(4, "hqq"))[index]
     assert table.prior[index][rtn] == 0.08
     assert table.prior[index][hqq] == pytest.approx(0.02)
-    both = SensitivityTable(problem.problem, {(index, rtn): 0.08, (index, hqq): 0.05}, uniform)
+    both = SensitivityTable(problem.space, {(index, rtn): 0.08, (index, hqq): 0.05}, uniform)
     assert (both.prior[index][rtn], both.prior[index][hqq]) == (0.08, 0.05)
 
 
 def test_each_share_of_zeros_has_a_loss_of_its_own():
     problem = _methods()
     measured = {0.25: 0.01, 0.75: 0.8}
-    table = SensitivityTable(problem.problem, {}, {(4, "rtn"): 0.4}, measured)
+    table = SensitivityTable(problem.space, {}, {(4, "rtn"): 0.4}, measured)
     sums = {}
     for share in (0.25, 0.5, 0.75):
         zeros = _everywhere(
@@ -242,7 +243,7 @@ def test_each_share_of_zeros_has_a_loss_of_its_own():
 
 def test_zeros_are_told_apart_from_the_width_that_they_came_with():
     """Where 16 bits have no zeros: what is left of the loss when that of the width is taken away."""
-    evidence = Evidence(_methods().problem)
+    evidence = _methods().problem.evidence()
     evidence.uniform = {(8, "rtn"): 0.01, (4, "rtn"): 0.4}
     evidence._zeros = {(4, "rtn", 0.5): 0.7, (8, "rtn", 0.5): 0.06}
     assert evidence.sparse == pytest.approx({0.5: 0.05})
@@ -270,7 +271,7 @@ def test_the_prediction_follows_the_corrected_sum(told):
 
 def test_what_was_read_on_less_text_is_not_compared():
     problem = small_problem()
-    evidence = Evidence(problem.problem)
+    evidence = problem.problem.evidence()
     random = np.random.default_rng(0)
     points = [problem.space.random(random) for _ in range(6)]
     for number, point in enumerate(points):

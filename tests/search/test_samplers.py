@@ -8,14 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from paretune.search.samplers import Sampler, find_sampler, sampler_names
-from paretune.search.samplers.optuna_samplers import (
-    POPULATION,
-    Nsga2Sampler,
-    SamplerUnavailableError,
-    divisions,
-)
-from paretune.search.samplers.sampler import Observation
+from paretune.search.candidates import Candidates
+from paretune.search.samplers import find_sampler, sampler_names
+from paretune.search.samplers.kinds import POPULATION, SamplerUnavailableError, divisions, make
+from paretune.search.samplers.problem import Observation
 from paretune.spaces.errors import UnknownNameError
 from tests.search import sampler_contract as contract
 from tests.search.synthetic import exhaustible_problem, small_problem
@@ -26,39 +22,40 @@ SLOW = ("gp",)
 
 
 @pytest.fixture(params=sampler_names())
-def kind(request: pytest.FixtureRequest) -> type[Sampler]:
-    return find_sampler(request.param)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
-def _trials(kind: type[Sampler], usual: int = 40) -> int:
-    return 1 if kind.name in SLOW else usual
+@pytest.fixture
+def kind(name):
+    return find_sampler(name)
 
 
-def test_names(kind):
-    assert kind is find_sampler(kind.name)
+def _trials(name: str, usual: int = 40) -> int:
+    return 1 if name in SLOW else usual
 
 
-def test_proposals_are_legal_and_new(kind):
-    contract.check_proposals_are_legal_and_new(kind, _trials(kind))
+def test_proposals_are_legal_and_new(name, kind):
+    contract.check_proposals_are_legal_and_new(kind, _trials(name))
 
 
-def test_resumed_search_is_the_same(kind):
-    contract.check_resumed_search_is_the_same(kind, _trials(kind))
+def test_resumed_search_is_the_same(name, kind):
+    contract.check_resumed_search_is_the_same(kind, _trials(name))
 
 
-def test_seeds_differ(kind):
-    if kind.name in DETERMINISTIC:
-        pytest.skip(f"{kind.name} is deterministic")
-    contract.check_seeds_differ(kind, 4 if kind.name in SLOW else _trials(kind))
+def test_seeds_differ(name, kind):
+    if name in DETERMINISTIC:
+        pytest.skip(f"{name} is deterministic")
+    contract.check_seeds_differ(kind, 4 if name in SLOW else _trials(name, 60))
 
 
 @pytest.mark.parametrize("bytes_are_known", [True, False])
-def test_limits(kind, bytes_are_known):
-    contract.check_limits(kind, _trials(kind, 10), bytes_are_known=bytes_are_known)
+def test_limits(name, kind, bytes_are_known):
+    contract.check_limits(kind, _trials(name, 10), bytes_are_known=bytes_are_known)
 
 
-def test_nothing_feasible(kind):
-    contract.check_nothing_feasible(kind, _trials(kind))
+def test_nothing_feasible(name, kind):
+    contract.check_nothing_feasible(kind, _trials(name))
 
 
 def test_small_space_ends(kind):
@@ -80,11 +77,10 @@ def test_generations_advance(name):
     """After three generations the parents hold the front of all of them, and children resemble them."""
     synthetic = small_problem()
     random = np.random.default_rng(0)
-    sampler = find_sampler(name)(synthetic.problem, 0)
-    assert isinstance(sampler, Nsga2Sampler)
+    sampler = Candidates(synthetic.problem, find_sampler(name), 0)
     for _ in range(3 * POPULATION):
         sampler.tell(synthetic.observe(synthetic.space.random(random)))
-    inner = sampler.optuna_sampler(0)
+    inner = make(find_sampler(name), synthetic.problem, 0)
     parents = inner.get_parent_population(sampler.study, 3)
     assert 0 < len(parents) <= POPULATION
     finished = [inner.get_population(sampler.study, generation) for generation in range(3)]
@@ -96,7 +92,7 @@ def test_generations_advance(name):
     ]
     assert volumes[0] == volumes[1]
     assert inner.get_trial_generation(sampler.study, parents[0]) == 3
-    child = sampler.propose(0)
+    child = sampler.ask(0)
     assert child is not None
     known = np.array([[trial.params[n] for n in trial.params] for trial in parents])
     free = [choice for choice, size in zip(child, synthetic.space.sizes, strict=True) if size > 1]
@@ -106,7 +102,7 @@ def test_generations_advance(name):
 
 def test_objectives_that_are_no_number_are_told_as_infinite():
     synthetic = small_problem()
-    sampler = find_sampler("nsga2")(synthetic.problem, 0)
+    sampler = Candidates(synthetic.problem, find_sampler("nsga2"), 0)
     dense = synthetic.space.origin()
     sampler.tell(Observation(dense, (float("nan"), 1.0), violations=(float("nan"),)))
     assert sampler.study.trials[0].values == [float("inf"), 1.0]
@@ -115,21 +111,21 @@ def test_objectives_that_are_no_number_are_told_as_infinite():
 
 def test_infinite_sensitivity_is_survived_by_every_sampler(kind):
     synthetic = small_problem()
-    sampler = kind(synthetic.problem, 0)
+    sampler = Candidates(synthetic.problem, kind, 0)
     for number, observation in enumerate(synthetic.first(with_marginals=kind.uses_marginals)):
         broken = Observation(observation.point, (float("inf"), observation.values[1]))
         sampler.tell(broken if number % 5 == 4 else observation)
-    assert sampler.propose(0) is not None
+    assert sampler.ask(0) is not None
 
 
 def test_nothing_left_to_choose():
     synthetic = exhaustible_problem()
     synthetic.restrictions = synthetic.restrictions.model_copy(update={"bits": (4,), "kv_bits": (16,)})
-    sampler = find_sampler("tpe")(synthetic.problem, 0)
-    point = sampler.propose(0)
+    sampler = Candidates(synthetic.problem, find_sampler("tpe"), 0)
+    point = sampler.ask(0)
     assert point == synthetic.space.origin()
     sampler.tell(synthetic.observe(point))
-    assert sampler.propose(1) is None
+    assert sampler.ask(1) is None
 
 
 @pytest.mark.parametrize(("objectives", "expected"), [(1, 32), (2, 31), (3, 6), (4, 3)])
@@ -144,8 +140,8 @@ def test_unknown_name():
 
 def test_missing_library(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(SamplerUnavailableError, match=r"gp.*scipy.*[Ii]nstall"):
-        find_sampler("gp")(small_problem().problem, 0)
+    with pytest.raises(SamplerUnavailableError, match=r"scipy.*[Ii]nstall"):
+        Candidates(small_problem().problem, find_sampler("gp"), 0)
 
 
 def test_import_leaves_optuna_out():

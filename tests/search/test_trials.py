@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from paretune.evaluators.cost import CostEvaluator
+from paretune.search.candidates import Candidates
 from paretune.search.records import FILE, RecordFile
-from paretune.search.samplers.sampler import Sampler
 from paretune.search.settings import SearchSettings
 from paretune.search.trials import FILE as STATE
 from paretune.search.trials import Trials
@@ -85,20 +85,12 @@ def test_a_search_on_times_that_is_stopped_anywhere_is_the_undisturbed_one(tmp_p
 @pytest.mark.parametrize("sampler", ["paretune", "nsga2"])
 def test_nothing_is_asked_for_again(tmp_path, monkeypatch, sampler):
     search(tmp_path, sampler=sampler, candidates=12)
-    kind = type(make_sampler(tmp_path, sampler))
-    asked, propose = [], kind.propose
-    monkeypatch.setattr(kind, "propose", lambda self, trial: (asked.append(trial), propose(self, trial))[1])
+    asked, ask = [], Candidates.ask
+    monkeypatch.setattr(Candidates, "ask", lambda self, trial: (asked.append(trial), ask(self, trial))[1])
     search(tmp_path, sampler=sampler, candidates=15)
     assert asked == [12, 13, 14]
     trials = [record.trial for record in RecordFile(tmp_path) if record.trial is not None]
     assert trials == list(range(15))
-
-
-def make_sampler(folder, name) -> Sampler:
-    from paretune.search.samplers import find_sampler
-
-    study = make_study(folder, SearchSettings(objectives=TIMED, sampler=name))
-    return find_sampler(name)(study._problem, 0)
 
 
 def test_trials_may_end_in_another_order_than_they_began_in(tmp_path):
