@@ -7,8 +7,6 @@ always the same one, and the dense configuration puts back the very tensors that
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +15,7 @@ import torch
 from paretune.compressors.cache_rounding import CacheRounding
 from paretune.compressors.cutting import Structure
 from paretune.compressors.entries import Entry
+from paretune.compressors.entry_store import Held
 from paretune.compressors.input_rounding import InputRounding
 from paretune.compressors.pruned_sizes import ruling, touched
 from paretune.compressors.scaled_block import scalable_fixed
@@ -47,33 +46,6 @@ _Swap = tuple[_Slot, torch.Tensor, LayerChoice, PrunedShape, bool]
 """A parameter, and what it holds from then on; whether it was expanded in the dtype of its scales."""
 
 
-class DenseCopies:
-    """Dequantized weights by name, at most ``budget_bytes`` of them; the least recently used goes first.
-
-    A tensor that the model is using stays alive in the model when it is dropped here, so the bytes of one
-    candidate come on top of the budget at worst. While everything fits, nothing is ever made twice.
-    """
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self.held_bytes = 0
-        self._held: OrderedDict[str, torch.Tensor] = OrderedDict()
-
-    def get(self, name: str, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The tensor called ``name``, made if it is not held."""
-        found = self._held.get(name)
-        if found is not None:
-            self._held.move_to_end(name)
-            return found
-        made = make()
-        if made.nbytes <= self.budget_bytes:
-            self._held[name] = made
-            self.held_bytes += made.nbytes
-            while self.held_bytes > self.budget_bytes:
-                self.held_bytes -= self._held.popitem(last=False)[1].nbytes
-        return made
-
-
 class Assembler:
     """Assembles candidates in ``model``, which must be in its dense state and is changed from then on.
 
@@ -99,7 +71,7 @@ class Assembler:
         self._slots = {name: _Slot(p, p.data) for name, p in model.named_parameters()}
         self._cut_fixed = [x for x in spec.fixed if (x.axis, x.inner_axis) != ("none", "none")]
         self._scaled_fixed = [x for block in range(spec.blocks) for x in scalable_fixed(spec, block)]
-        self._copies = DenseCopies(memory_budget_bytes)
+        self._copies: Held[torch.Tensor] = Held(memory_budget_bytes, lambda tensor: tensor.nbytes)
         self._structure = Structure(model, spec)
         self._inputs = InputRounding(model, spec, bank.statistics, bank.scale_dtype)
         self._cache = CacheRounding(model, bank.scale_dtype)
@@ -173,9 +145,8 @@ class Assembler:
             return slot.dense
 
         def make() -> torch.Tensor:
-            expanded = self.bank.tensor(linear.name, choice, pruned)
-            expanded = expanded.to(self.bank.scale_dtype) if rounded else expanded
-            return expanded.to(slot.dense).contiguous()
+            dtype = self.bank.scale_dtype if rounded else slot.dense.dtype
+            return self.bank.tensor(linear.name, choice, pruned, dtype).to(slot.dense).contiguous()
 
         return self._copies.get(f"{entry.name}, rounded" if rounded else entry.name, make)
 

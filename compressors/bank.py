@@ -25,8 +25,15 @@ from typing import Any
 import torch
 
 from paretune.compressors.bank_identity import BankIdentity, open_identity
-from paretune.compressors.entries import Entry, dense_matrix, make_tensors, pruned_matrix, read_quantized
-from paretune.compressors.entry_store import EntryStore, index_bytes
+from paretune.compressors.entries import (
+    Entry,
+    dense_matrix,
+    expanded,
+    make_tensors,
+    pruned_matrix,
+    read_quantized,
+)
+from paretune.compressors.entry_store import EntryStore, Held, index_bytes
 from paretune.compressors.observations import Observations
 from paretune.compressors.pruned_sizes import kept_indices, touched
 from paretune.compressors.quantizers import QuantizedWeight
@@ -78,6 +85,7 @@ class Bank:
         self.observations = Observations(self._store, model, calibration, statistics, source, checkpoint)
         self.statistics = statistics
         self.unscaled: dict[str, str] = {}
+        self._packed: Held[dict[str, torch.Tensor]] = Held(0, _bytes_of)
 
     @classmethod
     def open(
@@ -225,9 +233,27 @@ class Bank:
             self._make([entry])
         return self._store.read(entry.name)
 
+    def hold(self, budget_bytes: int, space: SearchSpace, progress: Progress | None = None) -> None:
+        """Keep entries packed where the model is, up to so many bytes; those of the space are read at once.
+
+        A candidate's weights are then expanded from there, and no file is read again.
+        """
+        self._packed = Held(budget_bytes, _bytes_of)
+        planned = [entry for entry in offered_entries(self.spec, space) if entry.pruned.whole]
+        for done, entry in enumerate(planned):
+            if self._packed.held_bytes + entry.file_bytes() > budget_bytes:
+                return
+            if progress is not None and done % 64 == 0:
+                progress("held", done, len(planned))
+            self._on_device(entry)
+
     def _on_device(self, entry: Entry) -> dict[str, torch.Tensor]:
         """Packed, so that little travels and codes are unpacked where they are used."""
-        return {name: tensor.to(self._source.device) for name, tensor in self._tensors(entry).items()}
+
+        def bring() -> dict[str, torch.Tensor]:
+            return {name: tensor.to(self._source.device) for name, tensor in self._tensors(entry).items()}
+
+        return self._packed.get(entry.name, bring)
 
     # -- reading --------------------------------------------------------------------------------------
 
@@ -242,9 +268,13 @@ class Bank:
         return read_quantized(entry, self._tensors(entry)).rows(expert * rows, (expert + 1) * rows)
 
     def tensor(
-        self, layer: str, choice: LayerChoice = UNTOUCHED, pruned: PrunedShape = WHOLE
+        self,
+        layer: str,
+        choice: LayerChoice = UNTOUCHED,
+        pruned: PrunedShape = WHOLE,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """The weight that a candidate computes with, float32, shaped as the pruned model's parameter.
+        """The weight that a candidate computes with, made in float32, shaped as the pruned model's parameter.
 
         That is ``(rows, columns)``, ``(columns, rows)`` for GPT-2's ``Conv1D``, with experts in front.
         """
@@ -254,8 +284,9 @@ class Bank:
             matrix = dense_matrix(entry, self._source, self.statistics)
             if choice.sparsity is not None:
                 matrix = pruned_matrix(entry, matrix, self._on_device(entry))
+            matrix = matrix.to(dtype)
         else:
-            matrix = read_quantized(entry, self._on_device(entry)).dequantize()
+            matrix = expanded(entry, self._on_device(entry), dtype)
         return as_parameter(matrix, linear, kept_shape(self.spec, linear, pruned))
 
     def fixed(self, name: str, pruned: PrunedShape = WHOLE, choice: LayerChoice = UNTOUCHED) -> torch.Tensor:
@@ -280,6 +311,10 @@ class Bank:
             if kept is not None:
                 value = value.index_select(dimension, kept.to(value.device))
         return value
+
+
+def _bytes_of(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 def offered_entries(spec: ModelSpec, space: SearchSpace) -> Iterator[Entry]:

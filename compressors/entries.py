@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from typing import NamedTuple, Protocol
 
 import torch
@@ -312,6 +313,20 @@ def read_quantized(entry: Entry, tensors: dict[str, torch.Tensor]) -> QuantizedW
         weight_format.number_type == "float" and weight_format.num_bits == 8,
         tensors.get("global_scales"),
     )
+
+
+def expanded(entry: Entry, tensors: dict[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    """The weight of all experts from what was written, computed in float32 and rounded to ``dtype``."""
+    weight, (rows, columns) = entry.choice.weight, entry.shape
+    size = weight.group_size or columns
+    plain = weight.number_type == "int" and weight.block_rows == 1 and not weight.ggml
+    plain = plain and weight.codebook == "none" and columns % size == 0
+    if plain and tensors["codes"].is_cuda and find_spec("triton") is not None:
+        from paretune.compressors.gpu_kernels import expand
+
+        out = torch.empty(rows, columns, dtype=dtype, device=tensors["codes"].device)
+        return expand(tensors["codes"], weight.num_bits, tensors["scales"], tensors.get("zeros"), size, out)
+    return read_quantized(entry, tensors).dequantize().to(dtype)
 
 
 def read_mask(entry: Entry, tensors: dict[str, torch.Tensor]) -> torch.Tensor:

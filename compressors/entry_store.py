@@ -3,7 +3,7 @@
 An entry is written once and whole: to a temporary name, renamed, and only then named in the index, so a build that is
 killed goes on at the entry it was at. Several processes may have one bank open. Whoever writes holds its lock and looks
 first whether another was faster; whoever misses an entry looks what others have added to the index since. Reading takes
-no lock, so a bank that cannot be written to can be read.
+no lock, so a bank that cannot be written to can be read. What a process holds of it in memory has a budget.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 
 from paretune.compressors.tensor_file import write_tensors
 from paretune.spaces.errors import ParetuneError, RunError
 from paretune.spaces.files import FileKind, cannot_write, parse_json, read_bytes
+
+T = TypeVar("T")
 
 INDEX = "entries.jsonl"
 _FOLDER = "entries"
@@ -54,6 +58,35 @@ def lock_bank(folder: Path) -> Iterator[None]:
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+class Held(Generic[T]):
+    """Values by name, at most ``budget_bytes`` of them; the least recently used goes first.
+
+    What the model is using stays alive in the model when it is dropped here, so the bytes of one candidate come on top
+    of the budget at worst. While everything fits, nothing is ever made twice.
+    """
+
+    def __init__(self, budget_bytes: int, size: Callable[[T], int]) -> None:
+        self.budget_bytes = budget_bytes
+        self.held_bytes = 0
+        self._size = size
+        self._held: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, name: str, make: Callable[[], T]) -> T:
+        """The value called ``name``, made if it is not held."""
+        found = self._held.get(name)
+        if found is not None:
+            self._held.move_to_end(name)
+            return found
+        made = make()
+        size = self._size(made)
+        if size <= self.budget_bytes:
+            self._held[name] = made
+            self.held_bytes += size
+            while self.held_bytes > self.budget_bytes:
+                self.held_bytes -= self._size(self._held.popitem(last=False)[1])
+        return made
 
 
 class EntryStore:

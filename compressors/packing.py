@@ -12,6 +12,11 @@ import torch
 _PLANES = {1: (1,), 2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8,)}
 
 
+def code_planes(num_bits: int) -> tuple[int, ...]:
+    """Bits of the planes of a code, the highest first; each begins at a whole byte."""
+    return _PLANES[num_bits]
+
+
 def packed_code_bytes(count: int, num_bits: int) -> int:
     """Bytes of ``count`` packed codes."""
     return sum(-(-count * width // 8) for width in _PLANES[num_bits])

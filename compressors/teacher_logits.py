@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from importlib.util import find_spec
+from typing import NamedTuple, Protocol
 
 import torch
 
 BYTES_LIMIT = 2**30
 _FEWEST, _MOST = 64, 1024
+
+
+class Compared(NamedTuple):
+    """A candidate's predictions of some tokens beside the dense model's, ``(tokens,)`` each.
+
+    Attributes:
+        kl: in nats, float32.
+        same: whether the dense model's likeliest token is as likely as any other, bool.
+        loss: of the candidate, of the token that follows, in nats, float32.
+    """
+
+    kl: torch.Tensor
+    same: torch.Tensor
+    loss: torch.Tensor
 
 
 class Store(Protocol):
@@ -20,8 +35,8 @@ class Store(Protocol):
     def put(self, start: int, log_probs: torch.Tensor) -> None:
         """Keep float32 ``(tokens, vocabulary)`` as the predictions from token ``start`` on."""
 
-    def divergence(self, start: int, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """KL of each token (float32, not negative) and whether the most likely token is the same."""
+    def compare(self, start: int, logits: torch.Tensor, targets: torch.Tensor) -> Compared:
+        """Predictions from token ``start`` on, float32 logits ``(tokens, vocabulary)``, and what tokens follow."""
 
 
 class FullStore:
@@ -39,24 +54,35 @@ class FullStore:
     def put(self, start: int, log_probs: torch.Tensor) -> None:
         """See :class:`Store`."""
         if not self._log_probs.numel():
-            self._log_probs = torch.empty(self._shape, dtype=self._dtype, device=log_probs.device)
-            self._normaliser = torch.zeros(self._shape[0], 1, device=log_probs.device)
-            self._top = torch.empty(self._shape[0], 1, dtype=torch.int64, device=log_probs.device)
+            device = log_probs.device
+            self._log_probs = torch.empty(self._shape, dtype=self._dtype, device=device)
+            self._normaliser = torch.zeros(self._shape[0], device=device)
+            self._top = torch.empty(self._shape[0], dtype=torch.int64, device=device)
         stop = start + len(log_probs)
         self._log_probs[start:stop] = log_probs
-        self._top[start:stop] = log_probs.argmax(dim=-1, keepdim=True)
+        self._top[start:stop] = log_probs.argmax(dim=-1)
         if self._dtype != torch.float32:
             stored = self._log_probs[start:stop].to(torch.float32)
-            self._normaliser[start:stop] = stored.logsumexp(dim=-1, keepdim=True)
+            self._normaliser[start:stop] = stored.logsumexp(dim=-1)
 
-    def divergence(self, start: int, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def compare(self, start: int, logits: torch.Tensor, targets: torch.Tensor) -> Compared:
         """See :class:`Store`."""
-        stop = start + len(log_probs)
-        dense = self._log_probs[start:stop].to(torch.float32)
+        kept = slice(start, start + len(logits))
+        stored, normaliser, top = self._log_probs[kept], self._normaliser[kept], self._top[kept]
+        if logits.is_cuda and find_spec("triton") is not None:
+            from paretune.compressors.gpu_kernels import divergence
+
+            return Compared(*divergence(logits, stored, normaliser, top, targets))
+        log_probs = torch.log_softmax(logits, dim=-1)
+        dense = stored.to(torch.float32)
         if self._dtype != torch.float32:
-            dense = dense - self._normaliser[start:stop]
-        same = _is_top(log_probs, self._top[start:stop])
-        return torch.linalg.vecdot(dense.exp(), dense - log_probs).clamp_min_(0.0), same
+            dense = dense - normaliser.unsqueeze(-1)
+        same, loss = _is_top(log_probs, top), _loss(log_probs, targets)
+        p = dense.exp()
+        kl = torch.linalg.vecdot(p, dense - log_probs)
+        # What rounding left of both sums of probabilities is in every term of the first sum.
+        kl += log_probs.exp_().sum(dim=-1) - p.sum(dim=-1)
+        return Compared(kl.clamp_min_(0.0), same, loss)
 
 
 class TopStore:
@@ -81,19 +107,24 @@ class TopStore:
         self._log_probs[start:stop], self._tokens[start:stop] = values, tokens.to(torch.int32)
         self._rest[start:stop] = _rest(log_probs, tokens)
 
-    def divergence(self, start: int, log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def compare(self, start: int, logits: torch.Tensor, targets: torch.Tensor) -> Compared:
         """See :class:`Store`."""
-        stop = start + len(log_probs)
-        dense, tokens = self._log_probs[start:stop], self._tokens[start:stop].to(torch.int64)
+        kept = slice(start, start + len(logits))
+        log_probs = torch.log_softmax(logits, dim=-1)
+        dense, tokens = self._log_probs[kept], self._tokens[kept].to(torch.int64)
         kl = torch.linalg.vecdot(dense.exp(), dense - log_probs.gather(-1, tokens))
-        rest = self._rest[start:stop]
+        rest = self._rest[kept]
         kl += rest.exp() * (rest - _rest(log_probs, tokens))
-        return kl.clamp_min_(0.0), _is_top(log_probs, tokens[:, :1])
+        return Compared(kl.clamp_min_(0.0), _is_top(log_probs, tokens[:, 0]), _loss(log_probs, targets))
 
 
 def _is_top(log_probs: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """Whether no token is more likely than ``token``; a maximum is much faster to find than its place."""
-    return log_probs.gather(-1, token).squeeze(-1) >= log_probs.amax(dim=-1)
+    return log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1) >= log_probs.amax(dim=-1)
+
+
+def _loss(log_probs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
 def _rest(log_probs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -41,9 +41,13 @@ class WeightProvider(Protocol):
         """Codes, scales and zeros of one expert's matrix; ``None`` for a dense choice."""
 
     def tensor(
-        self, layer: str, choice: LayerChoice = UNTOUCHED, pruned: PrunedShape = WHOLE
+        self,
+        layer: str,
+        choice: LayerChoice = UNTOUCHED,
+        pruned: PrunedShape = WHOLE,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """The weight that a candidate computes with."""
+        """The weight that a candidate computes with, made in float32."""
 
     def fixed(self, name: str, pruned: PrunedShape = WHOLE, choice: LayerChoice = UNTOUCHED) -> torch.Tensor:
         """A tensor that is never quantized."""
@@ -91,11 +95,15 @@ class Overlay:
         return found.rows(expert * rows, (expert + 1) * rows)
 
     def tensor(
-        self, layer: str, choice: LayerChoice = UNTOUCHED, pruned: PrunedShape = WHOLE
+        self,
+        layer: str,
+        choice: LayerChoice = UNTOUCHED,
+        pruned: PrunedShape = WHOLE,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
         """See :meth:`WeightProvider.tensor`."""
         found = self._weights.get(layer)
         if found is None or choice.weight.dense:
-            return self._bank.tensor(layer, choice, pruned)
+            return self._bank.tensor(layer, choice, pruned, dtype)
         linear = self.spec.linear(layer)
-        return as_parameter(found.dequantize(), linear, kept_shape(self.spec, linear, pruned))
+        return as_parameter(found.dequantize().to(dtype), linear, kept_shape(self.spec, linear, pruned))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from paretune.compressors.divergence import Teacher, float32_head
+from paretune.compressors.divergence import Teacher
 from paretune.compressors.windows import TokenWindows
 from paretune.evaluators.bits_per_byte import bits_per_byte, from_perplexity
 from paretune.evaluators.tasks import TaskScorer, TaskSettings
@@ -19,29 +18,6 @@ from paretune.spaces.measurement import Measurement, Sample
 
 _QUALITY = "quality/1"
 _BITS = "bits_per_byte/1"
-
-
-class FirstTokens:
-    """A model whose predictions are cut to the first tokens of its vocabulary.
-
-    Siblings of one family often pad the same vocabulary to other numbers of rows; rows beyond the tokenizer's mean
-    nothing, and what is left is normalised again.
-    """
-
-    def __init__(self, model: Any, rows: int) -> None:
-        self._model = model
-        self._rows = rows
-        self.device: torch.device = torch.device(model.device)
-
-    def __call__(self, input_ids: torch.Tensor, use_cache: bool = False) -> SimpleNamespace:
-        """Logits ``(windows, tokens, rows)``."""
-        with float32_head(self._model):
-            found = self._model(input_ids=input_ids, use_cache=use_cache)
-        return SimpleNamespace(logits=found.logits[..., : self._rows])
-
-    def get_output_embeddings(self) -> SimpleNamespace:
-        """Something with a weight of so many rows."""
-        return SimpleNamespace(weight=torch.empty(self._rows, 0))
 
 
 def read_dense(dense: Any, windows: TokenWindows, rows: int, others: Iterable[int]) -> dict[int, Teacher]:
@@ -54,7 +30,7 @@ def read_dense(dense: Any, windows: TokenWindows, rows: int, others: Iterable[in
         others: rows of the vocabularies of models with the same tokenizer.
     """
     shared = {min(rows, other) for other in others}
-    return {least: Teacher(FirstTokens(dense, least), windows) for least in sorted(shared)}
+    return {least: Teacher(dense, windows, rows=least) for least in sorted(shared)}
 
 
 class Judge:
@@ -98,7 +74,7 @@ class Judge:
             ModelError: a vocabulary without a token of the text.
         """
         shared = max(least for least in self._teachers if least <= rows)
-        found = self._teachers[shared].compare(FirstTokens(model, shared)).measurements(by=_QUALITY)
+        found = self._teachers[shared].compare(model).measurements(by=_QUALITY)
         bits = from_perplexity(found["perplexity"], self._predicted, self.window_bytes)
         return found if bits is None else {**found, "bits_per_byte": bits}
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from paretune.compressors.prefix import block_signatures
 from paretune.evaluators.execution import Executed, as_stored
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import UnknownNameError
@@ -73,8 +74,10 @@ class QualityEvaluator:
         found = self._read.get(key)
         known = 0 if found is None else found.windows
         if found is None or known < fidelity.windows:
-            model = self._assembler.apply(self._executed(config))
-            fresh = teacher.compare(model, windows=fidelity.windows, start=known)
+            executed = self._executed(config)
+            model = self._assembler.apply(executed)
+            signatures = block_signatures(self._assembler.spec, executed)
+            fresh = teacher.compare(model, windows=fidelity.windows, start=known, signatures=signatures)
             found = fresh if found is None else found.joined(fresh)
         self._remember(key, found)
         return found if found.windows == fidelity.windows else found.first(fidelity.windows)

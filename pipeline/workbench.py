@@ -13,6 +13,7 @@ from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.prefix import Prefix
 from paretune.compressors.windows import TokenWindows
 from paretune.engines import Engine, find_engine
 from paretune.evaluators.cost import CostEvaluator
@@ -83,7 +84,9 @@ class Workbench:
         model, teachers = self.assembler.apply(DENSE_CONFIG), {}
         for name in ("search", "report"):
             told = None if stages is None else partial(stages.report, f"{name} text")
-            teachers[name] = Teacher(model, self.windows[name], progress=told)
+            # Candidates are read one after the other on the search text, and on the other one seldom.
+            prefix = Prefix(model.get_submodule(self.spec.block_path)) if name == "search" else None
+            teachers[name] = Teacher(model, self.windows[name], progress=told, prefix=prefix)
         return QualityEvaluator(self.assembler, teachers, self.executed)
 
     def fingerprint(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from paretune.compressors.assembly import DenseCopies
+from paretune.compressors.entry_store import Held
 from paretune.spaces.architectures import pruned_config
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice, Sparsity
@@ -211,7 +211,7 @@ def test_a_budget_bounds_the_dense_copies_and_changes_no_number(budget, tmp_path
 
 
 def test_the_least_recently_used_copy_goes_first():
-    copies, made = DenseCopies(100), []
+    copies, made = Held(100, lambda tensor: tensor.nbytes), []
 
     def make(name):
         def make_one():
