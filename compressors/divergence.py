@@ -37,6 +37,7 @@ class Teacher:
         progress: called with the windows that were read, here and in :meth:`compare`, and how many there are.
         rows: first tokens of the vocabulary that are compared; see :class:`~paretune.compressors.reading.Reader`.
         prefix: of the model whose candidates are compared, so that they start where they differ.
+        tf32: how products of float32 are made before the head; see :class:`~paretune.compressors.reading.Reader`.
 
     Raises:
         ModelError: the model's predictions are not finite, or it lacks a token of the text.
@@ -55,24 +56,27 @@ class Teacher:
         progress: Callable[[int, int], None] | None = None,
         rows: int | None = None,
         prefix: Prefix | None = None,
+        *,
+        tf32: bool = False,
     ) -> None:
         self.windows = windows
         self._progress = progress
         self._prefix = prefix
-        self._reader = Reader(model, rows)
-        vocabulary = self._reader.rows
+        self._tf32 = tf32
+        reader = Reader(model, rows, tf32=tf32)
+        self._rows = vocabulary = reader.rows
         windows.check_vocabulary(vocabulary)
         tokens = windows.ids.numel()
         limit = teacher_limit(model.device) if limit_bytes is None else limit_bytes
         full = tokens * vocabulary * 2 <= limit
         self._store: Store = (full_store if full else top_store)(tokens, vocabulary, limit)
         self.mode = self._store.mode
-        self.loss = self._read_teacher()
+        self.loss = self._read_teacher(reader)
 
     @torch.inference_mode()
-    def _read_teacher(self) -> torch.Tensor:
+    def _read_teacher(self, reader: Reader) -> torch.Tensor:
         losses = []
-        for start, logits, targets in self._chunks(self._reader, 0, self.windows.count):
+        for start, logits, targets in self._chunks(reader, 0, self.windows.count):
             log_probs = torch.log_softmax(logits, dim=-1)
             # One NaN or infinity makes the whole row NaN.
             broken = int(log_probs[..., 0].isnan().sum())
@@ -115,7 +119,7 @@ class Teacher:
                 f"it has {self.windows.count}",
                 "Ask for fewer, or give a longer text",
             )
-        reader = self._reader if model is self._reader.model else Reader(model, self._reader.rows)
+        reader = Reader(model, self._rows, tf32=self._tf32)
         found = [
             self._store.compare(position, logits, targets)
             for position, logits, targets in self._chunks(reader, start, stop, signatures)

@@ -108,10 +108,31 @@ def load_checkpoint(
                 output_loading_info=True,
             )
             _refuse_missing(folder, model, said)
-            model = _expanded(model.to(device).eval().requires_grad_(False)).to(dtype)
+            model = _expanded(model.to(device).eval().requires_grad_(False))
+    if dtype == torch.float32:
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+    else:
+        narrow(model, dtype)
     _refuse_not_finite(folder, model)
     model.config.use_cache = False
     return model
+
+
+def narrow(model: Any, dtype: torch.dtype) -> bool:
+    """Round the parameters of a model to ``dtype`` where they are; whether they were at least as wide.
+
+    Parameters that its family keeps in float32 stay so, and buffers too: frequencies of rotary embeddings in bfloat16
+    would be those of another model.
+    """
+    kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
+    kept += [*(getattr(model, "_keep_in_fp32_modules_strict", None) or ())]
+    for name, parameter in model.named_parameters():
+        if parameter.dtype.itemsize < dtype.itemsize:
+            return False
+        if parameter.dtype != dtype and not any(part in name for part in kept):
+            parameter.data = parameter.data.to(dtype)
+    return True
 
 
 def _refuse_missing(folder: Path, model: Any, said: dict[str, Any]) -> None:

@@ -25,6 +25,11 @@ Signature = tuple[Any, ...]
 _BUDGET_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}
 
 
+def prefix_budget(device: torch.device) -> int:
+    """Bytes of hidden states that are kept where nobody says another number."""
+    return _BUDGET_BYTES.get(device.type, 1 << 30)
+
+
 def block_signatures(spec: ModelSpec, config: CompressionConfig) -> tuple[Signature, ...] | None:
     """A signature per block of the model; ``None`` where blocks of candidates cannot be told apart so.
 
@@ -130,9 +135,7 @@ class Prefix:
         return max(1, -(-hidden.nbytes * len(self._blocks) // self._budget(hidden)))
 
     def _budget(self, hidden: torch.Tensor) -> int:
-        if self._budget_bytes is not None:
-            return self._budget_bytes
-        return _BUDGET_BYTES.get(hidden.device.type, 1 << 30)
+        return prefix_budget(hidden.device) if self._budget_bytes is None else self._budget_bytes
 
     def _keep(self, batch: tuple[int, int], kept: _Kept) -> None:
         if not kept.states:

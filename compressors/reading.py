@@ -11,8 +11,9 @@ computes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -20,8 +21,32 @@ _LOGIT_BYTES_AT_ONCE = {"cpu": 1 << 28, "cuda": 1 << 30}
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 16384}
 _CHECKED_TOKENS = 8
 
+_KNOWN: WeakKeyDictionary[torch.nn.Linear, bool] = WeakKeyDictionary()
+"""Whether a head was seen to give what its model gives."""
+
 Part = AbstractContextManager[None]
 """Entered around the blocks of one micro-batch."""
+
+
+@contextmanager
+def products(*, tf32: bool) -> Iterator[None]:
+    """Products of float32 matrices on a GPU: exact, or of numbers rounded to 10 bits."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def batch_tokens(device: torch.device | str) -> int:
+    """Tokens that go through the blocks together."""
+    return _TOKENS_AT_ONCE.get(torch.device(device).type, 4096)
+
+
+def logit_bytes(device: torch.device | str) -> int:
+    """Of the logits that are held at once, in float32."""
+    return _LOGIT_BYTES_AT_ONCE.get(torch.device(device).type, 1 << 28)
 
 
 class Reader:
@@ -35,10 +60,12 @@ class Reader:
         rows: first tokens of the vocabulary that predictions are cut to, and normalised over; all if left out.
             Siblings of one family pad the same vocabulary to other numbers of rows, and what is beyond the
             tokenizer's means nothing.
+        tf32: round the factors of products of float32 before the head to 10 bits, on a GPU.
     """
 
-    def __init__(self, model: Any, rows: int | None = None) -> None:
+    def __init__(self, model: Any, rows: int | None = None, *, tf32: bool = False) -> None:
         self.model = model
+        self._tf32 = tf32
         find = getattr(model, "get_output_embeddings", None)
         head = None if find is None else find()
         if rows is None:
@@ -48,12 +75,13 @@ class Reader:
         self.rows = rows
         self._head = _plain(head)
         self._after = _after_head(model)
-        place = torch.device(model.device).type
-        most = max(1, _LOGIT_BYTES_AT_ONCE.get(place, 1 << 28) // (4 * self.rows))
-        self._most_tokens = _TOKENS_AT_ONCE.get(place, 4096)
+        most = max(1, logit_bytes(model.device) // (4 * self.rows))
+        self._most_tokens = batch_tokens(model.device)
         self._logit_tokens = min(most, self._most_tokens)
-        if self._head is not None and not self._is_known(self._head):
-            self._head = None
+        if self._head is not None:
+            if self._head not in _KNOWN:
+                _KNOWN[self._head] = self._is_known(self._head)
+            self._head = self._head if _KNOWN[self._head] else None
 
     @property
     def tokens_at_once(self) -> int:
@@ -69,7 +97,7 @@ class Reader:
             around: entered while the blocks run.
         """
         head = self._head
-        with nullcontext() if around is None else around:
+        with products(tf32=self._tf32), nullcontext() if around is None else around:
             found = self._own_logits(ids) if head is None else self._hidden(head, ids)
         if head is None:
             yield found

@@ -67,7 +67,7 @@ class FullStore:
 
     def compare(self, start: int, logits: torch.Tensor, targets: torch.Tensor) -> Compared:
         """See :class:`Store`."""
-        kept = slice(start, start + len(logits))
+        kept, logits, targets = _beside(start, logits, targets, self._log_probs.device)
         stored, normaliser, top = self._log_probs[kept], self._normaliser[kept], self._top[kept]
         if logits.is_cuda and find_spec("triton") is not None:
             from paretune.compressors.gpu_kernels import divergence
@@ -109,13 +109,20 @@ class TopStore:
 
     def compare(self, start: int, logits: torch.Tensor, targets: torch.Tensor) -> Compared:
         """See :class:`Store`."""
-        kept = slice(start, start + len(logits))
+        kept, logits, targets = _beside(start, logits, targets, self._log_probs.device)
         log_probs = torch.log_softmax(logits, dim=-1)
         dense, tokens = self._log_probs[kept], self._tokens[kept].to(torch.int64)
         kl = torch.linalg.vecdot(dense.exp(), dense - log_probs.gather(-1, tokens))
         rest = self._rest[kept]
         kl += rest.exp() * (rest - _rest(log_probs, tokens))
         return Compared(kl.clamp_min_(0.0), _is_top(log_probs, tokens[:, 0]), _loss(log_probs, targets))
+
+
+def _beside(
+    start: int, logits: torch.Tensor, targets: torch.Tensor, device: torch.device
+) -> tuple[slice, torch.Tensor, torch.Tensor]:
+    """Which stored predictions are compared, and the others where those are."""
+    return slice(start, start + len(logits)), logits.to(device), targets.to(device)
 
 
 def _is_top(log_probs: torch.Tensor, token: torch.Tensor) -> torch.Tensor:

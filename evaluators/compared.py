@@ -20,7 +20,9 @@ _QUALITY = "quality/1"
 _BITS = "bits_per_byte/1"
 
 
-def read_dense(dense: Any, windows: TokenWindows, rows: int, others: Iterable[int]) -> dict[int, Teacher]:
+def read_dense(
+    dense: Any, windows: TokenWindows, rows: int, others: Iterable[int], *, tf32: bool = False
+) -> dict[int, Teacher]:
     """The dense model's predictions on a text, by the number of tokens that a compared model has in common with it.
 
     Args:
@@ -28,9 +30,10 @@ def read_dense(dense: Any, windows: TokenWindows, rows: int, others: Iterable[in
         windows: of the text.
         rows: of its vocabulary.
         others: rows of the vocabularies of models with the same tokenizer.
+        tf32: of the run's arithmetic, see :class:`~paretune.compressors.reading.Reader`.
     """
     shared = {min(rows, other) for other in others}
-    return {least: Teacher(dense, windows, rows=least) for least in sorted(shared)}
+    return {least: Teacher(dense, windows, rows=least, tf32=tf32) for least in sorted(shared)}
 
 
 class Judge:

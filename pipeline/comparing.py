@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.compressors.arithmetic import Arithmetic
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_checkpoint, load_dense, load_tokenizer, model_hash
 from paretune.compressors.windows import TokenWindows
@@ -27,7 +28,7 @@ from paretune.pipeline.models import model_folder
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.run_file import RunFile
 from paretune.pipeline.texts import read_texts
-from paretune.pipeline.workbench import compute_target
+from paretune.pipeline.workbench import compute_device
 from paretune.reports.compared import FILE, ComparedFile, ComparedModel, compared_hashes
 from paretune.reports.reading import RunFolder, read_compared, read_run_folder
 from paretune.spaces.architectures import read_model
@@ -68,7 +69,7 @@ class _Court:
     Attributes:
         tokenizer: of the run.
         tokenizers: by label, of checkpoints with another; ``None`` for those with the same tokens.
-        target: torch dtype and device, as the run had them.
+        arithmetic, device: as the run had them.
     """
 
     folder: RunFolder
@@ -77,7 +78,8 @@ class _Court:
     tokenizer: Any
     tokenizers: dict[str, Any | None]
     windows: TokenWindows
-    target: tuple[Any, str]
+    arithmetic: Arithmetic
+    device: str
     judge: Judge
 
     def judged(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> ComparedModel:
@@ -121,9 +123,9 @@ class _Court:
 
     def _measured(self, checkpoint: Checkpoint, facts: CheckpointFacts) -> dict[str, Measurement]:
         if checkpoint.gguf is not None:
-            replay = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.target[1])
+            replay = GgufModel(LlamaCpp(), checkpoint.gguf, self.windows.ids, facts.rows, self.device)
             return self.judge.beside_dense(replay, facts.rows)
-        model = load_checkpoint(checkpoint.folder, *self.target)
+        model = load_checkpoint(checkpoint.folder, self.arithmetic.dtype, self.device)
         own = self.tokenizers[checkpoint.label]
         found = (
             self.judge.beside_dense(model, facts.rows)
@@ -152,21 +154,26 @@ def _open(
         texts = window_texts(tokenizer, windows.ids)
         others = {one.label: own_tokenizer(one, known, tokenizer, texts) for one, known in chosen.items()}
         theirs = {known.rows for one, known in chosen.items() if others[one.label] is None}
-    target = compute_target(run)
+    device = compute_device(run)
+    arithmetic = Arithmetic(folder.run.scoring["arithmetic"], folder.run.scoring["kl_floor"])
     with stages.stage("dense", "reading the dense model"):
         # Where nobody shares its tokenizer, nobody is compared with its predictions.
-        teachers = _teachers(source, spec, windows, theirs, target) if theirs else {}
+        teachers = _teachers(source, spec, windows, theirs, arithmetic, device) if theirs else {}
         judge = Judge(windows, tokenizer, texts, teachers, run.tasks.settings)
-    return _Court(folder, run, spec, tokenizer, others, windows, target, judge)
+    return _Court(folder, run, spec, tokenizer, others, windows, arithmetic, device, judge)
 
 
 def _teachers(
-    source: Path, spec: ModelSpec, windows: TokenWindows, rows: set[int], target: tuple[Any, str]
+    source: Path,
+    spec: ModelSpec,
+    windows: TokenWindows,
+    rows: set[int],
+    arithmetic: Arithmetic,
+    device: str,
 ) -> dict[int, Teacher]:
     """The dense model is read and let go: only its predictions stay in memory."""
-    dtype, device = target
-    dense = load_dense(source, spec, dtype=dtype, device=device)
-    return read_dense(dense, windows, spec.vocabulary, rows)
+    dense = load_dense(source, spec, arithmetic.dtype, device)
+    return read_dense(dense, windows, spec.vocabulary, rows, tf32=arithmetic.tf32)
 
 
 def _check_same(folder: RunFolder, hashes: dict[str, str]) -> None:

@@ -59,6 +59,11 @@ def write_run(
         tasks=_tasks(front),
         latency_checks=checks,
         plan=bench.plan,
+        scoring={
+            "arithmetic": bench.arithmetic.name,
+            "kl_floor": bench.arithmetic.kl_floor,
+            "device": str(bench.assembler.model.device),
+        },
         spent={name: round(seconds, 3) for name, seconds in stages.spent.items()},
         evaluations=study.records.evaluations,
         ended=study.ended,

@@ -21,10 +21,10 @@ from paretune.compressors.entries import Entry, make_tensors
 from paretune.compressors.entry_store import EntryStore
 from paretune.compressors.scaled_block import scale_block
 from paretune.compressors.statistics import LayerStatistics, Statistics, gather
-from paretune.compressors.teacher_logits import BYTES_LIMIT
 from paretune.compressors.weight_source import WeightSource
 from paretune.evaluators.cost import CostEvaluator
 from paretune.pipeline.finish import CHECKED
+from paretune.pipeline.memory import share_memory
 from paretune.pipeline.profiling import asks_for_time
 from paretune.pipeline.progress import Stages
 from paretune.pipeline.targets import why_untimed
@@ -163,13 +163,16 @@ class _Probe:
             "tasks": self._tasks_s() * rows / 2,
             "export": (_EXPORT_PASSES * checked * self._token_s + _ENGINE_START_S) * self._run.export,
         }
-        disk, memory = self._disk_bytes(), self._memory_bytes(tokens)
+        disk = self._disk_bytes()
+        memory = share_memory(
+            self._made.model, self._made.spec, self._space, tokens, self._run.memory_budget_bytes
+        )
         there = next(place for place in (self._folder, *self._folder.resolve().parents) if place.is_dir())
         free = shutil.disk_usage(there).free
         on_device = self._made.model.device.type == "cuda"
         return Plan(
             {name: round(found, 1) for name, found in seconds.items()}, round(first, 1),
-            disk, free, memory, _free_memory(on_device), on_device, tuple(self._remarks(first, before, box)),
+            disk, free, memory.total, memory.free, on_device, tuple(self._remarks(first, before, box)),
         )  # fmt: skip
 
     def _remarks(self, first: float, before: float, box: float) -> Iterator[str]:
@@ -291,32 +294,11 @@ class _Probe:
         dense = costs.evaluate(self._space.decode(self._space.origin()))["weight_bytes"].value
         return round(bank + dense * (self._run.export + self._run.gguf))
 
-    def _memory_bytes(self, tokens: dict[str, int]) -> int:
-        """Where candidates are scored: the model, dense copies of what is quantized, the dense model's predictions."""
-        spec, model = self._made.spec, self._made.model
-        held = sum(int(parameter.nbytes) for parameter in model.parameters())
-        size: int = next(model.parameters()).element_size()
-        copies = sum(entry.shape[0] * entry.shape[1] * size for entry in self._entries)
-        kept = sum(min(tokens[name] * spec.vocabulary * 4, BYTES_LIMIT) for name in ("search", "report"))
-        # A candidate's own weights come on top of the budget; logits are held three times while they are compared.
-        return held + min(copies, self._run.memory_budget_bytes + held) + kept + 3 * (1 << 28)
-
 
 def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _free_memory(on_device: bool) -> int:
-    if on_device:
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(free.split()[1]) * 1024
-    except (OSError, StopIteration, ValueError):
-        return 0
 
 
 def _about(seconds: float) -> str:

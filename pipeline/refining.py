@@ -72,8 +72,7 @@ def refine_member(bench: Workbench, config: CompressionConfig, method: str, stag
     with stages.stage("refine", f"refining by {method}"):
         weights = _weights(bench, config, method, stages)
     model = bench.assembler.apply(DENSE_CONFIG)
-    budget = bench.run.memory_budget_bytes
-    assembler = Assembler(model, bench.spec, Overlay(bench.bank, weights, method), budget)
+    assembler = Assembler(model, bench.spec, Overlay(bench.bank, weights, method))
     quality = bench.quality.of(assembler)
     after = quality.evaluate(config, fidelity)
     figures: dict[str, float | None] = {name: found.value for name, found in after.items()}

@@ -82,14 +82,19 @@ class RunFile(Document):
     tasks: Tasks = Field(default_factory=Tasks)
     space: Restrictions = Field(default_factory=Restrictions)
     search: SearchSettings = Field(default_factory=SearchSettings)
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic of scoring: float32 on a CPU, bfloat16 on a GPU unless told."
+    compute_dtype: Literal["auto", "float16", "tf32", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of scoring: float32 on a CPU; on a GPU the cheapest whose noise is below kl_floor.",
+    )
+    kl_floor: float = Field(
+        1e-5, gt=0, description="Nats of KL that the arithmetic of scoring may add on a GPU."
     )
     compute_device: str = Field("auto", description="Torch device that scores candidates.")
-    memory_budget_bytes: int = Field(
-        4 * 2**30,
+    memory_budget_bytes: int | None = Field(
+        None,
         ge=0,
-        description="Dense copies of quantized weights are kept up to this many bytes; packed above.",
+        description="Of weights of candidates that are kept where they are scored, packed and expanded: 4 GiB of "
+        "expanded ones on a CPU, what is free on a GPU.",
     )
     measure_latency: bool = Field(True, description="Measure decode latency of at least eight candidates.")
     export: bool = Field(True, description="Export the recommended member and load it again.")

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from paretune.compressors.arithmetic import Arithmetic, load_for_scoring
 from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
-from paretune.compressors.loading import load_dense, load_tokenizer, model_hash
+from paretune.compressors.loading import load_tokenizer, model_hash
 from paretune.compressors.prefix import Prefix
 from paretune.compressors.windows import TokenWindows
 from paretune.engines import Engine, find_engine
@@ -20,6 +21,7 @@ from paretune.evaluators.cost import CostEvaluator
 from paretune.evaluators.execution import Executed
 from paretune.evaluators.quality import QualityEvaluator
 from paretune.evaluators.tasks import TaskScorer
+from paretune.pipeline.memory import share_memory
 from paretune.pipeline.models import model_folder
 from paretune.pipeline.offer import check_offer
 from paretune.pipeline.progress import Stages, note
@@ -28,7 +30,7 @@ from paretune.pipeline.run_file import RunFile
 from paretune.pipeline.targets import target_device
 from paretune.pipeline.texts import read_texts
 from paretune.search.feasibility import check_feasible
-from paretune.search.run_folder import check_run_folder
+from paretune.search.run_folder import check_run_folder, kept_fingerprint
 from paretune.search.study import versions_of
 from paretune.spaces.architectures import check_weights, read_model
 from paretune.spaces.configuration import DENSE_CONFIG
@@ -39,6 +41,9 @@ from paretune.spaces.patterns import Restrictions
 from paretune.spaces.schema import sha256_of
 from paretune.spaces.space import SearchSpace
 from paretune.spaces.target import Device
+
+_ARITHMETIC = "arithmetic"
+"""Part of a fingerprint: which one was chosen when the run began."""
 
 
 @dataclass
@@ -52,6 +57,7 @@ class Workbench:
         windows: token windows by text: ``calibration``, ``search``, ``report``.
         hashes: of model, bank and texts; a run folder is tied to them.
         executed: the candidate as the engine computes it on the device.
+        arithmetic: that candidates are read in.
         profiled: whether the engine runs here on the target device, so that latency can be measured.
         scorer: of the run's tasks, once they are known to exist.
         plan: what a search was announced to take.
@@ -70,6 +76,7 @@ class Workbench:
     space: SearchSpace
     hashes: dict[str, str]
     executed: Executed
+    arithmetic: Arithmetic
     profiled: bool = False
     scorer: TaskScorer | None = None
     plan: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +93,9 @@ class Workbench:
             told = None if stages is None else partial(stages.report, f"{name} text")
             # Candidates are read one after the other on the search text, and on the other one seldom.
             prefix = Prefix(model.get_submodule(self.spec.block_path)) if name == "search" else None
-            teachers[name] = Teacher(model, self.windows[name], progress=told, prefix=prefix)
+            teachers[name] = Teacher(
+                model, self.windows[name], progress=told, prefix=prefix, tf32=self.arithmetic.tf32
+            )
         return QualityEvaluator(self.assembler, teachers, self.executed)
 
     def fingerprint(self) -> dict[str, str]:
@@ -95,6 +104,7 @@ class Workbench:
         return {
             **self.hashes,
             "space": sha256_of(space),
+            _ARITHMETIC: self.arithmetic.name,
             **settings_fingerprint(self.run, self.engine, self.device),
         }
 
@@ -108,12 +118,11 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
         "sampler": search.sampler,
         "rungs": [search.marginal_tokens, search.baseline_tokens, search.candidate_tokens],
     }
-    dtype, place = compute_target(run)
     tasks = run.tasks.settings if (names := run.searched_tasks) else None
     return {
         "version": versions_of(QualityEvaluator, CostEvaluator),
         "workload": sha256_of(run.workload.model_dump(mode="json")),
-        "arithmetic of scores": f"{str(dtype).removeprefix('torch.')} on {place.partition(':')[0]}",
+        "arithmetic of scores": f"{run.compute_dtype} on {compute_device(run).partition(':')[0]}",
         "engine": run.engine,
         "device": device.name,
         "numeric path": engine.numeric_path(device.name),
@@ -133,6 +142,7 @@ class Prepared:
         legality, offered: what the engine takes, and what is searched of it.
         scorer: of the run's tasks, where they are scored.
         model: dense.
+        arithmetic: that candidates are read in.
         digest: of its weights.
     """
 
@@ -147,6 +157,7 @@ class Prepared:
     windows: dict[str, TokenWindows]
     scorer: TaskScorer | None
     model: Any
+    arithmetic: Arithmetic
     digest: str
 
 
@@ -197,7 +208,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
                 "Use another engine, or search without an export: --no-export",
             )
         check_weights(source, spec)
-        dtype, place = compute_target(run)
+        place = compute_device(run)
         _refuse_absent(place)
         tokenizer = load_tokenizer(source)
         # Texts before weights: what is wrong with them is said at once.
@@ -211,10 +222,25 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
                 [*said, *(line for found in windows.values() for line in found.remarks)]
             ):
                 note(line)
-        model = load_dense(source, spec, dtype=dtype, device=place)
+        kept = (
+            kept_fingerprint(folder).get(_ARITHMETIC, run.compute_dtype) if searching else run.compute_dtype
+        )
+        model, arithmetic = load_for_scoring(source, spec, windows["search"], place, kept, run.kl_floor)
         digest = model_hash(source)
     return Prepared(
-        run, engine, device, source, spec, legality, offered, tokenizer, windows, scorer, model, digest
+        run,
+        engine,
+        device,
+        source,
+        spec,
+        legality,
+        offered,
+        tokenizer,
+        windows,
+        scorer,
+        model,
+        arithmetic,
+        digest,
     )
 
 
@@ -230,31 +256,28 @@ def furnish(made: Prepared, folder: Path, stages: Stages) -> Workbench:
         bank = Bank.open(place, made.source, model, spec, made.digest, windows["calibration"])
         space = SearchSpace(spec, made.legality, made.offered, bank.block_order)
         bank.build(space, stages.report)
-    assembler = Assembler(model, spec, bank, run.memory_budget_bytes)
+        tokens = {name: found.ids.numel() for name, found in windows.items()}
+        memory = share_memory(model, spec, space, tokens, run.memory_budget_bytes)
+        bank.hold(memory.packed, space, stages.report)
+    assembler = Assembler(model, spec, bank, memory.copies)
     executed = partial(engine.executed_config, spec, device=made.device.name)
     hashes = {"model": made.digest, "bank": bank.hash}
     hashes |= {f"text.{name}": found.digest for name, found in windows.items()}
     return Workbench(
         run=run, folder=folder, model_folder=made.source, spec=spec, engine=engine, device=made.device,
         tokenizer=made.tokenizer, windows=windows, bank=bank, assembler=assembler, space=space,
-        hashes=hashes, executed=executed, scorer=made.scorer,
+        hashes=hashes, executed=executed, arithmetic=made.arithmetic, scorer=made.scorer,
     )  # fmt: skip
 
 
-def compute_target(run: RunFile) -> tuple[torch.dtype, str]:
-    """Torch dtype and device that score candidates: float32 on a CPU (bf16 is slower there), bf16 on a GPU.
+def compute_device(run: RunFile) -> str:
+    """Torch device that scores candidates.
 
     Candidates for an engine of the CPU are scored there unless the run file names a device: as it computes them.
     """
-    device = run.compute_device
-    if device == "auto":
-        on_gpu = find_engine(run.engine).device_kind != "cpu" and torch.cuda.is_available()
-        device = "cuda" if on_gpu else "cpu"
-    name = run.compute_dtype
-    if name == "auto":
-        name = "float32" if device == "cpu" else "bfloat16"
-    found: torch.dtype = getattr(torch, name)
-    return found, device
+    if run.compute_device != "auto":
+        return run.compute_device
+    return "cuda" if find_engine(run.engine).device_kind != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _refuse_absent(device: str) -> None:

@@ -85,6 +85,16 @@ def tie_run_folder(folder: Path, fingerprint: Mapping[str, str]) -> None:
     _refuse_other(folder, found, wanted, {*found, *wanted})
 
 
+def kept_fingerprint(folder: Path) -> dict[str, str]:
+    """What the folder is tied to; nothing where it is not tied yet.
+
+    Raises:
+        RunError: the file is not what was written.
+    """
+    path = folder / _FINGERPRINT
+    return {key: str(value) for key, value in read_object(path, _TIE).items()} if path.exists() else {}
+
+
 def check_run_folder(folder: Path, known: Mapping[str, str]) -> None:
     """Check a folder that is tied already by the part of its fingerprint that is ``known``; tie nothing.
 

@@ -181,7 +181,8 @@ class RunDocument(Document):
         versions: of Paretune and of the libraries that make numbers.
         hashes: ``model``, ``bank``, ``texts`` ...
         texts: name -> {path, digest, windows, window_tokens}.
-        kl_mode: ``full`` or ``top-k`` (DESIGN: full while tokens x vocabulary x 2 bytes fit 1 GiB).
+        kl_mode: ``full`` or ``top-k``, where predictions of the whole vocabulary would not fit in memory.
+        scoring: ``arithmetic`` that candidates are read in, ``kl_floor``: nats that it adds, and the ``device``.
         tasks: name -> {items, chance, ...}.
         latency_checks: predicted against measured decode latency.
         plan: what was announced at the start: ``seconds`` by stage, ``disk_bytes``, ``memory_bytes`` ...
@@ -210,6 +211,7 @@ class RunDocument(Document):
     seed: int
     texts: dict[str, dict[str, Any]]
     kl_mode: str = "full"
+    scoring: dict[str, Any] = Field(default_factory=dict)
     tasks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     latency_checks: tuple[LatencyCheck, ...] = ()
     plan: dict[str, Any] = Field(default_factory=dict)
