@@ -49,7 +49,12 @@ def load_dense(
         ModelError: weights that are absent, cut short or those of another model.
     """
     check_weights(folder, spec)
-    model = load_checkpoint(folder, dtype, device)
+    # To a GPU go the bytes of the checkpoint, which are widened there.
+    stored: torch.dtype = getattr(torch, spec.dtype)
+    travels = stored if torch.device(device).type == "cuda" and spec.shipped is None else dtype
+    model = load_checkpoint(folder, travels, device)
+    if travels != dtype:
+        _cast(model, dtype)
     check_parameters(model, folder, spec)
     return model
 
@@ -109,14 +114,18 @@ def load_checkpoint(
             )
             _refuse_missing(folder, model, said)
             model = _expanded(model.to(device).eval().requires_grad_(False))
-    if dtype == torch.float32:
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(dtype)
-    else:
-        narrow(model, dtype)
+    _cast(model, dtype)
     _refuse_not_finite(folder, model)
     model.config.use_cache = False
     return model
+
+
+def _cast(model: Any, dtype: torch.dtype) -> None:
+    if dtype != torch.float32:
+        narrow(model, dtype)
+        return
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def narrow(model: Any, dtype: torch.dtype) -> bool:

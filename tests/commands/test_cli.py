@@ -140,7 +140,7 @@ def test_a_search_that_cannot_succeed_is_refused_before_anything_is_loaded(
     more, expected, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(
-        "paretune.pipeline.workbench.load_dense", lambda *_, **__: pytest.fail("the model was loaded")
+        "paretune.pipeline.workbench.load_for_scoring", lambda *_, **__: pytest.fail("the model was loaded")
     )
     assert main(["search", "embedded", "--out", str(tmp_path / "run"), *more]) == 2
     told = capsys.readouterr().err

@@ -270,7 +270,7 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_loaded(
     def load(*given):
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("paretune.pipeline.workbench.load_dense", load)
+    monkeypatch.setattr("paretune.pipeline.workbench.load_for_scoring", load)
     for other, named in (
         (("--seed", 3), "search settings"),
         (("--workload", "batch=1,prompt=64,output=8"), "workload"),
