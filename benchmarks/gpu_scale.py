@@ -264,7 +264,7 @@ def front(
     import paretune
 
     start = time.perf_counter()
-    run = paretune.search(
+    paretune.search(
         folder, engine="vllm", device="h200", text=text, windows=WINDOWS, bits=(3, 4, 8), export=False,
         methods=methods.split(","), max_evaluations=evaluations, minutes=60, out=out,
     )  # fmt: skip
