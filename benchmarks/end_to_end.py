@@ -42,16 +42,30 @@ _KEY = ("family", "engine", "device")
 _WINDOWS, _TOKENS = 8, 256
 _TINY_WINDOWS, _TINY_TOKENS = 4, 24
 _NAMED = ("w8a8-dynamic", "fp8-channel", "fp8-dynamic", "mxfp4", "mxfp8")
+_ON_A_CPU = ("w8a8-dynamic", "fp8-dynamic", "w8a8-static")
 _INTEGERS = ((3, 64), (4, 32), (4, 64), (8, None))
 _MIXED = {"q": (5, 64), "k": (5, 64), "v": (5, 64), "o": (6, 32), "gate": (4, 32), "up": (4, 32)}
 
-_AS_LLAMA_HAS_THEM: Mapping[tuple[str, str], dict[str, Any]] = {
+_AS_ENGINE_HAS_THEM: Mapping[tuple[str, str], dict[str, Any]] = {
     ("llama.cpp", "mistral"): {"sliding_window": None},
     ("llama.cpp", "gemma2"): {"query_pre_attn_scalar": 32},
     ("llama.cpp", "gemma3"): {"query_pre_attn_scalar": 32},
     ("llama.cpp", "qwen3_moe"): {"norm_topk_prob": True},
+    # What kernels of the CPU build take.
+    ("vllm", "llama4"): {"attention_chunk_size": 128},
+    ("vllm", "qwen3_5"): {"linear_key_head_dim": 128, "linear_value_head_dim": 128},
+    ("vllm", "qwen3_5_moe"): {"linear_key_head_dim": 128, "linear_value_head_dim": 128},
+    ("vllm", "nemotron_h"): {
+        "layers_block_type": ["linear_attention", "full_attention", "mlp", "linear_attention"]
+    },
 }
-"""Numbers of tiny models that llama.cpp does not read, as it has them."""
+"""Values of tiny models as the engine has them, where it reads others or none."""
+
+_NOTES = {
+    "transformers": "rows of transformers: tiny random models; kl_of_candidate 0: it quantizes nothing of them",
+    "llama.cpp": "rows of llama.cpp: tiny random models; kl_of_candidate 0: it quantizes nothing of them",
+    "vllm": "rows of vllm on cpu: tiny random models; W8A8, FP8 and 16 bits in turn, group by group; in float32",
+}
 
 app = typer.Typer(add_completion=False)
 
@@ -59,27 +73,35 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def families(
     only: Annotated[list[str] | None, typer.Argument(help="names; all if left out")] = None,
-    engine_name: Annotated[str, typer.Option("--engine", help="transformers or llama.cpp")] = "transformers",
+    engine_name: Annotated[
+        str, typer.Option("--engine", help="transformers, llama.cpp or vllm")
+    ] = "transformers",
 ) -> None:
-    """Rows on the CPU, one for each family: 4 bits in groups of 32; in llama.cpp mixtures as they are."""
+    """Rows on the CPU, one for each family.
+
+    4 bits in groups of 32; in llama.cpp mixtures as they are; in vLLM's CPU build all that it loads, in turn.
+    """
     from tests.models import FAMILIES, MORE_FAMILIES, build_tiny
 
     engine = find_engine(engine_name)
-    rows: list[Mapping[str, object]] = []
-    for family in only or [*FAMILIES, *MORE_FAMILIES]:
+    if engine.here() != "cpu":
+        raise SystemExit(f"{engine_name} would run on {engine.here()}, and these rows are of the CPU")
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(1, 256, (_TINY_WINDOWS, _TINY_TOKENS), generator=generator)
+    names = only or [*FAMILIES, *MORE_FAMILIES]
+    for start in range(0, len(names), AT_ONCE):
         with tempfile.TemporaryDirectory() as place:
-            folder = build_tiny(
-                family, Path(place) / "model", **_AS_LLAMA_HAS_THEM.get((engine_name, family), {})
+            cases = []
+            for family in names[start : start + AT_ONCE]:
+                changes = _AS_ENGINE_HAS_THEM.get((engine_name, family), {})
+                folder = build_tiny(family, Path(place) / family / "model", **changes)
+                bench = _open(family, folder, Path(place) / family, ids, ids)
+                named = Named(family, _taken(engine, bench.assembler.spec))
+                if _runs(engine, bench.assembler.spec, named):
+                    cases.append((bench, named))
+            write_rows(
+                list(measured(cases, engine, "cpu", Path(place))) if cases else (), (_NOTES[engine_name],)
             )
-            generator = torch.Generator().manual_seed(1)
-            ids = torch.randint(1, 256, (_TINY_WINDOWS, _TINY_TOKENS), generator=generator)
-            bench = _open(family, folder, Path(place), ids, ids)
-            config = _taken(engine, bench.assembler.spec)
-            rows += measured(bench, engine, engine.here(), [Named("4 bits", config)], Path(place))
-        write_rows(
-            rows,
-            (f"rows of {engine_name}: tiny random models; kl_of_candidate 0: it quantizes nothing of them",),
-        )
 
 
 @app.command()
@@ -99,7 +121,8 @@ def model(
         configs = [named for named in candidates(spec) if _runs(runs_on, spec, named)]
         rows: list[Mapping[str, object]] = []
         for start in range(0, len(configs), AT_ONCE):
-            rows += measured(bench, runs_on, runs_on.here(), configs[start : start + AT_ONCE], Path(place))
+            cases = [(bench, named) for named in configs[start : start + AT_ONCE]]
+            rows += measured(cases, runs_on, runs_on.here(), Path(place))
     # The columns do not tell configurations of a model apart.
     names = ", ".join(named.name for named in configs)
     write_rows(rows, (f"rows of {family} in {runs_on.name} on {runs_on.here()}, in order: {names}",))
@@ -156,20 +179,20 @@ def _open(
 
 
 def _taken(engine: Engine, spec: ModelSpec) -> CompressionConfig:
-    """4 bits wherever the engine takes them inside the blocks."""
+    """4 bits wherever the engine takes them inside the blocks; in vLLM one after the other of all that it takes."""
     legality = engine.legality(engine.here())
     layers: dict[str, LayerChoice] = {}
-    for group in legality.groups(spec):
-        wanted = _integer(4, 32)
-        if engine.name == "llama.cpp":
-            # Beside quantized weights it rounds inputs, which sends tokens of a tiny mixture to other experts.
-            wanted = UNTOUCHED if spec.experts else find_choice("q4_0")
-        chosen = dict.fromkeys(group.layers, wanted)
-        if (
-            group.block is not None
-            and legality.choice(spec, group, wanted, DENSE_CONFIG.pruned)
-            and engine.export_ruling(spec, CompressionConfig(layers=chosen))
-        ):
+    wanted = [_integer(4, 32)]
+    if engine.name == "llama.cpp":
+        # Beside quantized weights it rounds inputs, which sends tokens of a tiny mixture to other experts.
+        wanted = [UNTOUCHED if spec.experts else find_choice("q4_0")]
+    elif engine.name == "vllm":
+        wanted = [*map(find_choice, _ON_A_CPU), UNTOUCHED]
+    for index, group in enumerate(group for group in legality.groups(spec) if group.block is not None):
+        chosen = dict.fromkeys(group.layers, wanted[index % len(wanted)])
+        if legality.choice(
+            spec, group, chosen[group.layers[0]], DENSE_CONFIG.pruned
+        ) and engine.export_ruling(spec, CompressionConfig(layers=chosen)):
             layers |= chosen
     return CompressionConfig(layers=layers)
 

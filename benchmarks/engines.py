@@ -118,20 +118,21 @@ def record(bench: Bench, engine: Engine, device: str, configs: Sequence[Named], 
     """Rows of ``engines.csv``, written as they come."""
     rows: list[dict[str, object]] = []
     for start in range(0, len(configs), AT_ONCE):
-        rows += measured(bench, engine, device, configs[start : start + AT_ONCE], place)
+        cases = [(bench, named) for named in configs[start : start + AT_ONCE]]
+        rows += measured(cases, engine, device, place)
         write_rows(rows)
 
 
 def measured(
-    bench: Bench, engine: Engine, device: str, configs: Sequence[Named], place: Path
+    cases: Sequence[tuple[Bench, Named]], engine: Engine, device: str, place: Path
 ) -> Iterator[dict[str, object]]:
-    """A row a configuration: exported, loaded, compared."""
+    """A row a case: a configuration of a model, exported, loaded, compared; all models read the same windows."""
     with tempfile.TemporaryDirectory(dir=place) as scratch:
-        folders = [Path(scratch) / named.name for named in configs]
-        for named, folder in zip(configs, folders, strict=True):
+        folders = [Path(scratch) / f"{bench.source.name}-{named.name}" for bench, named in cases]
+        for (bench, named), folder in zip(cases, folders, strict=True):
             engine.export(bench.assembler, named.config, folder, ExportCard(bench.source.folder, named.name))
-        found = engine.many_predictions(folders, bench.ids)
-    for named, answer in zip(configs, found, strict=True):
+        found = engine.many_predictions(folders, cases[0][0].ids)
+    for (bench, named), answer in zip(cases, found, strict=True):
         row = {
             "engine": engine.name, "engine_version": engine.version(), "model": bench.source.name,
             "config": named.name, "formats": " ".join(named.formats), "device": device,
@@ -141,7 +142,7 @@ def measured(
         if isinstance(answer, Predictions):
             row["kl_to_candidate"] = f"{compare_predictions(model, answer, bench.ids).kl:.3g}"
         else:
-            print(f"{engine.name} {named.name}: {answer}", flush=True)
+            print(f"{engine.name} {bench.source.name} {named.name}: {answer}", flush=True)
         row["kl_of_candidate"] = f"{bench.teacher.compare(model).kl.mean():.4g}"
         print(row, flush=True)
         yield row

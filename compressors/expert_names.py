@@ -14,6 +14,9 @@ _USUAL = {
 }
 _MIXTRAL = {"expert_gate_up": ("w1", "w3"), "expert_down": ("w2",)}
 _PIECES = {"mixtral": _MIXTRAL, "minimax_m2": _MIXTRAL}
+UNFOLDED = ("llama4",)
+"""Families whose experts ``transformers`` replaces by linears of their own where a checkpoint is quantized, before it
+reads any weight (``MODULES_TO_PATCH_FOR_QUANTIZATION`` of ``quantizers/base.py``)."""
 _PLAIN = dict.fromkeys(_PIECES, (".mlp.", ".block_sparse_moe."))
 
 

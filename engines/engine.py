@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.compressors.expert_names import UNFOLDED
 from paretune.engines.environments import Environment, find_environment, variable
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
@@ -170,7 +171,9 @@ class Engine(ABC):
             layer: self.executed(spec.linear(layer), choice, device)
             for layer, choice in config.layers.items()
         }
-        experts = any(spec.linear(layer).role.startswith("expert") for layer in layers)
+        experts = spec.family not in UNFOLDED and any(
+            spec.linear(layer).role.startswith("expert") for layer in layers
+        )
         return config.replaced(layers=layers, rounded_experts=self.rounds_experts and experts)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:

@@ -34,6 +34,10 @@ Job = dict[str, Any]
 Answer = dict[str, Any]
 
 
+_LINK = "For further information visit"
+"""How pydantic ends an error whose reason stands in the line before."""
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """In float64, along the last axis."""
     wide = logits.astype(np.float64)
@@ -128,7 +132,8 @@ def main(request: Answer) -> Answer:
         try:
             answer = more[job["task"]](given) if job["task"] in more else TASKS[job["task"]](loader, given)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- the answer to this job, and others follow
-            lines = str(error).strip().splitlines() or ["without a word"]
+            said = str(error).strip().splitlines()
+            lines = [line.strip() for line in said if _LINK not in line] or ["without a word"]
             answer = {"error": f"{type(error).__name__}: {lines[-1][:400]}"}
         answers.append(answer)
         print(f"job {index + 1} of {len(request['jobs'])}: {answer}", flush=True)

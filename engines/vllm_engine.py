@@ -144,7 +144,7 @@ class Vllm(Engine):
 
     def job(self, folder: Path, *, served: bool) -> dict[str, Any]:
         """The folder; the cache at 16 bits, or, as it is served, as the checkpoint says."""
-        return {"model": str(folder), "options": {} if served else _cache_options(folder)}
+        return {"model": str(folder), **_options(folder, served=served)}
 
     def processes(self, folders: Sequence[Path]) -> int:
         """See :meth:`Engine.processes`.
@@ -248,11 +248,17 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, numbers)) if all(number.isdigit() for number in numbers) else (1_000,)
 
 
-def _cache_options(folder: Path) -> dict[str, str]:
-    """A cache of 8 bits is a matter of serving: predictions are compared without it."""
+def _options(folder: Path, *, served: bool) -> dict[str, Any]:
+    """What a job says besides the folder.
+
+    A cache of 8 bits is a matter of serving: predictions are compared without it. The CPU build has gated delta nets
+    in bfloat16 alone (0.32).
+    """
     file = folder / "config.json"
     values = read_object(file, EXPORTED)
     with refusing(file, EXPORTED):
-        if not (values.get("quantization_config") or {}).get("kv_cache_scheme"):
-            return {}
-    return {"kv_cache_dtype": str(values.get("dtype") or values.get("torch_dtype") or "bfloat16")}
+        narrow = bool((values.get("quantization_config") or {}).get("kv_cache_scheme")) and not served
+        kept = str(values.get("dtype") or values.get("torch_dtype") or "bfloat16")
+        text = values.get("text_config") or values
+        found: dict[str, Any] = {"options": {"kv_cache_dtype": kept} if narrow else {}}
+        return found | ({"dtype_on_cpus": "bfloat16"} if "linear_num_value_heads" in text else {})

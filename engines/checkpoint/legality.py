@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from paretune.compressors.expert_names import UNFOLDED
 from paretune.engines.checkpoint.schemes import container
 from paretune.engines.group_ruling import ruling_by_layer
 from paretune.spaces.cache_format import KVFormat
@@ -25,8 +26,6 @@ from paretune.spaces.size import kept_shape
 CONTAINER = "compressed-tensors 0.19"
 LOADER = "transformers 5.17"
 WIDTHS = (2, 3, 4, 5, 6, 8)
-UNFOLDED = ("llama4",)
-"""Families whose experts the loader replaces by linears of their own before it reads any weight."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +46,12 @@ class CheckpointLegality:
 
     def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
         """See :class:`paretune.spaces.legality.Legality`."""
-        if spec.family in UNFOLDED and not choice.weight.dense:
-            return illegal(
-                f"experts of {spec.family} are taken apart where anything is quantized, and their weights are lost",
-                f"{LOADER}: quantizers/base.py, MODULES_TO_PATCH_FOR_QUANTIZATION",
-            )
         for layer in group.layers:
             linear = spec.linear(layer)
             columns = kept_shape(spec, linear, pruned)[1]
             for verdict in (
                 _container(choice),
-                _role(linear, choice),
+                _role(linear, choice, alone=spec.family in UNFOLDED),
                 row_ruling(columns, choice),
                 self._inputs(linear, choice, columns),
             ):
@@ -112,7 +106,8 @@ def _integers(weight: WeightFormat) -> Ruling:
     return LEGAL
 
 
-def _role(linear: Linear, choice: LayerChoice) -> Ruling:
+def _role(linear: Linear, choice: LayerChoice, alone: bool) -> Ruling:
+    """What the loader makes of a layer; ``alone``: experts are linears there, not one parameter of all."""
     weight = choice.weight
     if weight.dense:
         return LEGAL
@@ -124,9 +119,9 @@ def _role(linear: Linear, choice: LayerChoice) -> Ruling:
             " without its weight, which initialization reads); 8 bits are stored unpacked and load",
             LOADER,
         )
-    if linear.stacked and linear.transposed:
+    if linear.stacked and linear.transposed and not alone:
         return illegal("experts stored as (in, out) have no packed form that loads", LOADER)
-    if linear.role.startswith("expert") and not weight.symmetric:
+    if not alone and linear.role.startswith("expert") and not weight.symmetric:
         return illegal("experts are decompressed without zero points, so they must be symmetric", LOADER)
     return LEGAL
 
@@ -152,7 +147,7 @@ _LOADER = "transformers 5.17"
 def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
     """Refusals name the first layer that is in the way."""
     for linear in spec.linears:
-        if linear.transposed and not config.choice(linear.name).weight.dense:
+        if linear.transposed and not linear.stacked and not config.choice(linear.name).weight.dense:
             return illegal(
                 f"{linear.name} is a Conv1D, which compressed-tensors does not quantize (it knows nn.Linear"
                 " and nn.Embedding); the candidate can be searched and run here, but not exported",
@@ -177,7 +172,7 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
         for linear in spec.linears
         if linear.role.startswith("expert") and not config.choice(linear.name).weight.dense
     }
-    if len(schemes) > 1:
+    if len(schemes) > 1 and spec.family not in UNFOLDED:
         names = ", ".join(sorted(scheme.name for scheme in schemes))
         return illegal(
             f"experts are quantized as {names}, but all experts of a checkpoint are decompressed by one"

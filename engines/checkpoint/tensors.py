@@ -82,6 +82,7 @@ class StoredTensors:
         bank: with the weights.
         config: of the candidate.
         published_names: whether names are the published ones although something is quantized.
+        unfolded: whether the loader has linears in place of experts, as soon as something is quantized.
         pack: how the codes of a linear are stored; another form of checkpoint has another packing.
     """
 
@@ -92,6 +93,7 @@ class StoredTensors:
         config: CompressionConfig,
         *,
         published_names: bool = False,
+        unfolded: bool = False,
         pack: Callable[..., Named] = weight_tensors,
     ) -> None:
         self._spec = spec
@@ -101,6 +103,7 @@ class StoredTensors:
         self._dtype: torch.dtype = getattr(torch, spec.dtype)
         self._factors: dict[str, torch.Tensor] = {}
         self._plain = published_names or all(choice.weight.dense for choice in config.layers.values())
+        self._unfolded = unfolded and not self._plain
 
     def __iter__(self) -> Named:
         """Every tensor, contiguous and on the CPU, in the order of the model."""
@@ -131,15 +134,17 @@ class StoredTensors:
     def _dense_layer(self, linear: Linear) -> Named:
         choice, pruned = self._config.choice(linear.name), self._config.pruned
         value = self._dense(self._bank.tensor(linear.name, choice, pruned))
-        if linear.transposed or not (self._plain and linear.stacked):
+        alone = self._unfolded if linear.transposed else self._plain
+        if not (linear.stacked and alone):
             # Beside quantized tensors, dense experts are found only under the name of their parameter; those that lie
             # as (in, out) are published under no other.
             yield kept_name(self._spec, pruned, linear.parameter), value
             return
         for expert in range(linear.experts):
             modules = expert_modules(self._spec, linear, expert)
-            for module, part in zip(modules, value[expert].chunk(linear.pieces), strict=True):
-                yield self._final_name(f"{module}.weight"), part.clone()
+            rows = value[expert].t() if linear.transposed else value[expert]
+            for module, part in zip(modules, rows.chunk(linear.pieces), strict=True):
+                yield self._final_name(f"{module}.weight"), part.clone(memory_format=torch.contiguous_format)
 
     def _embedding(self, linear: Linear) -> Named:
         found = self._codes(linear)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.compressors.assembly import Assembler
+from paretune.compressors.expert_names import UNFOLDED
 from paretune.compressors.weight_provider import WeightProvider
 from paretune.engines.checkpoint.schemes import TRANSFORMERS, CheckpointLayout, quantization_config
 from paretune.engines.checkpoint.tensors import SHARD_BYTES, StoredTensors, write_shards
@@ -51,7 +52,9 @@ def write_checkpoint(
         EngineError: as :func:`write_tensors`.
     """
     spec = weights.spec
-    stored = StoredTensors(spec, bank_of(weights), config, published_names=layout.published_names)
+    published = layout.published_names
+    unfolded = spec.family in UNFOLDED and not published
+    stored = StoredTensors(spec, bank_of(weights), config, published_names=published, unfolded=unfolded)
     notes = () if layout.cache_scheme else export_notes(config)
     kind = ExportKind(layout.engine, ("compressed-tensors",), _PACKAGES, notes=notes)
     quantization = quantization_config(spec, config, layout)

@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from paretune.compressors.expert_names import UNFOLDED
 from paretune.engines.forms.packed_form import PackedForm, dense_modules, quantized_modules, skip_patterns
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.form_bytes import quant_state
 from paretune.spaces.legality import LEGAL, Ruling
-from paretune.spaces.model import ModelSpec
+from paretune.spaces.model import Linear, ModelSpec
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,13 @@ class BitsAndBytes(PackedForm):
                 f"{weight.name}: its 8 bits (LLM.int8) round inputs too, which was not searched"
             )
         return self.refused(f"it holds NF4, not {weight.name}")
+
+    def joint_ruling(self, spec: ModelSpec, quantized: list[tuple[Linear, LayerChoice]]) -> Ruling:
+        """Refuses families whose experts ``transformers`` takes apart beside this form: not tried."""
+        del quantized
+        if spec.family in UNFOLDED:
+            return self.refused(f"experts of {spec.family} become linears of their own beside it, not tried")
+        return LEGAL
 
     def pack(
         self, path: str, found: QuantizedWeight, weight: WeightFormat, dtype: str

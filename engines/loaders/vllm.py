@@ -145,12 +145,12 @@ def vllm_engine(job: Job, length: int, settings: dict[str, Any]) -> Any:
         os.environ.setdefault(name, value)
     from vllm import LLM
 
-    dtype = job.get("dtype", "float32" if job["device"] == "cpu" else "auto")
-    if dtype == "float32" and job["device"] == "cpu":
-        _keep_integer_products_in_float32()
+    if job["device"] == "cpu":
+        settings = {"dtype": job.get("dtype_on_cpus", "float32"), **settings}
+        _keep_integer_products_of_onednn()
     arguments = {
         "model": job["model"],
-        "dtype": dtype,
+        "dtype": "auto",
         "max_model_len": length,
         # No more than its sequences may hold: a warm-up of more reads beyond the tables of blocks (vLLM 0.26).
         "max_num_batched_tokens": max(min(_BATCHED_TOKENS, length * settings["max_num_seqs"]), length),
@@ -160,12 +160,13 @@ def vllm_engine(job: Job, length: int, settings: dict[str, Any]) -> Any:
         "trust_remote_code": False,
         "seed": 0,
         **settings,
+        **({"dtype": job["dtype"]} if "dtype" in job else {}),
         **job["options"],
     }
     return LLM(**arguments)
 
 
-def _keep_integer_products_in_float32() -> None:
+def _keep_integer_products_of_onednn() -> None:
     """Take oneDNN's INT8 product where the processor has AMX too.
 
     The CPU build prefers a kernel for AMX as soon as the weights are INT8, which then refuses inputs of float32

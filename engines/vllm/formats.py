@@ -27,6 +27,16 @@ _WORD_BITS = 32
 _FP8_ROWS = 16
 """Other rows are padded in ``CutlassFP8ScaledMMLinearKernel``, which then fails on the padded scales (seen)."""
 
+_RECURRENCE = ("mamba.in_proj", "mamba.out_proj")
+_UNREACHED = {
+    "jamba": (_RECURRENCE, "the linears of its recurrence are given no quantization"),
+    "falcon_h1": (
+        ("q", "k", "v", "o", *_RECURRENCE),
+        "it is named otherwise there than in the checkpoint, so no target reaches it",
+    ),
+}
+"""By family: roles of linears that vLLM builds unquantized whatever the checkpoint says, and why (seen with 0.32)."""
+
 _CONTAINER = "compressed-tensors 0.19"
 _SCHEMES = "vllm: compressed_tensors.py"
 _WNA16 = "vllm: compressed_tensors_wNa16.py"
@@ -58,8 +68,7 @@ def _quantized(
     weight, inputs = choice.weight, choice.activation
     if group.kind != "linear":
         yield illegal("embeddings and heads stay unquantized in a checkpoint for vLLM", _SCHEMES)
-    if any(spec.linear(layer).transposed for layer in group.layers):
-        yield illegal("compressed-tensors does not quantize Conv1D", _CONTAINER)
+    yield from _place(spec, group, choice)
     if weight.number_type not in ("int", "float"):
         yield illegal(f"compressed-tensors has no container for {weight.name}", _CONTAINER)
     if weight.actorder != "none":
@@ -76,6 +85,23 @@ def _quantized(
         yield from _four_bit_floats(group, weight, inputs)
     else:
         yield from _fp8(group, weight, inputs, device)
+
+
+def _place(spec: ModelSpec, group: FusedGroup, choice: LayerChoice) -> Iterator[Ruling]:
+    """Layers that vLLM does not quantize, or computes otherwise, whatever the format."""
+    if any(spec.linear(layer).transposed for layer in group.layers):
+        yield illegal(
+            "compressed-tensors does not quantize Conv1D, nor experts that are stored as (in, out)",
+            _CONTAINER,
+        )
+    if choice.activation and any(layer.endswith(".kv_b_proj") for layer in group.layers):
+        yield illegal(
+            f"{group.name}: latent attention takes this weight apart and multiplies with unrounded inputs",
+            "vllm: mla_attention.py",
+        )
+    roles, reason = _UNREACHED.get(spec.family, ((), ""))
+    if any(spec.linear(layer).role in roles for layer in group.layers):
+        yield illegal(f"{group.name}: {reason}", f"vllm: models/{spec.family}.py")
 
 
 def _on_cpu(choice: LayerChoice, device: Generation) -> Iterator[Ruling]:

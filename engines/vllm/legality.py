@@ -16,11 +16,17 @@ from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.groups import fused_groups
 from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from paretune.spaces.model import ModelSpec
+from paretune.spaces.model import LatentCache, ModelSpec
 from paretune.spaces.size import kept_extent
 
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 _CPU_BACKEND = "vllm/v1/attention/backends/cpu_attn.py"
+_LATENT = "vllm/v1/attention/backends/mla, benchmarks/log.md"
+_NOT_ON_CPUS = {
+    "minimax_m2": ("the CPU build routes by softmax, or in groups", "vllm: fused_moe/router/cpu_router.py"),
+    "jamba": ("the CPU build has no selective scan of Mamba", "vllm: mamba/ops/mamba_ssm.py"),
+}
+"""By family: what the CPU build (0.32) lacks, and where it ends."""
 _CACHE = "vllm: CompressedTensorsKVCacheMethod"
 
 
@@ -84,6 +90,23 @@ class VllmLegality:
                 f"{heads} heads and {kv_heads} key-value heads cannot be divided among {parts} devices",
                 "vllm: verify_with_parallel_config",
             )
-        if self.generation == "cpu" and spec.head_dim not in _CPU_HEADS:
-            return illegal(f"the CPU build has no attention for heads of {spec.head_dim}", _CPU_BACKEND)
-        return LEGAL
+        return _on_a_cpu(spec) if self.generation == "cpu" else LEGAL
+
+
+def _on_a_cpu(spec: ModelSpec) -> Ruling:
+    """What the CPU build does not run of a model, whatever is chosen."""
+    for width in {cache.head_dim for _, cache in spec.attention}:
+        if width not in _CPU_HEADS:
+            return illegal(f"the CPU build has no attention for heads of {width}", _CPU_BACKEND)
+    if any(isinstance(cache, LatentCache) for cache in spec.cache):
+        return illegal(
+            "latent attention of the CPU build was seen to predict something else than the model (0.32)",
+            _LATENT,
+        )
+    if spec.family in _NOT_ON_CPUS:
+        return illegal(*_NOT_ON_CPUS[spec.family])
+    if spec.of_role("expert_up"):
+        return illegal(
+            "the CPU build has no experts without a gate", "vllm: fused_moe/config.py, is_act_and_mul"
+        )
+    return LEGAL

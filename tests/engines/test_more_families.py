@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from paretune.compressors.expert_names import UNFOLDED
 from paretune.compressors.loading import load_checkpoint
 from paretune.engines import find_engine
-from paretune.engines.checkpoint.legality import UNFOLDED
 from paretune.engines.engine import ExportCard
 from paretune.spaces.choice import UNTOUCHED
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
@@ -49,16 +49,28 @@ def test_the_export_is_the_candidate(one, tmp_path):
     config = legal(one)
     quantized = sum(one.spec.linear(name).weights for name in config.layers)
     inside = sum(linear.weights for linear in one.spec.block_linears)
-    if one.spec.family in UNFOLDED:
-        assert not quantized
-        return
     # Experts that lie as (in, out) have no packed form: of those families attention and shared experts are quantized.
-    by_column = any(linear.transposed for linear in one.spec.block_linears)
+    by_column = one.spec.family not in UNFOLDED and any(x.transposed for x in one.spec.block_linears)
     assert quantized == inside or by_column
     assert quantized > 0
     assert abs(exported(one, config, tmp_path / "quantized")) < 1e-6
     dense = one.assembler.apply(DENSE_CONFIG)(one.ids).logits.clone()
     assert divergence(dense, one.assembler.apply(config)(one.ids).logits) > 1e-4
+
+
+def test_experts_that_are_taken_apart_differ_from_block_to_block(tmp_path):
+    """Llama 4's are linears of their own beside quantized weights: other widths, zero points, and none at all."""
+    one = build(tmp_path, "llama4", dtype="float32")
+    experts = [linear for linear in one.spec.block_linears if linear.role.startswith("expert")]
+    blocks = sorted({linear.block for linear in experts})
+    assert len(blocks) == 2
+    for wanted in (choice(4), choice(8, symmetric=False)):
+        layers = {linear.name: wanted for linear in experts if linear.block == blocks[0]}
+        attention = {linear.name: choice(3) for linear in one.spec.of_role("o")}
+        mixed = CompressionConfig(layers={**layers, **attention})
+        assert abs(exported(one, mixed, tmp_path / wanted.weight.name)) < 1e-6
+    both = {linear.name: choice(4 if linear.block == blocks[0] else 6) for linear in experts}
+    assert abs(exported(one, CompressionConfig(layers=both), tmp_path / "both")) < 1e-6
 
 
 def test_the_dense_export_is_the_model(one, tmp_path):

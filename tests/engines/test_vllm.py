@@ -17,11 +17,12 @@ from paretune.engines.running import LOADERS, RUNNER
 from paretune.engines.vllm_engine import Vllm
 from paretune.spaces.architectures import read_model
 from paretune.spaces.cache_format import KVFormat
-from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.configuration import WHOLE, CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.named_formats import find_choice
 from tests.engines.conftest import choice, uniform
 from tests.engines.vllm_cases import ENGINE, written
+from tests.models import build_tiny
 
 W8A8 = find_choice("w8a8-dynamic")
 
@@ -61,7 +62,7 @@ def test_an_fp8_cache_is_a_scheme_of_the_checkpoint_and_an_option_of_the_server(
     line = ENGINE.launch_line(folder)
     assert line.startswith("VLLM_NO_USAGE_STATS=1 vllm serve ")
     assert line.endswith("--served-model-name candidate --kv-cache-dtype fp8")
-    assert module._cache_options(folder) == {"kv_cache_dtype": "bfloat16"}
+    assert ENGINE.job(folder, served=False)["options"] == {"kv_cache_dtype": "bfloat16"}
 
 
 def test_canaries_are_answered_with_the_cache_that_is_served(bench, tmp_path, monkeypatch):
@@ -87,7 +88,7 @@ def test_narrow_widths_bound_the_kernels_that_a_server_compiles(bench, tmp_path)
     folder = tmp_path / "export"
     written(one, uniform(one.spec, choice(3, 128)), folder)
     assert "--max-num-batched-tokens 2048" in ENGINE.launch_line(folder)
-    assert module._cache_options(folder) == {}
+    assert ENGINE.job(folder, served=False)["options"] == {}
 
 
 def test_scales_of_fp8_blocks_stay_as_they_are_stored(bench, tmp_path, monkeypatch):
@@ -196,3 +197,46 @@ def test_small_exports_are_loaded_at_the_same_time_on_a_gpu(monkeypatch, tmp_pat
 def test_numeric_paths_say_what_is_executed():
     assert "fp8 w8a8 as w8a16" in ENGINE.numeric_path("a100")
     assert "/ 127" in ENGINE.numeric_path("cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "said"),
+    [
+        ("deepseek_v3", "latent attention"),
+        ("minimax_m2", "routes by softmax"),
+        ("nemotron_h", "experts without a gate"),
+        ("jamba", "selective scan"),
+    ],
+)
+def test_models_that_the_cpu_build_does_not_run_are_for_gpus(tmp_path, family, said):
+    spec = read_model(build_tiny(family, tmp_path))
+    assert said in ENGINE.legality("cpu").pruned(spec, WHOLE).reason
+    assert ENGINE.legality("h200").pruned(spec, WHOLE)
+    assert ENGINE.export_ruling(spec, CompressionConfig())
+
+
+@pytest.mark.parametrize(
+    ("family", "left"),
+    [
+        ("jamba", {"mamba.in_proj", "mamba.out_proj"}),
+        ("falcon_h1", {"mamba.in_proj", "mamba.out_proj", "q", "k", "v", "o"}),
+        ("deepseek_v3", {"self_attn.kv_b_proj"}),
+    ],
+)
+def test_linears_that_no_scheme_reaches_stay_as_they_are(tmp_path, family, left):
+    spec = read_model(build_tiny(family, tmp_path))
+    legality = ENGINE.legality("h200")
+    refused = {
+        spec.linear(layer).role
+        for group in legality.groups(spec)
+        if group.block is not None and not group.name.endswith("experts")
+        and not legality.choice(spec, group, W8A8, WHOLE)
+        for layer in group.layers
+    }  # fmt: skip
+    assert refused == left
+
+
+def test_gated_delta_nets_run_in_the_dtype_that_the_cpu_build_has(tmp_path):
+    for family, said in (("qwen3_5", "bfloat16"), ("qwen3", None)):
+        folder = build_tiny(family, tmp_path / family)
+        assert ENGINE.job(folder, served=False).get("dtype_on_cpus") == said
