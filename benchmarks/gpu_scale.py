@@ -32,6 +32,7 @@ from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_tokenizer, model_hash
 from paretune.compressors.prefix import Prefix
+from paretune.compressors.reading import products
 from paretune.compressors.windows import TokenWindows, read_windows
 from paretune.engines import find_engine
 from paretune.evaluators.quality import QualityEvaluator
@@ -104,7 +105,7 @@ class Bench:
         self.windows = windows_of(folder, text)
         self.seconds: dict[str, float] = {}
         self.model, self.arithmetic = self._timed(
-            "load", lambda: load_for_scoring(folder, self.spec, self.windows, device, arithmetic, 1e-5)
+            "load", lambda: load_for_scoring(folder, self.spec, self.windows, device, arithmetic, 1e-6)
         )
         few = TokenWindows.of(self.windows.ids[:4], "calibration")
         self.bank = Bank.open(folder / "bank", folder, self.model, self.spec, model_hash(folder), few)
@@ -121,10 +122,10 @@ class Bench:
                 ffn_channels=(self.spec.ffn_size,),
             ),
         )
-        self._timed("bank", lambda: self.bank.build(self.space))
         tokens = dict.fromkeys(("search", "report"), self.windows.ids.numel())
         self.memory = share_memory(self.model, self.spec, self.space, tokens, None)
-        self._timed("hold", lambda: self.bank.hold(self.memory.packed, self.space))
+        self.bank.hold(self.memory.packed)
+        self._timed("bank", lambda: self.bank.build(self.space))
         self.assembler = Assembler(self.model, self.spec, self.bank, self.memory.copies)
         prefix = Prefix(self.model.get_submodule(self.spec.block_path))
         teacher = self._timed(
@@ -194,7 +195,8 @@ def speed(folder: Folder, name: Name, text: Text, group: Group = 128, device: De
 
     @torch.inference_mode()
     def forward() -> None:
-        bench.model(input_ids=ids, use_cache=False)
+        with products(tf32=bench.arithmetic.tf32):
+            bench.model(input_ids=ids, use_cache=False)
 
     late = bench.spec.blocks * 7 // 8
     for repetition in range(REPETITIONS + 1):
@@ -233,7 +235,7 @@ def noise(folder: Folder, name: Name, text: Text, group: Group = 128, device: De
     layer = spec.block_linears[len(spec.block_linears) // 2].name
     exact: dict[str, float] = {}
     for arithmetic in ("float32", "bfloat16", *CHEAPEST_FIRST[:-1]):
-        model, made = load_for_scoring(folder, spec, windows, device, arithmetic, 1e-5)
+        model, made = load_for_scoring(folder, spec, windows, device, arithmetic, 1e-6)
         bank = Bank.open(folder / "bank", folder, model, spec, model_hash(folder), few)
         assembler, teacher = Assembler(model, spec, bank), Teacher(model, windows, tf32=made.tf32)
         rows.append({"quantity": f"kl_floor of {arithmetic}", "value": made.kl_floor, "unit": "nat"})
@@ -245,7 +247,9 @@ def noise(folder: Folder, name: Name, text: Text, group: Group = 128, device: De
                 kl = float(teacher.compare(assembler.apply(config)).kl.mean())
                 if arithmetic == "float32":
                     exact[label] = kl
-                rows.append({"quantity": f"kl of {label} in {arithmetic}", "value": kl, "unit": "nat"})
+                if arithmetic == "float32":
+                    rows.append({"quantity": f"kl of {label}", "value": kl, "unit": "nat"})
+                    continue
                 ratio = f"kl_reading_over_float32 of {label} in {arithmetic}"
                 rows.append({"quantity": ratio, "value": kl / exact[label], "unit": "1"})
         print(*(f"{row['quantity']}: {row['value']}" for row in rows), sep="\n", flush=True)

@@ -97,11 +97,13 @@ def _provenance(path: Path, rows: Iterable[Mapping[str, object]], notes: Iterabl
     kept = [row for row in rows if isinstance(row, Kept)]
     fresh = [row for row in rows if not isinstance(row, Kept)]
     notes = [f"# {note}" for note in notes]
+    here = [f"# machine: {machine()}", f"# versions: {_versions()}", f"# date: {_today()}"]
     if not kept:
-        return [f"# machine: {machine()}", f"# versions: {_versions()}", f"# date: {_today()}", *notes]
+        return [*here, *notes]
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
     old = [line for line in lines if _speaks_of_any(line, kept)]
-    added = [f"# rows of {_in_words(names)}, {stamp()}" for names in _names(fresh, kept)] if fresh else []
+    apart = fresh and lines[: len(here)] != here  # else the first three hold of them too
+    added = [f"# rows of {_in_words(names)}, {stamp()}" for names in _names(fresh, kept)] if apart else []
     return [*old, *(note for note in notes if note not in old), *added]
 
 

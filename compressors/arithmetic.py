@@ -15,7 +15,6 @@ import torch
 
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_dense, narrow
-from paretune.compressors.reading import products
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.errors import BrokenCandidateError
 from paretune.spaces.model import ModelSpec
@@ -65,8 +64,8 @@ def load_for_scoring(
         folder, spec: of the checkpoint.
         windows: two of them are read.
         device: of torch.
-        name: ``float16``, ``bfloat16``, ``tf32`` or ``float32``; ``auto`` is float32 on a
-            CPU, and on a GPU the cheapest whose noise is below ``floor``.
+        name: ``float16``, ``bfloat16``, ``tf32`` or ``float32``; ``auto`` is float32 on a CPU, and on a GPU the
+            cheapest whose noise is below ``floor``, of halves alone where float32 has no room.
         floor: nats.
 
     Raises:
@@ -76,16 +75,22 @@ def load_for_scoring(
     if name == "float32" or (name == "auto" and not on_gpu):
         return load_dense(folder, spec, torch.float32, device), Arithmetic("float32", 0.0)
     model = load_dense(folder, spec, torch.float32, device if _fits(spec, device) else "cpu")
+    on_device = model.device.type == torch.device(device).type
     reference = Teacher(model, windows.first(min(_WINDOWS, windows.count)))
-    for tried in CHEAPEST_FIRST if name == "auto" else (name,):
+    # Where float32 has no room, nothing better than halves has any.
+    ladder = CHEAPEST_FIRST if on_device else ("float16", "bfloat16")
+    for place, tried in enumerate(ladder if name == "auto" else (name,)):
         found = Arithmetic(tried, 0.0)
-        if not narrow(model, found.dtype):
+        if place:  # what was rounded is lost
             _refill(model, load_dense(folder, spec, found.dtype, device))
+        else:
+            narrow(model, found.dtype)
         model.to(device)
         if tried == "float32":
             break
         measured = _floor(reference, model, tf32=found.tf32)
-        if name != "auto" or measured <= floor:
+        enough = measured <= floor if on_device else measured < float("inf")
+        if enough or name != "auto" or tried == "bfloat16":
             return model, Arithmetic(tried, measured)
     return model, Arithmetic("float32", 0.0)
 
@@ -98,11 +103,10 @@ def _refill(model: Any, fresh: Any) -> None:
 
 def _floor(reference: Teacher, model: Any, *, tf32: bool) -> float:
     """Infinite where numbers overflow."""
-    with products(tf32=tf32):
-        try:
-            return float(reference.compare(model).kl.mean())
-        except BrokenCandidateError:
-            return float("inf")
+    try:
+        return float(reference.compare(model, tf32=tf32).kl.mean())
+    except BrokenCandidateError:
+        return float("inf")
 
 
 def _fits(spec: ModelSpec, device: str) -> bool:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,8 @@ class Bank:
         made = make_tensors(entries, self._source, self.statistics, self.scale_dtype, seen)
         for entry, tensors in zip(entries, made, strict=True):
             self._store.write(entry.name, tensors)
+            if self._packed.has_room(entry.file_bytes()):
+                self._packed.get(entry.name, partial(self._moved, tensors))
 
     def _make_block(self, entry: Entry) -> None:
         """Make the entries of a whole block for a method that scales it."""
@@ -233,27 +236,19 @@ class Bank:
             self._make([entry])
         return self._store.read(entry.name)
 
-    def hold(self, budget_bytes: int, space: SearchSpace, progress: Progress | None = None) -> None:
-        """Keep entries packed where the model is, up to so many bytes; those of the space are read at once.
+    def hold(self, budget_bytes: int) -> None:
+        """Keep entries packed where the model is, up to so many bytes: those that are made from now on, and those read.
 
         A candidate's weights are then expanded from there, and no file is read again.
         """
         self._packed = Held(budget_bytes, _bytes_of)
-        planned = [entry for entry in offered_entries(self.spec, space) if entry.pruned.whole]
-        for done, entry in enumerate(planned):
-            if self._packed.held_bytes + entry.file_bytes() > budget_bytes:
-                return
-            if progress is not None and done % 64 == 0:
-                progress("held", done, len(planned))
-            self._on_device(entry)
 
     def _on_device(self, entry: Entry) -> dict[str, torch.Tensor]:
         """Packed, so that little travels and codes are unpacked where they are used."""
+        return self._packed.get(entry.name, lambda: self._moved(self._tensors(entry)))
 
-        def bring() -> dict[str, torch.Tensor]:
-            return {name: tensor.to(self._source.device) for name, tensor in self._tensors(entry).items()}
-
-        return self._packed.get(entry.name, bring)
+    def _moved(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self._source.device) for name, tensor in tensors.items()}
 
     # -- reading --------------------------------------------------------------------------------------
 

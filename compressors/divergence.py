@@ -97,6 +97,7 @@ class Teacher:
         windows: int | None = None,
         start: int = 0,
         signatures: tuple[Signature, ...] | None = None,
+        tf32: bool | None = None,
     ) -> Divergence:
         """Read ``model`` on windows ``start`` to ``windows`` (all if left out) and compare.
 
@@ -107,6 +108,7 @@ class Teacher:
             model: answers ``model(input_ids=..., use_cache=False).logits``.
             windows, start: which.
             signatures: of its blocks, where they may be told from those of the model that was read before.
+            tf32: how its products are made, if not as the dense model's.
 
         Raises:
             TextError: there are not so many windows.
@@ -119,7 +121,7 @@ class Teacher:
                 f"it has {self.windows.count}",
                 "Ask for fewer, or give a longer text",
             )
-        reader = Reader(model, self._rows, tf32=self._tf32)
+        reader = Reader(model, self._rows, tf32=self._tf32 if tf32 is None else tf32)
         found = [
             self._store.compare(position, logits, targets)
             for position, logits, targets in self._chunks(reader, start, stop, signatures)

@@ -73,6 +73,10 @@ class Held(Generic[T]):
         self._size = size
         self._held: OrderedDict[str, T] = OrderedDict()
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes more are held without anything being dropped."""
+        return self.held_bytes + size <= self.budget_bytes
+
     def get(self, name: str, make: Callable[[], T]) -> T:
         """The value called ``name``, made if it is not held."""
         found = self._held.get(name)

@@ -128,8 +128,8 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
         parameter.data = parameter.data.to(dtype)
 
 
-def narrow(model: Any, dtype: torch.dtype) -> bool:
-    """Round the parameters of a model to ``dtype`` where they are; whether they were at least as wide.
+def narrow(model: Any, dtype: torch.dtype) -> None:
+    """Round the parameters of a model to ``dtype`` where they are.
 
     Parameters that its family keeps in float32 stay so, and buffers too: frequencies of rotary embeddings in bfloat16
     would be those of another model.
@@ -137,11 +137,8 @@ def narrow(model: Any, dtype: torch.dtype) -> bool:
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ())]
     kept += [*(getattr(model, "_keep_in_fp32_modules_strict", None) or ())]
     for name, parameter in model.named_parameters():
-        if parameter.dtype.itemsize < dtype.itemsize:
-            return False
         if parameter.dtype != dtype and not any(part in name for part in kept):
             parameter.data = parameter.data.to(dtype)
-    return True
 
 
 def _refuse_missing(folder: Path, model: Any, said: dict[str, Any]) -> None:

@@ -128,6 +128,11 @@ class Reader:
         if hidden.is_cuda and hidden.dtype == weight.dtype and hidden.dtype != torch.float32:
             # Products of two halves are exact in float32, in which they are added up.
             found = torch.mm(hidden, weight.t(), out_dtype=torch.float32)
+        elif self._tf32 and hidden.is_cuda:
+            # Weights of 8 bits of mantissa are exact in 10; hidden states are in two parts.
+            coarse = (hidden.view(torch.int32) & ~0x1FFF).view(torch.float32)
+            with products(tf32=True):
+                found = torch.mm(coarse, weight.t()).addmm_(hidden - coarse, weight.t())
         else:
             found = hidden.to(torch.float32) @ weight.to(torch.float32).t()
         if bias is not None:

@@ -19,6 +19,7 @@ from paretune.compressors.bank import offered_entries
 from paretune.compressors.covariance import covariance_bytes, keeper
 from paretune.compressors.entries import Entry, make_tensors
 from paretune.compressors.entry_store import EntryStore
+from paretune.compressors.reading import Reader, batch_tokens
 from paretune.compressors.scaled_block import scale_block
 from paretune.compressors.statistics import LayerStatistics, Statistics, gather
 from paretune.compressors.weight_source import WeightSource
@@ -132,9 +133,14 @@ class _Probe:
             entry for entry in offered
             if entry.pruned.whole and not entry.choice.sparsity and entry.name not in self._store
         ]  # fmt: skip
-        ids = made.windows["search"].ids[:_WINDOWS]
-        self._read(ids[:, :1])  # the first pass makes what later ones find
-        self._token_s = self._read(ids) / ids.numel()
+        ids = made.windows["search"].ids
+        few, many = ids[:_WINDOWS], ids[: self._batch(ids.shape[1])]
+        self._read(many)  # the first pass makes what later ones find
+        seconds = self._read(few)
+        more = many.numel() - few.numel()
+        self._token_s = (self._read(many) - seconds) / more if more > 0 else seconds / few.numel()
+        # A GPU takes some milliseconds however few the tokens are.
+        self._pass_s = max(0.0, seconds - few.numel() * self._token_s)
         self._step_s = self._read(ids[:1, :1])
 
     def plan(self, spent: dict[str, float]) -> Plan:
@@ -144,7 +150,8 @@ class _Probe:
         before = spent.get("search", 0.0)
         box = None if search.minutes is None else max(0.0, 60 * search.minutes - before)
         if search.max_evaluations is not None:
-            counted = max(0.0, search.max_evaluations * _EVALUATION * self._token_s - before)
+            one = _EVALUATION * self._token_s + _EVALUATION / search.candidate_tokens * self._pass_s
+            counted = max(0.0, search.max_evaluations * one - before)
             box = counted if box is None else min(box, counted)
         if box is None:
             box = first + (search.max_candidates or 0) * search.candidate_tokens * self._token_s
@@ -187,12 +194,18 @@ class _Probe:
         """Seconds of a pass of the dense model, as a candidate is read."""
         model = self._made.model
 
+        reader = Reader(model, tf32=self._made.arithmetic.tf32)
+
         def read() -> None:
-            for window in ids:
-                logits = model(input_ids=window[None].to(model.device), use_cache=False).logits
-                torch.log_softmax(logits.to(torch.float32), dim=-1).sum().item()
+            told = [torch.log_softmax(logits, dim=-1).sum() for logits in reader.logits(ids.to(model.device))]
+            torch.stack(told).sum().item()
 
         return _timed(read)
+
+    def _batch(self, window_tokens: int) -> int:
+        """Windows of a pass: as many as a GPU reads together, and few on a CPU, whose time they take."""
+        device = self._made.model.device
+        return _WINDOWS if device.type == "cpu" else max(_WINDOWS, batch_tokens(device) // window_tokens)
 
     # -- what is ahead --------------------------------------------------------------------------------------
 
@@ -218,7 +231,8 @@ class _Probe:
         tokens = short * search.baseline_tokens + single * search.marginal_tokens
         most = self._made.windows["search"].ids.numel()
         further = self._rows() - search.front_members
-        return self._token_s * (tokens + further * min(most, search.candidate_tokens))
+        passes = short + single + further
+        return self._token_s * (tokens + further * min(most, search.candidate_tokens)) + passes * self._pass_s
 
     def _bank_s(self, tokens: int) -> float:
         """Seconds of the statistics, of covariances, and of every entry that is not there."""

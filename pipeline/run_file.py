@@ -87,7 +87,7 @@ class RunFile(Document):
         description="Arithmetic of scoring: float32 on a CPU; on a GPU the cheapest whose noise is below kl_floor.",
     )
     kl_floor: float = Field(
-        1e-5, gt=0, description="Nats of KL that the arithmetic of scoring may add on a GPU."
+        1e-6, gt=0, description="Nats of KL that the arithmetic of scoring may add on a GPU."
     )
     compute_device: str = Field("auto", description="Torch device that scores candidates.")
     memory_budget_bytes: int | None = Field(

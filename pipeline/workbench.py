@@ -255,10 +255,10 @@ def furnish(made: Prepared, folder: Path, stages: Stages) -> Workbench:
         place = Path(run.bank) if run.bank else folder / "bank"
         bank = Bank.open(place, made.source, model, spec, made.digest, windows["calibration"])
         space = SearchSpace(spec, made.legality, made.offered, bank.block_order)
-        bank.build(space, stages.report)
         tokens = {name: found.ids.numel() for name, found in windows.items()}
         memory = share_memory(model, spec, space, tokens, run.memory_budget_bytes)
-        bank.hold(memory.packed, space, stages.report)
+        bank.hold(memory.packed)
+        bank.build(space, stages.report)
     assembler = Assembler(model, spec, bank, memory.copies)
     executed = partial(engine.executed_config, spec, device=made.device.name)
     hashes = {"model": made.digest, "bank": bank.hash}

@@ -192,7 +192,8 @@ def test_the_head_of_a_half_precision_model_is_multiplied_in_float32(windows):
     with torch.inference_mode():
         model.lm_head.weight.normal_(0.0, 2.0)
         hidden = model.model(input_ids=windows.ids).last_hidden_state.float()
-        exact = SimpleNamespace(device=model.device, get_output_embeddings=model.get_output_embeddings)
+        rows = SimpleNamespace(weight=model.lm_head.weight)
+        exact = SimpleNamespace(device=model.device, get_output_embeddings=lambda: rows)
         exact_logits = hidden @ model.lm_head.weight.float().T
 
         class Exact(SimpleNamespace):

@@ -52,7 +52,7 @@ def test_every_kind_of_candidate(family, tmp_path):
         found[device] = [teacher.compare(assembler.apply(config)).kl.mean() for config in configs(spec)]
         layer = next(linear.name for linear in spec.linears if linear.role in ("q", "qkv"))
         found[f"{device} codes"] = bank.quantized(layer, FOUR).codes
-    assert found["cuda"][0] == 0.0
+    assert found["cuda"][0] < 1e-12
     # Routing may flip on rounding alone, so a mixture agrees less closely; so may inputs rounded to 8 bits (2e-5).
     close = 0.02 if family != "qwen3_moe" else 0.3
     assert found["cuda"][1:] == pytest.approx(found["cpu"][1:], rel=close, abs=2e-5)
@@ -68,4 +68,4 @@ def test_half_precision_on_the_device(tmp_path):
     assembler, teacher = Assembler(model, spec, bank), Teacher(model, windows)
     for config in configs(spec):
         assert teacher.compare(assembler.apply(config)).kl.mean() < 1.0
-    assert teacher.compare(assembler.apply(DENSE_CONFIG)).kl.mean() == 0.0
+    assert teacher.compare(assembler.apply(DENSE_CONFIG)).kl.mean() < 1e-12
