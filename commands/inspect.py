@@ -48,7 +48,7 @@ def inspect(
 
 
 def _print_tables(found: Inspection) -> None:
-    from paretune.spaces.refusals import by_reason, without_choice
+    from paretune.spaces.refusals import beside_language, by_reason, without_choice
     from paretune.spaces.size import dense_bytes
 
     space, spec, page = found.space, found.space.spec, console()
@@ -59,7 +59,7 @@ def _print_tables(found: Inspection) -> None:
         f"{spec.source}: {spec.architecture}, {spec.parameters / 1e6:.1f} M weights in {spec.blocks} blocks, "
         f"{stored}"
     )
-    for line in without_choice(space):
+    for line in (*beside_language(spec), *without_choice(space)):
         page.print(line)
     rows = _folded(found)
     widths = sorted({width for _, _, sizes in rows for width in sizes})

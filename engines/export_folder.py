@@ -16,6 +16,7 @@ from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.files import write_whole, written_whole
 from paretune.spaces.model import ModelSpec
+from paretune.spaces.refusals import beside_language
 from paretune.spaces.size import average_bits, kept_linears, weight_bytes
 
 TRANSFORMERS = (
@@ -119,12 +120,14 @@ def model_card(spec: ModelSpec, config: CompressionConfig, card: ExportCard, kin
         f"- formats: {_formats(spec, config)}",
         f"- pruned model: {config.pruned.name}; key-value cache: {config.kv.name}",
     ]
-    lines += [f"- {note}" for note in kind.notes]
+    beside = beside_language(spec)
+    lines += [f"- {note}" for note in (*kind.notes, *beside)]
     shown = {column: value for column, value in card.figures.items() if value is not None}
     if shown:
         lines += ["", "| figure | value |", "|---|---|"]
         lines += [f"| {column} | {value:.6g} |" for column, value in shown.items()]
-    lines += ["", *kind.use, ""]
+    use = [line.replace("ForCausalLM", "ForImageTextToText") if beside else line for line in kind.use]
+    lines += ["", *use, ""]
     lines += ["`paretune.json` has the configuration, where it comes from, and hashes of the files.", ""]
     licensed = f"`{licence}`" if licence else "unknown; see the base model"
     lines += [f"Licence of the base model: {licensed}. It applies to this folder too.", ""]

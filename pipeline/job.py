@@ -31,6 +31,7 @@ from paretune.search.run_folder import (
 from paretune.search.study import Study
 from paretune.spaces.errors import EngineError, ParetuneError, VerificationError
 from paretune.spaces.evaluator import Evaluator
+from paretune.spaces.refusals import beside_language
 from paretune.spaces.result import FrontFile, Member
 
 
@@ -235,7 +236,7 @@ def _gguf(bench: Workbench, member: Member, stages: Stages) -> dict[str, Any]:
 
 
 def _notes(study: Study) -> tuple[str, ...]:
-    notes = []
+    notes = beside_language(study.space.spec)
     if study.ended == "converged":
         notes.append("the search ended before its budget: the sampler expects nothing better of what is left")
     if study.ended == "exhausted":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineError, SpaceError
-from paretune.spaces.refusals import without_choice
+from paretune.spaces.refusals import beside_language, without_choice
 from paretune.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check_offer(engine: Engine, space: SearchSpace, *, export: bool) -> tuple[st
             f"has nothing to choose inside the blocks: {_commonest(space, fixed)}",
             "Allow other formats, methods or group sizes, or choose another engine",
         )
-    notes = without_choice(space)
+    notes = [*beside_language(spec), *without_choice(space)]
     refusal = _unwritten(engine, space, inside) if export else ""
     if refusal:
         notes.append(f"no layer that is quantized can be exported, only searched and run here: {refusal}")

@@ -223,7 +223,7 @@ class Study:
         """By width the methods and named formats, the one that did least harm when everything had it first."""
         evidence = self._problem.evidence()
         for record in found:
-            if record.fidelity == self.baseline:
+            if record.fidelity == self.baseline and record.digest in self.uniform:
                 evidence.add(self.observe(record))
         return ranked_kinds(evidence.uniform)
 

@@ -75,6 +75,10 @@ class Linear(Frozen):
         return self.out_features * self.in_features * self.experts
 
 
+OUTSIDE_LANGUAGE = "outside the language model"
+"""Kind of the tensors of a vision tower, of what joins it to the language part, and their like."""
+
+
 class FixedTensor(Frozen):
     """A tensor that is never quantized.
 

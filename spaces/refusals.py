@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import prod
 
 from paretune.spaces.choice import UNTOUCHED
+from paretune.spaces.model import OUTSIDE_LANGUAGE, ModelSpec
+from paretune.spaces.size import dense_bytes
 from paretune.spaces.space import SearchSpace
 
 _BLOCK = re.compile(r"(?<=[a-z]\.)\d+\b")
@@ -32,6 +35,20 @@ def by_reason(refused: Mapping[str, str]) -> dict[str, list[str]]:
         wording = wordings.setdefault(_BLOCK.sub("*", shared), _BLOCK.sub("*", reason))
         found.setdefault(wording, []).append(what)
     return found
+
+
+def beside_language(spec: ModelSpec) -> list[str]:
+    """A line that says what lies outside the language model, and that no evidence is of it; none where nothing does."""
+    outside = [tensor for tensor in spec.fixed if tensor.kind == OUTSIDE_LANGUAGE]
+    if not outside:
+        return []
+    size = sum(prod(tensor.shape) for tensor in outside) * (spec.fixed_dtype_bytes or spec.dtype_bytes)
+    parts = dict.fromkeys(".".join(tensor.name.split(".")[:2]) for tensor in outside)
+    share = 100 * size / dense_bytes(spec)
+    return [
+        f"text is the only evidence: {', '.join(parts)} ({size / 1e6:,.1f} MB, {share:.0f} % of the model) "
+        "stays as it is, and no image or sound is read"
+    ]
 
 
 def without_choice(space: SearchSpace) -> list[str]:

@@ -108,6 +108,20 @@ MORE_FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
             "use_mamba_kernels": False,
         },
     ),
+    "qwen3_vl": (
+        "Qwen3VLConfig",
+        "Qwen3VLForConditionalGeneration",
+        {
+            "text_config": {
+                **_GROUPED, "initializer_range": 0.08,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]},
+            },
+            "vision_config": {
+                "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "out_hidden_size": 128,
+                "patch_size": 8, "deepstack_visual_indexes": [0], "num_position_embeddings": 16,
+            },
+        },
+    ),
     "llama4": (
         "Llama4TextConfig",
         "Llama4ForCausalLM",

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from paretune.spaces.architectures.families import find_family
 from paretune.spaces.errors import ModelError
 from paretune.spaces.model import (
+    OUTSIDE_LANGUAGE,
     AttentionCache,
     Axis,
     Block,
@@ -247,7 +248,11 @@ class _Reader:
     @cached_property
     def _uncuttable(self) -> tuple[Uncuttable, ...]:
         """The cuts that this model cannot express; every layer's axes ask for them."""
-        return find_family(self._family).refusals(self.config)
+        found = find_family(self._family).refusals(self.config)
+        if self.config is self.text or any(cut.kind == "hidden" for cut in found):
+            return found
+        reason = "other parts of the model write into the hidden channels of its language part"
+        return (*found, Uncuttable(kind="hidden", reason=reason))
 
     @property
     def _embedding(self) -> Any:
@@ -424,7 +429,7 @@ class _Reader:
     def _kind(self, name: str, path: str, leaf: str, shape: tuple[int, ...], block: int | None) -> str:
         """Why a tensor is no candidate."""
         if block is None and not path.startswith(self.block_path.rpartition(".")[0]):
-            return "outside the language model"
+            return OUTSIDE_LANGUAGE
         fixed = (
             self._why_fixed(path.removeprefix(f"{self.block_path}.{block}.")) if block is not None else None
         )
