@@ -132,7 +132,7 @@ def _front_levels(best: np.ndarray) -> np.ndarray:
 
 # -- of a problem ---------------------------------------------------------------------------------------
 
-NEGLIGIBLE = 1e-4
+NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -187,52 +187,71 @@ class PrunedSize:
 
 
 class FrontMaker:
-    """Exact fronts of a sensitivity table, one per pruned size, kept apart because their groups cost differently.
+    """Exact fronts of sums, one per shape, kept apart because their groups cost differently.
 
-    Costs are computed once; a table that was refined needs only the dynamic programme again.
+    Costs are computed once; entries that were refined need only the dynamic programme again.
 
     Args:
         problem: what is searched.
-        metric: the cost that is traded against sensitivity.
-        pruned_sizes: base point (everything dense) of every pruned size and its own KL.
         most_cells: of the grid, see :func:`exact_front`.
+
+    Attributes:
+        exact: whether every front so far was exact in its cost.
     """
 
-    def __init__(
-        self, problem: Problem, metric: str, pruned_sizes: Mapping[Point, float], most_cells: int
-    ) -> None:
+    def __init__(self, problem: Problem, most_cells: int) -> None:
         self.problem = problem
-        self.metric = metric
-        self._cells = most_cells
-        self._sizes = {problem.shape_of(base): self._size(base, own) for base, own in pruned_sizes.items()}
         self.exact = True
+        self._most_cells = most_cells
+        self._costs: dict[tuple[str, Point], tuple[list[np.ndarray], float]] = {}
+        self._open: dict[Point, np.ndarray] = {}
 
-    def _size(self, base: Point, own: float) -> PrunedSize:
-        costs, rest = self.problem.additive_costs(self.metric, base)
-        free = [not self.problem.is_shape(i) and self.problem.is_open(i, base) for i in range(len(base))]
-        return PrunedSize(base, own, costs, rest, np.array(free))
+    def size(self, base: Point, own: float, weights: Mapping[str, float]) -> PrunedSize:
+        """A shape under a weighted sum of costs."""
+        parts = [(weight, self._cost(metric, base)) for metric, weight in weights.items()]
+        rows = [np.sum([w * costs[i] for w, (costs, _) in parts], axis=0) for i in range(len(base))]
+        rest = sum(w * rest for w, (_, rest) in parts)
+        return PrunedSize(base, own, rows, rest, self._free(base))
 
-    @property
-    def own_of_sizes(self) -> list[tuple[Point, float]]:
-        """The pruned sizes as they were given."""
-        return [(size.base, size.own) for size in self._sizes.values()]
+    def fronts(
+        self,
+        entries: Sequence[np.ndarray],
+        own: Mapping[Point, float],
+        weights: Mapping[str, float],
+        members: int,
+        shift: float = 0.0,
+    ) -> list[Predicted]:
+        """Members of the union, evenly thinned to ``members`` per shape, ascending in cost.
 
-    def size_of(self, point: Point) -> PrunedSize | None:
-        """The pruned size of a point; ``None`` if it was not given."""
-        return self._sizes.get(self.problem.shape_of(point))
-
-    def fronts(self, entries: Sequence[np.ndarray], members: int) -> list[Predicted]:
-        """Members of the union, evenly thinned to ``members`` per pruned size, ascending in cost."""
+        Args:
+            entries: sensitivities, one array per parameter.
+            own: base point (everything else dense) of every shape, and what it loses alone.
+            weights: of the costs whose sum is traded against sensitivity.
+            members: at most, per shape.
+            shift: of the even steps, as a share of one: where others are wanted than the last time.
+        """
         found: list[Predicted] = []
-        for size in self._sizes.values():
-            front = exact_front(*size.opened(entries), self._cells)
+        for base, loss in own.items():
+            size = self.size(base, loss, weights)
+            front = exact_front(*size.opened(entries), self._most_cells)
             self.exact = self.exact and front.exact
-            found += _members(front, size, members)
+            found += _members(front, size, members, shift)
         return _union(found)
 
+    def _free(self, base: Point) -> np.ndarray:
+        if base not in self._open:
+            free = [not self.problem.is_shape(i) and self.problem.is_open(i, base) for i in range(len(base))]
+            self._open[base] = np.array(free)
+        return self._open[base]
 
-def _members(front: AdditiveFront, size: PrunedSize, members: int) -> list[Predicted]:
-    picked = _picked(front, members)
+    def _cost(self, metric: str, base: Point) -> tuple[list[np.ndarray], float]:
+        if (metric, base) not in self._costs:
+            self._costs[metric, base] = self.problem.additive_costs(metric, base)
+        return self._costs[metric, base]
+
+
+def _members(front: AdditiveFront, size: PrunedSize, members: int, shift: float) -> list[Predicted]:
+    picked = _picked(front, members, shift)
     points = np.where(size.free, front.points(picked), size.base)
     # The grid may be coarse; what a member costs is the sum of its choices.
     parts = [cost[points[:, parameter]] for parameter, cost in enumerate(size.costs)]
@@ -243,13 +262,14 @@ def _members(front: AdditiveFront, size: PrunedSize, members: int) -> list[Predi
     ]
 
 
-def _picked(front: AdditiveFront, members: int) -> np.ndarray:
+def _picked(front: AdditiveFront, members: int, shift: float) -> np.ndarray:
     """All members, or about so many at even steps of cost where they are many."""
     if len(front) <= members:
         return np.arange(len(front))
     # Beyond a ten-thousandth of the largest sensitivity a member is the dense model for every purpose.
     useful = front.sensitivities >= NEGLIGIBLE * front.sensitivities.max(initial=0.0)
     steps = np.linspace(front.costs.min(), front.costs[useful].max(), members)
+    steps[1:-1] += shift * (steps[1] - steps[0])
     return np.unique(np.searchsorted(front.costs, np.append(steps, front.costs.max()), side="right") - 1)
 
 

@@ -17,7 +17,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from paretune.search.loss_table import FLOOR, Evidence, LossTable
+from paretune.search.evidence import Evidence
+from paretune.search.loss_model import FLOOR
 from paretune.search.samplers.problem import Observation, Problem
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.space import Point, SearchSpace
@@ -48,8 +49,8 @@ class SpaceEvidence(Evidence):
             found[share] = max(loss - self.uniform.get((bits, kind), 0.0), FLOOR)
         return found
 
-    def add_whole(self, observation: Observation) -> None:
-        """Uniform configurations, with and without zeros."""
+    def add_candidate(self, observation: Observation) -> None:
+        """Uniform configurations of the whole model, with and without zeros."""
         choice, loss = self._shared_choice(observation.point), observation.values[0]
         if choice is None:
             return
@@ -75,8 +76,8 @@ class SpaceEvidence(Evidence):
         return inside.pop() if len(inside) == 1 else None
 
 
-class SensitivityTable(LossTable):
-    """Predicted loss of every (parameter, choice) of a space.
+class SensitivityPrior:
+    """What every choice of every parameter of a space is thought to lose alone.
 
     Args:
         space: what is searched.
@@ -84,6 +85,9 @@ class SensitivityTable(LossTable):
             uniform configurations and its share of the weights.
         uniform: loss of uniform configurations by (bits, kind).
         sparse: loss with every group at a share of zeros, by share.
+
+    Attributes:
+        entries: one array per parameter, one entry per choice.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class SensitivityTable(LossTable):
         for (parameter, choice), loss in marginals.items():
             known[parameter][choice] = max(loss, FLOOR)
         parameters = range(len(space.parameters))
-        super().__init__([self._parameter_prior(index, known.get(index, {})) for index in parameters])
+        self.entries = [self._parameter_prior(index, known.get(index, {})) for index in parameters]
 
     # -- prior --------------------------------------------------------------------------------------------
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
-from paretune.search.loss_table import Evidence
+from paretune.search.evidence import Evidence
 from paretune.search.samplers.problem import Problem
-from paretune.search.sensitivity import SensitivityTable, SpaceEvidence
+from paretune.search.sensitivity import SensitivityPrior, SpaceEvidence
 from paretune.spaces.pruned_sizes import PRUNED_KINDS
 from paretune.spaces.space import Point, SearchSpace
 
@@ -35,6 +36,7 @@ class SpaceProblem(Problem):
         self.names = tuple(parameter.name for parameter in space.parameters)
         self.choices = tuple(tuple(range(size)) for size in space.sizes)
         self._cost_of, self._admissible = cost_of, admissible
+        self._prior: tuple[tuple[dict[Any, float], ...], list[np.ndarray]] | None = None
         self._shape = [parameter.kind in PRUNED_KINDS for parameter in space.parameters]
 
     @property
@@ -75,12 +77,15 @@ class SpaceProblem(Problem):
         """See :class:`Problem`."""
         return SpaceEvidence(self, self.space)
 
-    def table(self, evidence: Evidence) -> SensitivityTable:
+    def prior(self, evidence: Evidence) -> list[np.ndarray]:
         """Marginals; where there are none, what uniform configurations showed."""
         uniform, sparse = (
             (evidence.uniform, evidence.sparse) if isinstance(evidence, SpaceEvidence) else ({}, {})
         )
-        return SensitivityTable(self.space, evidence.marginals, uniform, sparse)
+        known = {**evidence.marginals}, {**uniform}, sparse
+        if self._prior is None or self._prior[0] != known:
+            self._prior = known, SensitivityPrior(self.space, *known).entries
+        return self._prior[1]
 
     def additive_costs(self, metric: str, base: Point) -> tuple[list[np.ndarray], float]:
         """See :class:`Problem`. Exact for bytes; of a predicted time the difference that one parameter makes alone."""

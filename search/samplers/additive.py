@@ -14,8 +14,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
-from paretune.search.additive import MOST_CELLS, FrontMaker, Predicted
-from paretune.search.loss_table import LossTable
+from paretune.search.additive import MOST_CELLS, FrontMaker
 from paretune.search.samplers.cost_tables import CostTables
 from paretune.search.samplers.problem import Observation, Problem, random_point
 from paretune.spaces.errors import SpaceError
@@ -63,8 +62,8 @@ class AdditiveSampler(BaseSampler):
         self.problem = problem
         self.evidence = problem.evidence()
         self._told: set[int] = set()
-        self._pending: set[Hashable] = set()
-        self._makers: dict[str, FrontMaker] = {}
+        self.pending: dict[Hashable, Point] = {}
+        self.maker = FrontMaker(problem, self.most_cells)
         self._queue: list[Point] | None = None
 
     # -- what Optuna asks for -------------------------------------------------------------------------------
@@ -128,7 +127,7 @@ class AdditiveSampler(BaseSampler):
                 self.evidence.add(self._observation(trial, point))
         running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         points = [self.problem.point(trial.params) for trial in running if trial.number != number]
-        self._pending = {self.problem.key(point) for point in points if point is not None}
+        self.pending = {self.problem.key(point): point for point in points if point is not None}
 
     def _observation(self, trial: FrozenTrial, point: Point) -> Observation:
         broken = trial.state != TrialState.COMPLETE
@@ -147,7 +146,7 @@ class AdditiveSampler(BaseSampler):
 
     def _any_point(self, number: int) -> Point:
         """Where nothing better is expected: something that was not read, if there is any."""
-        known = {self.problem.key(o.point) for o in self.evidence.observations} | self._pending
+        known = {self.problem.key(o.point) for o in self.evidence.observations} | set(self.pending)
         random = np.random.default_rng([self.seed, number])
         return random_point(self.problem, known, random) or self.problem.draw(random)
 
@@ -156,7 +155,7 @@ class AdditiveSampler(BaseSampler):
     def next_point(self, number: int) -> Point | None:  # noqa: ARG002 -- nothing here is random
         """The next member of the front that is admissible and new, for trial ``number``."""
         if self._queue is None:
-            self._queue = by_gap([member.point for member in self.front(self.table())])
+            self._queue = by_gap(self.front(_MEMBERS))
         return self.take(self._queue)
 
     def take(self, queue: list[Point]) -> Point | None:
@@ -168,39 +167,24 @@ class AdditiveSampler(BaseSampler):
         return None
 
     def state(self) -> dict[str, Any]:
-        """What it needs to go on besides its study, as JSON: the queue, and the shapes that fronts are made of."""
-        return {"queue": self._queue, "sizes": {m: maker.own_of_sizes for m, maker in self._makers.items()}}
+        """What it needs to go on besides its study, as JSON: what is left of the front."""
+        return {"queue": self._queue}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the :meth:`state` of another."""
         self._queue = as_points(state["queue"])
-        for metric, sizes in state["sizes"].items():
-            known = {tuple(base): own for base, own in sizes}
-            self._makers[metric] = FrontMaker(self.problem, metric, known, self.most_cells)
 
-    def table(self) -> LossTable:
-        """What is known of every choice by what was told so far."""
-        return self.problem.table(self.evidence)
-
-    def front(self, table: LossTable, members: int = _MEMBERS) -> list[Predicted]:
-        """Members of the exact fronts over every cost objective."""
-        found: list[Predicted] = []
-        for metric in self.problem.costs:
-            found += self.maker(metric).fronts(table.entries, members)
-        return found
-
-    def maker(self, metric: str) -> FrontMaker:
-        """The maker of exact fronts over one cost."""
-        if metric not in self._makers:
-            sizes = self.evidence.pruned_sizes
-            self._makers[metric] = FrontMaker(self.problem, metric, sizes, self.most_cells)
-        return self._makers[metric]
+    def front(self, members: int) -> list[Point]:
+        """Members of the exact front over every cost, by what is known before candidates are learned from."""
+        entries, shapes = self.problem.prior(self.evidence), self.evidence.shapes
+        fronts = [self.maker.fronts(entries, shapes, {metric: 1.0}, members) for metric in self.problem.costs]
+        return [member.point for front in fronts for member in front]
 
     def is_new(self, point: Point) -> bool:
         """Whether it was not told yet, or only read on little text, is not pending, and may be measured."""
         if self.evidence.is_read(point) or not self.problem.admissible(point):
             return False
-        return not self._pending or self.problem.key(point) not in self._pending
+        return not self.pending or self.problem.key(point) not in self.pending
 
 
 def as_points(kept: Sequence[Sequence[int]] | None) -> list[Point] | None:

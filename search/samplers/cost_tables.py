@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from paretune.search.loss_table import Evidence, LossTable
+from paretune.search.evidence import Evidence
 from paretune.search.samplers.problem import Problem
 from paretune.spaces.errors import SpaceError
 from paretune.spaces.space import Point
@@ -125,12 +125,12 @@ class CostTables(Problem):
         """See :class:`Problem`."""
         return Evidence(self)
 
-    def table(self, evidence: Evidence) -> LossTable:
-        """The prior, and marginals where a trial changed one parameter alone."""
+    def prior(self, evidence: Evidence) -> list[np.ndarray]:
+        """As it was given, and marginals where a trial changed one parameter alone."""
         found = [row.copy() for row in self._prior]
         for (parameter, choice), loss in evidence.marginals.items():
             found[parameter][choice] = max(loss, 0.0)
-        return LossTable(found)
+        return found
 
     def _rows(self, table: Table) -> list[np.ndarray]:
         try:

@@ -1,275 +1,193 @@
-"""The default: exact fronts of a sensitivity table that learns, and exchanges around the measured front.
+"""The default: a model of the loss that learns, searched for what adds most volume to the measured front.
 
-First members of the additive front. Then, again and again: correct the table by what was measured, make its
-exact front, and draw exchanges (one group up, others down) around measured members, whose prediction starts
-from their measured loss and so carries what the table does not know. Of all these the largest predicted gains
-over the measured front are proposed, at most one in each stretch of the cost axis. With several costs each round
-works on one of them in turn; their product is not aimed at.
+First members of the exact front of what is known of single choices. Then, again and again: fit the model
+(:mod:`paretune.search.loss_model`) to what was measured; take the exact fronts of its corrected sums, over every cost
+and a mixture of them; search locally around those and the measured front (:mod:`paretune.search.local_search`); of all
+that was found propose the few that are expected to add most volume (Emmerich et al., 2006), one after the other, each
+as if those before it had come true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
 
-from paretune.search.additive import NEGLIGIBLE, FrontMaker, PrunedSize
-from paretune.search.loss_table import LossTable
+from paretune.search.local_search import Front, Ground, LocalSearch, Pool, expected_improvement, keeps
+from paretune.search.loss_model import FLOOR, LossModel
+from paretune.search.pareto import non_dominated
 from paretune.search.samplers.additive import AdditiveSampler, as_points, by_gap
 from paretune.search.samplers.problem import Observation, Problem
 from paretune.spaces.space import Point
 
-_FIRST = 24
-_STRETCHES = 24
-_BATCH = 20
-_EXCHANGES = 300
-_MEMBERS = 64
+_FIRST = 64
+_BATCH = 12
 _DRAWS = 3
+_MEMBERS = 96
+_MOVES = 2000
+_SHAPES = 3
+"""That are searched at a time."""
 _LEAST_GAIN = -0.05
-_LEAST_LOSS = 1e-9
-
-
-@dataclass(frozen=True)
-class _Front:
-    """The measured front in one cost: costs ascending, losses descending."""
-
-    costs: np.ndarray
-    losses: np.ndarray
-    points: list[Point]
-
-    def gain(self, costs: np.ndarray, expected: np.ndarray) -> np.ndarray:
-        """Log loss below the front at ``costs`` if ``expected`` comes true."""
-        places = np.searchsorted(self.costs, costs, side="right") - 1
-        return np.asarray(np.log(self.losses[np.maximum(places, 0)]) - np.log(np.maximum(expected, 1e-12)))
-
-
-@dataclass(frozen=True)
-class _Ideas:
-    """Predicted cost and gain ``(ideas,)`` of points that are made when they are wanted."""
-
-    costs: np.ndarray
-    gains: np.ndarray
-    point: Callable[[int], Point]
 
 
 class ParetuneSampler(AdditiveSampler):
-    """Learned table, exact fronts, exchanges."""
+    """Learned losses, exact fronts, local search, expected volume."""
 
     most_cells = 2_000_000
 
     def _begin(self, problem: Problem) -> None:
         super()._begin(problem)
         self._ideas: list[Point] = []
-        self._first: list[Point] | None = None
-        self._rounds = 0
 
     def next_point(self, number: int) -> Point | None:
         """The next idea; new ones are thought of when the last is used up."""
-        if self._first is None:
-            self._first = by_gap([member.point for member in self.front(self.table(), 2 * _FIRST)])[:_FIRST]
-        for queue in (self._first, self._ideas):
+        if self._queue is None:
+            self._queue = by_gap(self.front(_FIRST))[:_FIRST]
+        for queue in (self._queue, self._ideas):
             found = self.take(queue)
             if found is not None:
                 return found
-        for attempt in range(_DRAWS * len(self.problem.costs)):
-            # Before it gives up exchanges are drawn anew, for every cost.
-            self._ideas = self._think(np.random.default_rng([self.seed, number, attempt]))
+        for attempt in range(_DRAWS):
+            # Before it gives up moves are drawn anew, in all shapes.
+            shapes = _SHAPES if attempt == 0 else len(self.evidence.shapes)
+            self._ideas = self._think(np.random.default_rng([self.seed, number, attempt]), shapes)
             found = self.take(self._ideas)
             if found is not None:
                 return found
         return None
 
     def state(self) -> dict[str, Any]:
-        """The queues, the rounds of thinking, and the pruned sizes that fronts are made of."""
-        return {**super().state(), "first": self._first, "ideas": self._ideas, "rounds": self._rounds}
+        """What is left of the first front and of the last batch of ideas."""
+        return {**super().state(), "ideas": self._ideas}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from the :meth:`state` of another."""
         super().restore(state)
-        self._first, self._ideas = as_points(state["first"]), as_points(state["ideas"]) or []
-        self._rounds = int(state["rounds"])
+        self._ideas = as_points(state["ideas"]) or []
 
-    def _think(self, random: np.random.Generator) -> list[Point]:
-        axis = 1 + self._rounds % len(self.problem.costs)
-        self._rounds += 1
-        front = self._measured_front(axis)
-        if not len(front.costs):
+    def _think(self, random: np.random.Generator, most: int) -> list[Point]:
+        """A batch of ideas in at most so many shapes, the best first; none where nothing better is expected."""
+        compared = [o for o in self.evidence.compared if o.feasible] or self.evidence.compared
+        if not compared:
             return []
-        table = self.table()
-        table.refine(_most_telling(self.evidence.whole, front, axis))
-        maker = self.maker(self.problem.costs[axis - 1])
-        ideas = [self._members(maker, table, front), *self._exchanges(maker, table, front, random)]
-        return self._best([part for part in ideas if len(part.gains)])
+        front = _front(compared)
+        starts = self._by_shape(_thinned(compared, front))
+        shapes = self._shapes(starts, random, most)
+        model = LossModel(
+            self.problem, self.problem.prior(self.evidence), self.evidence.shapes, self._telling(front)
+        )
+        grounds = {base: self._ground(model, base) for base in shapes}
+        for base, points in self._by_shape(self.pending.values()).items():
+            thought = model.think(model.cells(points))
+            front += Front(self._ground(model, base).of(thought), model.mean(thought))
+        for base, points in self._by_shape(self._members(model, shapes, random)).items():
+            starts.setdefault(base, []).extend(points)
+        starts = {base: list(dict.fromkeys(points)) for base, points in starts.items() if base in shapes}
+        thoughts = {base: model.think(model.cells(points)) for base, points in starts.items()}
+        if not thoughts:
+            return []
+        known = [Front(grounds[base].of(thought), model.mean(thought)) for base, thought in thoughts.items()]
+        budgets = reduce(add, known, front).budgets(random)
+        search = LocalSearch(model, front, budgets, front.within(budgets), random)
+        share = _MOVES / sum(map(len, starts.values()))
+        pools = [search.around(t, grounds[base], round(share * len(t.sums))) for base, t in thoughts.items()]
+        return self._batch(search, reduce(add, pools))
 
-    def _measured_front(self, axis: int) -> _Front:
-        """Of what meets the limits; where nothing does, of everything: what lies below it comes nearest to them."""
-        observed = [o for o in self.evidence.compared if o.feasible] or self.evidence.compared
-        values = np.array([((*o.values, 0.0)[axis], o.values[0]) for o in observed]).reshape(-1, 2)
-        order = np.lexsort((values[:, 1], values[:, 0]))
-        losses = np.maximum(values[order, 1], _LEAST_LOSS)
-        lowest = np.minimum.accumulate(losses)
-        kept = np.concatenate([[True], lowest[1:] < lowest[:-1]])[: len(losses)]
-        return _Front(values[order[kept], 0], losses[kept], [observed[i].point for i in order[kept]])
+    def _telling(self, front: Front) -> list[Observation]:
+        """What a model learns from, nearest to the measured front first: it has to be right there."""
+        told = self.evidence.candidates
+        if not told:
+            return []
+        every = _front(told)
+        return [told[place] for place in np.argsort(every.losses - front.within(every.costs), kind="stable")]
 
-    def _members(self, maker: FrontMaker, table: LossTable, front: _Front) -> _Ideas:
-        """Members of the exact front of the corrected table."""
-        members = maker.fronts(table.entries, 2 * _MEMBERS)
-        points = [member.point for member in members]
-        sizes = [maker.size_of(point) for point in points]
-        own = np.array([0.0 if size is None else size.own for size in sizes])
-        costs = np.array([member.cost for member in members])
-        return _Ideas(costs, front.gain(costs, table.predict(points, own)), points.__getitem__)
+    def _shapes(
+        self, starts: Mapping[Point, list[Point]], random: np.random.Generator, most: int
+    ) -> list[Point]:
+        """Base points of the shapes that most of the measured front has, and of one that is drawn."""
+        first = sorted(starts, key=lambda base: -len(starts[base]))[: most - 1]
+        others = [base for base in self.evidence.shapes if base not in first]
+        return first + [others[place] for place in random.permutation(len(others))[: most - len(first)]]
 
-    def _exchanges(
-        self, maker: FrontMaker, table: LossTable, front: _Front, random: np.random.Generator
-    ) -> list[_Ideas]:
-        """Moves from measured members, one pruned size at a time."""
-        picked = [i for i, loss in enumerate(front.losses) if loss >= NEGLIGIBLE * front.losses[0]]
-        picked = picked[:: 1 + len(picked) // _MEMBERS]
-        sizes: dict[Point, list[int]] = {}
-        for member in picked:
-            sizes.setdefault(self.problem.shape_of(front.points[member]), []).append(member)
-        found = []
-        for members in sizes.values():
-            pruned = maker.size_of(front.points[members[0]])
-            if pruned is not None:
-                found.append(_from_moves(table, front, pruned, members, random))
+    def _members(self, model: LossModel, shapes: list[Point], random: np.random.Generator) -> list[Point]:
+        """Members of exact fronts of the corrected sums, over each cost and one mixture of them."""
+        mixtures = [{name: 1.0} for name in self.problem.costs]
+        if len(mixtures) > 1:
+            weights = random.dirichlet(np.ones(len(mixtures)))
+            spans = [self._span(metric) for metric in self.problem.costs]
+            mixtures.append(dict(zip(self.problem.costs, (weights / spans).tolist(), strict=True)))
+        shift, own = random.uniform(-0.5, 0.5), {base: model.own[base] for base in shapes}
+        fronts = [self.maker.fronts(model.entries, own, weights, _MEMBERS, shift) for weights in mixtures]
+        return [member.point for members in fronts for member in members]
+
+    def _span(self, metric: str) -> float:
+        rows = self.maker.size(self.problem.origin, 0.0, {metric: 1.0}).costs
+        return float(sum(np.nanmax(row) - np.nanmin(row) for row in rows)) or 1.0
+
+    def _ground(self, model: LossModel, base: Point) -> Ground:
+        sizes = [self.maker.size(base, 0.0, {metric: 1.0}) for metric in self.problem.costs]
+        shapes = np.zeros(len(self.evidence.shapes))
+        costs = np.column_stack([np.concatenate([size.cells, shapes]) for size in sizes])
+        free = np.concatenate([np.all([size.free_cells for size in sizes], axis=0), shapes > 0])
+        values = np.column_stack([model.flat, costs])
+        return Ground(
+            costs, np.array([size.rest for size in sizes]), _unbeaten(values, np.flatnonzero(free), model)
+        )
+
+    def _by_shape(self, points: Iterable[Point]) -> dict[Point, list[Point]]:
+        """Distinct points by the base point of their shape, where that is known."""
+        bases = {self.problem.shape_of(base): base for base in self.evidence.shapes}
+        found: dict[Point, list[Point]] = {}
+        for point in dict.fromkeys(points):
+            base = bases.get(self.problem.shape_of(point))
+            if base is not None:
+                found.setdefault(base, []).append(point)
         return found
 
-    def _best(self, parts: list[_Ideas]) -> list[Point]:
-        """The best new idea of each stretch of the cost axis, largest gain first, a batch at most."""
-        if not parts:
-            return []
-        costs, gains = (np.concatenate([getattr(p, what) for p in parts]) for what in ("costs", "gains"))
-        owners = np.repeat(np.arange(len(parts)), [len(part.gains) for part in parts])
-        places = np.concatenate([np.arange(len(part.gains)) for part in parts])
-        useful = gains > _LEAST_GAIN
-        if not useful.any():
-            return []
-        edges = np.linspace(costs[useful].min(), costs[useful].max(), _STRETCHES + 1)[1:-1]
-        stretches = np.searchsorted(edges, costs)
-        taken: dict[int, Point] = {}
-        for idea in np.argsort(-gains, kind="stable"):
-            if not useful[idea] or len(taken) == min(_BATCH, _STRETCHES):
-                break
-            if int(stretches[idea]) not in taken:
-                point = parts[owners[idea]].point(int(places[idea]))
-                if point not in taken.values() and self.is_new(point):
-                    taken[int(stretches[idea])] = point
-        return list(taken.values())
+    def _batch(self, search: LocalSearch, pool: Pool) -> list[Point]:
+        """Those that are expected to add most volume, one after the other, each as if the ones before had come true."""
+        taken: list[Point] = []
+        best, kept = search.best, keeps(pool.costs, search.budgets)
+        left = pool.means < search.front.within(pool.costs) - _LEAST_GAIN
+        while left.any() and len(taken) < _BATCH:
+            places = np.flatnonzero(left)
+            saved = expected_improvement(best, pool.means[places, None], pool.deviations[places, None])
+            chosen = places[np.argmax((saved * kept[places]).mean(axis=1))]
+            left[chosen] = False
+            if self.is_new(pool.points[chosen]):
+                taken.append(pool.points[chosen])
+                best = np.where(kept[chosen], np.minimum(best, pool.means[chosen]), best)
+        return taken
 
 
-def _most_telling(observations: list[Observation], front: _Front, axis: int) -> list[Observation]:
-    """Nearest to the measured front first: the table has to be right there."""
-    if not observations:
-        return []
-    costs = np.array([(*o.values, 0.0)[axis] for o in observations])
-    losses = np.array([o.values[0] for o in observations])
-    return [observations[i] for i in np.argsort(-front.gain(costs, losses), kind="stable")]
-
-
-def _from_moves(
-    table: LossTable,
-    front: _Front,
-    pruned: PrunedSize,
-    members: list[int],
-    random: np.random.Generator,
-) -> _Ideas:
-    bases = np.array([front.points[member] for member in members])
-    moves = draw_moves(table, pruned.cells, pruned.free_cells, bases, _EXCHANGES, random)
-    sums = table.flat[table.cells(bases)].sum(axis=1) + pruned.own
-    before, after = table.predict_sums(sums), table.predict_sums(sums[moves.member] + moves.loss)
-    costs = front.costs[members][moves.member] + moves.cost
-    expected = (front.losses[members] / before)[moves.member] * after
-    return _Ideas(costs, front.gain(costs, expected), lambda move: moves.point(move, bases, table))
-
-
-# -- exchanges -----------------------------------------------------------------------------------------------
-
-_SECOND, _THIRD = 0.9, 0.35
-"""How often a move has a second, and a third change."""
-
-
-@dataclass(frozen=True)
-class Moves:
-    """Moves from members to neighbours.
-
-    Attributes:
-        member: int64 ``(moves,)``, of which member.
-        cells: int64 ``(moves, 3)``, changed cells of the table; repeated where there are fewer changes.
-        cost: float64 ``(moves,)``, change of cost.
-        loss: float64 ``(moves,)``, change of the sum of entries.
-    """
-
-    member: np.ndarray
-    cells: np.ndarray
-    cost: np.ndarray
-    loss: np.ndarray
-
-    def point(self, move: int, members: np.ndarray, table: LossTable) -> Point:
-        """The neighbour that a move leads to from its member."""
-        changed = members[self.member[move]].copy()
-        parameters = table.parameters[self.cells[move]]
-        # The first change comes last, so that repeated cells change nothing.
-        changed[parameters[::-1]] = (self.cells[move] - table.offsets[parameters])[::-1]
-        return tuple(int(choice) for choice in changed)
-
-
-def draw_moves(
-    table: LossTable,
-    costs: np.ndarray,
-    free: np.ndarray,
-    members: np.ndarray,
-    count: int,
-    random: np.random.Generator,
-) -> Moves:
-    """At most ``count`` random moves from each member: one choice for the better, none to two for the worse.
-
-    Nothing is built for a move but its change of cost and loss; the few that are worth it become points.
-
-    Args:
-        table: of sensitivities.
-        costs: float64 ``(cells,)``, what every cell of the table costs.
-        free: bool ``(cells,)``, which cells may be chosen.
-        members: int64 ``(members, parameters)`` points.
-        count: of moves from one member; those that would change a parameter twice are dropped.
-        random: the source of chance.
-    """
-    parameter_of = table.parameters
-    drawn = [Moves(np.zeros(0, np.int64), np.zeros((0, 3), np.int64), *[np.zeros(0)] * 2)]
-    for number, now in enumerate(table.cells(members)):
-        sensitivity = table.flat - table.flat[now][parameter_of]
-        better, worse = np.flatnonzero((sensitivity < 0) & free), np.flatnonzero((sensitivity > 0) & free)
-        if not len(better):
-            continue
-        cells = _draw(better, worse, count, random)
-        cells = cells[~_clash(parameter_of[cells], cells)]
-        fresh = np.ones(cells.shape)
-        fresh[:, 1] = cells[:, 1] != cells[:, 0]
-        fresh[:, 2] = (cells[:, 2] != cells[:, 1]) & (cells[:, 2] != cells[:, 0])
-        changes = [
-            ((values[cells] - values[now][parameter_of[cells]]) * fresh).sum(axis=1)
-            for values in (costs, table.flat)
-        ]
-        drawn.append(Moves(np.full(len(cells), number), cells, *changes))
-    return Moves(*(np.concatenate([getattr(d, f.name) for d in drawn]) for f in fields(Moves)))
-
-
-def _draw(better: np.ndarray, worse: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """Cells ``(count, 3)``: one for the better, then often one and sometimes two for the worse."""
-    first = random.choice(better, count)
-    cells = np.stack([first, first, first], axis=1)
-    if len(worse):
-        for column, often in ((1, _SECOND), (2, _THIRD)):
-            cells[:, column] = np.where(random.random(count) < often, random.choice(worse, count), first)
-    return cells
-
-
-def _clash(parameters: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Whether a move gives one parameter two choices."""
-    found = np.zeros(len(cells), dtype=bool)
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        found |= (parameters[:, a] == parameters[:, b]) & (cells[:, a] != cells[:, b])
+def _unbeaten(values: np.ndarray, cells: np.ndarray, model: LossModel) -> np.ndarray:
+    """Those of some cells that no other of their parameter beats in all ``values``."""
+    parameters = model.parameters[cells]
+    first = np.searchsorted(parameters, parameters)
+    beaten = np.zeros(len(cells), dtype=bool)
+    for step in range(int(np.bincount(parameters, minlength=1).max(initial=0))):
+        rival = np.minimum(first + step, len(cells) - 1)
+        same = (parameters[rival] == parameters) & (rival != np.arange(len(cells)))
+        better = np.all(values[cells[rival]] <= values[cells], axis=1)
+        ahead = np.any(values[cells[rival]] < values[cells], axis=1) | (rival < np.arange(len(cells)))
+        beaten |= same & better & ahead
+    found: np.ndarray = cells[~beaten]
     return found
+
+
+def _front(observations: list[Observation]) -> Front:
+    """Of observations; one without a cost costs nothing."""
+    values = np.array([o.values if len(o.values) > 1 else (*o.values, 0.0) for o in observations])
+    losses = np.nan_to_num(values[:, 0], nan=1e300, posinf=1e300)
+    return Front(values[:, 1:], np.log(np.maximum(losses, FLOOR)))
+
+
+def _thinned(observations: list[Observation], front: Front) -> list[Point]:
+    """Points that no other beats, as long as they lose more than next to nothing; not too many, evenly in cost."""
+    measured = Front(front.costs[: len(observations)], front.losses[: len(observations)])
+    kept = non_dominated(np.column_stack([measured.losses, measured.costs])) & measured.useful
+    order = np.flatnonzero(kept)[np.argsort(measured.costs[kept, 0], kind="stable")]
+    return [observations[place].point for place in order[:: 1 + len(order) // _MEMBERS]]

@@ -17,7 +17,7 @@ from paretune.spaces.space import Point
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from paretune.search.loss_table import Evidence, LossTable
+    from paretune.search.evidence import Evidence
 
 _TRIES = 200
 _ENUMERABLE = 4096
@@ -89,8 +89,8 @@ class Problem(ABC):
         """An empty collection of observations, which knows what they say about single choices."""
 
     @abstractmethod
-    def table(self, evidence: Evidence) -> LossTable:
-        """What is thought about every choice before candidates are learned from."""
+    def prior(self, evidence: Evidence) -> list[np.ndarray]:
+        """What every choice of every parameter is thought to lose alone, before candidates are learned from."""
 
     @property
     def signs(self) -> tuple[int, ...]:
@@ -119,7 +119,11 @@ class Problem(ABC):
 
     def shape_of(self, point: Point) -> Point:
         """The choices that decide the shape."""
-        return tuple(choice for index, choice in enumerate(point) if self.is_shape(index))
+        return tuple([point[place] for place in self._shape_places])
+
+    @cached_property
+    def _shape_places(self) -> list[int]:
+        return [index for index in range(len(self.names)) if self.is_shape(index)]
 
     @property
     def costs(self) -> tuple[str, ...]:

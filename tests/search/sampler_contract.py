@@ -51,6 +51,23 @@ def check_history_alone_decides(kind: Kind, trials: int) -> None:
         assert resumed.ask(trial) == sampler.ask(trial)
 
 
+def check_batches_know_what_is_pending(kind: Kind, count: int) -> None:
+    """Several proposals at once are several points, told in whatever order they end."""
+    synthetic = small_problem(blocks=_blocks(count))
+    sampler = Candidates(synthetic.problem, kind, 1)
+    for observation in synthetic.first(with_marginals=kind.uses_marginals):
+        sampler.tell(observation)
+    asked = [sampler.ask(trial) for trial in range(count)]
+    digests = {synthetic.space.decode(point).digest for point in asked if point is not None}
+    assert len(digests) == count
+    for point in asked[::-1]:
+        assert point is not None
+        sampler.tell(synthetic.observe(point))
+    more = sampler.ask(count)
+    assert more is not None
+    assert synthetic.space.decode(more).digest not in digests
+
+
 def check_seeds_differ(kind: Kind, trials: int) -> None:
     synthetic = small_problem(blocks=_blocks(trials))
     one, other = (synthetic.search(kind, seed, trials)[0] for seed in (1, 2))

@@ -12,6 +12,7 @@ from paretune.search.candidates import Candidates
 from paretune.search.pareto import hypervolume
 from paretune.search.samplers import Kind
 from paretune.search.samplers.problem import Observation
+from paretune.search.sensitivity import SpaceEvidence
 from paretune.search.space_problem import SpaceProblem
 from paretune.spaces.cache_format import KVFormat
 from paretune.spaces.choice import LayerChoice
@@ -80,6 +81,13 @@ class Synthetic:
         named = uniform_configurations(self.space) + probes(self.space)
         named += marginals(self.space) if with_marginals else []
         return [self.observe(point) for point in (self.space.origin(), *(n.point for n in named))]
+
+    def told(self, *, with_marginals: bool) -> SpaceEvidence:
+        """The same, told."""
+        evidence = self.problem.evidence()
+        for observation in self.first(with_marginals=with_marginals):
+            evidence.add(observation)
+        return evidence
 
     def search(self, kind: Kind, seed: int, trials: int) -> tuple[list[Observation], Candidates]:
         """Everything that was told, first configurations first, and the sampler that was told it."""

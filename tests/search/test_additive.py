@@ -92,8 +92,24 @@ def _bytes(problem, point):
     return problem.cost_of(point)["weight_bytes"]
 
 
+@dataclass
+class Fronts:
+    """Of known shapes, over one cost."""
+
+    maker: FrontMaker
+    own: dict
+    metric: str = "weight_bytes"
+
+    def fronts(self, entries, members):
+        return self.maker.fronts(entries, self.own, {self.metric: 1.0}, members)
+
+    @property
+    def exact(self):
+        return self.maker.exact
+
+
 def _maker(problem, members=None, cells=MANY):
-    return FrontMaker(problem.problem, "weight_bytes", members or _pruned_sizes(problem), cells)
+    return Fronts(FrontMaker(problem.problem, cells), members or _pruned_sizes(problem))
 
 
 # -- costs ---------------------------------------------------------------------------------------------------
@@ -129,7 +145,7 @@ def test_a_time_is_the_difference_that_one_parameter_makes(cut, seed):
     random = np.random.default_rng(seed)
     seconds = [random.integers(0, 50, size).astype(float) for size in cut.space.sizes]
     problem = _timed(cut, seconds)
-    maker = FrontMaker(problem, "tpot_s", _pruned_sizes(cut), MANY)
+    maker = Fronts(FrontMaker(problem, MANY), _pruned_sizes(cut), "tpot_s")
     found = maker.fronts(cut.sensitivities, MANY)
     assert maker.exact
     truth = _front((problem.cost_of(g)["tpot_s"], cut.quality(g)) for g in cut.sizes)
@@ -277,16 +293,26 @@ def test_thinned_fronts_are_parts_of_the_whole(cut, most):
     assert most // 2 <= len(kept) <= most + 1
 
 
-def test_sizes_are_found_by_the_parameters_of_the_pruned(cut):
-    maker = _maker(cut, {cut.space.origin(): 0.0})
-    narrow = cut.space.uniform(4, "rtn")
-    assert maker.size_of(narrow).base == cut.space.origin()
-    other = list(_pruned_sizes(cut))[1]
-    assert maker.size_of(other) is None
+def test_the_shape_is_what_the_parameters_of_the_pruned_say(cut):
+    narrow, other = cut.space.uniform(4, "rtn"), list(_pruned_sizes(cut))[1]
+    assert cut.problem.shape_of(narrow) == cut.problem.shape_of(cut.space.origin())
     assert cut.problem.shape_of(other) != cut.problem.shape_of(narrow)
     assert [g.name for i, g in enumerate(cut.space.parameters) if cut.problem.is_shape(i)] == [
         "pruned.blocks", "pruned.kv_heads", "pruned.ffn_channels",
     ]  # fmt: skip
+
+
+def test_two_costs_are_traded_by_their_weights(cut):
+    """The front over a weighted sum, member for member."""
+    weights = {"weight_bytes": 1.0, "tpot_s": 3.0}
+
+    def cost_of(point):
+        return {"weight_bytes": float(_bytes(cut, point)), "tpot_s": 7.0 * point[0]}
+
+    problem = SpaceProblem(cut.space, ("kl", *weights), cost_of, lambda point: bool(cut.space.ruling(point)))
+    found = FrontMaker(problem, MANY).fronts(cut.sensitivities, _pruned_sizes(cut), weights, MANY)
+    truth = _front((size + 3.0 * 7 * point[0], cut.quality(point)) for point, size in cut.sizes.items())
+    assert [(m.cost, m.total) for m in found] == truth
 
 
 # -- a problem whose front is known --------------------------------------------------------------------------

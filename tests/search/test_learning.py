@@ -1,4 +1,4 @@
-"""The sensitivity table, what it learns, the exchanges it ranks; and a problem whose front is known, solved exactly."""
+"""What is known of choices before candidates; and a problem whose front is known, solved exactly."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from paretune.search.additive import FrontMaker
-from paretune.search.loss_table import Residual
 from paretune.search.pareto import non_dominated
 from paretune.search.samplers import find_sampler
-from paretune.search.samplers.paretune import draw_moves
 from paretune.search.samplers.problem import Observation
-from paretune.search.sensitivity import SensitivityTable, interpolated, smallest_energy
+from paretune.search.sensitivity import SensitivityPrior, interpolated, smallest_energy
 from paretune.spaces.patterns import Restrictions
 from tests.fakes import tiny_spec
 from tests.search.synthetic import Synthetic, small_problem
@@ -66,115 +63,12 @@ def test_more_bits_never_do_more_sensitivity_beyond_the_measured():
     assert interpolated({2: 1.0, 4: 0.01}, 6) == pytest.approx(1e-4)
 
 
-@pytest.fixture
-def told():
+def test_marginals_are_the_prior():
     problem = small_problem()
-    observations, _ = problem.search(find_sampler("random"), seed=1, trials=60)
-    return problem, [o for o in observations if problem.space.pruned(o.point).whole]
-
-
-def _table(problem):
-    dense = problem.space.origin()
-    marginals = {
-        (parameter, choice): problem.quality((*dense[:parameter], choice, *dense[parameter + 1 :]))
-        for parameter in problem.space.layer_parameters
-        for choice in range(problem.space.sizes[parameter])
-        if choice != dense[parameter]
-    }
-    return SensitivityTable(problem.space, marginals, {})
-
-
-def test_marginals_are_the_prior(told):
-    problem, _ = told
-    table = _table(problem)
+    entries = problem.problem.prior(problem.told(with_marginals=True))
     for parameter in problem.space.layer_parameters:
-        assert table.prior[parameter] == pytest.approx(problem.sensitivities[parameter], rel=1e-3, abs=2e-6)
-
-
-def test_refinement_predicts_unseen_candidates_better(told):
-    problem, observations = told
-    table = _table(problem)
-    seen, unseen = observations[::2], observations[1::2]
-    points = [o.point for o in unseen if o.values[0] > 1e-5]
-    truth = np.log([o.values[0] for o in unseen if o.values[0] > 1e-5])
-    before = np.abs(np.log(table.predict(points)) - truth).mean()
-    table.refine(seen)
-    assert np.abs(np.log(table.predict(points)) - truth).mean() < 0.5 * before
-
-
-def test_too_few_observations_change_nothing(told):
-    problem, observations = told
-    table = _table(problem)
-    table.refine(observations[:5])
-    assert np.array_equal(table.flat, table.flat_prior)
-
-
-def test_residual_finds_the_entry_that_is_wrong():
-    """One of six entries does five times the harm that was thought."""
-    random = np.random.default_rng(0)
-    shares = random.dirichlet(np.ones(6), size=200)
-    ratios = np.log(shares @ np.array([1.0, 1.0, 5.0, 1.0, 1.0, 1.0]))
-    found = Residual(np.zeros(200), shares, ratios)
-    whole = found.factors * np.exp(found.trend(np.zeros(1)))
-    assert np.argmax(found.factors) == 2
-    assert found.factors[2] / np.median(found.factors) > 2.5
-    assert np.exp(found.trend(np.zeros(1))) * found.factors.mean() == pytest.approx(whole.mean())
-
-
-def test_residual_follows_a_trend():
-    logs = np.linspace(-6, 0, 50)
-    found = Residual(logs, np.full((50, 1), 1e-6), 0.2 * logs)
-    assert found.trend(np.array([-5.0, -1.0])) == pytest.approx([-1.0, -0.2], abs=0.05)
-
-
-def test_moves_say_what_they_cost(told):
-    problem, observations = told
-    table = _table(problem)
-    table.refine(observations)
-    maker = FrontMaker(problem.problem, "weight_bytes", {problem.space.origin(): 0.0}, 1_000_000)
-    size = maker.size_of(problem.space.origin())
-    assert size is not None
-    members = np.array([problem.space.uniform(4, "rtn"), problem.space.uniform(8, "rtn")])
-    moves = draw_moves(table, size.cells, size.free_cells, members, 50, np.random.default_rng(0))
-    assert len(moves.cost) > 50
-    for move in range(len(moves.cost)):
-        point = moves.point(move, members, table)
-        base = tuple(int(c) for c in members[moves.member[move]])
-        assert 1 <= sum(a != b for a, b in zip(point, base, strict=True)) <= 3
-        assert problem.space.ruling(point)
-        cost = problem.cost_of(point)["weight_bytes"] - problem.cost_of(base)["weight_bytes"]
-        assert cost == pytest.approx(moves.cost[move])
-        change = table.flat[table.cells([point])].sum() - table.flat[table.cells([base])].sum()
-        assert change == pytest.approx(moves.loss[move])
-
-
-def test_parameters_of_cells():
-    table = _table(small_problem())
-    assert list(table.parameters[table.offsets]) == list(range(len(table.prior)))
-
-
-def test_pruned_sizes_get_no_format_that_their_shapes_refuse():
-    """A group of 64 does not divide 160 channels, so the down projection of that pruned model stays dense."""
-    problem = small_problem()
-    space = problem.space
-    cut = space.index("pruned.ffn_channels")
-    base = (*space.origin()[:cut], space.parameters[cut].choices.index(160), *space.origin()[cut + 1 :])
-    maker = FrontMaker(problem.problem, "weight_bytes", {space.origin(): 0.0, base: 0.0}, 1_000_000)
-    table = _table(problem)
-    members = maker.fronts([np.minimum(e, 1e-9) for e in table.entries], 50)
-    cut_ones = [m for m in members if m.point[cut] == base[cut]]
-    assert cut_ones
-    assert all(space.ruling(m.point) for m in members)
-    for member in members:
-        assert member.cost == pytest.approx(problem.cost_of(member.point)["weight_bytes"])
-
-
-def test_broken_observations_are_left_out(told):
-    problem, observations = told
-    table = _table(problem)
-    broken = [Observation(o.point, (float("inf"), o.values[1])) for o in observations]
-    table.refine(broken)
-    assert np.array_equal(table.flat, table.flat_prior)
+        known = problem.sensitivities[parameter]
+        assert entries[parameter] == pytest.approx(known, rel=1e-3, abs=2e-6)
 
 
 # -- what the prior is made of -------------------------------------------------------------------------------
@@ -207,9 +101,9 @@ def _plain(bits, method):
 def test_without_marginals_entries_add_up_to_what_the_uniform_configuration_lost(method):
     """Whichever method is the better one: the share of a group is of what its own method lost."""
     problem = _methods()
-    table = SensitivityTable(problem.space, {}, {(4, "rtn"): 0.4, (4, "hqq"): 0.1, (8, "rtn"): 0.01})
+    table = SensitivityPrior(problem.space, {}, {(4, "rtn"): 0.4, (4, "hqq"): 0.1, (8, "rtn"): 0.01})
     chosen = _everywhere(problem, _plain(4, method))
-    assert sum(table.prior[i][c] for i, c in chosen.items()) == pytest.approx(
+    assert sum(table.entries[i][c] for i, c in chosen.items()) == pytest.approx(
         {"rtn": 0.4, "hqq": 0.1}[method]
     )
 
@@ -219,24 +113,24 @@ def test_a_marginal_by_another_method_does_not_pass_for_one_by_the_best():
     problem = _methods()
     (index, rtn), *_ = _everywhere(problem, _plain(4, "rtn")).items()
     uniform = {(4, "rtn"): 0.4, (4, "hqq"): 0.1}
-    table = SensitivityTable(problem.space, {(index, rtn): 0.08}, uniform)
+    table = SensitivityPrior(problem.space, {(index, rtn): 0.08}, uniform)
     hqq = _everywhere(problem, _plain(4, "hqq"))[index]
-    assert table.prior[index][rtn] == 0.08
-    assert table.prior[index][hqq] == pytest.approx(0.02)
-    both = SensitivityTable(problem.space, {(index, rtn): 0.08, (index, hqq): 0.05}, uniform)
-    assert (both.prior[index][rtn], both.prior[index][hqq]) == (0.08, 0.05)
+    assert table.entries[index][rtn] == 0.08
+    assert table.entries[index][hqq] == pytest.approx(0.02)
+    both = SensitivityPrior(problem.space, {(index, rtn): 0.08, (index, hqq): 0.05}, uniform)
+    assert (both.entries[index][rtn], both.entries[index][hqq]) == (0.08, 0.05)
 
 
 def test_each_share_of_zeros_has_a_loss_of_its_own():
     problem = _methods()
     measured = {0.25: 0.01, 0.75: 0.8}
-    table = SensitivityTable(problem.space, {}, {(4, "rtn"): 0.4}, measured)
+    table = SensitivityPrior(problem.space, {}, {(4, "rtn"): 0.4}, measured)
     sums = {}
     for share in (0.25, 0.5, 0.75):
         zeros = _everywhere(
             problem, lambda c, share=share: c.weight.dense and c.sparsity and c.sparsity.fraction == share
         )
-        sums[share] = sum(table.prior[i][c] for i, c in zeros.items())
+        sums[share] = sum(table.entries[i][c] for i, c in zeros.items())
     assert (sums[0.25], sums[0.75]) == pytest.approx((0.01, 0.8))
     assert sums[0.25] < sums[0.5] < sums[0.75]
 
@@ -256,17 +150,6 @@ def test_energy_of_the_smallest_magnitudes():
         found = drawn[: int(share * len(drawn))].sum() / drawn.sum()
         assert smallest_energy(share) == pytest.approx(found, rel=0.05)
     assert (smallest_energy(0), smallest_energy(1)) == (0.0, 1.0)
-
-
-def test_the_prediction_follows_the_corrected_sum(told):
-    """So the exact front of the sum is that of the prediction wherever the trend rises with it."""
-    problem, observations = told
-    table = _table(problem)
-    table.refine(observations)
-    points = [o.point for o in observations]
-    sums = table.flat[table.cells(points)].sum(axis=1)
-    order = np.argsort(sums)
-    assert list(np.argsort(table.predict(points)[order], kind="stable")) == sorted(range(len(points)))
 
 
 def test_what_was_read_on_less_text_is_not_compared():

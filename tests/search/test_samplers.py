@@ -43,6 +43,10 @@ def test_resumed_search_is_the_same(name, kind):
     contract.check_resumed_search_is_the_same(kind, _trials(name))
 
 
+def test_batches_know_what_is_pending(name, kind):
+    contract.check_batches_know_what_is_pending(kind, 2 if name in SLOW else 12)
+
+
 def test_seeds_differ(name, kind):
     if name in DETERMINISTIC:
         pytest.skip(f"{name} is deterministic")
@@ -116,6 +120,24 @@ def test_infinite_sensitivity_is_survived_by_every_sampler(kind):
         broken = Observation(observation.point, (float("inf"), observation.values[1]))
         sampler.tell(broken if number % 5 == 4 else observation)
     assert sampler.ask(0) is not None
+
+
+@pytest.mark.parametrize(("name", "why"), [("additive", "converged"), ("random", "exhausted")])
+def test_the_end_says_why(name, why):
+    """The front of what is known was proposed, and points are left; or none is."""
+    synthetic = exhaustible_problem()
+    _, sampler = synthetic.search(find_sampler(name), seed=0, trials=10**6)
+    assert sampler.ended == why
+
+
+def test_a_sampler_of_ours_that_proposed_everything_is_exhausted():
+    synthetic = exhaustible_problem()
+    synthetic.restrictions = synthetic.restrictions.model_copy(update={"bits": (4,), "kv_bits": (16, 8)})
+    sampler = Candidates(synthetic.problem, find_sampler("paretune"), 0)
+    for point in np.ndindex(*synthetic.space.sizes):
+        sampler.tell(synthetic.observe(tuple(point)))
+    assert sampler.ask(0) is None
+    assert sampler.ended == "exhausted"
 
 
 def test_nothing_left_to_choose():
