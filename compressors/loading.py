@@ -17,6 +17,7 @@ from paretune.compressors.companions import companion_files
 from paretune.spaces.architectures import check_weights
 from paretune.spaces.architectures.description import model_class
 from paretune.spaces.architectures.headers import weight_files
+from paretune.spaces.architectures.weights import BLOCK_INDEX
 from paretune.spaces.errors import ModelError
 from paretune.spaces.files import (
     CONFIGURATION,
@@ -65,6 +66,12 @@ def check_parameters(model: Any, folder: Path, spec: ModelSpec) -> None:
     Raises:
         ModelError: names the first one that is absent or shaped otherwise.
     """
+    if spec.tied and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        raise ModelError(
+            f"tie_word_embeddings in {folder / 'config.json'}",
+            f"is true, and the weights hold a {spec.head.parameter} that is not {spec.embedding.parameter}",
+            "Set it to false, or use config.json and weights of the same model",
+        )
     found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, shape in spec.parameter_shapes.items():
         if found.get(name) != shape:
@@ -102,6 +109,7 @@ def load_checkpoint(
     """
     with told_by_transformers(folder):
         config, attention = read_model_config(folder)
+        _refuse_unknown_method(folder, config)
         with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the container's library
             model, said = model_class(config).from_pretrained(
                 folder,
@@ -111,7 +119,9 @@ def load_checkpoint(
                 local_files_only=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,
             )
+            _refuse_other_weights(folder, model, said)
             _refuse_missing(folder, model, said)
             model = _expanded(model.to(device).eval().requires_grad_(False))
     _cast(model, dtype)
@@ -151,6 +161,35 @@ def _refuse_missing(folder: Path, model: Any, said: dict[str, Any]) -> None:
             f"tensor {missing[0]} of {folder}",
             f"is absent, as are {len(missing) - 1} others: transformers would fill in random numbers",
             "Use the complete weights of the same model",
+        )
+
+
+def _refuse_other_weights(folder: Path, model: Any, said: dict[str, Any]) -> None:
+    """Refuse weights of other shapes than ``config.json`` says, or of more blocks, which would be left out."""
+    known = {BLOCK_INDEX.sub("*", name) for name, _ in model.named_parameters()}
+    more = sorted(name for name in said["unexpected_keys"] if BLOCK_INDEX.sub("*", name) in known)
+    wrong = [
+        (name, f"has shape {tuple(stored)}, config.json promises {tuple(wanted)}")
+        for name, stored, wanted in sorted(said["mismatched_keys"])
+    ]
+    for name, rule in (*wrong, *((name, "is of one block more than config.json counts") for name in more)):
+        remedy = "Use config.json and weights of the same model"
+        raise ModelError(f"tensor {name} of {folder}", rule, remedy)
+
+
+def _refuse_unknown_method(folder: Path, config: Any) -> None:
+    """``transformers`` takes a checkpoint that is quantized by a method it does not know for a plain one."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    found = getattr(config, "quantization_config", None) or {}
+    method = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+    method = str(getattr(method, "value", method))
+    known = {name.partition("_4bit")[0].partition("_8bit")[0] for name in AUTO_QUANTIZATION_CONFIG_MAPPING}
+    if found and method not in known:
+        raise ModelError(
+            f"model folder {folder}",
+            f"is quantized by a method that transformers does not have ({method})",
+            "Start from the unquantized checkpoint that it was made from",
         )
 
 

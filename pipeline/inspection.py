@@ -15,7 +15,8 @@ from paretune.pipeline.run_file import RunFile
 from paretune.pipeline.targets import LOCAL, local_device
 from paretune.profiles.devices import detect_device, find_device
 from paretune.search.feasibility import check_feasible
-from paretune.spaces.architectures import read_model
+from paretune.spaces.architectures import check_weights, read_model
+from paretune.spaces.architectures.headers import present_files
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.errors import EngineError
 from paretune.spaces.space import SearchSpace
@@ -130,7 +131,7 @@ class Inspection:
 
 
 def inspect_model(run: RunFile) -> Inspection:
-    """The space of a search with these settings; the model's weights are not read.
+    """The space of a search with these settings; weights that are there are looked at, and not read.
 
     Raises:
         LimitError: no configuration meets a limit on bytes.
@@ -139,6 +140,8 @@ def inspect_model(run: RunFile) -> Inspection:
     engine = find_engine(run.engine)
     folder = model_folder(run.model, run.revision, config_only=True)
     spec = engine.stored(read_model(folder, source=run.model, revision=run.revision))
+    if spec.shipped is None and present_files(folder):
+        check_weights(folder, spec)
     kinds: Mapping[str, Any] = {"auto": engine.device_kind, "cpu": "cpu", "gpu": "gpu"}
     device = detect_device(kinds[run.device]) if run.device in LOCAL else find_device(run.device)
     space = SearchSpace(

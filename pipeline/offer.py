@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from paretune.spaces.choice import LayerChoice
 from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineError, SpaceError
+from paretune.spaces.patterns import Restrictions, group_sizes
 from paretune.spaces.refusals import beside_language, without_choice
 from paretune.spaces.space import SearchSpace
 
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
     from paretune.spaces.parameters import Parameter
 
 
-def check_offer(engine: Engine, space: SearchSpace, *, export: bool) -> tuple[str, ...]:
+def check_offer(engine: Engine, space: SearchSpace, named: Restrictions, *, export: bool) -> tuple[str, ...]:
     """Refuse a search that has nothing to choose or to write; what it leaves alone, in words.
 
     Args:
         engine: of the search.
         space: of the engine; the order of blocks does not matter.
+        named: what the user named, before the engine filled in what was left open.
         export: whether what is found shall be exported.
 
     Raises:
         EngineError: the engine writes no such model.
-        SpaceError: no layer inside the blocks has a choice but what it is.
+        SpaceError: no layer inside the blocks has a choice but what it is, or none has a group size that was named.
     """
     spec = space.spec
     verdict = engine.export_ruling(spec, DENSE_CONFIG)
@@ -46,11 +48,32 @@ def check_offer(engine: Engine, space: SearchSpace, *, export: bool) -> tuple[st
             f"has nothing to choose inside the blocks: {_commonest(space, fixed)}",
             "Allow other formats, methods or group sizes, or choose another engine",
         )
+    _refuse_unused_sizes(space, named)
     notes = [*beside_language(spec), *without_choice(space)]
     refusal = _unwritten(engine, space, inside) if export else ""
     if refusal:
         notes.append(f"no layer that is quantized can be exported, only searched and run here: {refusal}")
     return tuple(notes)
+
+
+def _refuse_unused_sizes(space: SearchSpace, named: Restrictions) -> None:
+    """Refuse group sizes that were named where no choice of the space has any of them."""
+    if "group_size" not in named.model_fields_set:
+        return
+    sizes = group_sizes(named.group_size)
+    layers = [x for parameter in space.parameters for x in parameter.choices if isinstance(x, LayerChoice)]
+    if any(choice.weight.group_size in sizes for choice in layers if _quantized(choice)):
+        return
+    reasons = [
+        reason
+        for what, reason in space.refused.items()
+        if any(f"-g{size}" in what for size in sizes if size is not None) and what.startswith("blocks.")
+    ]
+    raise SpaceError(
+        f"group size {', '.join(str(size or 0) for size in sizes)}",
+        f"is taken by no layer: {reasons[0] if reasons else f'no format of {space.legality.engine} has it'}",
+        "Leave it out, or name another",
+    )
 
 
 def _quantized(choice: object) -> bool:

@@ -199,7 +199,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
         if searching:
             # The order of blocks, which a bank knows, changes no bytes; limits on times wait for a profile.
             space = SearchSpace(spec, legality, offered)
-            said = [*check_offer(engine, space, export=run.export)]
+            said = [*check_offer(engine, space, run.space, export=run.export)]
             check_feasible(space, CostEvaluator(spec, run.workload).evaluate, run.search.parsed_limits)
         if searching and run.export and not (ruling := engine.source_ruling(source)):
             raise EngineError(

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from paretune.spaces.errors import RunError, StorageBusyError
-from paretune.spaces.files import FileKind, cannot_write, make_folder, read_object, write_whole
+from paretune.spaces.files import (
+    FileKind,
+    absent_folders,
+    cannot_write,
+    make_folder,
+    read_object,
+    remove_empty,
+    write_whole,
+)
 
 _LOCK = "run.lock"
 _FINGERPRINT = "fingerprint.json"
@@ -21,7 +29,7 @@ _TIE = FileKind("fingerprint", RunError, "Choose another folder with --out, or r
 def lock_run_folder(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the lock goes with the process, however it ends.
 
-    A folder that was made for it and holds nothing else is gone afterwards: what was refused leaves no trace.
+    Folders that were made for it and hold nothing else are gone afterwards: what was refused leaves no trace.
 
     Raises:
         RunError: there can be no such folder, or it cannot be written to.
@@ -29,7 +37,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    made = not folder.exists()
+    made = absent_folders(folder)
     make_folder(folder)
     try:
         opened = (folder / _LOCK).open("a+", encoding="ascii")
@@ -54,7 +62,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         finally:
             if made and [file.name for file in folder.iterdir()] == [_LOCK]:
                 (folder / _LOCK).unlink()
-                folder.rmdir()
+                remove_empty(made)
 
 
 def refuse_other_folder(folder: Path) -> None:

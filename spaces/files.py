@@ -386,6 +386,7 @@ def written_whole(folder: Path, refused: type[ParetuneError] = EngineError) -> I
         ParetuneError: of the class ``refused``; ``folder`` is there already and not empty, or the disk refuses.
     """
     refuse_occupied(folder, refused)
+    made = absent_folders(folder.parent)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
@@ -399,6 +400,19 @@ def written_whole(folder: Path, refused: type[ParetuneError] = EngineError) -> I
         raise cannot_write(folder, error, refused) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        remove_empty(made)
+
+
+def absent_folders(folder: Path) -> list[Path]:
+    """The folder and those that it lies in, innermost first, as far as they are not there yet."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders that were made for nothing, innermost first; those that hold something stay."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def refuse_occupied(folder: Path, refused: type[ParetuneError] = EngineError) -> None:

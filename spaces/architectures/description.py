@@ -136,6 +136,12 @@ def _built(config: Any) -> Any:
 
 def _check_numbers(text: Any, model_type: str) -> None:
     """Refuse sizes that a family's own class would take and make nothing of."""
+    if getattr(text, "vocab_size", None) is None:
+        raise ModelError(
+            f"model_type {model_type}",
+            "has no language part: no vocabulary, hence no token to predict",
+            "Name a language model, or a vision-language model, of which the language part is searched",
+        )
     for key in ("hidden_size", "num_hidden_layers", "vocab_size"):
         found = getattr(text, key, None)
         if isinstance(found, bool) or not isinstance(found, int) or found < 1:

@@ -23,6 +23,7 @@ _PACKED = {
     "SCB": "bitsandbytes",
 }
 _DTYPES: dict[str, Dtype] = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+BLOCK_INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 _BUFFERS = re.compile(r"(rotary_emb\.inv_freq|\.masked_bias|position_ids|(attn|attention)\.bias)$")
 
 
@@ -107,13 +108,38 @@ def _check_against(folder: Path, spec: ModelSpec, tensors: tuple[StoredTensor, .
             f"lack {absent - other:,} numbers of {spec.parameters:,} ({missing[0]} is absent)",
             "Use the complete weights of the same model",
         )
+    _refuse_more_blocks(spec, tensors)
     _refuse_mixed([tensor for tensor in tensors if tensor.name in expected])
+
+
+def _refuse_more_blocks(spec: ModelSpec, tensors: tuple[StoredTensor, ...]) -> None:
+    """Refuse weights of more blocks than ``config.json`` counts: the model would be another, with its end cut off.
+
+    A head that predicts further tokens (DeepSeek, GLM) lies behind the last block and has tensors that no block has.
+    """
+    known = {BLOCK_INDEX.sub("*", name) for name in spec.parameter_shapes}
+    beyond: dict[int, list[StoredTensor]] = {}
+    for tensor in tensors:
+        if (block := _beyond(tensor, spec)) is not None and not is_buffer(tensor):
+            beyond.setdefault(block, []).append(tensor)
+    for found in beyond.values():
+        if all(BLOCK_INDEX.sub("*", tensor.name) in known for tensor in found):
+            raise ModelError(
+                f"tensor {found[0].name} in {found[0].file}",
+                f"is of one block more than config.json counts ({spec.blocks})",
+                "Use config.json and weights of the same model",
+            )
 
 
 def _foreign(tensor: StoredTensor, spec: ModelSpec) -> bool:
     """Whether a tensor can stand for none of the model's: a buffer, or of a block that the model does not have."""
+    return is_buffer(tensor) or _beyond(tensor, spec) is not None
+
+
+def _beyond(tensor: StoredTensor, spec: ModelSpec) -> int | None:
+    """The block that a tensor is of, where the model does not have it."""
     found = re.match(rf"{re.escape(spec.block_path)}\.(\d+)\.", tensor.name)
-    return is_buffer(tensor) or (found is not None and int(found[1]) >= spec.blocks)
+    return int(found[1]) if found is not None and int(found[1]) >= spec.blocks else None
 
 
 def _refuse_mixed(tensors: list[StoredTensor]) -> None:

@@ -20,6 +20,7 @@ def offer(folder, family, name, export=True, **asked):
     return check_offer(
         engine,
         SearchSpace(spec, engine.legality("x86-avx2"), engine.offered(restrictions, "x86-avx2")),
+        Restrictions(**asked),
         export=export,
     )
 
