@@ -8,6 +8,7 @@ import typer
 
 from paretune.commands import options as opt
 from paretune.commands.printing import console, print_json, table
+from paretune.spaces.numerals import with_error
 
 if TYPE_CHECKING:
     from paretune.pipeline.checking import Checked
@@ -63,7 +64,7 @@ def check(
 def _print(found: Checked) -> None:
     result, page = found.figures, console()
     page.print(
-        f"KL(base || checkpoint) {result['kl']:.5f} +- {result['kl_stderr']:.5f} nat a token "
+        f"KL(base || checkpoint) {with_error(result['kl'], result['kl_stderr'])} nat per token "
         f"(clustered by {result['clustered_by']}), "
         f"p99 {result['kl_p99']:.4f}; same top token {result['top1_agreement']:.2%}; "
         f"perplexity {result['perplexity_base']:.3f} -> {result['perplexity']:.3f}"

@@ -10,6 +10,7 @@ import typer
 
 from paretune.commands import options as opt
 from paretune.commands.printing import console, print_json, table
+from paretune.spaces.numerals import with_error
 
 
 def transform(
@@ -147,5 +148,5 @@ def _eight_bits_line(found: dict[str, Any]) -> str:
     verdict = "" if found["helped"] else ": no help, search the original"
     return (
         f"KL with every linear of the blocks in {found['format']}: {found['kl_after']:.3g}, of the original "
-        f"{found['kl_before']:.3g} (difference +- {found['stderr_of_difference']:.2g}){verdict}"
+        f"{found['kl_before']:.3g} ({with_error(found['difference'], found['stderr_of_difference'])} less){verdict}"
     )

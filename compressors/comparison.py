@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,11 +68,6 @@ class Divergence:
     def mean_kl(self) -> Estimate:
         """Of all windows."""
         return mean(self.kl, self.sample)
-
-    @property
-    def perplexity(self) -> float:
-        """Of the candidate itself, per token."""
-        return math.exp(float(self.loss.mean()))
 
     def joined(self, after: Divergence) -> Divergence:
         """Together with the windows that were read after these."""

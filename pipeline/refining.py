@@ -23,6 +23,7 @@ from paretune.spaces.errors import ConfigurationError, UnknownNameError
 from paretune.spaces.formats import WeightFormat
 from paretune.spaces.measurement import Fidelity
 from paretune.spaces.methods import scaled_blocks
+from paretune.spaces.numerals import signed
 from paretune.spaces.statistics import Difference, difference
 
 METHODS = ("gptq", "autoround", "qat")
@@ -52,8 +53,8 @@ class Refined:
     def line(self) -> str:
         """One line for people."""
         return (
-            f"refined by {self.method}: KL {self.kl_before:.4g} -> {self.kl_after:.4g} nat a token on the report text"
-            f" (paired difference {self.change.value:+.2g} +- {self.change.stderr or 0.0:.1g})"
+            f"refined by {self.method}: KL {self.kl_before:.4g} -> {self.kl_after:.4g} nat per token on the report text"
+            f" (paired difference {signed(self.change.value, self.change.stderr)})"
         )
 
 

@@ -110,7 +110,7 @@ class TransformResult:
         found = self.eight_bits
         eight_bits = found and {
             "format": EIGHT_BITS, "kl_before": found.before, "kl_after": found.after,
-            "stderr_of_difference": found.gained.stderr or 0.0, "helped": found.helped,
+            "difference": found.gained.value, "stderr_of_difference": found.gained.stderr, "helped": found.helped,
         }  # fmt: skip
         return {
             **self.said,

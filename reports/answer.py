@@ -92,7 +92,7 @@ def uniform_words(answer: Answer) -> str:
         return "no uniform configuration is that small"
     own, other = answer.recommended.value("kl"), answer.uniform.value("kl")
     what = f"{answer.uniform.name}, the best uniform configuration that is no larger"
-    if answer.margin.stderr is not None and not answer.margin.clear:
+    if not answer.margin.clear:
         return f"which cannot be told from {what}"
     if not own or not other:
         return f"beside {digits(other or 0.0)} of {what}"

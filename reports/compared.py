@@ -13,7 +13,7 @@ from paretune.reports.comparison import front_members, task_names
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import RunError
 from paretune.spaces.measurement import Measurement
-from paretune.spaces.numerals import MINUS, change, measured, with_error
+from paretune.spaces.numerals import change, measured, signed
 from paretune.spaces.result import FrontFile, Member, RunDocument
 from paretune.spaces.schema import Document, Frozen
 from paretune.spaces.statistics import Difference, difference
@@ -187,6 +187,5 @@ def _text(found: Measurement | None) -> str:
 
 
 def _gap(gap: Difference) -> str:
-    sign = MINUS if gap.value < 0 else "+" if gap.value > 0 else ""
-    words = f"{sign}{with_error(abs(gap.value), gap.stderr)}"
+    words = signed(gap.value, gap.stderr)
     return words if gap.paired or gap.stderr is None else f"{words} (unpaired)"

@@ -59,7 +59,7 @@ def _of_the_recommended(folder: RunFolder, answer: Answer) -> list[str]:
                 f"The recommended configuration breaks the limit {text}: {limit.metric} is {digits(value)}."
             )
     margin = answer.margin
-    if margin is not None and answer.uniform is not None and margin.stderr is not None:
+    if margin is not None and answer.uniform is not None:
         if margin.value < 0 and margin.clear:
             found.append(
                 f"The recommended configuration is worse than {answer.uniform.name}, which is no larger: use that one."

@@ -41,6 +41,12 @@ def with_error(value: float, stderr: float | None) -> str:
     return f"{value:,.{max(0, places)}f} ± {stderr:,.{max(0, places)}f}"
 
 
+def signed(value: float, stderr: float | None) -> str:
+    """A difference: ``+0.0121 ± 0.0004``, ``−0.5``; nothing has no sign."""
+    sign = MINUS if value < 0 else "+" if value > 0 else ""
+    return f"{sign}{with_error(abs(value), stderr)}"
+
+
 def scale_of(largest: float, unit: str) -> tuple[float, str]:
     """The factor and name of the pretty unit in which ``largest`` lies between 1 and 1,000."""
     ladder = {"B": _BYTES, "s": _SECONDS, "J": _JOULES, "operations": _OPERATIONS}.get(unit, ((1.0, unit),))

@@ -8,7 +8,12 @@ themselves. Intervals and tests take Student's t with one degree of freedom less
 
 **Pairs.** Two readings are compared on the windows that both have, found by their identity, and on no others. A
 perplexity is compared through the losses (delta method), a percentile by a bootstrap that draws the same clusters for
-both (Efron and Tibshirani, 1993), with a fixed seed.
+both (Efron and Tibshirani, 1993), with a fixed seed. Each side keeps its own weights; documents are those that either
+side knows.
+
+**No scatter is no certainty.** Where all clusters say the same, their error is 0 and Student's t has nothing to go by.
+What is left is their common sign, which chance alone gives in ``2`` of ``2^clusters`` cases (Fisher's sign flips): that
+is the p-value, and below six clusters the interval is not known.
 
 **Many comparisons.** Nothing is corrected for how many are made: of twenty differences that are none, one is clear.
 """
@@ -22,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.errors import BrokenCandidateError, ConfigurationError
 from paretune.spaces.measurement import Clustering, Estimator, Measurement, Sample
 from paretune.spaces.schema import Frozen
 
@@ -34,6 +39,8 @@ CONFIDENCE = 0.95
 TAIL_LEVELS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 1.0)
 """Where the distribution of the tokens of a window is kept, so that percentiles can be drawn again."""
 
+_NO_SCATTER = 1e-9
+"""Share of a value below which its standard error is the rounding of equal clusters."""
 _PERCENTILE = 0.99
 _RESAMPLES = 500
 _SEED = 0
@@ -65,13 +72,16 @@ class Estimate(Frozen):
 
     @property
     def reach(self) -> float:
-        """Half the width of the interval of 95 %; 0 where the error is not known."""
-        return 0.0 if self.stderr is None else self.interval()[1] - self.value
+        """Half the width of the interval of 95 %; 0 where it is not known."""
+        reach = self.interval()[1] - self.value
+        return reach if math.isfinite(reach) else 0.0
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float]:
         """Bounds that hold the truth with this probability; infinite where the error is not known."""
-        if self.stderr is None:
+        if self.stderr is None or (self._scatterless and self.p_value > 1 - confidence):
             return -math.inf, math.inf
+        if self._scatterless:
+            return self.value, self.value
         reach = _t_quantile(0.5 + confidence / 2, self.clusters) * self.stderr
         return self.value - reach, self.value + reach
 
@@ -86,11 +96,15 @@ class Estimate(Frozen):
         """Two-sided probability of a value at least as far from zero if the truth is zero; 1 where it is not known."""
         if self.stderr is None or self.value == 0:
             return 1.0
-        if self.stderr == 0:
-            return 0.0
+        if self._scatterless:
+            return min(1.0, 2.0 ** (1 - self.clusters))
         from scipy.special import stdtr
 
         return float(2 * stdtr(_degrees(self.clusters), -abs(self.value) / self.stderr))
+
+    @property
+    def _scatterless(self) -> bool:
+        return self.stderr is not None and self.stderr <= _NO_SCATTER * abs(self.value)
 
 
 class Difference(Estimate):
@@ -124,11 +138,15 @@ def mean(values: Sequence[float] | np.ndarray, sample: Sample | None = None) -> 
     """Weighted mean of what was read on each window.
 
     Args:
-        values: one a window.
+        values: one per window.
         sample: the windows; each stands for itself if left out.
+
+    Raises:
+        ConfigurationError: no window, or not one value for each.
     """
     parts = np.asarray(values, dtype=np.float64)
-    groups = _Groups(sample or numbered(len(parts)))
+    groups = _Groups(sample or numbered(np.size(parts)))
+    groups.check(parts)
     value = groups.mean(parts)
     return Estimate(value=value, stderr=groups.error(parts - value), **groups.facts)
 
@@ -144,16 +162,20 @@ def measure(
     """The measurement of a mean, or of ``exp`` of a mean with the error of the delta method.
 
     Args:
-        values: one a window: losses for a perplexity (``exp_mean``).
+        values: one per window: losses for a perplexity (``exp_mean``).
         sample: the windows.
         estimator: which of the two.
         unit, by: see :class:`paretune.spaces.measurement.Measurement`.
+
+    Raises:
+        BrokenCandidateError: a perplexity that no float holds.
+        ConfigurationError: no window, or not one value for each.
     """
     parts = np.asarray(values, dtype=np.float64)
     found = mean(parts, sample)
-    value, slope = (math.exp(found.value),) * 2 if estimator == "exp_mean" else (found.value, 1.0)
+    value, slope = (_exp(found.value),) * 2 if estimator == "exp_mean" else (found.value, 1.0)
     return Measurement(
-        value=value, unit=unit, stderr=None if found.stderr is None else slope * found.stderr,
+        value=value, unit=unit, stderr=_scaled(found.stderr, slope),
         clustered_by=found.clustered_by, clusters=found.clusters, n=found.n, by=by, estimator=estimator,
         per_window=tuple(parts.tolist()), sample=sample,
     )  # fmt: skip
@@ -166,14 +188,18 @@ def measure_percentile(tokens: np.ndarray, sample: Sample, *, unit: str = "", by
         tokens: ``(windows, tokens)``, not negative.
         sample: the windows.
         unit, by: see :class:`paretune.spaces.measurement.Measurement`.
+
+    Raises:
+        ConfigurationError: no window, or not tokens of each.
     """
+    groups = _Groups(sample)
+    groups.check(tokens, dimensions=2)
     tails = tuple(
         tuple(float(f"{value:.6g}") for value in row)
         for row in np.quantile(tokens, TAIL_LEVELS, axis=1).T.tolist()
     )
-    groups = _Groups(sample)
     return Measurement(
-        value=float(np.quantile(tokens, _PERCENTILE)), unit=unit, stderr=groups.bootstrap(tails), by=by,
+        value=groups.percentile_of(tokens), unit=unit, stderr=groups.bootstrap(tails), by=by,
         estimator="percentile", tails=tails, sample=sample, **groups.facts,
     )  # fmt: skip
 
@@ -190,20 +216,25 @@ def difference(first: Measurement, second: Measurement) -> Difference:
     if first.sample is None or second.sample is None:
         return _independent(first, second)
     left, right = _common(first.sample, second.sample)
-    groups = _Groups(_chosen(first.sample, left))
+    groups = _Groups(_chosen(first.sample, left), _chosen(second.sample, right))
     if first.estimator == "percentile":
         one, two = _rows(first.tails, left), _rows(second.tails, right)
         everything = len(left) == len(first.sample.windows) == len(second.sample.windows)
-        value = first.value - second.value if everything else groups.percentile(one) - groups.percentile(two)
+        value = (
+            first.value - second.value if everything else groups.percentile(one) - groups.percentile(two, 1)
+        )
         return Difference(value=value, stderr=groups.bootstrap(one, two), **groups.facts)
     one, two = _rows(first.per_window, left), _rows(second.per_window, right)
-    if first.estimator == "mean":
-        found = groups.mean(one - two)
-        return Difference(value=found, stderr=groups.error(one - two - found), **groups.facts)
-    means = groups.mean(one), groups.mean(two)
-    value = math.exp(means[0]) - math.exp(means[1])
-    influence = math.exp(means[0]) * (one - means[0]) - math.exp(means[1]) * (two - means[1])
-    return Difference(value=value, stderr=groups.error(influence), **groups.facts)
+    means, slopes = (groups.mean(one), groups.mean(two, 1)), (1.0, 1.0)
+    value = means[0] - means[1]
+    if first.estimator == "exp_mean":
+        slopes = _exp(means[0]), _exp(means[1])
+        value = slopes[0] - slopes[1]
+    return Difference(
+        value=value,
+        stderr=groups.error(slopes[0] * (one - means[0]), -slopes[1] * (two - means[1])),
+        **groups.facts,
+    )
 
 
 def ratio(first: Measurement, second: Measurement) -> Estimate | None:
@@ -225,19 +256,19 @@ def ratio(first: Measurement, second: Measurement) -> Estimate | None:
             value=whole, stderr=stderr, n=gap.n, clustered_by=gap.clustered_by, clusters=gap.clusters
         )
     left, right = _common(first.sample, second.sample)
-    groups = _Groups(_chosen(first.sample, left))
+    groups = _Groups(_chosen(first.sample, left), _chosen(second.sample, right))
     one, two = _rows(first.per_window, left), _rows(second.per_window, right)
-    if first.estimator == "exp_mean":  # the logarithm of the ratio is a mean of differences
-        log = groups.mean(one - two)
-        quotient = math.exp(log)
-        return Estimate(
-            value=quotient, stderr=_scaled(groups.error(one - two - log), quotient), **groups.facts
-        )
-    base = groups.mean(two)
-    if base == 0:
+    means = groups.mean(one), groups.mean(two, 1)
+    if first.estimator == "exp_mean":  # the logarithm of the ratio is a difference of means
+        share = _exp(means[0] - means[1])
+        slopes = share, share
+    elif means[1] == 0:
         return None
-    share = groups.mean(one) / base
-    return Estimate(value=share, stderr=groups.error((one - share * two) / base), **groups.facts)
+    else:
+        share = means[0] / means[1]
+        slopes = 1 / means[1], share / means[1]
+    stderr = groups.error(slopes[0] * (one - means[0]), -slopes[1] * (two - means[1]))
+    return Estimate(value=share, stderr=stderr, **groups.facts)
 
 
 def compare_items(first: Measurement, second: Measurement) -> ItemTest:
@@ -264,38 +295,67 @@ def compare_items(first: Measurement, second: Measurement) -> ItemTest:
 
 
 class _Groups:
-    """Windows in groups that are independent of each other."""
+    """Windows in groups that are independent of each other.
 
-    def __init__(self, sample: Sample) -> None:
-        count = len(sample.windows)
+    Args:
+        samples: one or, for a pair, two of the same windows. Each keeps its weights; documents are the first's that
+            knows them.
+    """
+
+    def __init__(self, *samples: Sample) -> None:
+        count = len(samples[0].windows)
         if not count:
             raise ConfigurationError("no window", "nothing can be said about none", "Read at least one")
-        weights = np.asarray(sample.weights or np.ones(count), dtype=np.float64)
-        self._weights = weights / weights.sum()
+        weights = [np.asarray(sample.weights or np.ones(count), dtype=np.float64) for sample in samples]
+        self._weights = [own / own.sum() for own in weights]
+        shares = np.mean(self._weights, axis=0)
         self._labels = np.arange(count)
-        unit: Clustering = sample.unit
-        if sample.documents:
-            labels = np.unique(sample.documents, return_inverse=True)[1]
-            if _effective(np.bincount(labels, self._weights)) >= FEWEST_DOCUMENTS:
+        unit: Clustering = samples[0].unit
+        documents = next((sample.documents for sample in samples if sample.documents), ())
+        if documents:
+            labels = np.unique(documents, return_inverse=True)[1]
+            if _effective(np.bincount(labels, shares)) >= FEWEST_DOCUMENTS:
                 self._labels, unit = labels, "document"
         self._groups = int(self._labels.max()) + 1
-        effective = _effective(np.bincount(self._labels, self._weights))
+        effective = _effective(np.bincount(self._labels, shares))
         self.facts: dict[str, Any] = {"n": count, "clustered_by": unit, "clusters": effective}
 
-    def mean(self, values: np.ndarray) -> float:
-        """Weighted mean, exactly rounded."""
-        return math.fsum((self._weights * values).tolist())
+    def check(self, values: np.ndarray, dimensions: int = 1) -> None:
+        """Refuse what does not hold one value, or one row of tokens, for each window.
 
-    def error(self, influence: np.ndarray) -> float | None:
-        """Standard error of a mean of what each window adds, which is centred."""
+        Raises:
+            ConfigurationError: it has another shape.
+        """
+        if values.ndim != dimensions or len(values) != len(self._labels) or not values.size:
+            raise ConfigurationError(
+                f"values of shape {values.shape} of {len(self._labels)} windows",
+                "must be one per window" if dimensions == 1 else "must be tokens of each window",
+                "Give what was read on each window, in the order of the windows",
+            )
+
+    def mean(self, values: np.ndarray, side: int = 0) -> float:
+        """Mean with the weights of a side, exactly rounded."""
+        return math.fsum((self._weights[side] * values).tolist())
+
+    def error(self, *influences: np.ndarray) -> float | None:
+        """Standard error of a sum of means, from what each window adds to each, which is centred."""
         if self._groups < 2:
             return None
-        sums = np.bincount(self._labels, self._weights * influence)
-        return math.sqrt(self._groups / (self._groups - 1) * float(np.square(sums).sum()))
+        added = np.sum([own * part for own, part in zip(self._weights, influences, strict=True)], axis=0)
+        found = math.hypot(*np.bincount(self._labels, added).tolist())
+        return _finite(math.sqrt(self._groups / (self._groups - 1)) * found)
 
-    def percentile(self, tails: Sequence[Sequence[float]] | np.ndarray) -> float:
-        """Of the tokens of all windows together."""
-        return float(_pooled(np.asarray(tails), self._weights[None])[0])
+    def percentile_of(self, tokens: np.ndarray) -> float:
+        """Of the tokens of all windows together, each window's as often as it weighs."""
+        own = self._weights[0]
+        if np.all(own == own[0]):
+            return float(np.quantile(tokens, _PERCENTILE))
+        counts = np.broadcast_to(own[:, None], tokens.shape)
+        return float(np.quantile(tokens, _PERCENTILE, weights=counts, method="inverted_cdf"))
+
+    def percentile(self, tails: Sequence[Sequence[float]] | np.ndarray, side: int = 0) -> float:
+        """The same from the distribution within each window."""
+        return float(_pooled(np.asarray(tails), self._weights[side][None])[0])
 
     def bootstrap(
         self,
@@ -307,10 +367,10 @@ class _Groups:
             return None
         rng = np.random.default_rng(_SEED)
         drawn = rng.multinomial(self._groups, np.full(self._groups, 1 / self._groups), _RESAMPLES)
-        counts = drawn[:, self._labels] * self._weights
-        found = _pooled(np.asarray(tails), counts)
+        counts = drawn[:, self._labels]
+        found = _pooled(np.asarray(tails), counts * self._weights[0])
         if others is not None:
-            found = found - _pooled(np.asarray(others), counts)
+            found = found - _pooled(np.asarray(others), counts * self._weights[1])
         return float(found.std(ddof=1) * math.sqrt(self._groups / (self._groups - 1)))
 
 
@@ -405,7 +465,28 @@ def _independent(first: Measurement, second: Measurement) -> Difference:
 
 
 def _scaled(error: float | None, factor: float) -> float | None:
-    return None if error is None else abs(factor) * error
+    return None if error is None else _finite(abs(factor) * error)
+
+
+def _finite(error: float) -> float | None:
+    """An error that no float holds is not known."""
+    return error if math.isfinite(error) else None
+
+
+def _exp(loss: float) -> float:
+    """A perplexity, or a ratio of two.
+
+    Raises:
+        BrokenCandidateError: no float holds it.
+    """
+    try:
+        return math.exp(loss)
+    except OverflowError as error:
+        raise BrokenCandidateError(
+            f"a mean loss of {loss:,.0f} nat",
+            "has a perplexity that no float holds, so it has no quality",
+            "Use wider formats",
+        ) from error
 
 
 def _t_quantile(probability: float, clusters: int) -> float:

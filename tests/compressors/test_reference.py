@@ -51,7 +51,7 @@ def test_round_to_nearest_meets_the_yardstick(tmp_path):
     spec, assembler, teacher = open_reference("reference-48m", tmp_path)
     dense = teacher.compare(assembler.apply(DENSE_CONFIG))
     assert dense.kl.max() == 0.0
-    assert 25 < dense.perplexity < 36
+    assert 25 < dense.measurements()["perplexity"].value < 36
     for bits, measured in ((3, 0.1059), (4, 0.0250)):
         found = teacher.compare(assembler.apply(uniform(spec, bits)))
         error = found.measurements()["kl"].stderr

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t, ttest_rel
 
-from paretune.spaces.errors import ConfigurationError
+from paretune.spaces.errors import BrokenCandidateError, ConfigurationError
 from paretune.spaces.measurement import Measurement, Sample
 from paretune.spaces.statistics import (
     FEWEST_DOCUMENTS,
@@ -346,3 +346,96 @@ def test_a_ratio_of_perplexities_is_paired_and_kinds_do_not_mix():
             compared(seconds, thousandths)
     with pytest.raises(ConfigurationError, match="cannot be tested"):
         compare_items(first, second)
+
+
+# -- what few or strange readings allow --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clusters", "clear"), [(2, False), (5, False), (6, True), (40, True)])
+@pytest.mark.parametrize("kind", ["mean", "exp_mean"])
+def test_windows_that_all_say_the_same_are_as_sure_as_coins(clusters, clear, kind):
+    """No scatter is no certainty: that all have one sign happens by chance in 2 of 2^clusters cases."""
+    base = np.full(clusters, 0.7)
+    gap = difference(*(measure(base + more, sample(clusters), estimator=kind) for more in (0.1, 0.0)))
+    assert gap.value > 0
+    assert gap.stderr == pytest.approx(0.0, abs=1e-12)
+    assert gap.p_value == 2.0 ** (1 - clusters)
+    assert gap.clear is clear
+    assert gap.interval() == ((-math.inf, math.inf) if not clear else (gap.value, gap.value))
+    assert math.isfinite(gap.reach)
+
+
+def test_equal_percentiles_and_items_and_unknown_counts_are_no_certainty():
+    one, two = (measure_percentile(np.full((3, 4), level), sample(3)) for level in (2.0, 1.0))
+    assert (difference(one, two).clear, difference(one, two).p_value) == (False, 0.25)
+    test = compare_items(answers([0.75, 0.75]), answers([0.5, 0.5]))
+    assert (test.test, test.p_value, test.difference.clear) == ("paired t", 0.5, False)
+    alone = Estimate(value=1.0, stderr=0.0, n=0)
+    assert (alone.clear, alone.p_value) == (False, 1.0)
+
+
+@given(st.lists(st.tuples(finite, finite, st.floats(0.5, 5), st.floats(0.5, 5)), min_size=2, max_size=20))
+def test_each_side_of_a_pair_keeps_its_weights(rows):
+    one, two, *weights = map(np.array, zip(*rows, strict=True))
+    known = [sample(len(rows)).model_copy(update={"weights": tuple(w.tolist())}) for w in weights]
+    for kind in ("mean", "exp_mean"):
+        first, second = (measure(v, k, estimator=kind) for v, k in zip((one, two), known, strict=True))
+        gap, swapped = difference(first, second), difference(second, first)
+        assert gap.value == pytest.approx(first.value - second.value, rel=1e-9, abs=1e-9)
+        assert swapped.value == pytest.approx(-gap.value)
+        assert swapped.stderr == pytest.approx(gap.stderr)
+        assert swapped.clusters == gap.clusters
+    kept, other = measure(one + 20, known[0]), measure(two + 20, known[1])
+    assert ratio(kept, other).value == pytest.approx(kept.value / other.value)
+
+
+def test_a_pair_is_clustered_by_documents_that_either_side_knows():
+    values, owners = np.arange(10.0) ** 2, tuple(np.repeat(range(5), 2).tolist())
+    known, unknown = (measure(values, sample(10, documents)) for documents in (owners, ()))
+    base = measure(np.zeros(10), sample(10))
+    assert difference(unknown, known).clustered_by == "document"
+    assert difference(known, base) == difference(known, measure(np.zeros(10), sample(10, owners)))
+    assert difference(base, known).stderr == difference(known, base).stderr
+
+
+def test_a_percentile_counts_windows_as_often_as_they_weigh():
+    """A weight of 3 is the window three times over, in the value as in the error."""
+    found, weights = tokens(4, windows=12), tuple([3.0] + [1.0] * 11)
+    weighted = measure_percentile(found, sample(12).model_copy(update={"weights": weights}))
+    repeated = np.quantile(np.repeat(found, np.array(weights, dtype=int), axis=0), 0.99)
+    assert weighted.value == pytest.approx(repeated, rel=0.02)
+    assert abs(weighted.value - np.quantile(found, 0.99)) > abs(weighted.value - repeated)
+    light = measure_percentile(
+        np.array([[9.0] * 4, [1.0] * 4]), sample(2).model_copy(update={"weights": (1e-3, 1.0)})
+    )
+    assert light.value == 1.0
+    even = measure_percentile(found, sample(12).model_copy(update={"weights": (2.0,) * 12}))
+    assert even.value == measure_percentile(found, sample(12)).value
+
+
+@pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [[1.0, 2.0, 3.0]], 3.0])
+def test_there_is_one_value_for_each_window(values):
+    with pytest.raises(ConfigurationError, match="3 windows"):
+        mean(values, sample(3))
+    with pytest.raises(ConfigurationError, match="3 windows"):
+        measure(values, sample(3))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (1, 5), (3, 0)])
+def test_a_percentile_needs_tokens_of_each_window(shape):
+    with pytest.raises(ConfigurationError, match="3 windows"):
+        measure_percentile(np.ones(shape), sample(3))
+
+
+def test_a_perplexity_that_no_float_holds_is_a_broken_candidate():
+    with pytest.raises(BrokenCandidateError, match=r"loss of 800 nat"):
+        measure([800.0, 800.0], sample(2), estimator="exp_mean")
+    far, near = (measure([v, 1.0], sample(2), estimator="exp_mean") for v in (1200.0, 2.0))
+    assert math.isfinite(far.stderr)
+    one = sample(1)
+    first_alone = measure([1.0], one, estimator="exp_mean")
+    with pytest.raises(BrokenCandidateError, match="loss of 1,200 nat"):
+        difference(far, first_alone)
+    with pytest.raises(BrokenCandidateError, match="loss"):
+        ratio(far, first_alone)
+    assert difference(far, near).value > 0
