@@ -26,7 +26,7 @@ import torch
 import typer
 
 from benchmarks.tables import beside, write_table
-from paretune.compressors.arithmetic import CHEAPEST_FIRST, load_for_scoring
+from paretune.compressors.arithmetic import load_for_scoring
 from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
 from paretune.compressors.divergence import Teacher
@@ -105,7 +105,7 @@ class Bench:
         self.windows = windows_of(folder, text)
         self.seconds: dict[str, float] = {}
         self.model, self.arithmetic = self._timed(
-            "load", lambda: load_for_scoring(folder, self.spec, self.windows, device, arithmetic, 1e-6)
+            "load", lambda: load_for_scoring(folder, self.spec, self.windows, device, arithmetic, 1e-5)
         )
         few = TokenWindows.of(self.windows.ids[:4], "calibration")
         self.bank = Bank.open(folder / "bank", folder, self.model, self.spec, model_hash(folder), few)
@@ -116,6 +116,7 @@ class Bench:
                 bits=(3, 4, 8),
                 methods=("rtn",),
                 group_size=group,
+                sparsity=(0.0,),
                 kv_bits=(16,),
                 blocks=(self.spec.blocks,),
                 kv_heads=(self.spec.kv_heads,),
@@ -234,8 +235,8 @@ def noise(folder: Folder, name: Name, text: Text, group: Group = 128, device: De
     rows: list[dict[str, object]] = []
     layer = spec.block_linears[len(spec.block_linears) // 2].name
     exact: dict[str, float] = {}
-    for arithmetic in ("float32", "bfloat16", *CHEAPEST_FIRST[:-1]):
-        model, made = load_for_scoring(folder, spec, windows, device, arithmetic, 1e-6)
+    for arithmetic in ("float32", "bfloat16", "float16", "tf32"):
+        model, made = load_for_scoring(folder, spec, windows, device, arithmetic, 1e-5)
         bank = Bank.open(folder / "bank", folder, model, spec, model_hash(folder), few)
         assembler, teacher = Assembler(model, spec, bank), Teacher(model, windows, tf32=made.tf32)
         rows.append({"quantity": f"kl_floor of {arithmetic}", "value": made.kl_floor, "unit": "nat"})

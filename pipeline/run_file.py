@@ -84,10 +84,11 @@ class RunFile(Document):
     search: SearchSettings = Field(default_factory=SearchSettings)
     compute_dtype: Literal["auto", "float16", "tf32", "float32", "bfloat16"] = Field(
         "auto",
-        description="Arithmetic of scoring: float32 on a CPU; on a GPU the cheapest whose noise is below kl_floor.",
+        description="Arithmetic of scoring: float32 on a CPU; on a GPU tf32 where its noise is below kl_floor, else "
+        "float32; float16 where these have no room.",
     )
     kl_floor: float = Field(
-        1e-6, gt=0, description="Nats of KL that the arithmetic of scoring may add on a GPU."
+        1e-5, gt=0, description="Nats of KL that the arithmetic of scoring may add on a GPU."
     )
     compute_device: str = Field("auto", description="Torch device that scores candidates.")
     memory_budget_bytes: int | None = Field(
