@@ -138,7 +138,10 @@ Objective = Annotated[
     ),
 ]  # fmt: skip
 Sampler = Annotated[
-    str | None, typer.Option(metavar="NAME", help="paretune, additive, nsga2, nsga3, tpe, gp or random.")
+    str | None,
+    typer.Option(
+        metavar="NAME", help="paretune, additive, annealing, greedy, lp, nsga2, nsga3, tpe, gp or random."
+    ),
 ]
 Minutes = Annotated[
     float | None,

@@ -81,7 +81,7 @@ def search(
         task_limit: items of each task (count).
         limits: such as ``memory<=6GiB``, ``kl<=0.1``, ``tpot<=20ms``.
         objectives: metrics to trade off, quality first.
-        sampler: paretune, additive, nsga2, nsga3, tpe, gp or random.
+        sampler: paretune, additive, annealing, greedy, lp, nsga2, nsga3, tpe, gp or random.
         minutes: bound on the search alone; preparing, judging and exporting come on top. 30 where no bound is given.
         max_evaluations: bound on the search, in units of 16,384 tokens.
         bits, embedding_bits: widths of linears, and of embedding and head.

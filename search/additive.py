@@ -8,9 +8,10 @@ coarsened by rounding to the nearest level, and :attr:`AdditiveFront.exact` says
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,7 +65,7 @@ def exact_front(
         most_cells: parameters x grid levels above which the grid is coarsened.
     """
     kept = tuple(
-        _undominated(cost, sensitivity) for cost, sensitivity in zip(costs, sensitivities, strict=True)
+        undominated(cost, sensitivity) for cost, sensitivity in zip(costs, sensitivities, strict=True)
     )
     cheap = [np.asarray(cost, dtype=np.float64)[k] for cost, k in zip(costs, kept, strict=True)]
     sensitivity = [
@@ -78,7 +79,35 @@ def exact_front(
     return AdditiveFront(totals, best[levels], exact, picked, levels, tuple(steps), kept)
 
 
-def _undominated(cost: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
+def relaxed_front(costs: Sequence[np.ndarray], sensitivities: Sequence[np.ndarray]) -> np.ndarray:
+    """Whole solutions of the linear relaxation for all budgets, int64 ``(members, parameters)``, ascending in cost.
+
+    From the cheapest choices, one step along one parameter's lower convex hull at a time, the steepest first (Sinha
+    and Zoltners, 1979). Every member is one of the exact front; what lies between is off by less than one step, which
+    is little where there are many parameters.
+    """
+    start, steps = np.zeros(len(costs), dtype=np.int64), []
+    for parameter, (cost, sensitivity) in enumerate(zip(costs, sensitivities, strict=True)):
+        hull: list[int] = []
+        for choice in undominated(cost, sensitivity):
+            while len(hull) > 1 and _slope(cost, sensitivity, hull[-2], hull[-1]) >= _slope(
+                cost, sensitivity, hull[-1], int(choice)
+            ):
+                hull.pop()
+            hull.append(int(choice))
+        start[parameter] = hull[0]
+        steps += [(_slope(cost, sensitivity, a, b), parameter, b) for a, b in pairwise(hull)]
+    found = np.repeat(start[None], len(steps) + 1, axis=0)
+    for place, (_, parameter, choice) in enumerate(sorted(steps)):
+        found[place + 1 :, parameter] = choice
+    return found
+
+
+def _slope(cost: np.ndarray, sensitivity: np.ndarray, first: int, second: int) -> float:
+    return float((sensitivity[second] - sensitivity[first]) / (cost[second] - cost[first]))
+
+
+def undominated(cost: np.ndarray, sensitivity: np.ndarray) -> np.ndarray:
     """Indices of the choices that no other choice of the parameter beats in both."""
     order = np.lexsort((sensitivity, cost))
     lowest, kept = np.inf, []
@@ -186,6 +215,10 @@ class PrunedSize:
         return costs, losses
 
 
+Allocator = Callable[[list[np.ndarray], list[np.ndarray]], np.ndarray]
+"""From costs and sensitivities of every choice, an array per parameter, to points ``(points, parameters)``."""
+
+
 class FrontMaker:
     """Exact fronts of sums, one per shape, kept apart because their groups cost differently.
 
@@ -233,10 +266,21 @@ class FrontMaker:
         found: list[Predicted] = []
         for base, loss in own.items():
             size = self.size(base, loss, weights)
-            front = exact_front(*size.opened(entries), self._most_cells)
+            costs, losses = size.opened(entries)
+            front = exact_front(costs, losses, self._most_cells)
             self.exact = self.exact and front.exact
-            found += _members(front, size, members, shift)
+            found += _members(size, front.points(_picked(front, members, shift)), entries)
+            if not front.exact:
+                points = relaxed_front(costs, losses)
+                found += _members(size, points[:: 1 + len(points) // members], entries)
         return _union(found)
+
+    def allocated(
+        self, entries: Sequence[np.ndarray], own: Mapping[Point, float], metric: str, allocate: Allocator
+    ) -> list[Predicted]:
+        """What another method makes of the same entries, shape by shape; of all of it what nothing beats."""
+        sizes = [self.size(base, loss, {metric: 1.0}) for base, loss in own.items()]
+        return _union([m for size in sizes for m in _members(size, allocate(*size.opened(entries)), entries)])
 
     def _free(self, base: Point) -> np.ndarray:
         if base not in self._open:
@@ -250,15 +294,17 @@ class FrontMaker:
         return self._costs[metric, base]
 
 
-def _members(front: AdditiveFront, size: PrunedSize, members: int, shift: float) -> list[Predicted]:
-    picked = _picked(front, members, shift)
-    points = np.where(size.free, front.points(picked), size.base)
-    # The grid may be coarse; what a member costs is the sum of its choices.
-    parts = [cost[points[:, parameter]] for parameter, cost in enumerate(size.costs)]
-    exact = size.rest + np.sum(parts, axis=0)
+def _members(size: PrunedSize, points: np.ndarray, entries: Sequence[np.ndarray]) -> list[Predicted]:
+    """What points of the open parameters cost and lose, without the rounding of a grid."""
+    points = np.where(size.free, points, size.base)
+    costs = size.rest + np.sum([cost[points[:, i]] for i, cost in enumerate(size.costs)], axis=0)
+    lost = [entry[points[:, i]] for i, entry in enumerate(entries) if size.free[i]]
+    totals = size.own + np.sum(lost, axis=0, initial=0.0)
     return [
-        Predicted(tuple(point), float(cost), float(total) + size.own)
-        for point, cost, total in zip(points.tolist(), exact, front.sensitivities[picked], strict=True)
+        Predicted(tuple(point), float(cost), float(total))
+        for point, cost, total in zip(
+            points.tolist(), costs, np.broadcast_to(totals, len(points)), strict=True
+        )
     ]
 
 

@@ -14,7 +14,9 @@ from paretune.spaces.schema import Frozen
 class SearchSettings(Frozen):
     """How to search. Tokens are of the search text; one evaluation is 16,384 tokens."""
 
-    sampler: str = Field("paretune", description="paretune, additive, nsga2, nsga3, tpe, gp or random.")
+    sampler: str = Field(
+        "paretune", description="paretune, additive, annealing, greedy, lp, nsga2, nsga3, tpe, gp or random."
+    )
     objectives: tuple[str, ...] = Field(
         ("kl", "weight_bytes"), description="Metrics to trade off: a quality first, then costs."
     )

@@ -10,7 +10,10 @@ SAMPLERS: Registry[Kind] = Registry(
     __name__,
     {
         "additive": "kinds:ADDITIVE",
+        "annealing": "kinds:ANNEALING",
         "gp": "kinds:GP",
+        "greedy": "kinds:GREEDY",
+        "lp": "kinds:LINEAR_PROGRAM",
         "nsga2": "kinds:NSGA2",
         "nsga3": "kinds:NSGA3",
         "paretune": "kinds:PARETUNE",

@@ -61,16 +61,16 @@ class Kind:
                 ) from error
 
 
-def _additive(problem: Problem, seed: int) -> BaseSampler:
-    from paretune.search.samplers.additive import AdditiveSampler
+def _ours(module: str, name: str) -> Kind:
+    """A class of this package, which is imported when one is made."""
 
-    return AdditiveSampler(problem, seed=seed)
+    def make_one(problem: Problem, seed: int) -> BaseSampler:
+        found: BaseSampler = getattr(import_module(f"paretune.search.samplers.{module}"), name)(
+            problem, seed=seed
+        )
+        return found
 
-
-def _paretune(problem: Problem, seed: int) -> BaseSampler:
-    from paretune.search.samplers.paretune import ParetuneSampler
-
-    return ParetuneSampler(problem, seed=seed)
+    return Kind(make_one, lasting=True, uses_marginals=True)
 
 
 def _random(problem: Problem, seed: int) -> BaseSampler:
@@ -116,8 +116,11 @@ def _nsga3(problem: Problem, seed: int) -> BaseSampler:
     return found
 
 
-ADDITIVE = Kind(_additive, lasting=True, uses_marginals=True)
-PARETUNE = Kind(_paretune, lasting=True, uses_marginals=True)
+PARETUNE = _ours("paretune", "ParetuneSampler")
+ADDITIVE = _ours("additive", "AdditiveSampler")
+ANNEALING = _ours("allocators", "AnnealingSampler")
+GREEDY = _ours("allocators", "GreedySampler")
+LINEAR_PROGRAM = _ours("allocators", "LinearProgramSampler")
 RANDOM = Kind(_random)
 # Each suggestion fits the estimators anew, a tenth of a second at hundreds of parameters.
 TPE = Kind(_tpe, attempts=8)

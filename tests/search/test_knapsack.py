@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.search.additive import exact_front
+from paretune.search.additive import exact_front, relaxed_front
 
 parameters = st.lists(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 50)), min_size=1, max_size=4),
@@ -221,3 +221,19 @@ def test_parameters_of_many_choices():
     choices = np.arange(300.0)
     front = exact_front([choices], [choices[::-1].copy()])
     assert front.points(np.array([299, 200])).tolist() == [[299], [200]]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_whole_solutions_of_the_relaxation_are_members_of_the_exact_front(seed):
+    """Each is the least loss of all combinations that cost no more; the ends are those of the front."""
+    random = np.random.default_rng(seed)
+    costs = [random.integers(0, 30, 4).astype(float) for _ in range(4)]
+    losses = [random.integers(0, 100, 4).astype(float) for _ in range(4)]
+    exact = exact_front(costs, losses)
+    known = dict(zip(exact.costs.tolist(), exact.sensitivities.tolist(), strict=True))
+    for point in relaxed_front(costs, losses):
+        cost = sum(c[k] for c, k in zip(costs, point, strict=True))
+        assert known[cost] == sum(loss[k] for loss, k in zip(losses, point, strict=True))
+    assert {min(known), max(known)} <= {
+        sum(c[k] for c, k in zip(costs, point, strict=True)) for point in relaxed_front(costs, losses)
+    }

@@ -16,7 +16,7 @@ from paretune.spaces.errors import UnknownNameError
 from tests.search import sampler_contract as contract
 from tests.search.synthetic import exhaustible_problem, small_problem
 
-DETERMINISTIC = ("additive",)
+DETERMINISTIC = ("additive", "annealing", "greedy", "lp")
 """Samplers that throw no dice: seeds do not matter."""
 SLOW = ("gp",)
 
