@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from math import comb
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from paretune.spaces.errors import ParetuneError
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
@@ -84,25 +84,21 @@ def _tpe(problem: Problem, seed: int) -> BaseSampler:
     """Multi-objective (Ozaki et al., 2022), multivariate: all parameters are drawn together."""
     from optuna.samplers import TPESampler
 
-    del problem
-    return TPESampler(multivariate=True, seed=seed)
+    return _knowing(problem, TPESampler)(multivariate=True, seed=seed)
 
 
 def _gp(problem: Problem, seed: int) -> BaseSampler:
     """Expected hypervolume improvement (Daulton et al., 2020), one process per objective and limit."""
     from optuna.samplers import GPSampler
 
-    del problem
-    return GPSampler(seed=seed)
+    return _knowing(problem, GPSampler)(seed=seed)
 
 
 def _nsga2(problem: Problem, seed: int) -> BaseSampler:
     """Deb et al., 2002: non-dominated sorting and crowding distance; uniform crossover, one mutation a child."""
     from optuna.samplers import NSGAIISampler
 
-    del problem
-    found: BaseSampler = _in_order(NSGAIISampler)(population_size=POPULATION, seed=seed)
-    return found
+    return _in_order(_knowing(problem, NSGAIISampler))(population_size=POPULATION, seed=seed)
 
 
 def _nsga3(problem: Problem, seed: int) -> BaseSampler:
@@ -110,10 +106,8 @@ def _nsga3(problem: Problem, seed: int) -> BaseSampler:
     from optuna.samplers import NSGAIIISampler
 
     axes = divisions(len(problem.objectives), POPULATION)
-    found: BaseSampler = _in_order(NSGAIIISampler)(
-        population_size=POPULATION, dividing_parameter=axes, seed=seed
-    )
-    return found
+    kind = _in_order(_knowing(problem, NSGAIIISampler))
+    return kind(population_size=POPULATION, dividing_parameter=axes, seed=seed)
 
 
 PARETUNE = _ours("paretune", "ParetuneSampler")
@@ -139,8 +133,20 @@ def complete_trials(study: Study) -> list[FrozenTrial]:
     return sorted(found, key=lambda trial: (trial.datetime_complete, trial.number))
 
 
-@cache
-def _in_order(kind: type[Any]) -> type[Any]:
+def _knowing(problem: Problem, kind: type[BaseSampler]) -> Callable[..., BaseSampler]:
+    """The same sampler, told what the parameters are: it would compare those of all trials before each proposal."""
+
+    class Knowing(kind):  # type: ignore[misc, valid-type]
+        def infer_relative_search_space(
+            self, study: Study, trial: FrozenTrial
+        ) -> dict[str, BaseDistribution]:
+            del study, trial
+            return problem.distributions
+
+    return Knowing
+
+
+def _in_order(kind: Any) -> Callable[..., BaseSampler]:
     """A genetic sampler whose generations are filled in the order of telling, by whoever proposed a trial.
 
     Baselines count too, and a resumed search, told the same, has the same parents: what selection throws dice for
