@@ -273,7 +273,7 @@ def unmet(limits: Sequence[str]) -> LimitError:
         return LimitError(
             "the search",
             "read nothing that could be taken, so there is no recommended configuration",
-            "Search on in the same folder with more --minutes",
+            "Search on in the same folder with more --minutes or --max-evaluations",
         )
     return LimitError(
         f"limits {', '.join(limits)}",

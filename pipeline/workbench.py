@@ -30,7 +30,7 @@ from paretune.pipeline.run_file import RunFile
 from paretune.pipeline.targets import target_device
 from paretune.pipeline.texts import read_texts
 from paretune.search.feasibility import check_feasible
-from paretune.search.run_folder import check_run_folder, kept_fingerprint
+from paretune.search.run_folder import OF, check_run_folder, kept_fingerprint
 from paretune.search.study import versions_of
 from paretune.spaces.architectures import check_weights, read_model
 from paretune.spaces.configuration import DENSE_CONFIG
@@ -123,6 +123,7 @@ def settings_fingerprint(run: RunFile, engine: Engine, device: Device) -> dict[s
         "version": versions_of(QualityEvaluator, CostEvaluator),
         "workload": sha256_of(run.workload.model_dump(mode="json")),
         "arithmetic of scores": f"{run.compute_dtype} on {compute_device(run).partition(':')[0]}",
+        OF: run.model,
         "engine": run.engine,
         "device": device.name,
         "numeric path": engine.numeric_path(device.name),

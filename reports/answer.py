@@ -57,7 +57,7 @@ def find_answer(folder: RunFolder) -> Answer:
     if recommended is None:
         read = [member for member in front.members if member.kind != "dense"]
         unread = not (front.limits or read) and dense is not None
-        why = "Nothing but the dense model was read before the search ended: search on with more --minutes."
+        why = "Nothing but the dense model was read before the search ended: search on with a larger bound."
         return Answer(None, dense, why_none=why if unread else "No candidate meets the limits.")
     timed = not contradicts(latency_error(folder.run.latency_checks))
     size, kl = recommended.measurements.get("weight_bytes"), recommended.measurements.get("kl")
@@ -142,7 +142,9 @@ def equal_quality_words(answer: Answer) -> str:
 
 def advantage_words(front: FrontFile) -> str:
     """What the front is worth beside uniform configurations; empty where they cannot be compared."""
-    found = front.advantage
+    members, found = [member for member in front.members if member.on_front], front.advantage
+    if members and all(is_uniform(member) or member.kind == "dense" for member in members):
+        return "The front holds uniform configurations alone, so there is nothing to compare with them."
     if found is None:
         return ""
     metric, unit = find_metric(found.metric).label, find_metric(found.cost).unit

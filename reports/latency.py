@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from itertools import combinations
 
 from paretune.spaces.numerals import percent
 from paretune.spaces.result import LatencyCheck
@@ -22,7 +23,8 @@ class LatencyError:
         median, worst: relative errors, ``|predicted - measured| / measured``.
         worst_name: of the candidate with the worst.
         bias: median of ``predicted / measured - 1``.
-        ordered: share of pairs that the prediction puts in the measured order; ties in either are left out.
+        pairs: of candidates with different times, in prediction and measurement.
+        ordered: share of them that the prediction puts in the measured order; ``None`` without pairs.
     """
 
     checks: int
@@ -30,7 +32,13 @@ class LatencyError:
     worst: float
     worst_name: str
     bias: float
+    pairs: int
     ordered: float | None
+
+    @property
+    def tells_order(self) -> bool:
+        """Whether there are candidates enough for their order to say anything."""
+        return self.ordered is not None and self.checks >= _LEAST_CHECKS
 
 
 def latency_error(checks: tuple[LatencyCheck, ...]) -> LatencyError | None:
@@ -40,21 +48,27 @@ def latency_error(checks: tuple[LatencyCheck, ...]) -> LatencyError | None:
         return None
     ratios = [check.predicted_s / check.measured_s - 1 for check in usable]
     worst = max(range(len(usable)), key=lambda i: abs(ratios[i]))
+    pairs = _in_order(usable)
     return LatencyError(
         checks=len(usable),
         median=statistics.median(abs(ratio) for ratio in ratios),
         worst=abs(ratios[worst]),
         worst_name=usable[worst].name,
         bias=statistics.median(ratios),
-        ordered=_ordered(usable),
+        pairs=len(pairs),
+        ordered=statistics.fmean(pairs) if pairs else None,
     )
 
 
 def latency_words(error: LatencyError) -> str:
     """The error in words."""
-    order = (
-        f"; {percent(error.ordered)} of the pairs are in the right order" if error.ordered is not None else ""
-    )
+    if error.checks == 1:
+        way = "high" if error.bias > 0 else "low"
+        return f"Predicted decode latency of {error.worst_name} is {percent(error.worst)} too {way}."
+    order = ""
+    if error.tells_order and error.ordered is not None:
+        right = round(error.ordered * error.pairs)
+        order = f"; of {error.pairs} pairs of candidates it puts {right} in the right order"
     lean = "" if abs(error.bias) < 0.02 else f" (mostly too {'high' if error.bias > 0 else 'low'})"
     return (
         f"Predicted decode latency is off by {percent(error.median)} at the median{lean} and by "
@@ -65,19 +79,14 @@ def latency_words(error: LatencyError) -> str:
 def contradicts(error: LatencyError | None) -> bool:
     """Whether measured and predicted times stand in different orders: neither says which candidate is faster."""
     return (
-        error is not None
-        and error.ordered is not None
-        and error.checks >= _LEAST_CHECKS
-        and error.ordered < _LEAST_ORDER
+        error is not None and error.tells_order and error.ordered is not None and error.ordered < _LEAST_ORDER
     )
 
 
-def _ordered(checks: list[LatencyCheck]) -> float | None:
-    pairs = agreeing = 0
-    for i, first in enumerate(checks):
-        for second in checks[:i]:
-            predicted, measured = first.predicted_s - second.predicted_s, first.measured_s - second.measured_s
-            if predicted and measured:
-                pairs += 1
-                agreeing += (predicted > 0) == (measured > 0)
-    return agreeing / pairs if pairs else None
+def _in_order(checks: list[LatencyCheck]) -> list[bool]:
+    """For each pair whether the prediction puts it in the measured order; ties in either are left out."""
+    gaps = [
+        (first.predicted_s - second.predicted_s, first.measured_s - second.measured_s)
+        for first, second in combinations(checks, 2)
+    ]
+    return [(predicted > 0) == (measured > 0) for predicted, measured in gaps if predicted and measured]

@@ -42,13 +42,15 @@ from paretune.reports.tables import (
 )
 from paretune.reports.wording import block_count, choice_words, configuration_words, part_of
 from paretune.spaces.legality import FusedGroup
+from paretune.spaces.measurement import EVALUATION_TOKENS
 from paretune.spaces.numerals import (
+    change,
+    change_with_error,
     counted,
     digits,
     duration,
     percent,
     quantity,
-    share_with_error,
     with_error,
 )
 from paretune.spaces.result import FrontFile, Member
@@ -215,12 +217,12 @@ def _cards(folder: RunFolder, answer: Answer) -> list[Card]:
     kept = [] if dense is None else [retention(own, dense, name) for name in task_names(front)]
     known = [one for one in kept if one is not None]
     if known and dense is not None:
-        levels = _card_bars(rows, lambda row: mean_retention(row, dense, task_names(front)), percent)
+        levels = _card_bars(rows, lambda row: mean_retention(row, dense, task_names(front)), change)
         worst, lost = min(known, key=lambda one: one.ratio), [one.task for one in known if one.clear]
-        mean = f"Mean share of the dense model's score, {counted(len(known), 'task')}"
-        least = f"Least: {worst.task}, {share_with_error(worst.ratio, worst.stderr)}"
+        mean = f"Mean score beside the dense model's, {counted(len(known), 'task')}"
+        least = f"Worst: {worst.task}, {change_with_error(worst.ratio, worst.stderr)}"
         fell = f"Clearly lower: {', '.join(lost)}" if lost else "No task is clearly lower"
-        found.append(Card("Capabilities kept", levels[0][2], levels, (mean, least, fell)))
+        found.append(Card("Task scores", levels[0][2], levels, (mean, least, fell)))
     return found
 
 
@@ -289,8 +291,8 @@ def _cost_words(folder: RunFolder) -> str:
     run, total = folder.run, sum(folder.run.spent.values())
     parts = [f"{duration(total)} in all"] if total else []
     spent = run.evaluations or sum(trial.evaluations for trial in folder.trials)
-    counting = f"{digits(spent)} evaluations of 16,384 tokens"
-    parts.append(f"{counting} in {counted(len(folder.trials), 'record')}" if folder.trials else counting)
+    read = f"{quantity(spent * EVALUATION_TOKENS / 1e6, 'million tokens')} read"
+    parts.append(f"{read} in {counted(len(folder.trials), 'reading')}" if folder.trials else read)
     if total and run.spent.get("search"):
         parts.append(f"the search itself took {percent(run.spent['search'] / total)} of the time")
     return f"{'; '.join(parts)}."
@@ -309,10 +311,11 @@ def _charts(folder: RunFolder) -> list[Card]:
         for place, more in enumerate((1, trial.evaluations, trial.seconds)):
             sums[place] += more
     lines = [
-        (name, paid, f"{digits(paid)} in {counted(round(count), 'record')}, {duration(seconds)}")
+        (name, paid, f"{digits(paid)} in {counted(round(count), 'reading')}, {duration(seconds)}")
         for name, (count, paid, seconds) in sorted(samplers.items(), key=lambda pair: -pair[1][1])
     ]
-    return [*found, Card("Evaluations by who proposed", "", _shares(lines))] if lines else found
+    title = f"Evaluations ({EVALUATION_TOKENS:,} tokens each) by who proposed"
+    return [*found, Card(title, "", _shares(lines))] if lines else found
 
 
 def _front_words(folder: RunFolder) -> str:

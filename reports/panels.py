@@ -29,7 +29,7 @@ from paretune.reports.drawing import (
 )
 from paretune.reports.front_figure import COMPARED, compared_members
 from paretune.reports.reading import RunFolder
-from paretune.spaces.numerals import change, digits, quantity, scale_of, share_with_error
+from paretune.spaces.numerals import change, change_with_error, digits, quantity, scale_of
 from paretune.spaces.result import LatencyCheck, Member
 
 _LATENCY_BAND = 0.1
@@ -96,7 +96,7 @@ def _kept(
         escaped(
             f"{row.name}, {quantity(at, 'B')}",
             f"{task}: {digits(kept.score)} against {digits(kept.dense)} of the dense model",
-            f"retention {share_with_error(kept.ratio, kept.stderr)}",
+            f"beside it {change_with_error(kept.ratio, kept.stderr)}",
         )
         for at, row, kept in found
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from paretune.reports.answer import Answer, find_answer
 from paretune.reports.comparison import cost, is_uniform, retention, task_names
-from paretune.reports.latency import contradicts, latency_error
+from paretune.reports.latency import LatencyError, contradicts, latency_error
 from paretune.reports.reading import RunFolder
 from paretune.spaces.limits import Limit
 from paretune.spaces.numerals import digits, percent
-from paretune.spaces.result import Member
+from paretune.spaces.result import Member, RunDocument
 
 _TOLERATED_ERROR = 0.2
 """Relative error of predicted latency above which the report warns."""
@@ -37,7 +37,7 @@ def _of_the_run(folder: RunFolder) -> list[str]:
             f"Measured and predicted times put {error.checks} candidates in different orders, as on a busy machine: "
             "nothing is claimed about speed; measure again where nothing else runs."
         )
-    elif error is not None and error.worst > _TOLERATED_ERROR:
+    elif error is not None and untrusted(error):
         found.append(
             f"Predicted latency is off by up to {percent(error.worst)} ({error.worst_name}): "
             "trust the measured columns where they differ."
@@ -76,9 +76,41 @@ def _of_a_uniform(folder: RunFolder, recommended: Member) -> str:
     if proposed or not folder.run.records:
         return f"{recommended.name} needs no search: no mixed candidate that was measured is as good and smaller."
     return (
-        f"Time ran out before a mixed candidate was measured, so {recommended.name} is all there is to take:"
-        " go on with more --minutes."
+        f"{ending(folder.run)} before a mixed candidate was measured, so {recommended.name} is all there is to take"
+        f"{more(folder.run)}."
     )
+
+
+def untrusted(error: LatencyError) -> bool:
+    """Whether predictions are off so far, or so contradicted, that it is a shortfall."""
+    return contradicts(error) or error.worst > _TOLERATED_ERROR
+
+
+def ending(run: RunDocument) -> str:
+    """``The search reached its bound of 0.4 minutes``: why it ended, as the beginning of a sentence."""
+    if run.ended == "converged":
+        return "The search ended as its sampler expected nothing better"
+    if run.ended == "exhausted":
+        return "The search ended as every point of the space was proposed"
+    if not run.ended:
+        return f"The search {'was interrupted' if run.status == 'interrupted' else 'ended'}"
+    return f"The search reached its bound of {_bound(run)} {run.ended}"
+
+
+def more(run: RunDocument) -> str:
+    """``: go on with more --minutes``; empty where nothing is left to find."""
+    if not run.ended:
+        return ": the same command goes on"
+    option = {
+        "minutes": "--minutes", "evaluations": "--max-evaluations", "candidates": "max_candidates in a run file",
+    }  # fmt: skip
+    return f": go on with more {option[run.ended]}" if run.ended in option else ""
+
+
+def _bound(run: RunDocument) -> str:
+    key = run.ended if run.ended == "minutes" else f"max_{run.ended}"
+    found = run.settings.get("search", {}).get(key)
+    return f"{found:g}" if isinstance(found, int | float) else "its"
 
 
 def _of_the_tasks(folder: RunFolder, answer: Answer) -> list[str]:

@@ -22,9 +22,9 @@ from paretune.reports.comparison import front_members, retention, task_names
 from paretune.reports.latency import latency_error, latency_words
 from paretune.reports.next_steps import next_steps
 from paretune.reports.reading import RunFolder, read_run_folder
-from paretune.reports.shortfalls import shortfalls
+from paretune.reports.shortfalls import ending, shortfalls, untrusted
 from paretune.reports.tables import member_columns
-from paretune.spaces.numerals import counted, digits, duration, share_with_error
+from paretune.spaces.numerals import change_with_error, counted, digits, duration
 from paretune.spaces.result import Member
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ _COLUMNS = {
     "same top-1": "same top",
     "time/token, measured": "time/token",
     "time/token, predicted": "predicted",
-    "tasks kept": "tasks kept",
+    "tasks vs dense": "tasks vs dense",
 }
 """Of the report's table, under headings that fit a terminal."""
-_IMPORTANT = ["size", "KL (nat)", "bits", "time/token", "tasks kept", "same top", "predicted"]
+_IMPORTANT = ["size", "KL (nat)", "bits", "time/token", "tasks vs dense", "same top", "predicted"]
 _GAP = 3
 _NOTES = 6
 """Shortfalls and notes shown."""
@@ -130,13 +130,11 @@ def _print(console: Console, folder: RunFolder) -> None:
 def _heading(folder: RunFolder) -> str:
     run = folder.run
     device = run.device.get("label") or run.device.get("name") or "an unnamed device"
-    facts = [f"{run.model.get('source', 'model')} for {device} ({run.engine})", run.status]
+    facts = [f"{run.model.get('source', 'model')} for {device} ({run.engine})"]
+    facts.append(f"{counted(len({trial.digest for trial in folder.trials}), 'candidate')} read")
     spent = sum(run.spent.values())
-    facts += [duration(spent)] if spent else []
-    facts.append(
-        f"{digits(run.evaluations)} evaluations" if run.evaluations else counted(len(folder.trials), "record")
-    )
-    return ", ".join(str(fact) for fact in facts)
+    facts += [f"{duration(spent)} in all"] if spent else []
+    return f"{', '.join(str(fact) for fact in facts)}. {ending(run)}."
 
 
 def _found(answer: Answer) -> list[str]:
@@ -201,16 +199,21 @@ def _retention_line(folder: RunFolder, answer: Answer) -> str:
         return ""
     kept = (retention(answer.recommended, answer.dense, task) for task in task_names(folder.front))
     shown = [
-        f"{one.task} {share_with_error(one.ratio, one.stderr)}{' (clearly lower)' if one.clear else ''}"
+        f"{one.task} {change_with_error(one.ratio, one.stderr)}{' (clearly lower)' if one.clear else ''}"
         for one in kept
         if one is not None
     ]
-    return f"{answer.recommended.name} keeps of the dense model's scores: {', '.join(shown)}" if shown else ""
+    return (
+        f"task scores of {answer.recommended.name} beside the dense model's: {', '.join(shown)}"
+        if shown
+        else ""
+    )
 
 
 def _latency_line(folder: RunFolder) -> str:
+    """How far predictions are off, where that is no shortfall, which says it itself."""
     error = latency_error(folder.run.latency_checks)
-    return "" if error is None else latency_words(error)
+    return "" if error is None or untrusted(error) else latency_words(error)
 
 
 def _export_line(folder: RunFolder) -> str:

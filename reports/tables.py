@@ -20,7 +20,15 @@ from paretune.reports.reading import RunFolder
 from paretune.reports.table import cell
 from paretune.reports.wording import block_count, configuration_words, pruned_words, sparse
 from paretune.spaces.legality import FusedGroup
-from paretune.spaces.numerals import digits, measured, percent, quantity, share_with_error, with_error
+from paretune.spaces.numerals import (
+    change,
+    change_with_error,
+    digits,
+    measured,
+    percent,
+    quantity,
+    with_error,
+)
 from paretune.spaces.result import FrontFile, Member
 from paretune.spaces.statistics import difference
 
@@ -57,6 +65,8 @@ class Table:
 def duel_table(front: FrontFile) -> Table | None:
     """Each uniform row against the best member that is no larger, paired by window; ``None`` without members."""
     rows: list[list[Cell | str]] = []
+    if not any(member.kind == "searched" for member in front.members):
+        return None
     for uniform in uniforms(front):
         size, kl = uniform.measurements["weight_bytes"], uniform.measurements["kl"]
         cells: list[Cell | str] = [Cell(uniform.name, "strong"), quantity(size.value, "B"), _nat(uniform)]
@@ -90,8 +100,8 @@ def member_columns(front: FrontFile) -> dict[str, Callable[[Member], str]]:
         "perplexity": lambda row: _plain(row.value("perplexity")),
         "time/token, measured": lambda row: _seconds(row, "tpot_s"),
         "time/token, predicted": lambda row: _seconds(row, "tpot_s_predicted"),
-        "tasks kept": lambda row: (
-            "" if dense is None or (kept := mean_retention(row, dense, tasks)) is None else percent(kept)
+        "tasks vs dense": lambda row: (
+            "" if dense is None or (kept := mean_retention(row, dense, tasks)) is None else change(kept)
         ),
     }
 
@@ -149,11 +159,11 @@ def score_table(front: FrontFile) -> Table:
         for task in tasks:
             found = member.measurements.get(f"task.{task}")
             kept = None if dense is None else retention(member, dense, task)
-            share = "" if kept is None else f" ({share_with_error(kept.ratio, kept.stderr)})"
+            share = "" if kept is None else f" ({change_with_error(kept.ratio, kept.stderr)})"
             cells.append("" if found is None else digits(found.value) + share)
         if any(cells):
             rows.append([Cell(member.name, "strong"), *cells])
-    caption = "Scores, and in brackets the share of the dense model's with its standard error"
+    caption = "Scores, and in brackets how far from the dense model's, with the standard error"
     return Table(caption, ("name", *tasks), rows, anchor="scores")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from paretune.search.records import RecordFile
 from paretune.search.settings import SearchSettings
+from paretune.spaces.result import Ended
 
 
 @dataclass
@@ -39,14 +40,14 @@ class Budget:
         return None if self.settings.minutes is None else 60 * self.settings.minutes - self.seconds
 
     @property
-    def spent(self) -> bool:
-        """Whether the minutes or the evaluations are used up."""
+    def spent(self) -> Ended:
+        """The bound that was reached, of ``minutes`` and ``evaluations``; empty while neither is."""
         left, most = self.seconds_left, self.settings.max_evaluations
         if left is not None and left <= 0:
-            return True
-        return most is not None and self.records.evaluations_on("search") >= most
+            return "minutes"
+        return "evaluations" if most is not None and self.records.evaluations_on("search") >= most else ""
 
-    def exhausted(self, candidates: int) -> bool:
-        """Whether another candidate would exceed a bound."""
+    def reached(self, candidates: int) -> Ended:
+        """The bound that another candidate would exceed; empty where none."""
         most = self.settings.max_candidates
-        return (most is not None and candidates >= most) or self.spent
+        return "candidates" if most is not None and candidates >= most else self.spent

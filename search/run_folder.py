@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ from paretune.spaces.files import (
     write_whole,
 )
 
+OF = "of"
+"""Name of the model as it was given: told where a folder is refused, but the same model may have another name."""
+_HASH = re.compile(r"[0-9a-f]{12,}")
 _LOCK = "run.lock"
 _FINGERPRINT = "fingerprint.json"
 _TIE = FileKind("fingerprint", RunError, "Choose another folder with --out, or remove this one")
@@ -117,11 +121,18 @@ def check_run_folder(folder: Path, known: Mapping[str, str]) -> None:
 def _refuse_other(
     folder: Path, found: Mapping[str, Any], wanted: Mapping[str, str], keys: Iterable[str]
 ) -> None:
-    different = sorted(key for key in keys if found.get(key) != wanted.get(key))
+    different = sorted(key for key in keys if key != OF and found.get(key) != wanted.get(key))
     if different:
-        key = different[0]
+        of = f" (of {found.get(OF)}, now {wanted.get(OF)})" if found.get(OF) != wanted.get(OF) else ""
         raise RunError(
-            f"run folder {folder}",
-            f"belongs to another {key} ({str(found.get(key))[:12]}, now {str(wanted.get(key))[:12]})",
+            f"run folder {folder}{of}",
+            f"belongs to another {' and another '.join(_told(key, found, wanted) for key in different)}",
             "Choose another folder with --out, or remove this one",
         )
+
+
+def _told(key: str, found: Mapping[str, Any], wanted: Mapping[str, str]) -> str:
+    """What differs, with both values where they are words and no hashes."""
+    both = [str(values.get(key, "none")) for values in (found, wanted)]
+    hashes = any(_HASH.fullmatch(value) for value in both)
+    return key if hashes or not all(both) else f"{key} ({both[0]}, now {both[1]})"

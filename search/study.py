@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.evaluator import Evaluator
 from paretune.spaces.measurement import Fidelity, Record
 from paretune.spaces.metrics import find_metric
+from paretune.spaces.result import Ended
 from paretune.spaces.space import Point, SearchSpace
 
 Progress = Callable[[str, int, int | None, float | None], None]
@@ -94,7 +95,7 @@ class Study:
         for record in self.records:
             self._stored(record)
         self.budget = Budget(settings, self.records)
-        self.ended: Literal["", "budget", "converged", "exhausted"] = ""
+        self.ended: Ended = ""
         self.holds_dense = space.decode(space.origin()) == DENSE_CONFIG
         self._uniform = uniform_configurations(space)
         self.uniform = {
@@ -120,7 +121,7 @@ class Study:
         trials = self._resumed(candidates)
         for trial, point in list(trials.pending.items()):
             self._evaluate(trials, trial, point, candidates)
-        while not self.budget.exhausted(trials.asked):
+        while not (reached := self.budget.reached(trials.asked)):
             proposed = candidates.ask(trials.asked)
             if proposed is None:
                 self.ended = candidates.ended
@@ -128,7 +129,7 @@ class Study:
             self._evaluate(trials, trials.ask(proposed, candidates.state()), proposed, candidates)
             done, most = trials.asked, self.settings.max_candidates
             report(f"{done} candidates", done, most, self.budget.seconds_left)
-        self.ended = "budget"
+        self.ended = reached
 
     def _resumed(self, candidates: Candidates) -> Trials:
         """Bring a new sampler to where that of an earlier run in this folder was."""

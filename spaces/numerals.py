@@ -79,13 +79,6 @@ def percent(share: float) -> str:
     return f"{value:.1f} %" if near_end and round(value, 1) % 1 else f"{value:.0f} %"
 
 
-def share_with_error(share: float, stderr: float | None) -> str:
-    """``101 ± 5 %``: points of a per cent, the error to one digit below ten."""
-    return (
-        f"{with_error(100 * share, None if stderr is None else 100 * stderr)} %" if stderr else percent(share)
-    )
-
-
 def change(ratio: float) -> str:
     """How a quantity moved to ``ratio`` times what it was: ``−73 %``, ``+4 %``, ``unchanged``."""
     moved = 100 * (ratio - 1)
@@ -93,6 +86,11 @@ def change(ratio: float) -> str:
         return "unchanged"
     shown = f"{abs(moved):.1f}" if abs(moved) < 1 else f"{abs(moved):.0f}"
     return f"{MINUS if moved < 0 else '+'}{shown} %"
+
+
+def change_with_error(ratio: float, stderr: float | None) -> str:
+    """The same with the error of the ratio: ``−1.6 ± 0.5 %``."""
+    return f"{signed(100 * (ratio - 1), 100 * stderr)} %" if stderr else change(ratio)
 
 
 def duration(seconds: float) -> str:

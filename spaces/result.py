@@ -171,6 +171,10 @@ class LatencyCheck(Frozen):
     note: str = ""
 
 
+Ended = Literal["", "minutes", "evaluations", "candidates", "converged", "exhausted"]
+"""Why a search ended, see :class:`RunDocument`."""
+
+
 class RunDocument(Document):
     """``run.json``: everything needed to read the other files, or to run again.
 
@@ -188,8 +192,9 @@ class RunDocument(Document):
         plan: what was announced at the start: ``seconds`` by stage, ``disk_bytes``, ``memory_bytes`` ...
         spent: seconds by stage (``start``, ``bank``, ``profile``, ``search``, ``tasks``, ``export`` ...).
         evaluations: spent, in units of 16,384 tokens.
-        ended: why the search ended: ``budget``; ``converged``, the sampler expects nothing better of any point that is
-            left; ``exhausted``, every point was proposed. Empty while it runs and where it was interrupted.
+        ended: why the search ended: ``minutes``, ``evaluations`` or ``candidates``, whose bound it reached;
+            ``converged``, the sampler expects nothing better of any point that is left; ``exhausted``, every point was
+            proposed. Empty while it runs and where it was interrupted.
         records: how many lines ``records.jsonl`` has, by sampler.
         groups: the engine's partition of the layers; rows and columns of the layer map.
         refused: what the space does not hold, by parameter and choice, and why.
@@ -217,7 +222,7 @@ class RunDocument(Document):
     plan: dict[str, Any] = Field(default_factory=dict)
     spent: dict[str, float] = Field(default_factory=dict)
     evaluations: float = 0.0
-    ended: Literal["", "budget", "converged", "exhausted"] = ""
+    ended: Ended = ""
     records: dict[str, int] = Field(default_factory=dict)
     groups: tuple[FusedGroup, ...] = ()
     refused: dict[str, str] = Field(default_factory=dict)

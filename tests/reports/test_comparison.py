@@ -18,7 +18,7 @@ from paretune.reports.comparison import (
     smallest_uniform_as_good,
     uniforms,
 )
-from paretune.reports.latency import latency_error
+from paretune.reports.latency import latency_error, latency_words
 from paretune.reports.reading import read_front, read_run_folder
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.measurement import Measurement
@@ -142,8 +142,26 @@ def test_latency_error_by_hand() -> None:
     assert found.median == pytest.approx(0.1)
     assert found.worst == pytest.approx(0.1)
     assert found.bias == pytest.approx(0.0)
-    assert found.ordered == 1.0
+    assert (found.ordered, found.pairs) == (1.0, 3)
+    assert "order" not in latency_words(found), "three candidates say nothing about it"
     assert latency_error(()) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([(0.5, 1.0)], "Predicted decode latency of m0 is 50 % too low."),
+        ([(n + 1.0, n + 2.0) for n in range(5)], "of 10 pairs of candidates it puts 10 in the right order"),
+    ],
+)
+def test_latency_words_say_of_how_many_pairs(times: list[tuple[float, float]], said: str) -> None:
+    checks = (
+        LatencyCheck(name=f"m{n}", digest=str(n), predicted_s=p, measured_s=m)
+        for n, (p, m) in enumerate(times)
+    )
+    found = latency_error(tuple(checks))
+    assert found is not None
+    assert said in latency_words(found)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_it_says_what_was_found(run: Path) -> None:
     assert "of the dense model's 7.48 MB" in text
     assert "times less than uniform-4" in text
     assert f"{recommended} *" in text
-    assert "keeps of the dense model's scores: agreement" in text
+    assert f"task scores of {recommended} beside the dense model's: agreement" in text
     assert "Predicted decode latency is off by" in text
     assert f"paretune check runs/demo/export/{recommended} --base demo/model" in text
     assert str(run / "report.html") in text
@@ -94,16 +94,42 @@ def picking(run: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("records", "said"),
+    ("ended", "bounds", "said", "remedy"),
     [
-        ({"baseline": 9, "probe": 3, "marginal": 20}, "Time ran out before a mixed candidate was measured"),
-        ({"baseline": 9, "damage": 40}, "uniform-4 needs no search"),
+        ("minutes", {"minutes": 0.4}, "The search reached its bound of 0.4 minutes", "more --minutes."),
+        (
+            "evaluations",
+            {"max_evaluations": 3},
+            "The search reached its bound of 3 evaluations",
+            "--max-evaluations.",
+        ),
+        (
+            "candidates",
+            {"max_candidates": 2},
+            "The search reached its bound of 2 candidates",
+            "more max_candidates in",
+        ),
+        (
+            "exhausted",
+            {},
+            "The search ended as every point of the space was proposed",
+            "all there is to take.",
+        ),
+        ("", {}, "The search ended", "the same command goes on."),
     ],
 )
-def test_a_uniform_pick_is_no_success_of_the_search(run: Path, records: dict[str, int], said: str) -> None:
+def test_a_uniform_pick_is_no_success_of_the_search(
+    run: Path, ended: str, bounds: dict[str, float], said: str, remedy: str
+) -> None:
+    """Which bound ended the search is said, in the heading too, and never that the run is complete."""
     picking(run, "uniform-4")
-    text = changed_run(run, records=records)
-    assert said in text
+    records = {"baseline": 9, "probe": 3, "marginal": 20}
+    text = changed_run(run, records=records, ended=ended, settings={"search": bounds})
+    assert f"in all. {said}." in text
+    assert f"{said} before a mixed candidate was measured" in text
+    assert remedy in text
+    assert "complete" not in text
+    assert "uniform-4 needs no search" in changed_run(run, records={"baseline": 9, "paretune": 40})
     assert "the best uniform configuration that is no larger" not in text
 
 
@@ -151,3 +177,21 @@ def test_no_column_of_times_without_times(run: Path) -> None:
     text = changed_run(run, latency_checks=())
     assert "time/token" not in text
     assert "Times are not known" in text
+
+
+def test_an_error_of_prediction_is_said_once(run: Path) -> None:
+    checks = tuple(
+        LatencyCheck(name="p1", digest=str(i), predicted_s=0.5 * i, measured_s=i) for i in range(1, 4)
+    )
+    text = changed_run(run, latency_checks=checks)
+    assert text.count("redicted latency") + text.count("redicted decode latency") == 1
+    assert "Predicted latency is off by up to 50 %" in text
+
+
+def test_a_front_of_uniform_rows_is_not_compared_with_itself(run: Path) -> None:
+    front = read_front(run)
+    members = [m.model_copy(update={"on_front": m.kind in ("uniform", "dense")}) for m in front.members]
+    write_document(run / "front.json", front.model_copy(update={"members": tuple(members)}))
+    text = " ".join(summarize(run, width=100).split())
+    assert "The front holds uniform configurations alone" in text
+    assert "the best uniform configuration that costs as much" not in text

@@ -46,13 +46,13 @@ def test_without_bounds_it_never_ends(tmp_path, clock):
     _add(budget.records, 1e6, 1e9)
     clock.offset = 1e9
     assert budget.seconds_left is None
-    assert not budget.exhausted(10**9)
+    assert not budget.reached(10**9)
 
 
 @pytest.mark.parametrize("most", [0, 1, 7])
 def test_candidates(tmp_path, most):
     budget = _budget(tmp_path, max_candidates=most)
-    assert [budget.exhausted(count) for count in range(9)] == [count >= most for count in range(9)]
+    assert [bool(budget.reached(count)) for count in range(9)] == [count >= most for count in range(9)]
 
 
 def test_minutes(tmp_path, clock):
@@ -60,14 +60,14 @@ def test_minutes(tmp_path, clock):
     assert budget.seconds == pytest.approx(0, abs=5)
     clock.offset = 100.0
     assert budget.seconds_left == pytest.approx(20, abs=5)
-    assert not budget.exhausted(0)
+    assert not budget.reached(0)
     clock.offset = 120.0
     assert budget.seconds_left <= 0
-    assert budget.exhausted(0)
+    assert budget.reached(0)
 
 
 def test_no_minutes_at_all(tmp_path):
-    assert _budget(tmp_path, minutes=0).exhausted(0)
+    assert _budget(tmp_path, minutes=0).reached(0)
 
 
 def test_seconds_of_earlier_runs_count_and_those_of_this_run_once(tmp_path, clock):
@@ -79,19 +79,19 @@ def test_seconds_of_earlier_runs_count_and_those_of_this_run_once(tmp_path, cloc
     _add(resumed.records, 0.5, 30.0)
     clock.offset = 30.0
     assert resumed.seconds == pytest.approx(100, abs=5)
-    assert not resumed.exhausted(0)
+    assert not resumed.reached(0)
     clock.offset = 50.0
-    assert resumed.exhausted(0)
+    assert resumed.reached(0)
 
 
 def test_evaluations_of_this_and_earlier_runs(tmp_path):
     _add(_budget(tmp_path).records, 0.5, 0.0)
     budget = _budget(tmp_path, max_evaluations=1.25)
-    assert not budget.exhausted(0)
+    assert not budget.reached(0)
     _add(budget.records, 0.5, 0.0)
-    assert not budget.exhausted(0)
+    assert not budget.reached(0)
     _add(budget.records, 0.25, 0.0)
-    assert budget.exhausted(0)
+    assert budget.reached(0)
 
 
 def test_what_the_report_text_costs_is_no_part_of_it(tmp_path):
@@ -101,16 +101,16 @@ def test_what_the_report_text_costs_is_no_part_of_it(tmp_path):
     _add(records, 5.0, 500.0, text="report")
     budget = _budget(tmp_path, minutes=2, max_evaluations=0.75)
     assert budget.seconds == pytest.approx(70, abs=5)
-    assert not budget.exhausted(0)
+    assert not budget.reached(0)
     _add(budget.records, 5.0, 0.0, text="report")
-    assert not budget.exhausted(0)
+    assert not budget.reached(0)
     _add(budget.records, 0.25, 0.0)
-    assert budget.exhausted(0)
+    assert budget.reached(0)
 
 
 def test_no_candidates_is_no_bound_on_what_comes_before_them(tmp_path):
     budget = _budget(tmp_path, max_candidates=0, max_evaluations=1)
-    assert budget.exhausted(0)
+    assert budget.reached(0)
     assert not budget.spent
     _add(budget.records, 1, 0.0)
     assert budget.spent
@@ -121,4 +121,4 @@ def test_whichever_ends_first(tmp_path, tight):
     wide = {"minutes": 1000, "max_evaluations": 1000, "max_candidates": 1000}
     budgets = [_budget(tmp_path, **bounds) for bounds in (wide, {**wide, **tight})]
     _add(budgets[1].records, 0.5, 0.0)
-    assert [budget.exhausted(3) for budget in budgets] == [False, True]
+    assert [bool(budget.reached(3)) for budget in budgets] == [False, True]

@@ -20,7 +20,7 @@ from paretune.search.pareto import ParetoFront
 from paretune.search.promotion import as_candidate, promote, reference
 from paretune.search.records import RecordFile
 from paretune.search.result import build_front, write_front
-from paretune.search.run_folder import check_run_folder, lock_run_folder, tie_run_folder
+from paretune.search.run_folder import OF, check_run_folder, lock_run_folder, tie_run_folder
 from paretune.search.settings import SearchSettings
 from paretune.spaces.configuration import DENSE_CONFIG
 from paretune.spaces.errors import BrokenCandidateError, LimitError, RunError, SpaceError, StorageBusyError
@@ -470,6 +470,16 @@ def test_a_folder_belongs_to_one_model(tmp_path):
     tie_run_folder(tmp_path, {"bank": "b", "model": "a"})
     with pytest.raises(RunError, match="another model"):
         tie_run_folder(tmp_path, {"model": "c", "bank": "b"})
+
+
+def test_a_folder_of_another_model_is_refused_by_its_name_and_without_hashes(tmp_path):
+    kept = {OF: "embedded", "workload": "1" * 64, "engine": "vllm", "device": "h100"}
+    tie_run_folder(tmp_path, kept)
+    tie_run_folder(tmp_path, {**kept, OF: "./the-same-model"})
+    with pytest.raises(RunError) as refused:
+        check_run_folder(tmp_path, {OF: "./other", "workload": "2" * 64, "engine": "torch", "device": "h100"})
+    assert str(refused.value.value) == f"run folder {tmp_path} (of embedded, now ./other)"
+    assert refused.value.rule == "belongs to another engine (vllm, now torch) and another workload"
 
 
 def test_a_folder_is_checked_by_what_is_known(tmp_path):

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from paretune.spaces.measurement import Measurement
 from paretune.spaces.numerals import (
     change,
+    change_with_error,
     counted,
     digits,
     duration,
     measured,
     percent,
     quantity,
-    share_with_error,
     with_error,
 )
 
@@ -106,9 +106,11 @@ def test_duration(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_share_with_error() -> None:
-    assert share_with_error(1.013, 0.054) == "101 ± 5 %"
-    assert share_with_error(0.984, None) == "98.4 %"
+def test_change_with_error() -> None:
+    assert change_with_error(1.013, 0.054) == "+1 ± 5 %"
+    assert change_with_error(0.984, 0.0052) == "−1.6 ± 0.5 %"
+    assert change_with_error(0.98, None) == "−2 %"
+    assert change_with_error(1.0, 0.0) == "unchanged"
 
 
 @given(st.floats(min_value=1e-9, max_value=1e9), st.floats(min_value=1e-9, max_value=1e9))
