@@ -1,11 +1,50 @@
-"""Whether an engine takes a whole configuration: pruned model, cache, then group by group or layer by layer."""
+"""Rules asked layer by layer; and whether an engine takes a whole configuration: size, cache, then its groups."""
 
 from __future__ import annotations
 
-from paretune.spaces.configuration import CompressionConfig
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from paretune.spaces.checking import pruned_ruling
+from paretune.spaces.choice import LayerChoice
+from paretune.spaces.configuration import CompressionConfig, PrunedShape
 from paretune.spaces.groups import single_groups
-from paretune.spaces.legality import LEGAL, Legality, Ruling, illegal
-from paretune.spaces.model import ModelSpec
+from paretune.spaces.legality import LEGAL, FusedGroup, Legality, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
+from paretune.spaces.size import kept_shape
+
+
+@dataclass(frozen=True)
+class LayerRules(ABC):
+    """Legality (:class:`paretune.spaces.legality.Legality`) of an engine that fuses nothing and rules on every layer.
+
+    Attributes:
+        engine: registered name.
+        device: name of the device.
+    """
+
+    engine: str
+    device: str
+
+    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
+        """Every layer alone."""
+        return single_groups(spec)
+
+    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
+        """The first refusal of a layer."""
+        for layer in group.layers:
+            linear = spec.linear(layer)
+            if not (verdict := self.layer(spec, linear, choice, kept_shape(spec, linear, pruned)[1])):
+                return verdict
+        return LEGAL
+
+    @abstractmethod
+    def layer(self, spec: ModelSpec, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
+        """Whether a layer whose rows have ``columns`` weights can carry the choice."""
+
+    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
+        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
+        return pruned_ruling(spec, pruned)
 
 
 def ruling_by_group(legality: Legality, spec: ModelSpec, config: CompressionConfig) -> Ruling:

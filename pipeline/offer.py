@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
+from paretune.spaces.configuration import DENSE_CONFIG, WHOLE, CompressionConfig
 from paretune.spaces.errors import EngineError, SpaceError
 from paretune.spaces.patterns import Restrictions, group_sizes
 from paretune.spaces.refusals import beside_language, without_choice
@@ -27,7 +27,7 @@ def check_offer(engine: Engine, space: SearchSpace, named: Restrictions, *, expo
         export: whether what is found shall be exported.
 
     Raises:
-        EngineError: the engine writes no such model.
+        EngineError: the engine writes no such model, or the device does not run it.
         SpaceError: no layer inside the blocks has a choice but what it is, or none has a group size that was named.
     """
     spec = space.spec
@@ -37,6 +37,12 @@ def check_offer(engine: Engine, space: SearchSpace, named: Restrictions, *, expo
             f"engine {engine.name} for {spec.architecture}",
             f"can write nothing of the model: {verdict.reason}",
             "Choose another engine; `paretune inspect MODEL --engine NAME` shows what one offers",
+        )
+    if not (runs := space.legality.pruned(spec, WHOLE)):
+        raise EngineError(
+            f"engine {engine.name} on {space.legality.device} for {spec.architecture}",
+            f"does not run the model there: {runs.reason}",
+            "Choose another device or engine; `paretune engines` lists engines",
         )
     inside = [space.parameters[i] for i in space.layer_parameters]
     inside = [x for x in inside if x.group is not None and x.group.kind == "linear"]

@@ -7,66 +7,43 @@ container has no place for, is ruled for a whole candidate (:func:`checkpoint_ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from paretune.compressors.expert_names import UNFOLDED
 from paretune.engines.checkpoint.schemes import container
-from paretune.engines.group_ruling import ruling_by_layer
+from paretune.engines.group_ruling import LayerRules, ruling_by_layer
 from paretune.spaces.cache_format import KVFormat
-from paretune.spaces.checking import pruned_ruling
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.configuration import CompressionConfig, PrunedShape
+from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import FormatError
 from paretune.spaces.formats import WeightFormat
 from paretune.spaces.groups import fused_groups
 from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_shape
 
 CONTAINER = "compressed-tensors 0.19"
 LOADER = "transformers 5.17"
 WIDTHS = (2, 3, 4, 5, 6, 8)
 
 
-@dataclass(frozen=True)
-class CheckpointLegality:
-    """Legality of the engines that export compressed-tensors for ``transformers``.
-
-    Attributes:
-        engine: registered name.
-        device: name of the device.
-    """
-
-    engine: str
-    device: str
+class CheckpointLegality(LayerRules):
+    """Legality of the engines that export compressed-tensors for ``transformers``."""
 
     def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
         """q/k/v, gate/up and the experts of a block share a choice; a tied head moves with the embedding."""
         return fused_groups(spec)
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
-        """See :class:`paretune.spaces.legality.Legality`."""
-        for layer in group.layers:
-            linear = spec.linear(layer)
-            columns = kept_shape(spec, linear, pruned)[1]
-            for verdict in (
-                _container(choice),
-                _role(linear, choice, alone=spec.family in UNFOLDED),
-                row_ruling(columns, choice),
-                self._inputs(linear, choice, columns),
-            ):
-                if not verdict:
-                    return verdict
-        return LEGAL
+    def layer(self, spec: ModelSpec, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
+        """See :class:`paretune.engines.group_ruling.LayerRules`."""
+        return (
+            _container(choice)
+            and _role(linear, choice, alone=spec.family in UNFOLDED)
+            and row_ruling(columns, choice)
+            and self._inputs(linear, choice, columns)
+        )
 
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
         """16 and 8 bits: our own runtime stores the cache; see :mod:`paretune.engines.runtime.static_cache`."""
         del spec, kv
         return LEGAL
-
-    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
-        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
-        return pruned_ruling(spec, pruned)
 
     def _inputs(self, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
         if choice.activation is None:
@@ -141,9 +118,6 @@ def row_ruling(columns: int, choice: LayerChoice) -> Ruling:
     return LEGAL
 
 
-_LOADER = "transformers 5.17"
-
-
 def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
     """Refusals name the first layer that is in the way."""
     for linear in spec.linears:
@@ -151,7 +125,7 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
             return illegal(
                 f"{linear.name} is a Conv1D, which compressed-tensors does not quantize (it knows nn.Linear"
                 " and nn.Embedding); the candidate can be searched and run here, but not exported",
-                "compressed-tensors 0.19",
+                CONTAINER,
             )
     for layer, choice in config.layers.items():
         if not choice.weight.dense and container(choice.weight) is None:
@@ -159,13 +133,13 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
             return illegal(
                 f"{layer} has {choice.weight.name}, and compressed-tensors has no codebooks; the candidate can be"
                 f" searched and run here, but not exported{way}",
-                "compressed-tensors 0.19",
+                CONTAINER,
             )
         if choice.weight.scale == "fp8" and choice.activation is not None:
             return illegal(
                 f"{layer} has NVFP4 weights and 4-bit inputs: weights are expanded in bf16 on loading, which moves"
                 " inputs of the next linears to other codes; it can be searched and run here, but not exported",
-                _LOADER,
+                LOADER,
             )
     schemes = {
         config.choice(linear.name).weight
@@ -177,7 +151,7 @@ def checkpoint_ruling(spec: ModelSpec, config: CompressionConfig) -> Ruling:
         return illegal(
             f"experts are quantized as {names}, but all experts of a checkpoint are decompressed by one"
             " scheme; give every quantized block of experts the same format, or leave some at 16 bits",
-            _LOADER,
+            LOADER,
         )
     # Loaded linear by linear: nothing is fused, though a space lets q, k and v share a choice.
     return ruling_by_layer(CheckpointLegality("transformers", "cpu"), spec, config)

@@ -7,51 +7,29 @@ inputs are rounded too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from paretune.engines.checkpoint.legality import row_ruling
 from paretune.engines.graphs.onnx_graph.block_codes import BLOCKS, block_size
+from paretune.engines.group_ruling import LayerRules
 from paretune.spaces.cache_format import KVFormat
-from paretune.spaces.checking import pruned_ruling
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.formats import WeightFormat
-from paretune.spaces.groups import single_groups
-from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
+from paretune.spaces.legality import LEGAL, Ruling, illegal
 from paretune.spaces.model import Linear, ModelSpec
-from paretune.spaces.size import kept_shape
 
 WIDTHS = (4, 8)
 _OPERATOR = "com.microsoft.MatMulNBits"
 _EXPORTER = "torch.onnx"
 
 
-@dataclass(frozen=True)
-class GraphLegality:
-    """See :class:`paretune.spaces.legality.Legality`.
+class GraphLegality(LayerRules):
+    """Nothing is fused: every product is an operation of its own."""
 
-    Attributes:
-        engine: registered name.
-        device: name of the device.
-    """
-
-    engine: str
-    device: str
-
-    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
-        """Nothing is fused: every product is an operation of its own."""
-        return single_groups(spec)
-
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
-        """See :class:`paretune.spaces.legality.Legality`."""
+    def layer(self, spec: ModelSpec, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
+        """See :class:`paretune.engines.group_ruling.LayerRules`."""
+        del spec
         if choice.activation is not None:
             return illegal("inputs are not rounded by choice: products are float32", _OPERATOR)
-        for layer in group.layers:
-            linear = spec.linear(layer)
-            verdict = _layer(linear, choice, kept_shape(spec, linear, pruned)[1])
-            if not verdict:
-                return verdict
-        return LEGAL
+        return _layer(linear, choice, columns)
 
     def kv(self, spec: ModelSpec, kv: KVFormat) -> Ruling:
         """16 bits only: the graph keeps keys and values in float32."""
@@ -59,10 +37,6 @@ class GraphLegality:
         if kv.num_bits != 16 or kv.layers:
             return illegal(f"cache {kv.name}: the graph keeps keys and values as they are", self.engine)
         return LEGAL
-
-    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
-        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
-        return pruned_ruling(spec, pruned)
 
 
 def model_ruling(spec: ModelSpec) -> Ruling:

@@ -5,52 +5,33 @@ Sources: ``ggml-cpu.c`` and ``llama-model.cpp`` of llama.cpp; every type that is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from paretune.engines.group_ruling import LayerRules
 from paretune.engines.llama.gguf_file.names import FAMILIES
 from paretune.spaces.cache_format import CACHE_GROUP, KVFormat
-from paretune.spaces.checking import pruned_ruling
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.configuration import PrunedShape
 from paretune.spaces.errors import FormatError
-from paretune.spaces.groups import single_groups
-from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from paretune.spaces.model import ModelSpec
-from paretune.spaces.size import kept_shape
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
 
 _GGML = "ggml 0.20"
 _LLAMA = "llama.cpp"
 _CACHE = "llama.cpp: --cache-type-k"
 
 
-@dataclass(frozen=True)
-class LlamaLegality:
-    """See :class:`paretune.spaces.legality.Legality`.
+class LlamaLegality(LayerRules):
+    """Nothing is fused: every tensor has a type of its own. Gate and up of experts are one parameter here."""
 
-    Attributes:
-        engine: registered name.
-        device: name of the device.
-    """
-
-    engine: str
-    device: str
-
-    def groups(self, spec: ModelSpec) -> tuple[FusedGroup, ...]:
-        """Nothing is fused: every tensor has a type of its own. Gate and up of experts are one parameter here."""
-        return single_groups(spec)
-
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
-        """See :class:`paretune.spaces.legality.Legality`."""
+    def layer(self, spec: ModelSpec, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
+        """See :class:`paretune.engines.group_ruling.LayerRules`."""
+        del linear
         if choice.activation is not None:
             return illegal("inputs are rounded by llama.cpp itself, to 8 bits, and not by choice", _LLAMA)
         if choice.weight.dense:
             return LEGAL if choice.weight.num_bits == 16 else _as_the_model_has_them()
-        verdict = _blocks(spec, choice)
-        if not verdict:
+        if not (verdict := _blocks(spec, choice)):
             return verdict
         try:
-            for layer in group.layers:
-                choice.weight.blocks(kept_shape(spec, spec.linear(layer), pruned)[1])
+            choice.weight.blocks(columns)
         except FormatError as error:
             return illegal(f"{error.value} {error.rule}", _GGML)
         return LEGAL
@@ -64,10 +45,6 @@ class LlamaLegality:
                 f"cache {kv.name}: blocks of {CACHE_GROUP} do not divide heads of {spec.head_dim}", _CACHE
             )
         return LEGAL
-
-    def pruned(self, spec: ModelSpec, pruned: PrunedShape) -> Ruling:
-        """A pruned model is a smaller configuration of the same architecture, if that can express it."""
-        return pruned_ruling(spec, pruned)
 
 
 def _blocks(spec: ModelSpec, choice: LayerChoice) -> Ruling:

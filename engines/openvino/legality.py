@@ -8,29 +8,23 @@ Right in all rows: groups of a power of two, and one group a row, whatever its l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from paretune.engines.graphs.legality import GraphLegality
 from paretune.spaces.choice import LayerChoice
-from paretune.spaces.configuration import PrunedShape
-from paretune.spaces.legality import LEGAL, FusedGroup, Ruling, illegal
-from paretune.spaces.model import ModelSpec
-from paretune.spaces.size import kept_shape
+from paretune.spaces.legality import LEGAL, Ruling, illegal
+from paretune.spaces.model import Linear, ModelSpec
 
 _PLUGIN = "OpenVINO's CPU plugin 2026.4, as tried"
 
 
-@dataclass(frozen=True)
 class OpenVinoLegality(GraphLegality):
-    """See :class:`paretune.spaces.legality.Legality`."""
+    """As of every graph, but for groups whose scales the plugin mixes up."""
 
-    def choice(self, spec: ModelSpec, group: FusedGroup, choice: LayerChoice, pruned: PrunedShape) -> Ruling:
-        """As in every graph, but for groups whose scales the plugin mixes up."""
-        verdict = super().choice(spec, group, choice, pruned)
+    def layer(self, spec: ModelSpec, linear: Linear, choice: LayerChoice, columns: int) -> Ruling:
+        """See :class:`paretune.engines.group_ruling.LayerRules`."""
+        verdict = super().layer(spec, linear, choice, columns)
         shared = choice.weight.group_size
         if not verdict or choice.weight.dense or shared is None or shared & (shared - 1) == 0:
             return verdict
-        for layer in group.layers:
-            if kept_shape(spec, spec.linear(layer), pruned)[1] != shared:
-                return illegal(f"several groups of {shared}, no power of two, mix up scales", _PLUGIN)
+        if columns != shared:
+            return illegal(f"several groups of {shared}, no power of two, mix up scales", _PLUGIN)
         return LEGAL

@@ -25,6 +25,11 @@ def offer(folder, family, name, export=True, **asked):
     )
 
 
+def test_a_device_that_does_not_run_the_model_is_refused(tmp_path):
+    with pytest.raises(EngineError, match=r"vllm on x86-avx2 .* no sparse attention"):
+        offer(tmp_path, "glm_moe_dsa", "vllm")
+
+
 @pytest.mark.parametrize(
     ("family", "engine", "said"),
     [
