@@ -135,6 +135,8 @@ def main(request: Answer) -> Answer:
             said = str(error).strip().splitlines()
             lines = [line.strip() for line in said if _LINK not in line] or ["without a word"]
             answer = {"error": f"{type(error).__name__}: {lines[-1][:400]}"}
+            if isinstance(error, ImportError):  # it says nothing of what was to be loaded
+                answer["absent"] = True
         answers.append(answer)
         print(f"job {index + 1} of {len(request['jobs'])}: {answer}", flush=True)
         gc.collect()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.engines.environments import Environment, run_in_environment
 from paretune.engines.foreign_process import run_together
-from paretune.spaces.errors import EngineError
+from paretune.spaces.errors import EngineAbsentError, EngineError
 
 if TYPE_CHECKING:
     import torch
@@ -142,7 +142,13 @@ def only(found: Sequence[Predictions | EngineError]) -> Predictions:
 
 
 def refused(engine: Engine, job: Job, answer: Answer) -> EngineError:
-    """The error of a job that its engine refused."""
+    """The error of a job that its engine refused, or that wants packages which are not there."""
+    if answer.get("absent"):
+        return EngineAbsentError(
+            f"{engine.name} for {job['model']}",
+            f"lacks a package: {answer['error']}",
+            "Install it beside the engine, or verify the export where it will run",
+        )
     return EngineError(
         f"export {job['model']}",
         f"is refused by {engine.name}: {answer['error']}",

@@ -163,7 +163,14 @@ def vllm_engine(job: Job, length: int, settings: dict[str, Any]) -> Any:
         **({"dtype": job["dtype"]} if "dtype" in job else {}),
         **job["options"],
     }
-    return LLM(**arguments)
+    try:
+        return LLM(**arguments)
+    except ValueError as error:
+        if "failed to be inspected" not in str(error):
+            raise
+        # So vLLM says that a module of its own did not load; its log has the reason.
+        reason = "the class of this model does not load, often for want of torchvision"
+        raise ImportError(reason) from error
 
 
 def _keep_integer_products_of_onednn() -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.engines import running
+from paretune.engines import runner, running
 from paretune.engines.predictions import Predictions
 from paretune.engines.transformers_engine import Transformers
-from paretune.spaces.errors import EngineError
+from paretune.spaces.errors import EngineAbsentError, EngineError
 
 IDS = torch.zeros(1, 1, dtype=torch.int64)
 
@@ -47,6 +47,24 @@ def test_a_refused_export_stands_in_the_place_of_its_predictions(asked):
     assert asked == [["good-1", "refused", "good-2"]]
     with pytest.raises(EngineError, match="ValueError: no"):
         running.only([second])
+
+
+def test_a_package_that_is_not_there_says_nothing_of_the_export(tmp_path):
+    """By the runner itself: what an engine cannot import is no fault of what it was given."""
+    for kind, module, expected in (("ImportError", "torchvision", True), ("ValueError", "x", False)):
+        loader = tmp_path / f"{kind}.py"
+        loader.write_text(
+            f"def load(job, tokens):\n    raise {kind}('no {module}\\n  For further information visit http')\n"
+        )
+        ids = tmp_path / "ids.npy"
+        np.save(ids, IDS.numpy())
+        answers = runner.main({
+            "loader": str(loader), "threads": 1, "device": "cpu",
+            "jobs": [{"task": "predict", "model": "x", "ids": str(ids)}],
+        })["answers"]  # fmt: skip
+        assert answers[0]["error"] == f"{kind}: no {module}"
+        error = running.refused(Transformers(), {"model": "x"}, answers[0])
+        assert isinstance(error, EngineAbsentError) == expected
 
 
 def test_one_that_ends_the_process_is_told_from_the_others(asked):
