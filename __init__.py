@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         inspect,
         list_engines,
         load_run,
+        plan,
         profile,
         search,
         transform,
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from paretune.spaces.errors import LimitError, ParetuneError
 
 __all__ = [
-    "LimitError", "ParetuneError", "Run", "Step", "advise", "check", "inspect", "list_engines", "load_run", "profile",
-    "search", "transform", "verify",
+    "LimitError", "ParetuneError", "Run", "Step", "advise", "check", "inspect", "list_engines", "load_run", "plan",
+    "profile", "search", "transform", "verify",
 ]  # fmt: skip
 
 _ELSEWHERE = {

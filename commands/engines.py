@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paretune.commands import options as opt
-from paretune.commands.printing import console, print_json
+from paretune.commands.printing import console, print_json, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,26 +27,26 @@ def engines(json: opt.Json = False) -> None:
 
 
 def show(rows: list[EngineRow], page: Console | None = None) -> None:
-    """Print the table, and below it what is missing and why."""
-    from rich.box import SIMPLE
-    from rich.table import Table
-
-    page, table = page or console(), Table(box=SIMPLE, pad_edge=False)
-    for heading in ("engine", "runs here", "search", "version", "found through"):
-        table.add_column(heading, no_wrap=heading != "found through", overflow="fold")
+    """Print the table, and below it where each was found, and what is missing and why."""
+    page, shown = page or console(), table("engine")
+    for heading in ("runs here", "search", "version"):
+        shown.add_column(heading, no_wrap=True)
     for row in rows:
-        runs = "yes" if row.runs else "no"
-        table.add_row(row.engine, runs, row.searches, row.version or "-", row.source or "-")
-    page.print(table)
-    pythons = dict.fromkeys(row.python for row in rows if row.python)
-    lines = [
-        f"{', '.join(row.engine for row in rows if row.python == python)}: {python}" for python in pythons
-    ]
+        shown.add_row(row.engine, "yes" if row.runs else "no", row.searches, row.version or "-")
+    page.print(shown)
+    places: dict[str, list[str]] = {}
     for row in rows:
+        if row.python:
+            places.setdefault(f"{row.source}, {row.python}", []).append(row.engine)
+    lines = [f"{', '.join(names)}: {place}" for place, names in places.items()]
+    for row in rows:
+        loaded = [form for form, reason in row.forms.items() if not reason]
+        lines += [f"{row.engine} loads the containers {', '.join(loaded)}"] if loaded else []
         lines += [
-            f"{row.engine}, container {form}: {reason or 'can be loaded'}"
+            f"{row.engine} does not load the container {form}: {reason}"
             for form, reason in row.forms.items()
+            if reason
         ]
         lines += [f"{row.engine}: {row.reason}"] if row.reason else []
     for line in lines:
-        page.print(line, highlight=False, markup=False, soft_wrap=True)
+        page.print(line, highlight=False, markup=False)

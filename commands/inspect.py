@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paretune.commands import options as opt
 from paretune.commands.printing import console, print_json, table
+from paretune.pipeline.words import SpaceWords, spelled
 
 if TYPE_CHECKING:
     from paretune.pipeline.inspection import Inspection
     from paretune.spaces.space import SearchSpace
 
 
-def inspect(
-    model: opt.Model = "embedded",
-    run_file: opt.RunFile = None,
-    revision: opt.Revision = None,
-    engine: opt.Engine = None,
-    device: opt.Device = None,
-    workload: opt.Workload = None,
-    limits: opt.Limit = None,
-    bits: opt.Bits = None,
-    embedding_bits: opt.EmbeddingBits = None,
-    group_size: opt.GroupSize = None,
-    methods: opt.Method = None,
-    formats: opt.Format = None,
-    rules: opt.Rule = None,
-    json: opt.Json = False,
-) -> None:
+@spelled(SpaceWords, opt.WORDS)
+def inspect(model: opt.Model = "embedded", *, json: opt.Json = False, **words: Any) -> None:
     """List the space of a search with these options: groups, bytes (B) at every width, what is refused and why."""
-    words = locals().copy()
     from paretune.engines import find_engine
     from paretune.pipeline.api import inspect as look_at
 
-    as_json = words.pop("json")
-    words |= {name: opt.widths_of(words[name]) for name in ("bits", "embedding_bits")}
-    found = look_at(**words)
-    if as_json:
+    found = look_at(model, **opt.read_words(words))
+    if json:
         print_json(found.document())
         return
-    other = device in (None, "auto") and find_engine(found.engine).device_kind != "cpu"
+    here = words.get("device") in (None, "auto")
+    other = here and find_engine(found.engine).device_kind != "cpu"
     print(f"{found.engine} on {found.device.name}{'; for another: --device h100' if other else ''}")
     _print_tables(found)
     for said in found.refused_first:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -203,3 +203,46 @@ Container = Annotated[
 Windows = Annotated[int, typer.Option(metavar="N", min=2, help="Windows that are read (count).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON (bytes, seconds, joules, nats).")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on standard error.")]
+
+WORDS: dict[str, Any] = {
+    "run_file": RunFile,
+    "out": Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Run folder; runs/MODEL if left out. Resumed if it fits."),
+    ],
+    "revision": Revision, "engine": Engine, "device": Device, "workload": Workload, "text": Text,
+    "calibration_text": CalibrationText, "search_text": SearchText, "report_text": ReportText,
+    "windows": Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Windows drawn from each text (count); 0: all. Default: at most 128 to calibrate, 64 of the others.",
+        ),
+    ],
+    "window_tokens": WindowTokens, "tasks": Tasks, "task_names": Task, "task_limit": TaskLimit, "limits": Limit,
+    "objectives": Objective, "sampler": Sampler, "minutes": Minutes, "max_evaluations": MaxEvaluations,
+    "bits": Bits, "embedding_bits": EmbeddingBits, "group_size": GroupSize, "methods": Method, "formats": Format,
+    "rules": Rule, "seed": Seed,
+    "export": Annotated[
+        bool | None,
+        typer.Option("--export/--no-export", help="Export the recommended configuration, load it again."),
+    ],
+    "gguf": Annotated[
+        bool | None,
+        typer.Option(
+            "--gguf/--no-gguf",
+            help="Write the export as GGUF too and ask llama.cpp a question; by default with the embedded model.",
+        ),
+    ],
+}  # fmt: skip
+"""The option of every word of a search, see :mod:`paretune.pipeline.words`."""
+
+
+def read_words(words: dict[str, Any]) -> Any:
+    """Words as Python has them: lists of widths.
+
+    Raises:
+        RunError: widths that are no numbers.
+    """
+    return words | {name: widths_of(words[name]) for name in ("bits", "embedding_bits") if name in words}

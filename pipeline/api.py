@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from paretune.pipeline.progress import Progress, Stages
 from paretune.pipeline.run import Run
 from paretune.pipeline.run_file import RunFile, settings_of
+from paretune.pipeline.words import SearchWords, SpaceWords, spelled
 from paretune.spaces.limits import Limit
 from paretune.spaces.target import Workload
 
@@ -25,39 +26,9 @@ if TYPE_CHECKING:
     from paretune.profiles.advice import Advice
 
 
+@spelled(SearchWords)
 def search(
-    model: str | Path | None = None,
-    *,
-    run_file: str | Path | None = None,
-    out: str | Path | None = None,
-    revision: str | None = None,
-    engine: str | None = None,
-    device: str | None = None,
-    workload: str | Workload | None = None,
-    text: str | Path | None = None,
-    calibration_text: str | Path | None = None,
-    search_text: str | Path | None = None,
-    report_text: str | Path | None = None,
-    windows: int | None = None,
-    window_tokens: int | None = None,
-    tasks: str | Path | None = None,
-    task_names: Sequence[str] | None = None,
-    task_limit: int | None = None,
-    limits: Sequence[str] | None = None,
-    objectives: Sequence[str] | None = None,
-    sampler: str | None = None,
-    minutes: float | None = None,
-    max_evaluations: float | None = None,
-    bits: Sequence[int] | None = None,
-    embedding_bits: Sequence[int] | None = None,
-    group_size: int | None = None,
-    methods: Sequence[str] | None = None,
-    formats: Sequence[str] | None = None,
-    rules: Sequence[str | Mapping[str, Any]] | None = None,
-    seed: int | None = None,
-    export: bool | None = None,
-    gguf: bool | None = None,
-    progress: Progress = True,
+    model: str | Path | None = None, *, progress: Progress = True, **words: Unpack[SearchWords]
 ) -> Run:
     """Search per-layer formats and pruned sizes of a model; leave a front, a report and an export in a folder.
 
@@ -66,34 +37,9 @@ def search(
 
     Args:
         model: folder, hub id, or ``embedded``; the embedded model if left out.
-        run_file: YAML or JSON; the words given here override it.
-        out: run folder; ``runs/MODEL`` if left out.
-        revision: of a hub id.
-        engine: torch-cpu, torch, transformers, vllm, llama.cpp, openvino or onnxruntime.
-        device: by name, or ``auto`` for this machine.
-        workload: ``batch=1,prompt=128,output=128`` (sequences, tokens, tokens).
-        text: split by document into the three below.
-        calibration_text, search_text, report_text: for statistics, for scoring, for what is reported.
-        windows: drawn from each text (count); 0: all that it has.
-        window_tokens: of a window.
-        tasks: folder of lm-eval tasks, which may run code of their own.
-        task_names: all of the folder if left out; or names that lm-eval has.
-        task_limit: items of each task (count).
-        limits: such as ``memory<=6GiB``, ``kl<=0.1``, ``tpot<=20ms``.
-        objectives: metrics to trade off, quality first.
-        sampler: paretune, additive, annealing, greedy, lp, nsga2, nsga3, tpe, gp or random.
-        minutes: bound on the search alone; preparing, judging and exporting come on top. 30 where no bound is given.
-        max_evaluations: bound on the search, in units of 16,384 tokens.
-        bits, embedding_bits: widths of linears, and of embedding and head.
-        group_size: weights that share a scale; 0: one scale per channel.
-        methods: quantizers: rtn, weighted, hqq, gptq, awq.
-        formats: by name, besides the widths.
-        rules: for layers that match a pattern, such as ``*.down_proj:bits=4,8``; the last match wins.
-        seed: of everything random.
-        export: write the recommended configuration and load it again.
-        gguf: write it as GGUF too.
         progress: ``True``: a bar, or lines in a pipe; ``False``: nothing; a function is called with every
             :class:`~paretune.pipeline.progress.Step`.
+        words: below.
 
     Returns:
         What the folder has: :attr:`Run.front`, :attr:`Run.recommended`, :meth:`Run.export`, :meth:`Run.report`.
@@ -103,46 +49,56 @@ def search(
         ParetuneError: whatever was refused; what failed after the search, once the front is written
             (``load_run(out)``).
     """
-    words = locals().copy()
-    done, folder = start_search(words)
+    done, folder = start_search(model, progress, words)
     if done.failure is not None:
         raise done.failure
     return Run(folder)
 
 
-def start_search(words: dict[str, Any]) -> tuple[Outcome, Path]:
-    """Run a search told in words; how it ended and its folder.
-
-    Args:
-        words: parameters of :func:`search` by name.
+def start_search(model: str | Path | None, progress: Progress, words: SearchWords) -> tuple[Outcome, Path]:
+    """Run :func:`search`; how it ended and its folder.
 
     Raises:
         ParetuneError: whatever was refused before there was a front.
     """
-    settings, folder, progress = _told(words)
+    settings, folder = _told(model, words)
     # After the words were read: a slip is refused before torch is loaded.
     from paretune.pipeline.job import run_job
 
     return run_job(settings, folder, progress), folder
 
 
-def plan_search(words: dict[str, Any]) -> Plan:
-    """What a search told in words would take; nothing is written.
+@spelled(SearchWords)
+def plan(model: str | Path | None = None, *, progress: Progress = True, **words: Unpack[SearchWords]) -> Plan:
+    """What :func:`search` would take with these words: seconds by stage, disk and memory. Nothing is written.
+
+    Args:
+        model, progress: see :func:`search`.
+        words: below.
 
     Raises:
         ParetuneError: whatever is refused before the bank.
     """
-    settings, folder, progress = _told(words)
+    settings, folder = _told(model, words)
     from paretune.pipeline.job import foresee
 
     return foresee(settings, folder, progress)
 
 
-def _told(words: dict[str, Any]) -> tuple[RunFile, Path, Progress]:
-    """Settings, run folder and how progress is shown."""
-    run_file, out, progress = (words.pop(name) for name in ("run_file", "out", "progress"))
-    settings = settings_of(words, None if run_file is None else Path(run_file))
-    return settings, Path(out) if out else Path("runs") / _folder_name(settings.model), progress
+def _told(model: str | Path | None, words: SearchWords) -> tuple[RunFile, Path]:
+    """Settings and run folder."""
+    out = words.get("out")
+    settings = _settings(model, {word: value for word, value in words.items() if word != "out"}, SearchWords)
+    return settings, Path(out) if out else Path("runs") / _folder_name(settings.model)
+
+
+def _settings(model: str | Path | None, words: Mapping[str, Any], known: type[SpaceWords]) -> RunFile:
+    words_here = known.__annotations__
+    if unknown := words.keys() - words_here.keys():
+        raise TypeError(f"{min(unknown)!r} is none of the words here: {', '.join(words_here)}")
+    given = {word: value for word, value in words.items() if word != "run_file"}
+    run_file = words.get("run_file")
+    return settings_of({"model": model, **given}, None if run_file is None else Path(run_file))
 
 
 def load_run(folder: str | Path) -> Run:
@@ -154,33 +110,21 @@ def load_run(folder: str | Path) -> Run:
     return Run(folder)
 
 
-def inspect(
-    model: str | Path = "embedded",
-    *,
-    run_file: str | Path | None = None,
-    revision: str | None = None,
-    engine: str | None = None,
-    device: str | None = None,
-    workload: str | Workload | None = None,
-    limits: Sequence[str] | None = None,
-    bits: Sequence[int] | None = None,
-    embedding_bits: Sequence[int] | None = None,
-    group_size: int | None = None,
-    methods: Sequence[str] | None = None,
-    formats: Sequence[str] | None = None,
-    rules: Sequence[str | Mapping[str, Any]] | None = None,
-) -> Inspection:
+@spelled(SpaceWords)
+def inspect(model: str | Path = "embedded", **words: Unpack[SpaceWords]) -> Inspection:
     """The space that :func:`search` would have with these words: groups, bytes, refusals, what it would say first.
+
+    Args:
+        model: folder, hub id, or ``embedded``.
+        words: below.
 
     Raises:
         LimitError: no configuration meets a limit on bytes.
         ParetuneError: whatever is wrong with the model, the engine or the restrictions.
     """
-    words = locals().copy()
     from paretune.pipeline.inspection import inspect_model
 
-    file = words.pop("run_file")
-    return inspect_model(settings_of(words, None if file is None else Path(file)))
+    return inspect_model(_settings(model, words, SpaceWords))
 
 
 def list_engines() -> list[EngineRow]:

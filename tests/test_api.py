@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -82,6 +83,27 @@ def test_the_words_are_those_of_the_command_line():
         name for name in inspect.signature(command).parameters if name not in ("json", "quiet", "dry_run")
     }
     assert told == set(inspect.signature(paretune.search).parameters) - {"progress"}
+    assert inspect.signature(paretune.plan).parameters == inspect.signature(paretune.search).parameters
+    for function in (paretune.plan, paretune.inspect):
+        for word in inspect.signature(function).parameters:
+            assert re.search(rf"\b{word}\b.*:", inspect.getdoc(function) or ""), word
+
+
+def test_a_word_that_is_none_is_refused_before_anything_is_read():
+    for call in (paretune.search, paretune.plan, paretune.inspect):
+        with pytest.raises(TypeError, match=r"'limit' is none of the words here: .*limits"):
+            call("embedded", limit=["kl<=1"])
+    with pytest.raises(TypeError, match="'minutes' is none"):
+        paretune.inspect("embedded", minutes=3)
+
+
+def test_a_plan_is_what_a_dry_run_prints(tmp_path):
+    found = paretune.plan(
+        "embedded", out=tmp_path / "run", minutes=2, tasks=None, progress=False, bits=[4, 8]
+    )
+    assert found.seconds["search"] == 120
+    assert any("--minutes" in line for line in found.lines())
+    assert not (tmp_path / "run").exists()
 
 
 def test_refusals_are_errors_with_a_remedy(tmp_path):

@@ -91,11 +91,8 @@ def _role(linear: Linear, choice: LayerChoice, alone: bool) -> Ruling:
     if weight.number_type != "int" and (linear.role == "embedding" or linear.role.startswith("expert")):
         return illegal(f"{weight.name} is for linears of their own, not embeddings or experts", LOADER)
     if linear.role == "embedding" and weight.num_bits != 8:
-        return illegal(
-            f"an embedding of {weight.num_bits} bits cannot be loaded (packed codes leave nn.Embedding"
-            " without its weight, which initialization reads); 8 bits are stored unpacked and load",
-            LOADER,
-        )
+        # Packed codes leave nn.Embedding without its weight, which initialization reads; 8 bits are stored unpacked.
+        return illegal("transformers loads embeddings of 8 and 16 bits alone", LOADER)
     if linear.stacked and linear.transposed and not alone:
         return illegal("experts stored as (in, out) have no packed form that loads", LOADER)
     if not alone and linear.role.startswith("expert") and not weight.symmetric:

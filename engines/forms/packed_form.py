@@ -57,7 +57,7 @@ class PackedForm(Form):
         try:
             self.environment()
         except EngineError as error:
-            return illegal(f"{error.value} {error.rule}; {error.remedy}", self.packages[0])
+            return illegal(f"{error.value} {error.rule}. {error.remedy}", self.packages[0])
         return LEGAL
 
     def ruling(self, spec: ModelSpec, config: CompressionConfig) -> Ruling:

@@ -10,7 +10,7 @@ import torch
 from paretune.commands.inspect import inspect
 from paretune.engines import engine_names
 from paretune.pipeline.run_file import RunFile
-from paretune.pipeline.workbench import compute_target
+from paretune.pipeline.workbench import compute_device
 from paretune.profiles.devices import find_device
 
 
@@ -19,12 +19,8 @@ def test_candidates_for_a_cpu_engine_are_scored_on_the_cpu(monkeypatch, name):
     """Even where there is a GPU, unless the run file names a device."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     on_cpu = name in ("torch-cpu", "llama.cpp", "openvino", "onnxruntime")
-    wanted = (torch.float32, "cpu") if on_cpu else (torch.bfloat16, "cuda")
-    assert compute_target(RunFile(model="embedded", engine=name)) == wanted
-    assert compute_target(RunFile(model="embedded", engine=name, compute_device="cuda:1")) == (
-        torch.bfloat16,
-        "cuda:1",
-    )
+    assert compute_device(RunFile(model="embedded", engine=name)) == ("cpu" if on_cpu else "cuda")
+    assert compute_device(RunFile(model="embedded", engine=name, compute_device="cuda:1")) == "cuda:1"
 
 
 @pytest.mark.parametrize(("name", "kind"), [("torch-cpu", "cpu"), ("llama.cpp", "cpu"), ("vllm", None)])

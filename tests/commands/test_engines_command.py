@@ -94,5 +94,5 @@ def test_forms_of_transformers_say_what_they_need(monkeypatch):
     assert row.forms["compressed-tensors"] == ""
     assert "/no/such/python" in row.forms["gptq"]
     text = printed([row])
-    assert "transformers, container compressed-tensors: can be loaded" in text
-    assert "transformers, container awq: /no/such/python" in text
+    assert "transformers loads the containers compressed-tensors" in text
+    assert "transformers does not load the container awq: /no/such/python" in text
