@@ -171,9 +171,8 @@ class Engine(ABC):
             layer: self.executed(spec.linear(layer), choice, device)
             for layer, choice in config.layers.items()
         }
-        experts = spec.family not in UNFOLDED and any(
-            spec.linear(layer).role.startswith("expert") for layer in layers
-        )
+        experts = any(spec.linear(layer).role.startswith("expert") for layer in layers)
+        experts = experts and spec.family not in UNFOLDED
         return config.replaced(layers=layers, rounded_experts=self.rounds_experts and experts)
 
     def computes_in_float32(self, config: CompressionConfig) -> bool:

@@ -16,7 +16,6 @@ from paretune.spaces.configuration import CompressionConfig
 from paretune.spaces.errors import EngineError
 from paretune.spaces.files import write_whole, written_whole
 from paretune.spaces.model import ModelSpec
-from paretune.spaces.refusals import beside_language
 from paretune.spaces.size import average_bits, kept_linears, weight_bytes
 
 TRANSFORMERS = (
@@ -108,6 +107,8 @@ def base_licence(source: Path) -> str | None:
 
 def model_card(spec: ModelSpec, config: CompressionConfig, card: ExportCard, kind: ExportKind) -> str:
     """Markdown with the front matter that model hubs read."""
+    from paretune.spaces.refusals import beside_language
+
     licence = base_licence(card.source)
     library = ["library_name: transformers"] if kind.use is TRANSFORMERS else []
     lines = ["---", *library, "tags:", *(f"- {tag}" for tag in (*kind.tags, "paretune"))]

@@ -210,6 +210,7 @@ def test_a_webhook_is_told_places_of_the_monitors_machine(ladder, monkeypatch, n
     config = CompressionConfig()
     of_engine = {"engine": name, "digest": config.digest, "config": config.model_dump(mode="json")}
     (ladder / "1-middle" / MANIFEST).write_text(json.dumps(sealed({**manifest, **of_engine})))
+    (ladder / "1-middle" / "config.json").write_text("{}")
     told = []
     hook = httpx.MockTransport(
         lambda request: told.append(json.loads(request.content)) or httpx.Response(204)
