@@ -100,6 +100,12 @@ class Assembler:
             self.config = config
         return self.model
 
+    def free(self) -> bool:
+        """Hold half as many expanded weights as now, from now on; whether there was anything to let go of."""
+        held = self._copies.held_bytes
+        self._copies.shrink(held // 2)
+        return held > 0
+
     def _weight_swaps(self, config: CompressionConfig) -> list[_Swap]:
         """What changes hands. Every tensor is made before the first is swapped: a failure changes nothing."""
         swaps: list[_Swap] = []

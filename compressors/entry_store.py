@@ -77,6 +77,12 @@ class Held(Generic[T]):
         """Whether so many bytes more are held without anything being dropped."""
         return self.held_bytes + size <= self.budget_bytes
 
+    def shrink(self, budget_bytes: int) -> None:
+        """Hold no more than so many bytes from now on."""
+        self.budget_bytes = budget_bytes
+        while self.held_bytes > self.budget_bytes:
+            self.held_bytes -= self._size(self._held.popitem(last=False)[1])
+
     def get(self, name: str, make: Callable[[], T]) -> T:
         """The value called ``name``, made if it is not held."""
         found = self._held.get(name)
@@ -88,8 +94,7 @@ class Held(Generic[T]):
         if size <= self.budget_bytes:
             self._held[name] = made
             self.held_bytes += size
-            while self.held_bytes > self.budget_bytes:
-                self.held_bytes -= self._size(self._held.popitem(last=False)[1])
+            self.shrink(self.budget_bytes)
         return made
 
 

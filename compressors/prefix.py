@@ -93,12 +93,11 @@ class Prefix:
             batch: its first window and the one behind its last, by which it is known.
             signatures: of the model's blocks now.
         """
-        before = self._kept.pop(batch, None)
-        start = 0 if before is None else before.start(signatures)
-        now = _Kept(signatures)
-        if before is not None and start:
-            now.states = {block: state for block, state in before.states.items() if block <= start}
-            now.rest = before.rest
+        now = self._kept.pop(batch, None) or _Kept(signatures)
+        start = now.start(signatures)
+        # What the model before had entered later blocks with goes before anything new comes.
+        now.states = {block: state for block, state in now.states.items() if block <= start}
+        now.signatures = signatures
         own = [block.__dict__.get("forward") for block in self._blocks]
         for index, block in enumerate(self._blocks):
             block.forward = self._step(index, start, now)
@@ -111,7 +110,7 @@ class Prefix:
                 else:
                     block.forward = forward
         self.skipped += start
-        self._keep(batch, now)
+        self._kept[batch] = now
 
     def _step(self, index: int, start: int, kept: _Kept) -> Callable[..., Any]:
         """What a block does in a reading: hand on what it gets before ``start``, else note what enters it and run."""
@@ -124,6 +123,7 @@ class Prefix:
             if index == start and start:
                 hidden = kept.states[start]
             elif index and index % self._every(hidden) == 0:
+                self._make_room(hidden, kept)
                 kept.states[index] = hidden
             output = own(hidden, *inputs[1:], **options)
             kept.rest = output[1:] if isinstance(output, tuple) else None
@@ -137,11 +137,12 @@ class Prefix:
     def _budget(self, hidden: torch.Tensor) -> int:
         return prefix_budget(hidden.device) if self._budget_bytes is None else self._budget_bytes
 
-    def _keep(self, batch: tuple[int, int], kept: _Kept) -> None:
-        if not kept.states:
-            return
-        self._kept[batch] = kept
-        budget = self._budget(next(iter(kept.states.values())))
-        held = sum(found.nbytes for found in self._kept.values())
-        while held > budget and len(self._kept) > 1:
+    def _make_room(self, hidden: torch.Tensor, kept: _Kept) -> None:
+        """Let go of the oldest micro-batches, until one state more is within the budget."""
+        held = hidden.nbytes + kept.nbytes + sum(found.nbytes for found in self._kept.values())
+        while held > self._budget(hidden) and self._kept:
             held -= self._kept.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        """Keep nothing of what was read."""
+        self._kept.clear()

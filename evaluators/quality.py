@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from paretune.compressors.prefix import block_signatures
 from paretune.evaluators.execution import Executed, as_stored
 from paretune.spaces.configuration import CompressionConfig
-from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.errors import RunError, UnknownNameError
 from paretune.spaces.measurement import Fidelity, Measurement
 
 if TYPE_CHECKING:
@@ -74,13 +74,33 @@ class QualityEvaluator:
         found = self._read.get(key)
         known = 0 if found is None else found.windows
         if found is None or known < fidelity.windows:
-            executed = self._executed(config)
-            model = self._assembler.apply(executed)
-            signatures = block_signatures(self._assembler.spec, executed)
-            fresh = teacher.compare(model, windows=fidelity.windows, start=known, signatures=signatures)
+            fresh = self._fresh(teacher, config, known, fidelity.windows)
             found = fresh if found is None else found.joined(fresh)
         self._remember(key, found)
         return found if found.windows == fidelity.windows else found.first(fidelity.windows)
+
+    def _fresh(self, teacher: Teacher, config: CompressionConfig, start: int, stop: int) -> Divergence:
+        """Windows that were not read yet; where a device's memory ends, with fewer weights kept on it.
+
+        Raises:
+            RunError: it is not enough with none.
+        """
+        import torch
+
+        executed = self._executed(config)
+        signatures = block_signatures(self._assembler.spec, executed)
+        while True:
+            try:
+                model = self._assembler.apply(executed)
+                return teacher.compare(model, windows=stop, start=start, signatures=signatures)
+            except torch.OutOfMemoryError as error:
+                if not self._assembler.free():
+                    raise RunError(
+                        f"a reading of {stop - start} windows on {self._assembler.model.device}",
+                        "ends its memory, with nothing kept there but the model, its bank and its texts",
+                        "Use a smaller memory_budget_bytes, fewer or shorter windows, or compute_dtype: float16",
+                    ) from error
+            torch.cuda.empty_cache()
 
     def _remember(self, key: tuple[str, str], reading: Divergence) -> None:
         self._read[key] = reading

@@ -23,9 +23,9 @@ from paretune.spaces.numerals import quantity
 from paretune.spaces.space import SearchSpace
 
 _CPU_COPIES = 4 << 30
-_RESERVE = 0.92
+_RESERVE = 0.9
 """Of what is free: the allocator's blocks are larger than what is asked for."""
-_PASS_TENSORS = 6
+_PASS_TENSORS = 10
 """Of the widest hidden states, alive at once in a block."""
 
 

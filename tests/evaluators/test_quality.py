@@ -1,10 +1,11 @@
 """The quality evaluator: contract, nested rungs, the dense model against itself."""
 
 import pytest
+import torch
 
 from paretune.evaluators.quality import QualityEvaluator
 from paretune.spaces.configuration import DENSE_CONFIG
-from paretune.spaces.errors import UnknownNameError
+from paretune.spaces.errors import RunError, UnknownNameError
 from paretune.spaces.measurement import Fidelity
 from tests.evaluators.contract import check_evaluator, four_bits
 
@@ -68,3 +69,24 @@ def test_an_unknown_text_is_refused(bench):
     quality = QualityEvaluator(bench.assembler, bench.teachers)
     with pytest.raises(UnknownNameError, match="report"):
         quality.evaluate(DENSE_CONFIG, Fidelity(text="secret", windows=1, window_tokens=32))
+
+
+def test_where_memory_ends_fewer_weights_are_kept_and_the_reading_is_the_same(bench, monkeypatch):
+    config = four_bits(bench.spec)
+    exact = QualityEvaluator(bench.assembler, bench.teachers).evaluate(config, FULL)["kl"].value
+    teacher = bench.teachers["search"]
+    original, left = teacher.compare, [2]
+
+    def compare(model, **given):
+        if left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("no room")
+        return original(model, **given)
+
+    monkeypatch.setattr(teacher, "compare", compare)
+    held = bench.assembler._copies.held_bytes
+    assert QualityEvaluator(bench.assembler, bench.teachers).evaluate(config, FULL)["kl"].value == exact
+    assert bench.assembler._copies.held_bytes <= held // 4
+    left[0] = 1_000_000
+    with pytest.raises(RunError, match="ends its memory"):
+        QualityEvaluator(bench.assembler, bench.teachers).evaluate(config, FULL)
