@@ -73,8 +73,7 @@ def load_for_scoring(
     Raises:
         ModelError: as :func:`~paretune.compressors.loading.load_dense` does, or predictions that are not finite.
     """
-    on_gpu = torch.device(device).type == "cuda"
-    if name == "float32" or (name == "auto" and not on_gpu):
+    if name == "float32" or (name == "auto" and not _on_gpu(device)):
         return load_dense(folder, spec, torch.float32, device), Arithmetic("float32", 0.0)
     model = load_dense(folder, spec, torch.float32, device if _fits(spec, device) else "cpu")
     on_device = model.device.type == torch.device(device).type
@@ -110,7 +109,11 @@ def _floor(reference: Teacher, model: Any, *, tf32: bool) -> float:
         return float("inf")
 
 
+def _on_gpu(device: str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
 def _fits(spec: ModelSpec, device: str) -> bool:
-    if torch.device(device).type != "cuda":
+    if not _on_gpu(device):
         return True
     return int(_ROOM * 4 * spec.parameters) < torch.cuda.mem_get_info(torch.device(device))[0]
