@@ -27,8 +27,9 @@ from paretune.spaces.numerals import (
     measured,
     percent,
     quantity,
-    with_error,
+    signed,
 )
+from paretune.spaces.refusals import by_reason
 from paretune.spaces.result import FrontFile, Member
 from paretune.spaces.statistics import difference
 
@@ -76,7 +77,7 @@ def duel_table(front: FrontFile) -> Table | None:
             continue
         gap = difference(kl, member.measurements["kl"])
         verdict = ("better", "good") if gap.value > 0 else ("worse", "bad")
-        lower = with_error(gap.value, gap.stderr) + ("" if gap.paired else " (unpaired)")
+        lower = signed(gap.value, gap.stderr) + ("" if gap.paired else " (unpaired)")
         badge = Cell("", badges=(verdict if gap.clear else ("tie", "quiet"),))
         rows.append([*cells, Cell(member.name, "strong"), size_words(member), _nat(member), lower, badge])
     headers = (
@@ -195,19 +196,11 @@ def probe_table(front: FrontFile, blocks: int) -> Table | None:
 
 
 def refused_table(refused: dict[str, str]) -> Table | None:
-    """What the space does not hold, by reason; a choice that several groups are refused is named once."""
-    by_reason: dict[str, dict[str, list[str]]] = {}
-    for what, reason in refused.items():
-        parameter, _, choice = what.partition(": ")
-        by_reason.setdefault(reason, {}).setdefault(choice or parameter, []).append(what)
-    rows = []
-    for reason, choices in by_reason.items():
-        words = [
-            found[0] if len(found) == 1 else f"{choice} in {len(found)} groups"
-            for choice, found in choices.items()
-        ]
-        more = "" if len(words) <= _NAMES_SHOWN else f" and {len(words) - _NAMES_SHOWN} more"
-        rows.append([", ".join(words[:_NAMES_SHOWN]) + more, reason])
+    """What the space does not hold, by reason."""
+    rows: list[list[Cell | str]] = []
+    for reason, names in by_reason(refused).items():
+        more = "" if len(names) <= _NAMES_SHOWN else f" and {len(names) - _NAMES_SHOWN} more"
+        rows.append([", ".join(names[:_NAMES_SHOWN]) + more, reason])
     return (
         Table("Choices that are not in the space", ("not in the space", "because"), rows, 9) if rows else None
     )
