@@ -142,7 +142,7 @@ _ELSEWHERE = {
     },
     "evaluators/task_loading.py": "YAML with tags of lm-eval",
     "monitoring/memory.py": "/proc, and a file that a server writes",
-    "pipeline/plan.py": "/proc",
+    "pipeline/memory.py": "/proc",
     "profiles/devices/local_cpu.py": "/proc and /sys",
     "profiles/energy.py": "/sys",
     "reports/report.py": "data of the package",
