@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.compressors.arithmetic import Arithmetic
+from paretune.compressors.dequantized import dense_folder
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_checkpoint, load_dense, load_tokenizer, model_hash
 from paretune.compressors.windows import TokenWindows
@@ -148,6 +149,7 @@ def _open(
     with stages.stage("start", "loading model and texts"):
         source = model_folder(run.model, run.revision)
         spec = read_model(source, source=run.model, revision=run.revision)
+        source = dense_folder(source, spec, folder.path)
         tokenizer = load_tokenizer(source)
         windows = read_texts(run.texts, tokenizer, spec, run.search.seed)["report"]
         _check_same(folder, {"model": model_hash(source), "text.report": windows.digest})

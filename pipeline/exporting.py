@@ -20,7 +20,7 @@ from paretune.pipeline.verifying import LOADERS, MODEL, writing
 from paretune.pipeline.workbench import Workbench, open_workbench
 from paretune.search.run_folder import lock_run_folder
 from paretune.spaces.cache_format import KVFormat
-from paretune.spaces.configuration import CompressionConfig
+from paretune.spaces.configuration import DENSE_CONFIG, CompressionConfig
 from paretune.spaces.errors import EngineAbsentError, EngineError, VerificationError
 from paretune.spaces.files import refuse_occupied, write_whole, written_whole
 from paretune.spaces.result import Member
@@ -198,6 +198,12 @@ def export_member(
         EngineError: the format cannot express the candidate, or the folder holds something else.
         VerificationError: what was loaded is not the candidate.
     """
+    if bench.spec.shipped is not None and member.config == DENSE_CONFIG:
+        raise EngineError(
+            f"an export of {member.name}",
+            f"is the checkpoint as it came ({bench.spec.shipped.method}), which would be written in {bench.spec.dtype}",
+            f"Use {bench.run.model} itself",
+        )
     figures: dict[str, float | None] = {name: found.value for name, found in member.measurements.items()}
     assembler, hashes, kl = bench.assembler, bench.hashes, member.value("kl")
     origin: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def foresee(run: RunFile, folder: Path, progress: Progress) -> Plan:
     """
     refuse_other_folder(folder)
     stages = Stages(progress, spent_before(folder))
-    return make_plan(prepare(run, folder, stages, searching=True), folder, stages)
+    with tempfile.TemporaryDirectory() as copies:
+        return make_plan(prepare(run, folder, stages, searching=True, copies=Path(copies)), folder, stages)
 
 
 def open_study(bench: Workbench, stages: Stages) -> Study:

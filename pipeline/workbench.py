@@ -12,6 +12,7 @@ import torch
 from paretune.compressors.arithmetic import Arithmetic, load_for_scoring
 from paretune.compressors.assembly import Assembler
 from paretune.compressors.bank import Bank
+from paretune.compressors.dequantized import dense_folder, refuse_unexpandable
 from paretune.compressors.divergence import Teacher
 from paretune.compressors.loading import load_tokenizer, model_hash
 from paretune.compressors.prefix import Prefix
@@ -171,7 +172,9 @@ def open_workbench(run: RunFile, folder: Path, stages: Stages) -> Workbench:
     return furnish(prepare(run, folder, stages), folder, stages)
 
 
-def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = False) -> Prepared:
+def prepare(
+    run: RunFile, folder: Path, stages: Stages, *, searching: bool = False, copies: Path | None = None
+) -> Prepared:
     """Load the model and read the texts.
 
     Args:
@@ -180,6 +183,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
         stages: tells what is being done.
         searching: refuse a folder that belongs to other settings, and settings that cannot succeed, limits on bytes
             that nothing meets and tasks that do not exist among them, before the model is loaded.
+        copies: where a checkpoint that ships quantized is expanded to; the run folder if left out.
 
     Raises:
         ParetuneError: whatever does not fit.
@@ -197,6 +201,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
             engine.legality_at(device.name, run.workload),
             engine.offered(run.space, device.name),
         )
+        refuse_unexpandable(spec)
         if searching:
             # The order of blocks, which a bank knows, changes no bytes; limits on times wait for a profile.
             space = SearchSpace(spec, legality, offered)
@@ -208,7 +213,8 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
                 ruling.reason,
                 "Use another engine, or search without an export: --no-export",
             )
-        check_weights(source, spec)
+        if spec.shipped is None:
+            check_weights(source, spec)
         place = compute_device(run)
         _refuse_absent(place)
         tokenizer = load_tokenizer(source)
@@ -223,6 +229,7 @@ def prepare(run: RunFile, folder: Path, stages: Stages, *, searching: bool = Fal
                 [*said, *(line for found in windows.values() for line in found.remarks)]
             ):
                 note(line)
+        source = dense_folder(source, spec, folder if copies is None else copies)
         kept = (
             kept_fingerprint(folder).get(_ARITHMETIC, run.compute_dtype) if searching else run.compute_dtype
         )

@@ -25,7 +25,8 @@ from paretune.spaces.model import ModelSpec, Shipped
 from paretune.spaces.size import weight_bytes
 
 _BESIDE = "hf_quant_config.json"
-_KEYS = ("quantization_config", "compression_config")
+QUANTIZATION_KEYS = ("quantization_config", "compression_config")
+"""Of a configuration, under which it says how its weights are quantized."""
 _EXCLUDED = ("modules_to_not_convert", "ignore", "exclude_modules", "ignored_layers", "llm_int8_skip_modules")
 
 
@@ -155,7 +156,12 @@ def find_quantization(folder: Path, values: Mapping[str, Any]) -> Quantization |
         ModelError: what is said is no object.
     """
     nested = values.get("text_config")
-    said = [place.get(key) for place in (values, nested) if isinstance(place, Mapping) for key in _KEYS]
+    said = [
+        place.get(key)
+        for place in (values, nested)
+        if isinstance(place, Mapping)
+        for key in QUANTIZATION_KEYS
+    ]
     found: dict[str, Any] = {}
     beside = folder / _BESIDE
     if beside.is_file():

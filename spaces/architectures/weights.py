@@ -9,7 +9,9 @@ from pathlib import Path
 
 from paretune.spaces.architectures.description import Dtype
 from paretune.spaces.architectures.headers import StoredTensor, present_files, read_header, weight_files
+from paretune.spaces.architectures.quantized import find_quantization
 from paretune.spaces.errors import ModelError
+from paretune.spaces.files import CONFIGURATION, read_object
 from paretune.spaces.model import ModelSpec
 
 _PACKED = {
@@ -38,7 +40,8 @@ def check_weights(folder: Path, spec: ModelSpec | None = None) -> tuple[StoredTe
         ModelError: an index names a file that is absent or outside the folder, a file is cut short, there are
             no safetensors at all, the tensors are quantized, or they are not those of ``spec``.
     """
-    if spec is not None and spec.shipped is not None:
+    # A folder that it was expanded to holds what any other does.
+    if spec is not None and spec.shipped is not None and _says_quantized(folder):
         raise ModelError(
             f"model folder {folder}",
             f"the model is already quantized with {spec.shipped.method}",
@@ -49,6 +52,10 @@ def check_weights(folder: Path, spec: ModelSpec | None = None) -> tuple[StoredTe
     if spec is not None:
         _check_against(folder, spec, tensors)
     return tensors
+
+
+def _says_quantized(folder: Path) -> bool:
+    return find_quantization(folder, read_object(folder / "config.json", CONFIGURATION)) is not None
 
 
 def refuse_packed(tensors: Iterable[StoredTensor]) -> None:
