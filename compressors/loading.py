@@ -56,8 +56,18 @@ def load_dense(
     model = load_checkpoint(folder, travels, device)
     if travels != dtype:
         _cast(model, dtype)
+    _refuse_two_heads(model, folder, spec)
     check_parameters(model, folder, spec)
     return model
+
+
+def _refuse_two_heads(model: Any, folder: Path, spec: ModelSpec) -> None:
+    if spec.tied and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
+        raise ModelError(
+            f"tie_word_embeddings in {folder / 'config.json'}",
+            f"is true, and the weights hold a {spec.head.parameter} that is not {spec.embedding.parameter}",
+            "Set it to false, or use config.json and weights of the same model",
+        )
 
 
 def check_parameters(model: Any, folder: Path, spec: ModelSpec) -> None:
@@ -66,12 +76,6 @@ def check_parameters(model: Any, folder: Path, spec: ModelSpec) -> None:
     Raises:
         ModelError: names the first one that is absent or shaped otherwise.
     """
-    if spec.tied and model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-        raise ModelError(
-            f"tie_word_embeddings in {folder / 'config.json'}",
-            f"is true, and the weights hold a {spec.head.parameter} that is not {spec.embedding.parameter}",
-            "Set it to false, or use config.json and weights of the same model",
-        )
     found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for name, shape in spec.parameter_shapes.items():
         if found.get(name) != shape:

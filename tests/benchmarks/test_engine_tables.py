@@ -156,6 +156,7 @@ def test_nothing_is_timed_while_another_still_loads(results, monkeypatch, tmp_pa
 
 def test_configurations_of_one_run_are_one_line_beside_rows_of_another(results, monkeypatch, tmp_path):
     serving.write([{"model": "other", "config": "a", "device": "card", "batch": 1}])
+    monkeypatch.setattr(tables, "machine", lambda: "another machine")
     monkeypatch.setattr(
         serving, "timed", lambda turn: [{"model": "model", "config": turn.served.config, "device": "card"}]
     )
