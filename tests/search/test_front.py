@@ -107,10 +107,9 @@ def test_a_limit_on_a_predicted_time():
 
 def test_classes_compare_with_their_first_member():
     """Neighbours that overlap do not join the ends of a chain."""
-    windows = [tuple(step + noise for noise in (0.0, 0.1, 0.0, 0.1)) for step in (0.0, 0.01, 1.0)]
-    alternating = (0.011, 0.1, 0.005, 0.13)
+    first, alternating, apart = (0.0, 0.1, 0.0, 0.1), (0.011, 0.1, 0.005, 0.13), (1.0, 1.11, 1.0, 1.1)
     members = [
-        _candidate(0, 3, 0, windows[0]), _candidate(1, 2, 1, alternating), _candidate(2, 1, 2, windows[2]),
+        _candidate(0, 3, 0, first), _candidate(1, 2, 1, alternating), _candidate(2, 1, 2, apart),
     ]  # fmt: skip
     classes = ParetoFront(members, (9.0, 9.0)).classes()
     assert classes == {"0000": 0, "0001": 0, "0002": 1}
