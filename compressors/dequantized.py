@@ -6,8 +6,6 @@ checkpoint to, in the type of its other tensors; the checkpoint's own bytes stay
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,8 +14,7 @@ from typing import Any
 import torch
 
 from paretune.compressors.companions import copy_companions
-from paretune.compressors.loading import load_checkpoint, model_hash, read_model_config, told_by_transformers
-from paretune.spaces.architectures.description import model_class
+from paretune.compressors.loading import load_checkpoint, model_hash, told_by_transformers
 from paretune.spaces.architectures.quantized import QUANTIZATION_KEYS
 from paretune.spaces.errors import ModelError
 from paretune.spaces.files import CONFIGURATION, read_object, write_json, written_whole
@@ -46,7 +43,7 @@ def dense_folder(source: Path, spec: ModelSpec, place: Path) -> Path:
     folder = place / f"dense-{model_hash(source)[:16]}"
     if folder.is_dir():
         return folder
-    needed = sum(torch.Size(shape).numel() for shape in spec.parameter_shapes.values()) * spec.dtype_bytes
+    needed = spec.parameters * spec.dtype_bytes
     place.mkdir(parents=True, exist_ok=True)
     if (free := shutil.disk_usage(place).free) < needed:
         raise ModelError(
@@ -82,18 +79,7 @@ def _by_library(configuration: str) -> Callable[[Path, torch.dtype], Any]:
     def load(folder: Path, dtype: torch.dtype) -> Any:
         import transformers
 
-        with told_by_transformers(folder):
-            config, attention = read_model_config(folder)
-            with contextlib.redirect_stderr(io.StringIO()):
-                return model_class(config).from_pretrained(
-                    folder,
-                    config=config,
-                    dtype=dtype,
-                    attn_implementation=attention,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    quantization_config=getattr(transformers, configuration)(dequantize=True),
-                )
+        return load_checkpoint(folder, dtype, expand=getattr(transformers, configuration)(dequantize=True))
 
     return load
 
@@ -126,7 +112,8 @@ def _write(model: Any, source: Path, spec: ModelSpec, folder: Path) -> None:
                 _REMEDY,
             )
         tensors[name] = found[name].data.to(dtype).contiguous()
-    tensors |= {fixed.name: buffer for fixed in spec.fixed for buffer in _buffer(model, fixed.name)}
+    stored = {fixed.name for fixed in spec.fixed}
+    tensors |= {name: buffer.contiguous() for name, buffer in model.named_buffers() if name in stored}
     save_torch_state_dict(tensors, folder, max_shard_size="4GB")
     values = read_object(source / "config.json", CONFIGURATION)
     for part in (values, values.get("text_config")):
@@ -135,8 +122,3 @@ def _write(model: Any, source: Path, spec: ModelSpec, folder: Path) -> None:
                 part.pop(key, None)
     write_json(folder / "config.json", values)
     copy_companions(source, folder)
-
-
-def _buffer(model: Any, name: str) -> list[torch.Tensor]:
-    """A buffer that is stored, if it is one."""
-    return [buffer.data.contiguous() for found, buffer in model.named_buffers() if found == name]

@@ -17,7 +17,7 @@ from paretune.compressors.comparison import Divergence
 from paretune.compressors.observation import micro_batches
 from paretune.compressors.prefix import Prefix, Signature
 from paretune.compressors.reading import Reader
-from paretune.compressors.teacher_logits import BYTES_LIMIT, Store, full_store, top_store
+from paretune.compressors.teacher_logits import BYTES_LIMIT, Store, full_store, token_loss, top_store
 from paretune.compressors.windows import TokenWindows
 from paretune.spaces.errors import ModelError, TextError
 
@@ -86,7 +86,7 @@ class Teacher:
                     f"are not finite at {broken} of {len(log_probs)} tokens",
                     "Check its norms and biases, or compute in float32",
                 )
-            losses.append(-log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1))
+            losses.append(token_loss(log_probs, targets))
             self._store.put(start, log_probs)
         return self._by_window(losses)[:, :-1].to(torch.float64).mean(dim=1)
 

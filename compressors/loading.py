@@ -104,9 +104,14 @@ def read_model_config(folder: Path) -> tuple[Any, str]:
 
 
 def load_checkpoint(
-    folder: Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    expand: Any = None,
 ) -> Any:
     """Whatever ``transformers`` loads from ``folder``, quantized or not; see :func:`load_dense`.
+
+    ``expand`` is a configuration of its quantization that says to expand the weights while they are read.
 
     Raises:
         ModelError: ``transformers`` refuses the folder.
@@ -124,6 +129,7 @@ def load_checkpoint(
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
+                **({} if expand is None else {"quantization_config": expand}),
             )
             _refuse_other_weights(folder, model, said)
             _refuse_missing(folder, model, said)

@@ -142,7 +142,3 @@ class Prefix:
         held = hidden.nbytes + kept.nbytes + sum(found.nbytes for found in self._kept.values())
         while held > self._budget(hidden) and self._kept:
             held -= self._kept.popitem(last=False)[1].nbytes
-
-    def clear(self) -> None:
-        """Keep nothing of what was read."""
-        self._kept.clear()

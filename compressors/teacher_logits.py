@@ -77,7 +77,7 @@ class FullStore:
         dense = stored.to(torch.float32)
         if self._dtype != torch.float32:
             dense = dense - normaliser.unsqueeze(-1)
-        same, loss = _is_top(log_probs, top), _loss(log_probs, targets)
+        same, loss = _is_top(log_probs, top), token_loss(log_probs, targets)
         p = dense.exp()
         kl = torch.linalg.vecdot(p, dense - log_probs)
         # What rounding left of both sums of probabilities is in every term of the first sum.
@@ -115,7 +115,7 @@ class TopStore:
         kl = torch.linalg.vecdot(dense.exp(), dense - log_probs.gather(-1, tokens))
         rest = self._rest[kept]
         kl += rest.exp() * (rest - _rest(log_probs, tokens))
-        return Compared(kl.clamp_min_(0.0), _is_top(log_probs, tokens[:, 0]), _loss(log_probs, targets))
+        return Compared(kl.clamp_min_(0.0), _is_top(log_probs, tokens[:, 0]), token_loss(log_probs, targets))
 
 
 def _beside(
@@ -130,7 +130,8 @@ def _is_top(log_probs: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     return log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1) >= log_probs.amax(dim=-1)
 
 
-def _loss(log_probs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def token_loss(log_probs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """In nats, of the token that follows each, ``(tokens,)``."""
     return -log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from paretune.compressors.assembly import DEFAULT_BUDGET_BYTES
 from paretune.compressors.bank import offered_entries
 from paretune.compressors.divergence import teacher_limit
 from paretune.compressors.prefix import prefix_budget
@@ -22,7 +23,6 @@ from paretune.spaces.model import ModelSpec
 from paretune.spaces.numerals import quantity
 from paretune.spaces.space import SearchSpace
 
-_CPU_COPIES = 4 << 30
 _RESERVE = 0.9
 """Of what is free: the allocator's blocks are larger than what is asked for."""
 _PASS_TENSORS = 10
@@ -93,7 +93,7 @@ def share_memory(
     expanded = sum(entry.shape[0] * entry.shape[1] * size for entry in entries)
     packed = sum(entry.file_bytes() for entry in entries)
     if not on_gpu:
-        copies = min(expanded, _CPU_COPIES if budget_bytes is None else budget_bytes)
+        copies = min(expanded, DEFAULT_BUDGET_BYTES if budget_bytes is None else budget_bytes)
         return Memory(held, candidate, texts, states, work, 0, copies, _free_memory() + held)
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     made = Memory(held, candidate, texts, states, work, 0, 0, free)
